@@ -1,0 +1,1 @@
+//! Crate documentation follows with the code.

@@ -1,0 +1,166 @@
+//! Edits canonical octets in place.
+
+use super::{AttributesView, code, flags, put_attribute, split_attribute};
+use crate::{Asn, LargeCommunity, Origin};
+
+const WELL_KNOWN: u8 = flags::TRANSITIVE;
+const OPTIONAL_TRANSITIVE: u8 = flags::OPTIONAL | flags::TRANSITIVE;
+const OPTIONAL_NON_TRANSITIVE: u8 = flags::OPTIONAL;
+
+/// Builds canonical octets: attributes stay sorted, each at most once. Made to be reused: [`AttributesBuilder::load`]
+/// keeps the allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttributesBuilder {
+    octets: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl AttributesBuilder {
+    /// Empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts over from other attributes.
+    pub fn load(&mut self, from: AttributesView<'_>) {
+        self.octets.clear();
+        self.octets.extend_from_slice(from.octets());
+    }
+
+    /// What it holds now.
+    pub fn view(&self) -> AttributesView<'_> {
+        AttributesView::new(&self.octets)
+    }
+
+    /// The canonical octets.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Where the attribute stands, or, empty, where it would.
+    fn range(&self, code: u8) -> std::ops::Range<usize> {
+        let mut rest = &self.octets[..];
+        while let Some((attribute, tail)) = split_attribute(rest) {
+            if attribute.code >= code {
+                let start = self.octets.len() - rest.len();
+                let end = if attribute.code == code {
+                    self.octets.len() - tail.len()
+                } else {
+                    start
+                };
+                return start..end;
+            }
+            rest = tail;
+        }
+        let end = self.octets.len() - rest.len();
+        end..end
+    }
+
+    /// Sets an attribute, replacing the one of the same type code. `value` holds at most 65,535 octets.
+    pub fn set(&mut self, flags: u8, code: u8, value: &[u8]) {
+        let range = self.range(code);
+        self.scratch.clear();
+        put_attribute(&mut self.scratch, flags, code, value);
+        self.octets.splice(range, self.scratch.drain(..));
+    }
+
+    /// Removes an attribute, where it is there.
+    pub fn remove(&mut self, code: u8) {
+        let range = self.range(code);
+        self.octets.drain(range);
+    }
+
+    /// Sets ORIGIN.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.set(WELL_KNOWN, code::ORIGIN, &[origin as u8]);
+    }
+
+    /// Sets an empty AS_PATH, as on a route that originates here.
+    pub fn set_empty_as_path(&mut self) {
+        self.set(WELL_KNOWN, code::AS_PATH, &[]);
+    }
+
+    /// Sets AS_PATH to one sequence of at most 255 AS numbers.
+    pub fn set_as_sequence(&mut self, asns: &[Asn]) {
+        let mut value = vec![2, asns.len().min(255) as u8];
+        for asn in asns.iter().take(255) {
+            value.extend_from_slice(&asn.0.to_be_bytes());
+        }
+        self.set(
+            WELL_KNOWN,
+            code::AS_PATH,
+            if asns.is_empty() { &[] } else { &value },
+        );
+    }
+
+    /// Puts `asn` in front of AS_PATH, as when a route leaves the AS (RFC 4271 section 5.1.2). Confederation segments
+    /// in front go: they must not leave it (RFC 5065 section 4).
+    pub fn prepend_as(&mut self, asn: Asn) {
+        let old = self.view().as_path();
+        let inner = old.segments().skip_while(|segment| {
+            !matches!(
+                segment.kind,
+                crate::SegmentKind::Set | crate::SegmentKind::Sequence
+            )
+        });
+        let skip = old.0.len()
+            - inner
+                .map(|segment| 2 + 4 * segment.asns().count())
+                .sum::<usize>();
+        let rest = &old.0[skip..];
+        let mut value = Vec::with_capacity(rest.len() + 6);
+        match rest {
+            [2, count, tail @ ..] if *count < 255 => {
+                value.extend_from_slice(&[2, count + 1]);
+                value.extend_from_slice(&asn.0.to_be_bytes());
+                value.extend_from_slice(tail);
+            }
+            _ => {
+                value.extend_from_slice(&[2, 1]);
+                value.extend_from_slice(&asn.0.to_be_bytes());
+                value.extend_from_slice(rest);
+            }
+        }
+        self.set(WELL_KNOWN, code::AS_PATH, &value);
+    }
+
+    /// Sets MULTI_EXIT_DISC.
+    pub fn set_med(&mut self, med: u32) {
+        self.set(
+            OPTIONAL_NON_TRANSITIVE,
+            code::MULTI_EXIT_DISC,
+            &med.to_be_bytes(),
+        );
+    }
+
+    /// Sets LOCAL_PREF.
+    pub fn set_local_pref(&mut self, local_pref: u32) {
+        self.set(WELL_KNOWN, code::LOCAL_PREF, &local_pref.to_be_bytes());
+    }
+
+    /// Sets ORIGINATOR_ID.
+    pub fn set_originator_id(&mut self, id: crate::RouterId) {
+        self.set(OPTIONAL_NON_TRANSITIVE, code::ORIGINATOR_ID, &id.0.octets());
+    }
+
+    /// Puts a cluster id in front of CLUSTER_LIST.
+    pub fn prepend_cluster_id(&mut self, id: std::net::Ipv4Addr) {
+        let mut value = id.octets().to_vec();
+        value.extend_from_slice(self.view().value(code::CLUSTER_LIST).unwrap_or_default());
+        self.set(OPTIONAL_NON_TRANSITIVE, code::CLUSTER_LIST, &value);
+    }
+
+    /// Sets LARGE_COMMUNITY; removes it where there are none. The caller gives them sorted and without duplicates; at
+    /// most 5,461 fit.
+    pub fn set_large_communities(&mut self, communities: impl IntoIterator<Item = LargeCommunity>) {
+        let mut value = Vec::new();
+        for community in communities {
+            value.extend_from_slice(&community.to_octets());
+        }
+        if value.is_empty() {
+            self.remove(code::LARGE_COMMUNITY);
+        } else {
+            self.set(OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITY, &value);
+        }
+    }
+}

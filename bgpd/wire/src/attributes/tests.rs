@@ -1,0 +1,495 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{AsPath, encode_attributes};
+
+const EBGP: AttributeContext = AttributeContext {
+    four_octet_as: true,
+    peer: PeerType::External,
+    has_nlri: true,
+};
+
+const IBGP: AttributeContext = AttributeContext {
+    peer: PeerType::Internal,
+    ..EBGP
+};
+
+/// ORIGIN igp, AS_PATH 64601, NEXT_HOP 192.0.2.1.
+fn mandatory() -> Vec<u8> {
+    vec![
+        0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfc, 0x59, 0x40, 3, 4, 192, 0, 2, 1,
+    ]
+}
+
+fn with(extra: &[u8]) -> Vec<u8> {
+    let mut section = mandatory();
+    section.extend_from_slice(extra);
+    section
+}
+
+fn outcome(
+    section: &[u8],
+    context: &AttributeContext,
+) -> Result<(Treatment, Vec<(u8, ProblemKind)>), u8> {
+    let mut decoder = AttributeDecoder::new();
+    match decoder.decode(section, context) {
+        Ok(decoded) => Ok((
+            decoded.treatment,
+            decoded
+                .problems
+                .iter()
+                .map(|problem| (problem.code, problem.kind))
+                .collect(),
+        )),
+        Err(notification) => Err(notification.subcode),
+    }
+}
+
+#[test]
+fn mandatory_attributes_become_canonical_and_next_hop_stands_aside() {
+    let mut decoder = AttributeDecoder::new();
+    let section = mandatory();
+    let decoded = decoder.decode(&section, &EBGP).unwrap();
+    assert_eq!(decoded.treatment, Treatment::Accept);
+    assert_eq!(decoded.next_hop, Some(Ipv4Addr::new(192, 0, 2, 1)));
+    assert_eq!(decoded.attributes.octets(), &section[..13]);
+    assert_eq!(decoded.attributes.as_path().to_string(), "64601");
+    assert_eq!(decoded.attributes.as_path().neighbor_as(), Some(Asn(64601)));
+    assert_eq!(decoded.attributes.med(), None);
+}
+
+#[test]
+fn every_rfc_7606_row_has_its_treatment() {
+    use ProblemKind::*;
+    use Treatment::*;
+    let table: &[(
+        &str,
+        Vec<u8>,
+        &AttributeContext,
+        Treatment,
+        (u8, ProblemKind),
+    )] = &[
+        (
+            "7.1 ORIGIN length",
+            [&[0x40, 1, 2, 0, 0][..], &mandatory()[4..]].concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (1, Length),
+        ),
+        (
+            "7.1 ORIGIN value",
+            [&[0x40, 1, 1, 3][..], &mandatory()[4..]].concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (1, Value),
+        ),
+        (
+            "7.2 AS_PATH segment type",
+            [
+                &mandatory()[..4],
+                &[0x40, 2, 6, 9, 1, 0, 0, 0, 1],
+                &mandatory()[13..],
+            ]
+            .concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (2, Value),
+        ),
+        (
+            "7.2 AS_PATH empty segment",
+            [&mandatory()[..4], &[0x40, 2, 2, 2, 0], &mandatory()[13..]].concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (2, Value),
+        ),
+        (
+            "7.2 AS_PATH overrun",
+            [
+                &mandatory()[..4],
+                &[0x40, 2, 6, 2, 2, 0, 0, 0, 1],
+                &mandatory()[13..],
+            ]
+            .concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (2, Value),
+        ),
+        (
+            "7.3 NEXT_HOP length",
+            [&mandatory()[..13], &[0x40, 3, 3, 1, 2, 3]].concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (3, Length),
+        ),
+        (
+            "6.3 NEXT_HOP multicast",
+            [&mandatory()[..13], &[0x40, 3, 4, 224, 0, 0, 1]].concat(),
+            &EBGP,
+            TreatAsWithdraw,
+            (3, Value),
+        ),
+        (
+            "7.4 MED length",
+            with(&[0x80, 4, 3, 0, 0, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (4, Length),
+        ),
+        (
+            "7.5 LOCAL_PREF from outside",
+            with(&[0x40, 5, 4, 0, 0, 0, 1]),
+            &EBGP,
+            AttributeDiscard,
+            (5, NotAllowed),
+        ),
+        (
+            "7.5 LOCAL_PREF length inside",
+            with(&[0x40, 5, 3, 0, 0, 0]),
+            &IBGP,
+            TreatAsWithdraw,
+            (5, Length),
+        ),
+        (
+            "7.6 ATOMIC_AGGREGATE length",
+            with(&[0x40, 6, 1, 0]),
+            &EBGP,
+            AttributeDiscard,
+            (6, Length),
+        ),
+        (
+            "7.7 AGGREGATOR length",
+            with(&[0xc0, 7, 6, 0, 1, 1, 1, 1, 1]),
+            &EBGP,
+            AttributeDiscard,
+            (7, Length),
+        ),
+        (
+            "7.8 COMMUNITIES length",
+            with(&[0xc0, 8, 3, 0, 0, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (8, Length),
+        ),
+        (
+            "7.8 COMMUNITIES empty",
+            with(&[0xc0, 8, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (8, Length),
+        ),
+        (
+            "7.9 ORIGINATOR_ID from outside",
+            with(&[0x80, 9, 4, 1, 1, 1, 1]),
+            &EBGP,
+            AttributeDiscard,
+            (9, NotAllowed),
+        ),
+        (
+            "7.9 ORIGINATOR_ID length",
+            with(&[0x80, 9, 3, 1, 1, 1]),
+            &IBGP,
+            TreatAsWithdraw,
+            (9, Length),
+        ),
+        (
+            "7.10 CLUSTER_LIST from outside",
+            with(&[0x80, 10, 4, 1, 1, 1, 1]),
+            &EBGP,
+            AttributeDiscard,
+            (10, NotAllowed),
+        ),
+        (
+            "7.10 CLUSTER_LIST length",
+            with(&[0x80, 10, 5, 1, 1, 1, 1, 1]),
+            &IBGP,
+            TreatAsWithdraw,
+            (10, Length),
+        ),
+        (
+            "7.14 EXTENDED COMMUNITIES length",
+            with(&[0xc0, 16, 7, 0, 0, 0, 0, 0, 0, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (16, Length),
+        ),
+        (
+            "8092 LARGE_COMMUNITY 0",
+            with(&[0xc0, 32, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (32, Length),
+        ),
+        (
+            "8092 LARGE_COMMUNITY 11",
+            with(&[&[0xc0, 32, 11][..], &[0; 11]].concat()),
+            &EBGP,
+            TreatAsWithdraw,
+            (32, Length),
+        ),
+        (
+            "8092 LARGE_COMMUNITY 13",
+            with(&[&[0xc0, 32, 13][..], &[0; 13]].concat()),
+            &EBGP,
+            TreatAsWithdraw,
+            (32, Length),
+        ),
+        (
+            "3c flags",
+            with(&[0x40, 4, 4, 0, 0, 0, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (4, Flags),
+        ),
+        (
+            "3g duplicate",
+            with(&[0x40, 1, 1, 0]),
+            &EBGP,
+            AttributeDiscard,
+            (1, Duplicate),
+        ),
+        (
+            "4 overrun",
+            with(&[0xc0, 8, 40, 0]),
+            &EBGP,
+            TreatAsWithdraw,
+            (8, Overrun),
+        ),
+        (
+            "6793 AS4_PATH from a NEW speaker",
+            with(&[0xc0, 17, 6, 2, 1, 0, 0, 0, 1]),
+            &EBGP,
+            AttributeDiscard,
+            (17, NotAllowed),
+        ),
+        (
+            "3d missing ORIGIN",
+            mandatory()[4..].to_vec(),
+            &EBGP,
+            TreatAsWithdraw,
+            (1, Missing),
+        ),
+        (
+            "3d missing NEXT_HOP",
+            mandatory()[..13].to_vec(),
+            &EBGP,
+            TreatAsWithdraw,
+            (3, Missing),
+        ),
+    ];
+    for (name, section, context, treatment, problem) in table {
+        assert_eq!(
+            outcome(section, context),
+            Ok((*treatment, vec![*problem])),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_rfc_7606_leaves_to_a_session_reset() {
+    let reach = [0x80, 14, 9, 0, 1, 1, 4, 192, 0, 2, 1, 0];
+    assert_eq!(
+        outcome(&with(&[&reach[..], &reach].concat()), &EBGP),
+        Err(1)
+    );
+    assert_eq!(outcome(&with(&[0x40, 77, 0]), &EBGP), Err(2));
+    // A next hop of 5 octets: where the prefixes begin is anyone's guess.
+    assert_eq!(
+        outcome(&with(&[0x80, 14, 10, 0, 2, 1, 5, 1, 2, 3, 4, 5, 0]), &EBGP),
+        Err(9)
+    );
+    assert_eq!(outcome(&with(&[0x80, 15, 2, 0, 1]), &EBGP), Err(9));
+}
+
+#[test]
+fn unknown_attributes_are_carried_by_their_flags() {
+    let mut decoder = AttributeDecoder::new();
+    let section = with(&[0xc0, 99, 2, 7, 7, 0x80, 98, 1, 1]);
+    let decoded = decoder.decode(&section, &EBGP).unwrap();
+    assert_eq!(decoded.treatment, Treatment::Accept);
+    let last = decoded.attributes.iter().last().unwrap();
+    assert_eq!(
+        (last.flags, last.code, last.value),
+        (0xe0, 99, &[7, 7][..]),
+        "transitive: kept, Partial"
+    );
+    assert_eq!(
+        decoded.attributes.value(98),
+        None,
+        "non-transitive: dropped"
+    );
+}
+
+#[test]
+fn large_communities_lose_their_duplicates() {
+    let one = [0, 0, 0xfc, 0, 0, 0, 0x27, 0x11, 192, 0, 2, 11];
+    let other = [0, 0, 0xfc, 0, 0, 0, 0x27, 0x12, 192, 0, 2, 11];
+    let section = with(&[&[0xc0, 32, 36][..], &other, &one, &other].concat());
+    let mut decoder = AttributeDecoder::new();
+    let decoded = decoder.decode(&section, &EBGP).unwrap();
+    let communities: Vec<String> = decoded
+        .attributes
+        .large_communities()
+        .map(|community| community.to_string())
+        .collect();
+    assert_eq!(
+        communities,
+        ["64512:10002:3221225995", "64512:10001:3221225995"]
+    );
+}
+
+/// RFC 6793 section 4.2.3: the leading AS numbers of AS_PATH, then AS4_PATH.
+#[test]
+fn as4_path_is_merged_from_an_old_speaker() {
+    let old = AttributeContext {
+        four_octet_as: false,
+        ..EBGP
+    };
+    let section = [
+        &[
+            0x40, 1, 1, 0, 0x40, 2, 8, 2, 3, 0, 1, 0x5b, 0xa0, 0x5b, 0xa0, 0x40, 3, 4, 192, 0, 2, 1,
+        ][..],
+        &[0xc0, 17, 10, 2, 2, 0, 1, 0, 1, 0, 1, 0, 2],
+    ]
+    .concat();
+    let mut decoder = AttributeDecoder::new();
+    let decoded = decoder.decode(&section, &old).unwrap();
+    assert_eq!(decoded.attributes.as_path().to_string(), "1 65537 65538");
+
+    // Longer than AS_PATH: ignored.
+    let section = [
+        &[
+            0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0x5b, 0xa0, 0x40, 3, 4, 192, 0, 2, 1,
+        ][..],
+        &[0xc0, 17, 10, 2, 2, 0, 1, 0, 1, 0, 1, 0, 2],
+    ]
+    .concat();
+    let decoded = decoder.decode(&section, &old).unwrap();
+    assert_eq!(decoded.attributes.as_path().to_string(), "23456");
+}
+
+#[test]
+fn a_path_survives_an_old_speaker_there_and_back() {
+    let mut builder = AttributesBuilder::new();
+    builder.set_origin(Origin::Igp);
+    builder.set_as_sequence(&[Asn(1), Asn(4_200_000_000), Asn(3)]);
+    let next_hop = NextHop::from(std::net::IpAddr::from([192, 0, 2, 1]));
+    let mut out = Vec::new();
+    encode_attributes(
+        builder.view(),
+        &next_hop,
+        crate::Family::Ipv4Unicast,
+        false,
+        &mut out,
+    );
+    let mut decoder = AttributeDecoder::new();
+    let old = AttributeContext {
+        four_octet_as: false,
+        ..EBGP
+    };
+    let decoded = decoder.decode(&out, &old).unwrap();
+    assert_eq!(decoded.attributes, builder.view());
+    assert_eq!(decoded.next_hop, Some(Ipv4Addr::new(192, 0, 2, 1)));
+}
+
+#[test]
+fn builder_keeps_attributes_sorted_and_single() {
+    let mut builder = AttributesBuilder::new();
+    builder.set_large_communities([LargeCommunity::new(1, 2, 3)]);
+    builder.set_med(5);
+    builder.set_origin(Origin::Egp);
+    builder.set_med(6);
+    builder.set_empty_as_path();
+    builder.prepend_as(Asn(2));
+    builder.prepend_as(Asn(1));
+    let codes: Vec<u8> = builder
+        .view()
+        .iter()
+        .map(|attribute| attribute.code)
+        .collect();
+    assert_eq!(codes, [1, 2, 4, 32]);
+    assert_eq!(builder.view().med(), Some(6));
+    assert_eq!(builder.view().as_path().to_string(), "1 2");
+    builder.remove(code::MULTI_EXIT_DISC);
+    builder.set_large_communities([]);
+    let codes: Vec<u8> = builder
+        .view()
+        .iter()
+        .map(|attribute| attribute.code)
+        .collect();
+    assert_eq!(codes, [1, 2]);
+}
+
+#[test]
+fn prepending_starts_a_segment_behind_a_set_or_a_full_one() {
+    let mut builder = AttributesBuilder::new();
+    builder.set(flags::TRANSITIVE, code::AS_PATH, &[1, 1, 0, 0, 0, 9]);
+    builder.prepend_as(Asn(7));
+    assert_eq!(builder.view().as_path().to_string(), "7 {9}");
+    builder.set_as_sequence(&[Asn(5); 255]);
+    builder.prepend_as(Asn(7));
+    assert_eq!(builder.view().as_path().path_length(), 256);
+    // Confederation segments stay inside.
+    builder.set(
+        flags::TRANSITIVE,
+        code::AS_PATH,
+        &[3, 1, 0, 0, 0xfd, 0xe9, 2, 1, 0, 0, 0, 9],
+    );
+    builder.prepend_as(Asn(7));
+    assert_eq!(builder.view().as_path().to_string(), "7 9");
+}
+
+#[test]
+fn every_truncation_of_a_section_is_survived() {
+    let section = with(&[
+        0xc0, 8, 4, 0, 1, 0, 2, 0xd0, 32, 0, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3,
+    ]);
+    let mut decoder = AttributeDecoder::new();
+    for len in 0..section.len() {
+        if let Ok(decoded) = decoder.decode(&section[..len], &EBGP)
+            && decoded.treatment == Treatment::Accept
+        {
+            assert!([20, 27].contains(&len), "cut at {len} passed");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_octets_make_it_panic(section in prop::collection::vec(any::<u8>(), 0..300), four in any::<bool>(), internal in any::<bool>()) {
+        let peer = if internal { PeerType::Internal } else { PeerType::External };
+        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true };
+        let _ = AttributeDecoder::new().decode(&section, &context);
+        let view = AttributesView::new(&section);
+        let _ = (view.origin(), view.as_path().to_string(), view.aggregator(), view.cluster_list().count());
+        let mut builder = AttributesBuilder::new();
+        builder.load(view);
+        builder.prepend_as(Asn(1));
+    }
+
+    #[test]
+    fn one_wrong_octet_makes_no_panic_and_canonical_octets_stay_canonical(at in 0usize..43, octet in any::<u8>()) {
+        let mut section = with(&[0xc0, 8, 4, 0, 1, 0, 2, 0xd0, 32, 0, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]);
+        let at = at.min(section.len() - 1);
+        section[at] = octet;
+        let mut decoder = AttributeDecoder::new();
+        if let Ok(decoded) = decoder.decode(&section, &IBGP)
+            && decoded.treatment < Treatment::TreatAsWithdraw
+        {
+            let codes: Vec<u8> = decoded.attributes.iter().map(|attribute| attribute.code).collect();
+            prop_assert!(codes.is_sorted_by(|a, b| a < b));
+            let whole: usize = decoded.attributes.iter().map(|attribute| attribute.value.len() + 3 + usize::from(attribute.value.len() > 255)).sum();
+            prop_assert_eq!(whole, decoded.attributes.octets().len());
+        }
+    }
+}
+
+#[test]
+fn path_length_counts_a_set_once() {
+    assert_eq!(
+        AsPath(&[2, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 0, 0, 0, 3, 0, 0, 0, 4]).path_length(),
+        3
+    );
+}

@@ -1,0 +1,171 @@
+//! Communities (RFC 1997), extended communities (RFC 4360) and large communities (RFC 8092).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A text that is no community.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no {what}: {expected}")]
+pub struct ParseCommunityError {
+    text: String,
+    what: &'static str,
+    expected: &'static str,
+}
+
+fn numbers<const N: usize>(text: &str, max: u32) -> Option<[u32; N]> {
+    let mut parts = text.split(':');
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        let part = parts.next()?;
+        // `parse` would take a sign.
+        if !part.bytes().all(|octet| octet.is_ascii_digit()) {
+            return None;
+        }
+        *number = part.parse().ok().filter(|number| *number <= max)?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// A community: two 16-bit halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Community(pub u32);
+
+impl Community {
+    /// Not advertised to eBGP neighbours (RFC 1997).
+    pub const NO_EXPORT: Self = Self(0xffff_ff01);
+    /// Not advertised to anybody (RFC 1997).
+    pub const NO_ADVERTISE: Self = Self(0xffff_ff02);
+    /// Not advertised to eBGP neighbours, confederation members included (RFC 1997).
+    pub const NO_EXPORT_SUBCONFED: Self = Self(0xffff_ff03);
+    /// The path is about to go (RFC 8326).
+    pub const GRACEFUL_SHUTDOWN: Self = Self(0xffff_0000);
+
+    const NAMES: [(Self, &'static str); 7] = [
+        (Self::NO_EXPORT, "no-export"),
+        (Self::NO_ADVERTISE, "no-advertise"),
+        (Self::NO_EXPORT_SUBCONFED, "no-export-subconfed"),
+        (Self::GRACEFUL_SHUTDOWN, "graceful-shutdown"),
+        (Self(0xffff_0006), "llgr-stale"),
+        (Self(0xffff_0007), "no-llgr"),
+        (Self(0xffff_029a), "blackhole"),
+    ];
+}
+
+impl fmt::Display for Community {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(community, _)| community == self) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}:{}", self.0 >> 16, self.0 & 0xffff),
+        }
+    }
+}
+
+impl FromStr for Community {
+    type Err = ParseCommunityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some((community, _)) = Self::NAMES.iter().find(|(_, name)| *name == text) {
+            return Ok(*community);
+        }
+        let [high, low] = numbers(text, 0xffff).ok_or(ParseCommunityError {
+            text: text.to_owned(),
+            what: "community",
+            expected: "`A:B`, each 0 to 65535, or a well-known name",
+        })?;
+        Ok(Self(high << 16 | low))
+    }
+}
+
+/// An extended community, 8 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExtendedCommunity(pub [u8; 8]);
+
+impl fmt::Display for ExtendedCommunity {
+    /// `rt:64512:1`, `soo:192.0.2.1:5`, or the octets in hex.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [kind, subtype, a, b, c, d, e, g] = self.0;
+        let name = match subtype {
+            2 => "rt",
+            3 => "soo",
+            _ => "",
+        };
+        if !name.is_empty() {
+            let high = u32::from_be_bytes([a, b, c, d]);
+            let low = u16::from_be_bytes([e, g]);
+            match kind & 0xbf {
+                0 => {
+                    let asn = u16::from_be_bytes([a, b]);
+                    return write!(f, "{name}:{asn}:{}", u32::from_be_bytes([c, d, e, g]));
+                }
+                1 => return write!(f, "{name}:{a}.{b}.{c}.{d}:{low}"),
+                2 => return write!(f, "{name}:{high}:{low}"),
+                _ => {}
+            }
+        }
+        write!(f, "0x{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+/// A large community, 12 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LargeCommunity {
+    /// The AS that defines the meaning of the rest.
+    pub global_administrator: u32,
+    /// Local Data Part 1.
+    pub local_data_1: u32,
+    /// Local Data Part 2.
+    pub local_data_2: u32,
+}
+
+impl LargeCommunity {
+    /// From its three parts.
+    pub const fn new(global_administrator: u32, local_data_1: u32, local_data_2: u32) -> Self {
+        Self {
+            global_administrator,
+            local_data_1,
+            local_data_2,
+        }
+    }
+
+    /// From its octets, network byte order.
+    pub fn from_octets(octets: &[u8; 12]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *octets;
+        Self::new(
+            u32::from_be_bytes([a, b, c, d]),
+            u32::from_be_bytes([e, f, g, h]),
+            u32::from_be_bytes([i, j, k, l]),
+        )
+    }
+
+    /// Its octets, network byte order.
+    pub fn to_octets(self) -> [u8; 12] {
+        let mut octets = [0; 12];
+        octets[..4].copy_from_slice(&self.global_administrator.to_be_bytes());
+        octets[4..8].copy_from_slice(&self.local_data_1.to_be_bytes());
+        octets[8..].copy_from_slice(&self.local_data_2.to_be_bytes());
+        octets
+    }
+}
+
+impl fmt::Display for LargeCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}",
+            self.global_administrator, self.local_data_1, self.local_data_2
+        )
+    }
+}
+
+impl FromStr for LargeCommunity {
+    type Err = ParseCommunityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let [a, b, c] = numbers(text, u32::MAX).ok_or(ParseCommunityError {
+            text: text.to_owned(),
+            what: "large community",
+            expected: "`A:B:C`, each 0 to 4294967295",
+        })?;
+        Ok(Self::new(a, b, c))
+    }
+}

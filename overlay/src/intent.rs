@@ -1,0 +1,89 @@
+//! Forwarding intent: what the overlay wants the data plane to do, free of any kernel's words.
+//!
+//! The overlay hands the data plane a stream of [`IntentDelta`]s. Their sum is the whole intent; applying the same
+//! delta twice changes nothing. Next-hop sets are shared: thousands of routes hold one `Arc` to the same
+//! [`NextHopSet`], so that a data plane can map one set to one kernel object and move all of its routes at once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::{Encapsulation, EndpointId, Vni};
+
+/// A tenant's number on this router, dense from zero and stable while the process lives. It is not the local table's
+/// number: that is the data plane's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct TenantId(pub u32);
+
+/// What the data plane must know of a tenant, its routes apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantIntent {
+    /// Unique on this router; a stitching edge that was given no name for a VNI calls it `vni-N`.
+    pub name: String,
+    /// The VNI that packets of this tenant carry, and whose label its prefixes are announced with.
+    pub primary_vni: Vni,
+    /// Every VNI whose packets, arriving from the overlay, are routed in this tenant's table; includes
+    /// `primary_vni`. Sorted, no duplicates.
+    pub vnis: Vec<Vni>,
+    /// Names of the interfaces where the tenant's packets enter. May name interfaces that do not exist yet. Sorted.
+    pub attachments: Vec<String>,
+}
+
+/// One way out of a tenant's table: encapsulate with `vni` and send to `address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ForwardingNextHop {
+    /// The VNI (VXLAN) or key (GRE) of the outer header.
+    pub vni: Vni,
+    /// The encapsulation that the addressed router accepts.
+    pub encapsulation: Encapsulation,
+    /// The outer destination: the local next hop, or the endpoint itself.
+    pub address: IpAddr,
+    /// The id that `address` was resolved from, for IPv6 addresses; the inner MAC address of Ethernet payloads is
+    /// derived from it, or from the address itself for IPv4.
+    pub endpoint_id: Option<EndpointId>,
+}
+
+/// Equal-cost ways out, sorted, without duplicates, never empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct NextHopSet(pub Vec<ForwardingNextHop>);
+
+/// One tenant route to install, or to remove where `next_hops` is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRoute {
+    /// The table that it belongs to.
+    pub tenant: TenantId,
+    /// The tenant's destination.
+    pub prefix: IpNet,
+    /// Shared with every route that goes the same way.
+    pub next_hops: Option<Arc<NextHopSet>>,
+}
+
+/// One route of the underlay (the main table) to install, or to remove where `via` is empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct UnderlayRoute {
+    /// An endpoint's address, or any prefix that the configuration lets into the main table.
+    pub prefix: IpNet,
+    /// Gateways, resolved by the kernel; sorted.
+    pub via: Vec<IpAddr>,
+}
+
+/// A batch of changes to the intent. Within one delta tenants come first, then routes; of two entries for the same
+/// key the later one holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntentDelta {
+    /// Tenants to create or change (`Some`) or to remove with all of their routes (`None`).
+    pub tenants: Vec<(TenantId, Option<TenantIntent>)>,
+    /// Tenant routes.
+    pub routes: Vec<TenantRoute>,
+    /// Routes of the main table.
+    pub underlay: Vec<UnderlayRoute>,
+}
+
+impl IntentDelta {
+    /// True where applying it would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tenants.is_empty() && self.routes.is_empty() && self.underlay.is_empty()
+    }
+}

@@ -1,0 +1,5 @@
+//! The `weft` binary.
+
+mod router;
+
+fn main() {}

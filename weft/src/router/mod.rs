@@ -1,0 +1,1 @@
+//! `weft router`: assembles BGP, overlay, data plane and API into one process.
