@@ -1,1 +1,5 @@
-//! Crate documentation follows with the code.
+//! The BGP-4 speaker without a clock, a socket or a thread: session state machine, RIBs, decision process, update
+//! groups. All octets and all time enter as arguments, so a test runs an hour in a millisecond and a recorded run
+//! replays.
+
+pub mod rib;

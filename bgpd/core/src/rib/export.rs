@@ -1,0 +1,212 @@
+//! What a route looks like when it goes out (RFC 4271 section 9.2, RFC 4456 section 8).
+
+use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
+use weft_bgp_wire::{
+    AttributesBuilder, EncodeContext, Family, NextHop, UpdateWriter, code, encode_attributes,
+};
+
+use super::Shared;
+use super::interner::AttributeId;
+use super::table::{Entry, Path};
+use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrefixFilter};
+
+/// Everything that the octets for a neighbour depend on: neighbours with equal settings share an update group.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExportSettings {
+    pub(crate) family: Family,
+    pub(crate) encode: EncodeContext,
+    pub(crate) target: PeerKind,
+    pub(crate) next_hop_self: bool,
+    /// The next hop that we name: `None` where the session has no address of the family.
+    pub(crate) local_address: Option<IpAddr>,
+    pub(crate) filter: PrefixFilter,
+    pub(crate) export_class: u32,
+}
+
+impl ExportSettings {
+    pub(crate) fn new(family: Family, config: &PeerConfig, up: &PeerUp) -> Self {
+        let local_address = match (family, up.local_address) {
+            (Family::Ipv4Unicast, address @ IpAddr::V4(_))
+            | (Family::Ipv6Unicast, address @ IpAddr::V6(_)) => Some(address),
+            (Family::Ipv6Unicast, IpAddr::V4(_)) => up.local_address_v6.map(IpAddr::V6),
+            (Family::Ipv4Unicast, IpAddr::V6(_)) => None,
+        };
+        let mut add_path = [false; 2];
+        add_path[family.index()] = up.add_path_send[family.index()];
+        Self {
+            family,
+            encode: EncodeContext {
+                max_len: up.max_message_len,
+                four_octet_as: up.four_octet_as,
+                add_path,
+            },
+            target: config.kind,
+            next_hop_self: config.next_hop_self,
+            local_address,
+            filter: config.export_filter.clone(),
+            export_class: config.export_class,
+        }
+    }
+
+    pub(crate) fn add_path(&self) -> bool {
+        self.encode.add_path[self.family.index()]
+    }
+}
+
+/// A set of attributes ready to be sent.
+pub(crate) struct Exported {
+    pub(crate) section: Vec<u8>,
+    pub(crate) next_hop: NextHop,
+}
+
+/// What the routes of one batch came to. It lives as long as the batch: an attribute id means the same thing
+/// throughout, and the memory is bounded. A run of routes with one set of attributes costs one decision and one encoding.
+#[derive(Default)]
+pub(crate) struct ExportBatch {
+    exported: Vec<Exported>,
+    known: FxHashMap<(AttributeId, PeerId), Option<u32>>,
+    last: Option<((AttributeId, PeerId), Option<u32>)>,
+    /// Routes whose attributes leave no room for a prefix.
+    pub(crate) too_large: u64,
+    edit: AttributesBuilder,
+}
+
+impl ExportBatch {
+    pub(crate) fn get(&self, at: u32) -> &Exported {
+        &self.exported[at as usize]
+    }
+
+    /// What `path` of `entry` looks like, or `None` where it is kept back.
+    #[inline]
+    pub(crate) fn export<P: weft_bgp_wire::Prefix>(
+        &mut self,
+        shared: &Shared,
+        settings: &ExportSettings,
+        entry: &Entry<P>,
+        path: &Path,
+    ) -> Option<u32> {
+        if !super::types::passes(&settings.filter, || entry.prefix.into()) {
+            return None;
+        }
+        let joins = !settings.add_path() && entry.paths.len() > 1 && shared.joinable(path);
+        if joins
+            && entry
+                .paths
+                .iter()
+                .filter(|other| shared.joinable(other))
+                .count()
+                > 1
+        {
+            return self.make(shared, settings, path, &entry.paths);
+        }
+        let key = (path.attributes, path.peer);
+        if let Some((last, result)) = self.last
+            && last == key
+        {
+            return result;
+        }
+        let result = match self.known.get(&key) {
+            Some(result) => *result,
+            None => {
+                let result = self.make(shared, settings, path, &[]);
+                self.known.insert(key, result);
+                result
+            }
+        };
+        self.last = Some((key, result));
+        result
+    }
+
+    /// Decides, edits and encodes. `siblings` are all paths of the prefix where their labels are to be joined.
+    fn make(
+        &mut self,
+        shared: &Shared,
+        settings: &ExportSettings,
+        path: &Path,
+        siblings: &[Path],
+    ) -> Option<u32> {
+        let set = shared.interner.get(path.attributes);
+        let key = set.key();
+        let source = shared.kind(path.peer);
+        let internal = settings.target != PeerKind::Ebgp;
+        if key.no_advertise || (key.no_export && !internal) {
+            return None;
+        }
+        // RFC 4456 section 6: from a non-client to clients only.
+        if source == Some(PeerKind::Ibgp) && settings.target == PeerKind::Ibgp {
+            return None;
+        }
+        let context = |path: &Path| ExportContext {
+            export_class: settings.export_class,
+            target: settings.target,
+            import_class: shared.import_class(path.peer),
+            source: shared.kind(path.peer),
+        };
+        let edit = &mut self.edit;
+        edit.load(set.view());
+        if !shared.hook.export(&context(path), set.view(), edit) {
+            return None;
+        }
+        if !siblings.is_empty() {
+            let mut others = siblings
+                .iter()
+                .filter(|other| other.local_id != path.local_id && shared.joinable(other))
+                .map(|other| (context(other), shared.interner.get(other.attributes).view()));
+            shared.hook.join(&mut others, edit);
+        }
+        let received = set.next_hop();
+        let own = source.is_none() && received.address.is_unspecified();
+        let next_hop = if internal {
+            if edit.view().local_pref().is_none() {
+                edit.set_local_pref(100);
+            }
+            if matches!(source, Some(PeerKind::Ibgp | PeerKind::IbgpClient)) {
+                // RFC 4456 section 8.
+                if key.originator_id.is_none() {
+                    edit.set_originator_id(shared.router_id(path.peer)?);
+                }
+                edit.prepend_cluster_id(shared.config.cluster_id);
+            }
+            let named_self = own || (settings.next_hop_self && source == Some(PeerKind::Ebgp));
+            if named_self {
+                settings.local_address?.into()
+            } else {
+                received
+            }
+        } else {
+            // RFC 4271 section 5.1.4: a MED from one neighbouring AS is not passed on to another.
+            if source.is_some() {
+                edit.remove(code::MULTI_EXIT_DISC);
+            }
+            edit.remove(code::LOCAL_PREF);
+            edit.remove(code::ORIGINATOR_ID);
+            edit.remove(code::CLUSTER_LIST);
+            edit.prepend_as(shared.config.asn);
+            settings.local_address?.into()
+        };
+        let mut section = Vec::new();
+        encode_attributes(
+            edit.view(),
+            &next_hop,
+            settings.family,
+            settings.encode.four_octet_as,
+            &mut section,
+        );
+        let fits = UpdateWriter::announce(
+            &mut Vec::new(),
+            &settings.encode,
+            settings.family,
+            &section,
+            next_hop,
+        )
+        .is_ok();
+        if !fits {
+            self.too_large += 1;
+            return None;
+        }
+        self.exported.push(Exported { section, next_hop });
+        Some((self.exported.len() - 1) as u32)
+    }
+}

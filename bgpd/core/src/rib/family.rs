@@ -1,0 +1,361 @@
+//! The routes of one address family: paths in, best paths chosen, changes marked for groups and for the report.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use weft_bgp_wire::Prefix;
+
+use super::Shared;
+use super::decision::{Candidate, decide};
+use super::export::ExportSettings;
+use super::group::Group;
+use super::interner::AttributeId;
+use super::table::{BitSet, Entry, Path, Table};
+use super::types::{PeerId, Reason, ReportedPath, RouteBatch};
+
+pub(crate) struct FamilyRib<P> {
+    pub(crate) table: Table<P>,
+    groups: Vec<Option<Group>>,
+    /// The group of each neighbour, by its number.
+    group_of: Vec<Option<usize>>,
+    report: Vec<u32>,
+    report_queued: BitSet,
+    /// Entries that lost their last path; freed when nothing refers to them any more.
+    empty: Vec<u32>,
+}
+
+impl<P: Prefix> FamilyRib<P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Table::new(),
+            groups: Vec::new(),
+            group_of: Vec::new(),
+            report: Vec::new(),
+            report_queued: BitSet::default(),
+            empty: Vec::new(),
+        }
+    }
+
+    /// Sets (`Some`, whose reference it takes over) or removes the path of `peer` with this path identifier.
+    pub(crate) fn set_path(
+        &mut self,
+        shared: &mut Shared,
+        prefix: P,
+        peer: PeerId,
+        path_id: u32,
+        attributes: Option<AttributeId>,
+    ) {
+        let at = match attributes {
+            Some(_) => self.table.find_or_insert(prefix),
+            None => match self.table.find(&prefix) {
+                Some(at) => at,
+                None => return,
+            },
+        };
+        self.set_path_at(shared, at, peer, path_id, attributes);
+    }
+
+    fn set_path_at(
+        &mut self,
+        shared: &mut Shared,
+        at: u32,
+        peer: PeerId,
+        path_id: u32,
+        attributes: Option<AttributeId>,
+    ) {
+        let Some(entry) = self.table.get_mut(at) else {
+            return;
+        };
+        let position = entry
+            .paths
+            .iter()
+            .position(|path| path.peer == peer && path.path_id == path_id);
+        let best_before = entry.best().copied();
+        let local_id = match (position, attributes) {
+            (None, None) => return,
+            (Some(position), Some(attributes)) => {
+                let path = &mut entry.paths[position];
+                let old = std::mem::replace(&mut path.attributes, attributes);
+                path.stale = false;
+                shared.interner.release(old);
+                // The same again: nobody need hear of it, not even where it was stale.
+                if old == attributes {
+                    return;
+                }
+                entry.paths[position].local_id
+            }
+            (Some(position), None) => {
+                let path = entry.paths.remove(position);
+                shared.interner.release(path.attributes);
+                shared.count(peer, P::FAMILY, -1);
+                path.local_id
+            }
+            (None, Some(attributes)) => {
+                let local_id = entry.free_local_id();
+                entry.paths.push(Path {
+                    attributes,
+                    path_id,
+                    local_id,
+                    peer,
+                    stale: false,
+                });
+                shared.count(peer, P::FAMILY, 1);
+                local_id
+            }
+        };
+        self.changed(shared, at, local_id, best_before);
+    }
+
+    /// Chooses again and marks what follows from it.
+    fn changed(&mut self, shared: &Shared, at: u32, local_id: u32, best_before: Option<Path>) {
+        let Some(entry) = self.table.get_mut(at) else {
+            return;
+        };
+        select(shared, entry);
+        if entry.paths.is_empty() {
+            self.empty.push(at);
+        }
+        // Labels of several paths may be joined into one announcement, so that any path matters.
+        let best_changed =
+            entry.best().copied() != best_before || (entry.paths.len() > 1 && shared.labels());
+        for group in self.groups.iter_mut().flatten() {
+            if best_changed || group.settings.add_path() {
+                group.mark(at, local_id);
+            }
+        }
+        let wanted = entry.reported
+            || shared.reports(entry.prefix.into())
+            || (shared.labels()
+                && entry
+                    .paths
+                    .iter()
+                    .any(|path| shared.interner.get(path.attributes).key.labelled));
+        if wanted && self.report_queued.insert(at) {
+            self.report.push(at);
+        }
+    }
+
+    /// A session with `peer` came up.
+    pub(crate) fn join(&mut self, peer: PeerId, settings: ExportSettings) {
+        let at = match self.groups.iter().position(|group| {
+            group
+                .as_ref()
+                .is_some_and(|group| group.settings == settings)
+        }) {
+            Some(at) => at,
+            None => {
+                let at = self
+                    .groups
+                    .iter()
+                    .position(Option::is_none)
+                    .unwrap_or_else(|| {
+                        self.groups.push(None);
+                        self.groups.len() - 1
+                    });
+                self.groups[at] = Some(Group::new(settings));
+                at
+            }
+        };
+        if peer.index() >= self.group_of.len() {
+            self.group_of.resize(peer.index() + 1, None);
+        }
+        self.group_of[peer.index()] = Some(at);
+        if let Some(group) = &mut self.groups[at] {
+            group.join(peer, &self.table);
+        }
+    }
+
+    /// The session with `peer` is down: nothing more is sent to it.
+    pub(crate) fn leave(&mut self, peer: PeerId) {
+        if let Some(at) = self.group_of.get_mut(peer.index()).and_then(Option::take)
+            && self.groups[at]
+                .as_mut()
+                .is_some_and(|group| group.leave(peer))
+        {
+            self.groups[at] = None;
+        }
+        self.bury();
+    }
+
+    pub(crate) fn group(&self, peer: PeerId) -> Option<&Group> {
+        self.groups[self.group_of.get(peer.index()).copied().flatten()?].as_ref()
+    }
+
+    pub(crate) fn readvertise(&mut self, peer: PeerId) {
+        if let Some(at) = self.group_of.get(peer.index()).copied().flatten()
+            && let Some(group) = &mut self.groups[at]
+        {
+            group.readvertise(peer);
+        }
+    }
+
+    pub(crate) fn mark_all(&mut self) {
+        for group in self.groups.iter_mut().flatten() {
+            group.mark_all(&self.table);
+        }
+    }
+
+    pub(crate) fn poll(&mut self, peer: PeerId, shared: &Shared) -> Option<Bytes> {
+        let at = self.group_of.get(peer.index()).copied().flatten()?;
+        let octets = self.groups[at].as_mut()?.poll(peer, &self.table, shared);
+        if octets.is_none() {
+            self.bury();
+        }
+        octets
+    }
+
+    fn paths_of(&self, mut wanted: impl FnMut(&Path) -> bool) -> Vec<(u32, u32, PeerId)> {
+        let mut found = Vec::new();
+        for (at, entry) in self.table.iter() {
+            found.extend(
+                entry
+                    .paths
+                    .iter()
+                    .filter(|path| wanted(path))
+                    .map(|path| (at, path.path_id, path.peer)),
+            );
+        }
+        found
+    }
+
+    /// Removes every path of `peer`, or only the stale ones.
+    pub(crate) fn flush(&mut self, shared: &mut Shared, peer: PeerId, only_stale: bool) {
+        for (at, path_id, _) in
+            self.paths_of(|path| path.peer == peer && (path.stale || !only_stale))
+        {
+            self.set_path_at(shared, at, peer, path_id, None);
+        }
+        self.bury();
+    }
+
+    /// Marks every path of `peer` stale. What is stale from an earlier restart already goes (RFC 4724 section 4.2).
+    pub(crate) fn mark_stale(&mut self, shared: &mut Shared, peer: PeerId) {
+        self.flush(shared, peer, true);
+        for (at, path_id, _) in self.paths_of(|path| path.peer == peer) {
+            if let Some(entry) = self.table.get_mut(at)
+                && let Some(path) = entry
+                    .paths
+                    .iter_mut()
+                    .find(|path| path.peer == peer && path.path_id == path_id)
+            {
+                path.stale = true;
+            }
+        }
+    }
+
+    /// Next hops changed: chooses again wherever one of them is used.
+    pub(crate) fn next_hops_changed(&mut self, shared: &Shared, changed: &[std::net::IpAddr]) {
+        let uses =
+            |path: &Path| changed.contains(&shared.interner.get(path.attributes).next_hop.address);
+        let mut entries = Vec::new();
+        for (at, entry) in self.table.iter() {
+            if entry.paths.iter().any(uses) {
+                entries.push(at);
+            }
+        }
+        for at in entries {
+            let Some(entry) = self.table.get(at) else {
+                continue;
+            };
+            let best_before = entry.best().copied();
+            let ids: SmallVec<[u32; 4]> = entry
+                .paths
+                .iter()
+                .filter(|path| uses(path))
+                .map(|path| path.local_id)
+                .collect();
+            for id in ids {
+                self.changed(shared, at, id, best_before);
+            }
+        }
+    }
+
+    pub(crate) fn has_report(&self) -> bool {
+        !self.report.is_empty()
+    }
+
+    /// Moves changed prefixes into `batch`, at most `limit`.
+    pub(crate) fn drain_report(&mut self, shared: &Shared, batch: &mut RouteBatch, limit: usize) {
+        let count = self.report.len().min(limit);
+        let labels = shared.labels();
+        for at in self.report.drain(..count) {
+            self.report_queued.remove(at);
+            let Some(entry) = self.table.get_mut(at) else {
+                continue;
+            };
+            let start = batch.paths.len() as u32;
+            let all = shared.reports(entry.prefix.into());
+            for (rank, path) in entry.paths.iter().enumerate() {
+                let set = shared.interner.get(path.attributes);
+                if all || (labels && set.key.labelled) {
+                    let metric = shared.metric(path);
+                    batch.paths.push(ReportedPath {
+                        source: path.peer,
+                        path_id: path.local_id,
+                        best: rank == 0 && entry.has_best,
+                        eligible: metric.is_some(),
+                        igp_metric: metric.unwrap_or(u32::MAX),
+                        attributes: set.clone(),
+                    });
+                }
+            }
+            let end = batch.paths.len() as u32;
+            if end > start || entry.reported {
+                batch.prefixes.push((entry.prefix.into(), start..end));
+            }
+            entry.reported = end > start;
+        }
+        self.bury();
+    }
+
+    /// Frees entries without paths, once nothing that was queued refers to them.
+    pub(crate) fn bury(&mut self) {
+        if self.empty.is_empty()
+            || !self.report.is_empty()
+            || !self.groups.iter().flatten().all(Group::is_quiet)
+        {
+            return;
+        }
+        for at in std::mem::take(&mut self.empty) {
+            if self
+                .table
+                .get(at)
+                .is_some_and(|entry| entry.paths.is_empty())
+            {
+                self.table.remove(at);
+            }
+        }
+        if self.table.len() == 0 {
+            self.report = Vec::new();
+            self.report_queued = BitSet::default();
+        }
+    }
+
+    /// Why each path of an entry lost; `None` for the best one.
+    pub(crate) fn reasons(&self, shared: &Shared, entry: &Entry<P>) -> Vec<Option<Reason>> {
+        let candidates = candidates(shared, entry);
+        let mut reasons = Vec::new();
+        decide(&candidates, Some(&mut reasons));
+        reasons
+    }
+}
+
+fn candidates<'s, P>(shared: &'s Shared, entry: &Entry<P>) -> SmallVec<[Candidate<'s>; 4]> {
+    entry
+        .paths
+        .iter()
+        .map(|path| shared.candidate(path))
+        .collect()
+}
+
+/// Puts the best path first.
+fn select<P>(shared: &Shared, entry: &mut Entry<P>) {
+    let best = if let [only] = &entry.paths[..] {
+        shared.eligible(only).then_some(0)
+    } else {
+        decide(&candidates(shared, entry), None)
+    };
+    entry.has_best = best.is_some();
+    if let Some(best) = best {
+        entry.paths.swap(0, best);
+    }
+}

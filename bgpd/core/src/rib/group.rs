@@ -1,0 +1,552 @@
+//! Update groups: neighbours that are sent the same octets share one queue of changes, one encoding, one log.
+//!
+//! A change of the table marks a route in the queue, once however often it changes. When a member asks for octets and
+//! has consumed the log, a batch of the queue is decided, encoded and appended to the log, each chunk with the audience
+//! that it is meant for: a route never goes back to the neighbour that it came from, and that neighbour is sent the
+//! withdrawal of what stood there before. A member that joins walks the table on its own, then follows the log. One
+//! that falls behind further than the log may grow loses chunks; it remembers which routes they were about and is
+//! sent their latest state when it reads again, so it holds nobody up.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
+use weft_bgp_wire::{Prefix, UpdateWriter, encode_end_of_rib};
+
+use super::Shared;
+use super::export::{ExportBatch, ExportSettings, Exported};
+use super::table::{BitSet, Entry, Path, Table};
+use super::types::PeerId;
+
+/// Routes decided and encoded at once.
+const BATCH: usize = 4096;
+/// Octets of a chunk, about: one write of a socket.
+const CHUNK: usize = 64 * 1024;
+/// Octets of the log that a slow member can hold back.
+const LOG_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Who a chunk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Audience {
+    All,
+    Except(PeerId),
+    Only(PeerId),
+}
+
+impl Audience {
+    fn admits(self, peer: PeerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(other) => other != peer,
+            Self::Only(other) => other == peer,
+        }
+    }
+
+    /// Everybody but the source of a route.
+    fn but(source: PeerId) -> Self {
+        if source == PeerId::LOCAL {
+            Self::All
+        } else {
+            Self::Except(source)
+        }
+    }
+}
+
+/// Entry of the table, and the path identifier where several paths are sent, else 0.
+type Touched = (u32, u32);
+
+struct Chunk {
+    octets: Bytes,
+    audience: Audience,
+    touched: Vec<Touched>,
+}
+
+struct Member {
+    peer: PeerId,
+    /// The next chunk, counted from the birth of the group.
+    position: u64,
+    /// The next entry of its own walk over the table.
+    walk: Option<u32>,
+    /// Routes in chunks that it lost.
+    missed: FxHashSet<Touched>,
+    end_of_rib: bool,
+}
+
+/// What was announced last: the source of the path, by entry.
+enum Advertised {
+    /// One path a prefix: the source's number plus one, 0 for nothing.
+    Best(Vec<u32>),
+    /// Several: path identifier and source.
+    All(Vec<SmallVec<[(u32, PeerId); 1]>>),
+}
+
+impl Advertised {
+    fn get(&self, (at, id): Touched) -> Option<PeerId> {
+        match self {
+            Self::Best(sources) => {
+                let source = sources.get(at as usize)?.checked_sub(1)?;
+                Some(PeerId(source as u16))
+            }
+            Self::All(paths) => paths
+                .get(at as usize)?
+                .iter()
+                .find(|(other, _)| *other == id)
+                .map(|(_, source)| *source),
+        }
+    }
+
+    fn set(&mut self, (at, id): Touched, source: Option<PeerId>) {
+        let at = at as usize;
+        match self {
+            Self::Best(sources) => {
+                if at >= sources.len() {
+                    sources.resize(at + 1, 0);
+                }
+                sources[at] = source.map_or(0, |source| u32::from(source.0) + 1);
+            }
+            Self::All(paths) => {
+                if at >= paths.len() {
+                    paths.resize_with(at + 1, SmallVec::new);
+                }
+                paths[at].retain(|(other, _)| *other != id);
+                if let Some(source) = source {
+                    paths[at].push((id, source));
+                }
+            }
+        }
+    }
+
+    /// Routes announced to `peer`: all but its own.
+    fn count(&self, peer: PeerId) -> usize {
+        let own = u32::from(peer.0) + 1;
+        match self {
+            Self::Best(sources) => sources
+                .iter()
+                .filter(|source| **source != 0 && **source != own)
+                .count(),
+            Self::All(paths) => paths
+                .iter()
+                .flatten()
+                .filter(|(_, source)| *source != peer)
+                .count(),
+        }
+    }
+}
+
+/// One route of a batch: announced with what it was exported as, or withdrawn.
+struct Action<P> {
+    audience: Audience,
+    exported: Option<u32>,
+    touched: Touched,
+    prefix: P,
+}
+
+pub(crate) struct Group {
+    pub(crate) settings: ExportSettings,
+    members: Vec<Member>,
+    advertised: Advertised,
+    queue: VecDeque<Touched>,
+    queued: BitSet,
+    queued_paths: FxHashSet<Touched>,
+    log: VecDeque<Chunk>,
+    log_start: u64,
+    log_octets: usize,
+    too_large: u64,
+}
+
+impl Group {
+    pub(crate) fn new(settings: ExportSettings) -> Self {
+        let advertised = if settings.add_path() {
+            Advertised::All(Vec::new())
+        } else {
+            Advertised::Best(Vec::new())
+        };
+        Self {
+            settings,
+            members: Vec::new(),
+            advertised,
+            queue: VecDeque::new(),
+            queued: BitSet::default(),
+            queued_paths: FxHashSet::default(),
+            log: VecDeque::new(),
+            log_start: 0,
+            log_octets: 0,
+            too_large: 0,
+        }
+    }
+
+    /// Adds a member. The first one is sent the table through the queue, later ones walk it.
+    pub(crate) fn join<P: Prefix>(&mut self, peer: PeerId, table: &Table<P>) {
+        let first = self.members.is_empty();
+        if first {
+            for (at, entry) in table.iter() {
+                for path in &entry.paths {
+                    self.mark(at, path.local_id);
+                }
+            }
+        }
+        self.members.push(Member {
+            peer,
+            position: self.log_start + self.log.len() as u64,
+            walk: (!first).then_some(0),
+            missed: FxHashSet::default(),
+            end_of_rib: true,
+        });
+    }
+
+    /// Removes a member; true where it was the last.
+    pub(crate) fn leave(&mut self, peer: PeerId) -> bool {
+        self.members.retain(|member| member.peer != peer);
+        self.trim();
+        self.members.is_empty()
+    }
+
+    /// Sends the whole table again (RFC 2918), with an End-of-RIB behind it.
+    pub(crate) fn readvertise(&mut self, peer: PeerId) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.peer == peer) {
+            member.walk = Some(0);
+            member.end_of_rib = true;
+        }
+    }
+
+    /// Queues a path of an entry that changed.
+    #[inline]
+    pub(crate) fn mark(&mut self, at: u32, local_id: u32) {
+        if self.settings.add_path() {
+            if self.queued_paths.insert((at, local_id)) {
+                self.queue.push_back((at, local_id));
+            }
+        } else if self.queued.insert(at) {
+            self.queue.push_back((at, 0));
+        }
+    }
+
+    /// Queues every path of every entry: what they are exported as has changed.
+    pub(crate) fn mark_all<P: Prefix>(&mut self, table: &Table<P>) {
+        for (at, entry) in table.iter() {
+            for path in &entry.paths {
+                self.mark(at, path.local_id);
+            }
+        }
+    }
+
+    /// True while nothing in it refers to an entry that has no path any more.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.queue.is_empty()
+            && self.log.is_empty()
+            && self
+                .members
+                .iter()
+                .all(|member| member.walk.is_none() && member.missed.is_empty())
+    }
+
+    pub(crate) fn advertised(&self, peer: PeerId) -> u32 {
+        self.advertised.count(peer) as u32
+    }
+
+    pub(crate) fn too_large(&self) -> u64 {
+        self.too_large
+    }
+
+    /// True where [`Group::poll`] may have octets for the member.
+    pub(crate) fn has_pending(&self, peer: PeerId) -> bool {
+        !self.queue.is_empty()
+            || self.members.iter().any(|member| {
+                member.peer == peer
+                    && (member.end_of_rib
+                        || member.walk.is_some()
+                        || !member.missed.is_empty()
+                        || member.position < self.log_start + self.log.len() as u64)
+            })
+    }
+
+    /// The next octets for a member, whole messages.
+    pub(crate) fn poll<P: Prefix>(
+        &mut self,
+        peer: PeerId,
+        table: &Table<P>,
+        shared: &Shared,
+    ) -> Option<Bytes> {
+        let at = self.members.iter().position(|member| member.peer == peer)?;
+        loop {
+            if let Some(octets) = self.poll_own(at, table, shared) {
+                return Some(octets);
+            }
+            let member = &mut self.members[at];
+            let next = (member.position - self.log_start) as usize;
+            if let Some(chunk) = self.log.get(next) {
+                member.position += 1;
+                let octets = chunk.audience.admits(peer).then(|| chunk.octets.clone());
+                if next == 0 {
+                    self.trim();
+                }
+                if octets.is_some() {
+                    return octets;
+                }
+            } else if !self.queue.is_empty() {
+                self.flush(table, shared);
+            } else if std::mem::take(&mut member.end_of_rib) {
+                let mut out = Vec::new();
+                encode_end_of_rib(P::FAMILY, &mut out);
+                return Some(out.into());
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// Octets that only this member is sent: its walk, and what it missed.
+    fn poll_own<P: Prefix>(
+        &mut self,
+        at: usize,
+        table: &Table<P>,
+        shared: &Shared,
+    ) -> Option<Bytes> {
+        let mut batch = ExportBatch::default();
+        let mut actions = Vec::new();
+        let peer = self.members[at].peer;
+        while let Some(from) = self.members[at].walk {
+            let mut next = from;
+            while next < table.bound() && actions.len() < BATCH {
+                if let Some(entry) = table.get(next) {
+                    self.walk_entry(next, entry, peer, shared, &mut batch, &mut actions);
+                }
+                next += 1;
+            }
+            self.members[at].walk = (next < table.bound()).then_some(next);
+            if !actions.is_empty() {
+                return self.encode_own(&batch, &mut actions);
+            }
+        }
+        if self.members[at].missed.is_empty() {
+            return None;
+        }
+        let missed: Vec<Touched> = self.members[at]
+            .missed
+            .iter()
+            .copied()
+            .take(BATCH)
+            .collect();
+        for touched in &missed {
+            self.members[at].missed.remove(touched);
+            let Some(entry) = table.get(touched.0) else {
+                continue;
+            };
+            let exported = self
+                .wanted(entry, touched.1)
+                .filter(|path| path.peer != peer && shared.eligible(path))
+                .and_then(|path| batch.export(shared, &self.settings, entry, path));
+            actions.push(Action {
+                audience: Audience::All,
+                exported,
+                touched: *touched,
+                prefix: entry.prefix,
+            });
+        }
+        self.encode_own(&batch, &mut actions)
+    }
+
+    fn walk_entry<P: Prefix>(
+        &self,
+        at: u32,
+        entry: &Entry<P>,
+        peer: PeerId,
+        shared: &Shared,
+        batch: &mut ExportBatch,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        let ids: SmallVec<[u32; 4]> = if self.settings.add_path() {
+            entry.paths.iter().map(|path| path.local_id).collect()
+        } else {
+            SmallVec::from_slice(&[0])
+        };
+        for id in ids {
+            if let Some(path) = self
+                .wanted(entry, id)
+                .filter(|path| path.peer != peer && shared.eligible(path))
+                && let Some(exported) = batch.export(shared, &self.settings, entry, path)
+            {
+                actions.push(Action {
+                    audience: Audience::All,
+                    exported: Some(exported),
+                    touched: (at, id),
+                    prefix: entry.prefix,
+                });
+            }
+        }
+    }
+
+    fn encode_own<P: Prefix>(
+        &self,
+        batch: &ExportBatch,
+        actions: &mut [Action<P>],
+    ) -> Option<Bytes> {
+        let mut out = Vec::new();
+        self.encode(batch, actions, |octets, _, _| out.extend_from_slice(octets));
+        Some(out.into())
+    }
+
+    /// The path that an entry would be announced with under a path identifier.
+    fn wanted<'e, P>(&self, entry: &'e Entry<P>, id: u32) -> Option<&'e Path> {
+        if self.settings.add_path() {
+            entry.paths.iter().find(|path| path.local_id == id)
+        } else {
+            entry.best()
+        }
+    }
+
+    /// Decides and encodes a batch of the queue and appends it to the log.
+    fn flush<P: Prefix>(&mut self, table: &Table<P>, shared: &Shared) {
+        let mut batch = ExportBatch::default();
+        let mut actions: Vec<Action<P>> = Vec::with_capacity(BATCH.min(self.queue.len()) + 1);
+        while actions.len() < BATCH {
+            let Some(touched) = self.queue.pop_front() else {
+                break;
+            };
+            if self.settings.add_path() {
+                self.queued_paths.remove(&touched);
+            } else {
+                self.queued.remove(touched.0);
+            }
+            let Some(entry) = table.get(touched.0) else {
+                continue;
+            };
+            let path = self
+                .wanted(entry, touched.1)
+                .filter(|path| shared.eligible(path));
+            let announced = path.and_then(|path| {
+                Some((
+                    path.peer,
+                    batch.export(shared, &self.settings, entry, path)?,
+                ))
+            });
+            let before = self.advertised.get(touched);
+            let prefix = entry.prefix;
+            let mut act = |audience, exported| {
+                actions.push(Action {
+                    audience,
+                    exported,
+                    touched,
+                    prefix,
+                })
+            };
+            match (before, announced) {
+                (None, None) => {}
+                (Some(old), None) => act(Audience::but(old), None),
+                (old, Some((source, exported))) => {
+                    act(Audience::but(source), Some(exported));
+                    // The new source was told of the old path; ours is no news to it, but that one is gone.
+                    if old.is_some_and(|old| old != source) && self.is_member(source) {
+                        act(Audience::Only(source), None);
+                    }
+                }
+            }
+            self.advertised
+                .set(touched, announced.map(|(source, _)| source));
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        self.too_large += batch.too_large;
+        let mut chunks = Vec::new();
+        self.encode(&batch, &mut actions, |octets, audience, touched| {
+            chunks.push(Chunk {
+                octets: Bytes::copy_from_slice(octets),
+                audience,
+                touched,
+            });
+        });
+        for chunk in chunks {
+            self.log_octets += chunk.octets.len();
+            self.log.push_back(chunk);
+        }
+        self.drop_excess();
+    }
+
+    fn is_member(&self, peer: PeerId) -> bool {
+        self.members.iter().any(|member| member.peer == peer)
+    }
+
+    /// Encodes actions, grouped by audience and attributes, into chunks.
+    fn encode<P: Prefix>(
+        &self,
+        batch: &ExportBatch,
+        actions: &mut [Action<P>],
+        mut chunk: impl FnMut(&[u8], Audience, Vec<Touched>),
+    ) {
+        let key = |action: &Action<P>| (action.audience, action.exported);
+        if !actions.is_sorted_by_key(key) {
+            actions.sort_by_key(key);
+        }
+        let settings = &self.settings;
+        let mut out = Vec::with_capacity(CHUNK + 4096);
+        let mut touched = Vec::new();
+        let mut runs = actions.chunk_by(|a, b| key(a) == key(b)).peekable();
+        while let Some(run) = runs.next() {
+            let (audience, exported) = key(&run[0]);
+            let exported = exported.map(|exported| batch.get(exported));
+            let mut writer = match exported {
+                None => UpdateWriter::withdraw(&mut out, &settings.encode, settings.family),
+                Some(Exported { section, next_hop }) => {
+                    match UpdateWriter::announce(
+                        &mut out,
+                        &settings.encode,
+                        settings.family,
+                        section,
+                        *next_hop,
+                    ) {
+                        Ok(writer) => writer,
+                        // Whether the attributes fit was asked when they were exported.
+                        Err(_) => continue,
+                    }
+                }
+            };
+            for action in run {
+                writer.push(action.touched.1, action.prefix);
+                touched.push(action.touched);
+            }
+            writer.finish();
+            let ends = runs.peek().is_none_or(|next| next[0].audience != audience);
+            if ends || out.len() >= CHUNK {
+                chunk(&out, audience, std::mem::take(&mut touched));
+                out.clear();
+            }
+        }
+    }
+
+    /// Drops chunks that every member has consumed.
+    fn trim(&mut self) {
+        let end = self.log_start + self.log.len() as u64;
+        let oldest = self
+            .members
+            .iter()
+            .map(|member| member.position)
+            .min()
+            .unwrap_or(end);
+        while self.log_start < oldest
+            && let Some(chunk) = self.log.pop_front()
+        {
+            self.log_octets -= chunk.octets.len();
+            self.log_start += 1;
+        }
+    }
+
+    /// Keeps the log within its limit: members that are too slow lose chunks, and note what they were about.
+    fn drop_excess(&mut self) {
+        while self.log_octets > LOG_LIMIT
+            && let Some(chunk) = self.log.pop_front()
+        {
+            self.log_octets -= chunk.octets.len();
+            for member in &mut self.members {
+                if member.position == self.log_start {
+                    member.position += 1;
+                    if chunk.audience.admits(member.peer) {
+                        member.missed.extend(&chunk.touched);
+                    }
+                }
+            }
+            self.log_start += 1;
+        }
+    }
+}

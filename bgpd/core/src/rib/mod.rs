@@ -1,0 +1,574 @@
+//! The Routing Information Base: Adj-RIBs-In and Loc-RIB in one table a family, the decision process, update groups.
+//!
+//! [`Rib`] knows no session and no time. Octets of UPDATEs enter with [`Rib::handle_update`], octets to send leave with
+//! [`Rib::poll_transmit`], which is only asked where the neighbour has room: a queue of changes waits, not of messages.
+//! Paths are 16 octets beside interned attributes; the Adj-RIB-Out is the source of what was announced, 4 octets a
+//! prefix an update group.
+
+mod decision;
+mod export;
+mod family;
+mod group;
+mod interner;
+mod next_hop;
+mod query;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_bgp_wire::{
+    AttributeContext, AttributeDecoder, AttributesView, Family, NextHop, NlriError, NlriIter,
+    Notification, PeerType, Prefix, RouterId, Treatment, UpdateView, cease, error_code,
+    update_error,
+};
+
+use decision::Candidate;
+use export::ExportSettings;
+use family::FamilyRib;
+use interner::{AttributeId, Interner};
+use table::Path;
+pub use types::*;
+
+/// Prefixes reported at once.
+const REPORT_BATCH: usize = 8192;
+
+struct Peer {
+    config: PeerConfig,
+    up: Option<PeerUp>,
+    /// Kept over a restart, for the routes that are.
+    router_id: Option<RouterId>,
+    counters: PeerCounters,
+}
+
+/// What the families have in common.
+struct Shared {
+    config: RibConfig,
+    interner: Interner,
+    peers: Vec<Option<Peer>>,
+    hook: Box<dyn ExportHook>,
+}
+
+impl Shared {
+    fn peer(&self, peer: PeerId) -> Option<&Peer> {
+        self.peers.get(peer.index())?.as_ref()
+    }
+
+    fn kind(&self, peer: PeerId) -> Option<PeerKind> {
+        Some(self.peer(peer)?.config.kind)
+    }
+
+    fn router_id(&self, peer: PeerId) -> Option<RouterId> {
+        self.peer(peer)?.router_id
+    }
+
+    fn import_class(&self, peer: PeerId) -> u32 {
+        self.peer(peer).map_or(0, |peer| peer.config.import_class)
+    }
+
+    fn count(&mut self, peer: PeerId, family: Family, by: i32) {
+        if let Some(Some(peer)) = self.peers.get_mut(peer.index()) {
+            let count = &mut peer.counters.accepted[family.index()];
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    /// The router is part of an overlay.
+    fn labels(&self) -> bool {
+        self.config.overlay_administrator.is_some()
+    }
+
+    fn reports(&self, net: IpNet) -> bool {
+        self.config
+            .report
+            .iter()
+            .any(|covering| covering.contains(&net))
+    }
+
+    /// Metric to the next hop; `None` where the path is not eligible. A labelled path does not depend on it.
+    #[inline]
+    fn metric(&self, path: &Path) -> Option<u32> {
+        let set = self.interner.get(path.attributes);
+        let metric = self.interner.next_hops.metric(set.next_hop.address);
+        if set.key.labelled {
+            Some(metric.unwrap_or(u32::MAX))
+        } else {
+            metric
+        }
+    }
+
+    #[inline]
+    fn eligible(&self, path: &Path) -> bool {
+        self.metric(path).is_some()
+    }
+
+    /// Labels of this path may be joined with those of others: it originates in our domain.
+    fn joinable(&self, path: &Path) -> bool {
+        let key = self.interner.get(path.attributes).key();
+        key.labelled && key.as_path_length == 0 && key.neighbor_as == 0 && self.eligible(path)
+    }
+
+    fn candidate(&self, path: &Path) -> Candidate<'_> {
+        let peer = self.peer(path.peer);
+        Candidate {
+            key: self.interner.get(path.attributes).key(),
+            peer: path.peer,
+            kind: peer.map(|peer| peer.config.kind),
+            metric: self.metric(path),
+            router_id: peer
+                .and_then(|peer| peer.router_id)
+                .map_or(0, |id| u32::from(id.0)),
+            address: peer.map(|peer| peer.config.address),
+            path_id: path.path_id,
+        }
+    }
+}
+
+/// The RIB.
+pub struct Rib {
+    shared: Shared,
+    v4: FamilyRib<Ipv4Net>,
+    v6: FamilyRib<Ipv6Net>,
+    decoder: AttributeDecoder,
+    held: bool,
+}
+
+/// Runs the same method of both families.
+macro_rules! families {
+    ($rib:ident, $family:ident => $run:expr) => {{
+        {
+            let $family = &mut $rib.v4;
+            $run
+        }
+        {
+            let $family = &mut $rib.v6;
+            $run
+        }
+    }};
+    ($rib:ident [$which:expr], $family:ident => $run:expr) => {
+        match $which {
+            Family::Ipv4Unicast => {
+                let $family = &mut $rib.v4;
+                $run
+            }
+            Family::Ipv6Unicast => {
+                let $family = &mut $rib.v6;
+                $run
+            }
+        }
+    };
+}
+
+fn network_error(error: NlriError) -> Notification {
+    Notification::new(
+        error_code::UPDATE,
+        update_error::INVALID_NETWORK_FIELD,
+        error.to_string().into_bytes(),
+    )
+}
+
+impl Rib {
+    /// An empty one.
+    pub fn new(config: RibConfig, hook: Box<dyn ExportHook>) -> Self {
+        Self {
+            shared: Shared {
+                interner: Interner::new(config.clone()),
+                config,
+                peers: Vec::new(),
+                hook,
+            },
+            v4: FamilyRib::new(),
+            v6: FamilyRib::new(),
+            decoder: AttributeDecoder::new(),
+            held: false,
+        }
+    }
+
+    /// Adds a neighbour, or changes the configuration of one whose session is down.
+    pub fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
+        if peer.index() >= self.shared.peers.len() {
+            self.shared.peers.resize_with(peer.index() + 1, || None);
+        }
+        let counters = PeerCounters::default();
+        self.shared.peers[peer.index()] = Some(Peer {
+            config,
+            up: None,
+            router_id: None,
+            counters,
+        });
+    }
+
+    /// Removes a neighbour and all that came from it.
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.peer_down(peer, PeerDown::Flush);
+        if let Some(slot) = self.shared.peers.get_mut(peer.index()) {
+            *slot = None;
+        }
+    }
+
+    /// Its session is established: the table will be sent, with End-of-RIB behind it.
+    pub fn peer_up(&mut self, peer: PeerId, up: PeerUp) {
+        let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
+            return;
+        };
+        state.router_id = Some(up.router_id);
+        let settings = |family| ExportSettings::new(family, &state.config, &up);
+        for family in up.families.clone() {
+            let settings = settings(family);
+            families!(self[family], rib => rib.join(peer, settings));
+        }
+        state.up = Some(up);
+    }
+
+    /// Its session is down.
+    pub fn peer_down(&mut self, peer: PeerId, down: PeerDown) {
+        if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
+            state.up = None;
+        }
+        families!(self, rib => rib.leave(peer));
+        for family in Family::ALL {
+            let keep = matches!(&down, PeerDown::KeepStale(families) if families.contains(&family));
+            families!(self[family], rib => if keep {
+                rib.mark_stale(&mut self.shared, peer);
+            } else {
+                rib.flush(&mut self.shared, peer, false);
+            });
+        }
+        self.shared.interner.forget();
+    }
+
+    /// Removes what `peer` has not announced again: after its End-of-RIB, or when its restart took too long.
+    pub fn sweep_stale(&mut self, peer: PeerId, family: Family) {
+        families!(self[family], rib => rib.flush(&mut self.shared, peer, true));
+    }
+
+    /// Takes the body of an UPDATE in.
+    ///
+    /// # Errors
+    /// The NOTIFICATION that the session must end with. What RFC 7606 treats more mildly is in the outcome.
+    pub fn handle_update(&mut self, peer: PeerId, body: &[u8]) -> Result<UpdateOutcome, Reset> {
+        let update = UpdateView::split(body)?;
+        let mut outcome = UpdateOutcome::default();
+        let Some((add_path, context)) = self.shared.peer(peer).and_then(|state| {
+            let up = state.up.as_ref()?;
+            let peer = if state.config.kind == PeerKind::Ebgp {
+                PeerType::External
+            } else {
+                PeerType::Internal
+            };
+            let context = AttributeContext {
+                four_octet_as: up.four_octet_as,
+                peer,
+                has_nlri: !update.nlri.is_empty(),
+            };
+            Some((up.add_path_receive, context))
+        }) else {
+            return Ok(outcome);
+        };
+        if update.is_ipv4_end_of_rib() {
+            outcome.end_of_rib = Some(Family::Ipv4Unicast);
+            return Ok(outcome);
+        }
+        for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, add_path[0]) {
+            let nlri = nlri.map_err(network_error)?;
+            self.v4
+                .set_path(&mut self.shared, nlri.prefix, peer, nlri.path_id, None);
+        }
+        if update.attributes.is_empty() && update.nlri.is_empty() {
+            self.v4.bury();
+            return Ok(outcome);
+        }
+        let cached = u8::from(context.four_octet_as)
+            | u8::from(context.peer == PeerType::External) << 1
+            | u8::from(context.has_nlri) << 2;
+        if let Some(id) = self.shared.interner.raw(update.attributes, cached) {
+            self.shared.interner.retain(id);
+            let announced = announce(
+                &mut self.v4,
+                &mut self.shared,
+                peer,
+                id,
+                update.nlri,
+                add_path[0],
+            );
+            self.shared.interner.release(id);
+            announced?;
+            return self.check_limit(peer, outcome);
+        }
+        let decoded = self.decoder.decode(update.attributes, &context)?;
+        outcome.problems.extend_from_slice(decoded.problems);
+        let discards = decoded
+            .problems
+            .iter()
+            .filter(|problem| problem.treatment == Treatment::AttributeDiscard);
+        let discards = discards.count() as u64;
+        let mut v4_set = None;
+        let mut other_set = None;
+        if decoded.treatment < Treatment::TreatAsWithdraw {
+            if let Some(next_hop) = decoded.next_hop.filter(|_| context.has_nlri) {
+                let id = self
+                    .shared
+                    .interner
+                    .intern(decoded.attributes, IpAddr::from(next_hop).into());
+                if decoded.problems.is_empty()
+                    && decoded.mp_reach.is_none()
+                    && decoded.mp_unreach.is_none()
+                {
+                    self.shared.interner.remember(update.attributes, cached, id);
+                }
+                v4_set = Some(id);
+            }
+            if let Some(next_hop) = decoded.mp_reach.and_then(|reach| reach.next_hop) {
+                other_set = Some(self.shared.interner.intern(decoded.attributes, next_hop));
+            }
+        }
+        let (mp_reach, mp_unreach, withdrawn) = (
+            decoded.mp_reach,
+            decoded.mp_unreach,
+            decoded.treatment == Treatment::TreatAsWithdraw,
+        );
+        if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
+            state.counters.attribute_discard += discards;
+            state.counters.treat_as_withdraw += u64::from(withdrawn);
+        }
+        let mut result = Ok(());
+        if let Some(unreach) = mp_unreach
+            && let Some(family) = unreach.family
+        {
+            if unreach.nlri.is_empty() && update.nlri.is_empty() && mp_reach.is_none() {
+                outcome.end_of_rib = Some(family);
+            }
+            let add_path = add_path[family.index()];
+            result = families!(self[family], rib => withdraw(rib, &mut self.shared, peer, unreach.nlri, add_path));
+        }
+        // Without attributes that may be used, what was announced is withdrawn (RFC 7606 section 2).
+        result = result.and_then(|()| match v4_set {
+            Some(id) => announce(
+                &mut self.v4,
+                &mut self.shared,
+                peer,
+                id,
+                update.nlri,
+                add_path[0],
+            ),
+            None => withdraw(
+                &mut self.v4,
+                &mut self.shared,
+                peer,
+                update.nlri,
+                add_path[0],
+            ),
+        });
+        if let Some(reach) = mp_reach
+            && let Some(family) = reach.family
+        {
+            let add_path = add_path[family.index()];
+            result = result.and_then(|()| {
+                families!(self[family], rib => match other_set {
+                    Some(id) => announce(rib, &mut self.shared, peer, id, reach.nlri, add_path),
+                    None => withdraw(rib, &mut self.shared, peer, reach.nlri, add_path),
+                })
+            });
+        }
+        for id in v4_set.into_iter().chain(other_set) {
+            self.shared.interner.release(id);
+        }
+        result?;
+        self.check_limit(peer, outcome)
+    }
+
+    /// RFC 4486: more prefixes than allowed end the session.
+    fn check_limit(&self, peer: PeerId, outcome: UpdateOutcome) -> Result<UpdateOutcome, Reset> {
+        let Some(state) = self.shared.peer(peer) else {
+            return Ok(outcome);
+        };
+        let Some(limit) = state.config.max_prefixes else {
+            return Ok(outcome);
+        };
+        for family in Family::ALL {
+            if state.counters.accepted[family.index()] > limit {
+                let mut data = family.afi().to_be_bytes().to_vec();
+                data.push(family.safi());
+                data.extend_from_slice(&limit.to_be_bytes());
+                return Err(Notification::new(
+                    error_code::CEASE,
+                    cease::MAX_PREFIXES,
+                    data,
+                ));
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Announces or withdraws routes of our own.
+    pub fn originate(&mut self, routes: &[Origination]) {
+        for route in routes {
+            let unspecified: NextHop = match route.prefix {
+                IpNet::V4(_) => IpAddr::from([0; 4]).into(),
+                IpNet::V6(_) => IpAddr::from([0; 16]).into(),
+            };
+            let id = route.attributes.as_ref().map(|octets| {
+                self.shared
+                    .interner
+                    .intern(AttributesView::new(octets), unspecified)
+            });
+            match route.prefix {
+                IpNet::V4(net) => self.v4.set_path(
+                    &mut self.shared,
+                    net.trunc(),
+                    PeerId::LOCAL,
+                    route.path_id,
+                    id,
+                ),
+                IpNet::V6(net) => self.v6.set_path(
+                    &mut self.shared,
+                    net.trunc(),
+                    PeerId::LOCAL,
+                    route.path_id,
+                    id,
+                ),
+            }
+        }
+        families!(self, rib => rib.bury());
+    }
+
+    /// Says how next hops resolve: metric, or `None` where they do not.
+    pub fn set_next_hops(&mut self, next_hops: &[(IpAddr, Option<u32>)]) {
+        let mut changed = Vec::new();
+        for (address, metric) in next_hops {
+            if self.shared.interner.next_hops.set(*address, *metric) {
+                changed.push(*address);
+            }
+        }
+        if !changed.is_empty() {
+            families!(self, rib => rib.next_hops_changed(&self.shared, &changed));
+        }
+    }
+
+    /// Next hops to resolve from now on, and those that no route has any more.
+    pub fn poll_next_hops(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        self.shared.interner.next_hops.take_changes()
+    }
+
+    /// Sends the whole table again (RFC 2918).
+    pub fn readvertise(&mut self, peer: PeerId, family: Family) {
+        families!(self[family], rib => rib.readvertise(peer));
+    }
+
+    /// What the hook decides has changed: everything is exported again.
+    pub fn policy_changed(&mut self) {
+        families!(self, rib => rib.mark_all());
+    }
+
+    /// Nothing is sent until [`Rib::release`]: after a restart, until the neighbours have sent their routes (RFC 4724
+    /// section 4.1).
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Ends [`Rib::hold`].
+    pub fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// True while routes are held back.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// True where [`Rib::poll_transmit`] may have octets.
+    pub fn has_pending(&self, peer: PeerId) -> bool {
+        !self.held
+            && (self
+                .v4
+                .group(peer)
+                .is_some_and(|group| group.has_pending(peer))
+                || self
+                    .v6
+                    .group(peer)
+                    .is_some_and(|group| group.has_pending(peer)))
+    }
+
+    /// The next octets for a neighbour: whole messages, about 64 KiB at most.
+    pub fn poll_transmit(&mut self, peer: PeerId) -> Option<Bytes> {
+        if self.held {
+            return None;
+        }
+        self.v4
+            .poll(peer, &self.shared)
+            .or_else(|| self.v6.poll(peer, &self.shared))
+    }
+
+    /// True where [`Rib::poll_report`] has something.
+    pub fn has_report(&self) -> bool {
+        self.v4.has_report() || self.v6.has_report()
+    }
+
+    /// Prefixes whose reported paths changed, each once with its latest state; some thousand at a time.
+    pub fn poll_report(&mut self) -> Option<RouteBatch> {
+        if !self.has_report() {
+            return None;
+        }
+        let mut batch = RouteBatch::default();
+        families!(self, rib => rib.drain_report(&self.shared, &mut batch, REPORT_BATCH));
+        Some(batch)
+    }
+}
+
+fn announce<P: Prefix>(
+    rib: &mut FamilyRib<P>,
+    shared: &mut Shared,
+    peer: PeerId,
+    id: AttributeId,
+    field: &[u8],
+    add_path: bool,
+) -> Result<(), Reset> {
+    let key = *shared.interner.get(id).key();
+    let (filter, allowed) = match shared.peer(peer) {
+        Some(state) => {
+            let own = usize::from(key.own_as) <= state.config.allow_own_as;
+            // RFC 4271 section 9.1.2: own AS in AS_PATH; RFC 4456 section 8: reflection loops.
+            (
+                state.config.import_filter.clone(),
+                own && !key.reflection_loop,
+            )
+        }
+        None => return Ok(()),
+    };
+    let mut rejected = 0;
+    for nlri in NlriIter::<P>::new(field, add_path) {
+        let nlri = nlri.map_err(network_error)?;
+        if allowed && passes(&filter, || nlri.prefix.into()) {
+            shared.interner.retain(id);
+            rib.set_path(shared, nlri.prefix, peer, nlri.path_id, Some(id));
+        } else {
+            rejected += 1;
+            rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);
+        }
+    }
+    if rejected > 0
+        && let Some(Some(state)) = shared.peers.get_mut(peer.index())
+    {
+        state.counters.rejected += rejected;
+    }
+    Ok(())
+}
+
+fn withdraw<P: Prefix>(
+    rib: &mut FamilyRib<P>,
+    shared: &mut Shared,
+    peer: PeerId,
+    field: &[u8],
+    add_path: bool,
+) -> Result<(), Reset> {
+    for nlri in NlriIter::<P>::new(field, add_path) {
+        let nlri = nlri.map_err(network_error)?;
+        rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);
+    }
+    rib.bury();
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Prefixes and their paths.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
+use weft_bgp_wire::Prefix;
+
+use super::interner::AttributeId;
+use super::types::PeerId;
+
+/// One path of a prefix, 16 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) attributes: AttributeId,
+    /// As received; 0 without ADD-PATH.
+    pub(crate) path_id: u32,
+    /// The path identifier that we send: unique in the prefix, stable while the path lives.
+    pub(crate) local_id: u32,
+    pub(crate) peer: PeerId,
+    /// Kept over the neighbour's restart.
+    pub(crate) stale: bool,
+}
+
+/// A prefix. The best path, where there is an eligible one, is the first.
+#[derive(Debug)]
+pub(crate) struct Entry<P> {
+    pub(crate) paths: SmallVec<[Path; 1]>,
+    pub(crate) prefix: P,
+    /// `paths[0]` is eligible.
+    pub(crate) has_best: bool,
+    /// The last report held paths.
+    pub(crate) reported: bool,
+}
+
+impl<P> Entry<P> {
+    pub(crate) fn best(&self) -> Option<&Path> {
+        self.paths.first().filter(|_| self.has_best)
+    }
+
+    /// The lowest path identifier that no path of the prefix has.
+    pub(crate) fn free_local_id(&self) -> u32 {
+        (1..)
+            .find(|id| self.paths.iter().all(|path| path.local_id != *id))
+            .unwrap_or(0)
+    }
+}
+
+/// A slab of entries with an index by prefix. Numbers of entries stay the same while the entry lives.
+pub(crate) struct Table<P> {
+    entries: Vec<Option<Entry<P>>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+}
+
+fn hash(prefix: &impl Hash) -> u64 {
+    FxBuildHasher.hash_one(prefix)
+}
+
+impl<P: Prefix> Table<P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+        }
+    }
+
+    /// Prefixes with an entry.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// One more than the highest number in use.
+    pub(crate) fn bound(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, prefix: &P) -> Option<u32> {
+        self.index
+            .find(hash(prefix), |&at| self.prefix_is(at, prefix))
+            .copied()
+    }
+
+    #[inline]
+    fn prefix_is(&self, at: u32, prefix: &P) -> bool {
+        self.entries[at as usize]
+            .as_ref()
+            .is_some_and(|entry| entry.prefix == *prefix)
+    }
+
+    #[inline]
+    pub(crate) fn find_or_insert(&mut self, prefix: P) -> u32 {
+        if let Some(at) = self.find(&prefix) {
+            return at;
+        }
+        let entry = Some(Entry {
+            paths: SmallVec::new(),
+            prefix,
+            has_best: false,
+            reported: false,
+        });
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let entries = &self.entries;
+        self.index.insert_unique(hash(&prefix), at, |&at| {
+            entries[at as usize]
+                .as_ref()
+                .map_or(0, |entry| hash(&entry.prefix))
+        });
+        at
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, at: u32) -> Option<&Entry<P>> {
+        self.entries.get(at as usize)?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Entry<P>> {
+        self.entries.get_mut(at as usize)?.as_mut()
+    }
+
+    /// Removes an entry; its number may be given to another prefix.
+    pub(crate) fn remove(&mut self, at: u32) {
+        let Some(entry) = self.entries[at as usize].take() else {
+            return;
+        };
+        if let Ok(found) = self
+            .index
+            .find_entry(hash(&entry.prefix), |&other| other == at)
+        {
+            found.remove();
+        }
+        self.free.push(at);
+        if self.index.is_empty() {
+            *self = Self::new();
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<P>)> {
+        (0..)
+            .zip(&self.entries)
+            .filter_map(|(at, entry)| Some((at, entry.as_ref()?)))
+    }
+}
+
+/// A growing set of small numbers.
+#[derive(Default)]
+pub(crate) struct BitSet(Vec<u64>);
+
+impl BitSet {
+    /// Adds; true where it was not there.
+    #[inline]
+    pub(crate) fn insert(&mut self, at: u32) -> bool {
+        let word = (at >> 6) as usize;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        let bit = 1 << (at & 63);
+        let new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        new
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, at: u32) {
+        if let Some(word) = self.0.get_mut((at >> 6) as usize) {
+            *word &= !(1 << (at & 63));
+        }
+    }
+}

@@ -1,0 +1,587 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use proptest::prelude::*;
+use weft_bgp_wire::*;
+
+use super::*;
+
+const OWN: Asn = Asn(64500);
+
+fn config() -> RibConfig {
+    RibConfig {
+        asn: OWN,
+        router_id: RouterId([192, 0, 2, 254].into()),
+        cluster_id: [192, 0, 2, 254].into(),
+        overlay_administrator: None,
+        report: Vec::new(),
+    }
+}
+
+fn address(peer: u16) -> IpAddr {
+    IpAddr::from([192, 0, 2, peer as u8])
+}
+
+fn peer_config(peer: u16, kind: PeerKind) -> PeerConfig {
+    PeerConfig {
+        kind,
+        asn: if kind == PeerKind::Ebgp {
+            Asn(65000 + u32::from(peer))
+        } else {
+            OWN
+        },
+        address: address(peer),
+        next_hop_self: true,
+        import_filter: None,
+        export_filter: None,
+        max_prefixes: None,
+        allow_own_as: 0,
+        import_class: 0,
+        export_class: 0,
+    }
+}
+
+fn up(peer: u16, add_path: bool) -> PeerUp {
+    PeerUp {
+        families: vec![Family::Ipv4Unicast],
+        four_octet_as: true,
+        max_message_len: 4096,
+        add_path_send: [add_path, false],
+        add_path_receive: [add_path, false],
+        router_id: RouterId([192, 0, 2, peer as u8].into()),
+        local_address: IpAddr::from([192, 0, 2, 254]),
+        local_address_v6: None,
+    }
+}
+
+/// A RIB with neighbours 1, 2, ... of these kinds, all up, and a resolvable next hop each.
+struct Bench {
+    rib: Rib,
+    kinds: Vec<PeerKind>,
+    add_path: bool,
+    /// What each neighbour has been told: (prefix, path id) -> (AS_PATH, next hop).
+    told: Vec<BTreeMap<(Ipv4Net, u32), (String, IpAddr)>>,
+    ends: Vec<usize>,
+}
+
+impl Bench {
+    fn new(kinds: &[PeerKind], add_path: bool) -> Self {
+        let mut rib = Rib::new(config(), Box::new(PlainBgp));
+        for (peer, kind) in (1..).zip(kinds) {
+            rib.add_peer(PeerId(peer), peer_config(peer, *kind));
+            rib.peer_up(PeerId(peer), up(peer, add_path));
+        }
+        Self {
+            rib,
+            kinds: kinds.to_vec(),
+            add_path,
+            told: vec![BTreeMap::new(); kinds.len()],
+            ends: vec![0; kinds.len()],
+        }
+    }
+
+    fn resolve(&mut self) {
+        let (track, _) = self.rib.poll_next_hops();
+        let resolved: Vec<_> = track
+            .into_iter()
+            .map(|address| (address, Some(0)))
+            .collect();
+        self.rib.set_next_hops(&resolved);
+    }
+
+    fn update(&mut self, peer: u16, update: impl FnOnce(&mut Vec<u8>, &EncodeContext)) {
+        let context = EncodeContext {
+            max_len: 4096,
+            four_octet_as: true,
+            add_path: [self.add_path, false],
+        };
+        let mut out = Vec::new();
+        update(&mut out, &context);
+        let mut rest = &out[..];
+        while let Some(frame) = next_frame(rest, 4096).unwrap() {
+            self.rib
+                .handle_update(PeerId(peer), &rest[HEADER_LEN..frame.len])
+                .unwrap();
+            rest = &rest[frame.len..];
+        }
+        self.resolve();
+    }
+
+    fn announce(
+        &mut self,
+        peer: u16,
+        path_id: u32,
+        prefix: &str,
+        path: &[u32],
+        edit: impl FnOnce(&mut AttributesBuilder),
+    ) {
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_as_sequence(&path.iter().map(|asn| Asn(*asn)).collect::<Vec<_>>());
+        edit(&mut builder);
+        self.update(peer, |out, context| {
+            let next_hop = NextHop::from(address(peer));
+            let mut section = Vec::new();
+            encode_attributes(
+                builder.view(),
+                &next_hop,
+                Family::Ipv4Unicast,
+                true,
+                &mut section,
+            );
+            let mut writer =
+                UpdateWriter::announce(out, context, Family::Ipv4Unicast, &section, next_hop)
+                    .unwrap();
+            writer.push(path_id, prefix.parse::<Ipv4Net>().unwrap());
+            writer.finish();
+        });
+    }
+
+    fn withdraw(&mut self, peer: u16, path_id: u32, prefix: &str) {
+        self.update(peer, |out, context| {
+            let mut writer = UpdateWriter::withdraw(out, context, Family::Ipv4Unicast);
+            writer.push(path_id, prefix.parse::<Ipv4Net>().unwrap());
+            writer.finish();
+        });
+    }
+
+    /// Lets a neighbour read everything.
+    fn read(&mut self, peer: u16) {
+        let told = &mut self.told[usize::from(peer) - 1];
+        while let Some(octets) = self.rib.poll_transmit(PeerId(peer)) {
+            let mut rest = &octets[..];
+            while let Some(frame) = next_frame(rest, 4096).unwrap() {
+                let update = UpdateView::split(&rest[HEADER_LEN..frame.len]).unwrap();
+                rest = &rest[frame.len..];
+                if update.is_ipv4_end_of_rib() {
+                    self.ends[usize::from(peer) - 1] += 1;
+                    continue;
+                }
+                for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, self.add_path) {
+                    let nlri = nlri.unwrap();
+                    told.remove(&(nlri.prefix, nlri.path_id));
+                }
+                let context = AttributeContext {
+                    four_octet_as: true,
+                    peer: PeerType::Internal,
+                    has_nlri: !update.nlri.is_empty(),
+                };
+                let mut decoder = AttributeDecoder::new();
+                let decoded = decoder.decode(update.attributes, &context).unwrap();
+                assert_eq!(
+                    decoded.treatment,
+                    Treatment::Accept,
+                    "{:?}",
+                    decoded.problems
+                );
+                for nlri in NlriIter::<Ipv4Net>::new(update.nlri, self.add_path) {
+                    let nlri = nlri.unwrap();
+                    let path = decoded.attributes.as_path().to_string();
+                    told.insert(
+                        (nlri.prefix, nlri.path_id),
+                        (path, decoded.next_hop.unwrap().into()),
+                    );
+                }
+            }
+            assert!(rest.is_empty(), "chunks hold whole messages");
+        }
+        assert!(!self.rib.has_pending(PeerId(peer)));
+    }
+
+    fn read_all(&mut self) {
+        for peer in 1..=self.kinds.len() as u16 {
+            self.read(peer);
+        }
+    }
+
+    fn told(&self, peer: u16) -> Vec<String> {
+        self.told[usize::from(peer) - 1]
+            .iter()
+            .map(|((prefix, _), (path, _))| format!("{prefix} {path}").trim().to_owned())
+            .collect()
+    }
+
+    fn lost(&self, prefix: &str) -> Vec<(u16, Option<Reason>)> {
+        let filter = RouteFilter {
+            prefix: Some(prefix.parse().unwrap()),
+            ..RouteFilter::default()
+        };
+        let page = self.rib.routes(&filter, 10);
+        page.routes
+            .iter()
+            .flat_map(|route| &route.paths)
+            .map(|path| (path.source.0, path.lost))
+            .collect()
+    }
+}
+
+use PeerKind::{Ebgp, Ibgp, IbgpClient};
+
+const P: &str = "198.51.100.0/24";
+
+#[test]
+fn a_route_goes_to_everybody_but_its_source() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp], false);
+    bench.announce(1, 0, P, &[65001], |_| {});
+    bench.read_all();
+    assert!(bench.told(1).is_empty());
+    assert_eq!(bench.told(2), [format!("{P} 64500 65001")]);
+    assert_eq!(bench.told(3), [format!("{P} 65001")]);
+    assert_eq!(bench.ends, [1, 1, 1], "End-of-RIB once each");
+    bench.withdraw(1, 0, P);
+    bench.read_all();
+    assert!(bench.told(2).is_empty() && bench.told(3).is_empty());
+    assert_eq!(bench.rib.prefixes(), [0, 0], "nothing stays behind");
+}
+
+#[test]
+fn a_new_source_is_sent_the_withdrawal_of_what_stood_there() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ebgp], false);
+    bench.announce(1, 0, P, &[65001, 1], |_| {});
+    bench.read_all();
+    assert_eq!(bench.told(2).len(), 1);
+    bench.announce(2, 0, P, &[65002], |_| {});
+    bench.read_all();
+    assert!(bench.told(2).is_empty());
+    assert_eq!(bench.told(1), [format!("{P} 64500 65002")]);
+    assert_eq!(bench.told(3), [format!("{P} 64500 65002")]);
+}
+
+#[test]
+fn internal_routes_go_to_external_neighbours_and_clients_only() {
+    let mut bench = Bench::new(&[Ibgp, Ibgp, IbgpClient, IbgpClient, Ebgp], false);
+    bench.announce(1, 0, P, &[], |_| {});
+    bench.announce(3, 0, "203.0.113.0/24", &[], |_| {});
+    bench.read_all();
+    assert_eq!(bench.told(2), ["203.0.113.0/24"]);
+    assert_eq!(bench.told(4), [P, "203.0.113.0/24"]);
+    assert_eq!(bench.told(3), [P]);
+    assert_eq!(bench.told(5).len(), 2);
+}
+
+#[test]
+fn own_as_and_reflection_loops_are_refused() {
+    let mut bench = Bench::new(&[Ebgp, Ibgp], false);
+    bench.announce(1, 0, P, &[65001, 64500], |_| {});
+    bench.announce(2, 0, P, &[], |builder| {
+        builder.set_originator_id(RouterId([192, 0, 2, 254].into()))
+    });
+    bench.announce(2, 0, P, &[], |builder| {
+        builder.prepend_cluster_id([192, 0, 2, 254].into())
+    });
+    assert_eq!(bench.rib.prefixes(), [0, 0]);
+    assert_eq!(bench.rib.counters(PeerId(1)).rejected, 1);
+    assert_eq!(bench.rib.counters(PeerId(2)).rejected, 2);
+}
+
+#[test]
+fn each_step_of_the_decision_has_its_reason() {
+    type Edit<'a> = &'a dyn Fn(&mut AttributesBuilder);
+    let steps: [(Edit<'_>, &[u32], Reason); 4] = [
+        (&|b| b.set_local_pref(200), &[65009, 1], Reason::LocalPref),
+        (&|_| {}, &[65001], Reason::AsPathLength),
+        (&|b| b.set_origin(Origin::Igp), &[65009, 1], Reason::Origin),
+        (&|b| b.set_med(5), &[65009, 1], Reason::Med),
+    ];
+    for (edit, path, reason) in steps {
+        let mut bench = Bench::new(&[Ibgp, Ibgp], false);
+        bench.announce(1, 0, P, &[65009, 1], |b| {
+            b.set_origin(if reason == Reason::Origin {
+                Origin::Egp
+            } else {
+                Origin::Igp
+            });
+            b.set_med(10);
+        });
+        bench.announce(2, 0, P, path, edit);
+        assert_eq!(bench.lost(P), [(2, None), (1, Some(reason))]);
+    }
+    let mut bench = Bench::new(&[Ibgp, Ebgp], false);
+    bench.announce(1, 0, P, &[65002], |_| {});
+    bench.announce(2, 0, P, &[65002], |_| {});
+    assert_eq!(bench.lost(P), [(2, None), (1, Some(Reason::Ibgp))]);
+    bench.rib.set_next_hops(&[(address(2), None)]);
+    assert_eq!(
+        bench.lost(P),
+        [(1, None), (2, Some(Reason::NextHopUnreachable))]
+    );
+}
+
+/// The order of arrival must not decide, even where MED makes the pairwise comparison run in circles.
+#[test]
+fn med_is_decided_independent_of_order() {
+    let paths = [(1, 65100, 20u32), (2, 65200, 0), (3, 65100, 10)];
+    let mut results = BTreeSet::new();
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let mut bench = Bench::new(&[Ibgp, Ibgp, Ibgp], false);
+        for at in order {
+            let (peer, asn, med) = paths[at];
+            bench.announce(peer, 0, P, &[asn], |b| b.set_med(med));
+        }
+        results.insert(bench.lost(P)[0]);
+    }
+    assert_eq!(results, BTreeSet::from([(2, None)]));
+}
+
+#[test]
+fn stale_routes_stay_until_swept_and_fresh_ones_survive() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp], false);
+    bench.announce(1, 0, P, &[65001], |_| {});
+    bench.announce(1, 0, "203.0.113.0/24", &[65001], |_| {});
+    bench.read_all();
+    bench
+        .rib
+        .peer_down(PeerId(1), PeerDown::KeepStale(vec![Family::Ipv4Unicast]));
+    bench.read(2);
+    assert_eq!(
+        bench.told(2).len(),
+        2,
+        "neighbours hear nothing of a restart"
+    );
+    bench.rib.peer_up(PeerId(1), up(1, false));
+    bench.announce(1, 0, P, &[65001], |_| {});
+    assert!(
+        !bench.rib.has_pending(PeerId(2)),
+        "the same route again is no news"
+    );
+    bench.rib.sweep_stale(PeerId(1), Family::Ipv4Unicast);
+    bench.read(2);
+    assert_eq!(bench.told(2), [format!("{P} 64500 65001")]);
+}
+
+#[test]
+fn more_prefixes_than_allowed_end_the_session() {
+    let mut bench = Bench::new(&[Ebgp], false);
+    let mut limited = peer_config(1, Ebgp);
+    limited.max_prefixes = Some(1);
+    bench.rib.add_peer(PeerId(1), limited);
+    bench.rib.peer_up(PeerId(1), up(1, false));
+    bench.announce(1, 0, P, &[65001], |_| {});
+    let body = {
+        let mut out = Vec::new();
+        let context = EncodeContext {
+            max_len: 4096,
+            four_octet_as: true,
+            add_path: [false; 2],
+        };
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_as_sequence(&[Asn(65001)]);
+        let mut section = Vec::new();
+        let next_hop = NextHop::from(address(1));
+        encode_attributes(
+            builder.view(),
+            &next_hop,
+            Family::Ipv4Unicast,
+            true,
+            &mut section,
+        );
+        let mut writer =
+            UpdateWriter::announce(&mut out, &context, Family::Ipv4Unicast, &section, next_hop)
+                .unwrap();
+        writer.push(0, "203.0.113.0/24".parse::<Ipv4Net>().unwrap());
+        writer.finish();
+        out.split_off(HEADER_LEN)
+    };
+    let reset = bench.rib.handle_update(PeerId(1), &body).unwrap_err();
+    assert_eq!((reset.code, reset.subcode), (6, 1));
+}
+
+#[test]
+fn well_known_communities_keep_routes_back() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp], false);
+    let community = |value: Community| {
+        move |b: &mut AttributesBuilder| {
+            b.set(
+                flags::OPTIONAL | flags::TRANSITIVE,
+                code::COMMUNITIES,
+                &value.0.to_be_bytes(),
+            )
+        }
+    };
+    bench.announce(1, 0, P, &[65001], community(Community::NO_EXPORT));
+    bench.announce(
+        1,
+        0,
+        "203.0.113.0/24",
+        &[65001],
+        community(Community::NO_ADVERTISE),
+    );
+    bench.read_all();
+    assert!(bench.told(2).is_empty());
+    assert_eq!(bench.told(3), [format!("{P} 65001")]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Announce {
+        peer: u16,
+        path_id: u32,
+        prefix: u8,
+        path: Vec<u8>,
+    },
+    Withdraw {
+        peer: u16,
+        path_id: u32,
+        prefix: u8,
+    },
+    Down {
+        peer: u16,
+        stale: bool,
+    },
+    Up {
+        peer: u16,
+    },
+    Sweep {
+        peer: u16,
+    },
+    Read {
+        peer: u16,
+    },
+    Refresh {
+        peer: u16,
+    },
+    NextHop {
+        peer: u16,
+        metric: Option<u32>,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let peer = 1u16..=5;
+    let path = prop::collection::vec(1u8..4, 0..3);
+    let step = prop_oneof![
+        8 => (peer.clone(), 1u32..3, 0u8..4, path).prop_map(|(peer, path_id, prefix, path)| Step::Announce { peer, path_id, prefix, path }),
+        4 => (peer.clone(), 1u32..3, 0u8..4).prop_map(|(peer, path_id, prefix)| Step::Withdraw { peer, path_id, prefix }),
+        1 => (peer.clone(), any::<bool>()).prop_map(|(peer, stale)| Step::Down { peer, stale }),
+        2 => peer.clone().prop_map(|peer| Step::Up { peer }),
+        1 => peer.clone().prop_map(|peer| Step::Sweep { peer }),
+        4 => peer.clone().prop_map(|peer| Step::Read { peer }),
+        1 => peer.clone().prop_map(|peer| Step::Refresh { peer }),
+        1 => (peer, prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+/// Runs the steps, and holds what every neighbour was told against what the table says it should know.
+fn check_against_model(steps: Vec<Step>, add_path: bool) {
+    let kinds = [Ebgp, Ebgp, Ibgp, IbgpClient, IbgpClient];
+    let mut bench = Bench::new(&kinds, add_path);
+    let mut is_up = [true; 5];
+    let prefix = |n: u8| format!("10.0.{n}.0/24");
+    for step in steps {
+        match step {
+            Step::Announce {
+                peer,
+                path_id,
+                prefix: n,
+                path,
+            } if is_up[usize::from(peer) - 1] => {
+                let mut path: Vec<u32> = path.into_iter().map(u32::from).collect();
+                if kinds[usize::from(peer) - 1] == Ebgp {
+                    path.insert(0, 65000 + u32::from(peer));
+                }
+                bench.announce(
+                    peer,
+                    path_id * u32::from(add_path),
+                    &prefix(n),
+                    &path,
+                    |_| {},
+                );
+            }
+            Step::Withdraw {
+                peer,
+                path_id,
+                prefix: n,
+            } if is_up[usize::from(peer) - 1] => {
+                bench.withdraw(peer, path_id * u32::from(add_path), &prefix(n));
+            }
+            Step::Down { peer, stale } if is_up[usize::from(peer) - 1] => {
+                is_up[usize::from(peer) - 1] = false;
+                bench.told[usize::from(peer) - 1].clear();
+                let families = if stale {
+                    vec![Family::Ipv4Unicast]
+                } else {
+                    Vec::new()
+                };
+                bench
+                    .rib
+                    .peer_down(PeerId(peer), PeerDown::KeepStale(families));
+            }
+            Step::Up { peer } if !is_up[usize::from(peer) - 1] => {
+                is_up[usize::from(peer) - 1] = true;
+                bench.rib.peer_up(PeerId(peer), up(peer, add_path));
+            }
+            Step::Sweep { peer } => bench.rib.sweep_stale(PeerId(peer), Family::Ipv4Unicast),
+            Step::Read { peer } => bench.read(peer),
+            Step::Refresh { peer } => bench.rib.readvertise(PeerId(peer), Family::Ipv4Unicast),
+            Step::NextHop { peer, metric } => bench.rib.set_next_hops(&[(address(peer), metric)]),
+            _ => {}
+        }
+    }
+    bench.read_all();
+    let routes = bench.rib.routes(&RouteFilter::default(), 100).routes;
+    for (peer, kind) in (1u16..).zip(kinds) {
+        let mut expected: Vec<(IpNet, String)> = Vec::new();
+        if is_up[usize::from(peer) - 1] {
+            for route in &routes {
+                for path in &route.paths {
+                    let source = kinds[usize::from(path.source.0) - 1];
+                    let wanted = if add_path {
+                        path.lost != Some(Reason::NextHopUnreachable)
+                    } else {
+                        path.lost.is_none()
+                    };
+                    let reflected = !(source == Ibgp && kind == Ibgp);
+                    if wanted && path.source.0 != peer && reflected {
+                        let inner = path.attributes.view().as_path().to_string();
+                        let path = if kind == Ebgp {
+                            format!("{OWN} {inner}").trim().to_owned()
+                        } else {
+                            inner
+                        };
+                        expected.push((route.prefix, path));
+                    }
+                }
+            }
+        }
+        expected.sort();
+        let mut told: Vec<(IpNet, String)> = bench.told[usize::from(peer) - 1]
+            .iter()
+            .map(|((prefix, _), (path, _))| ((*prefix).into(), path.clone()))
+            .collect();
+        told.sort();
+        assert_eq!(told, expected, "neighbour {peer}");
+    }
+    // Everything goes when everybody goes.
+    for peer in 1..=5 {
+        bench.rib.peer_down(PeerId(peer), PeerDown::Flush);
+    }
+    assert_eq!(bench.rib.prefixes(), [0, 0]);
+    assert_eq!(
+        bench.rib.attribute_sets(),
+        0,
+        "no set of attributes outlives its routes"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_neighbour_knows_what_it_should(steps in steps()) {
+        check_against_model(steps, false);
+    }
+
+    #[test]
+    fn every_neighbour_knows_what_it_should_with_add_path(steps in steps()) {
+        check_against_model(steps, true);
+    }
+}

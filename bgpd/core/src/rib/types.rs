@@ -1,0 +1,405 @@
+//! What goes into a RIB and what comes out.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_bgp_wire::{
+    Asn, AttributesBuilder, AttributesView, Family, NextHop, Notification, Origin, RouterId,
+};
+
+/// A neighbour's number in this process, dense from 1; 0 is this router itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u16);
+
+impl PeerId {
+    /// The source of routes that this router originates.
+    pub const LOCAL: Self = Self(0);
+
+    /// Index into tables by neighbour.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What this router is.
+#[derive(Clone, Debug)]
+pub struct RibConfig {
+    /// Its AS.
+    pub asn: Asn,
+    /// Its BGP Identifier.
+    pub router_id: RouterId,
+    /// Cluster id of a route reflector (RFC 4456 section 7); the router id where none is configured.
+    pub cluster_id: std::net::Ipv4Addr,
+    /// Global Administrator of large communities that make a path a labelled one; such a path is eligible whatever its
+    /// NEXT_HOP resolves to.
+    pub overlay_administrator: Option<u32>,
+    /// Prefixes whose unlabelled routes are reported too, with everything that is more specific: for the main table.
+    pub report: Vec<IpNet>,
+}
+
+/// What a neighbour is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerKind {
+    /// In another AS.
+    Ebgp,
+    /// In our AS.
+    Ibgp,
+    /// In our AS, and we reflect for it (RFC 4456).
+    IbgpClient,
+}
+
+/// A line of a prefix filter: `prefix` and what is inside it, with a length from `ge` to `le`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PrefixRange {
+    /// The covering prefix.
+    pub prefix: IpNet,
+    /// Shortest length that matches.
+    pub ge: u8,
+    /// Longest length that matches.
+    pub le: u8,
+}
+
+impl PrefixRange {
+    /// True where `net` is inside.
+    pub fn contains(&self, net: &IpNet) -> bool {
+        (self.ge..=self.le).contains(&net.prefix_len()) && self.prefix.contains(net)
+    }
+}
+
+/// A filter by prefix; `None` lets everything pass.
+pub type PrefixFilter = Option<Arc<[PrefixRange]>>;
+
+pub(crate) fn passes(filter: &PrefixFilter, net: impl FnOnce() -> IpNet) -> bool {
+    filter.as_ref().is_none_or(|ranges| {
+        let net = net();
+        ranges.iter().any(|range| range.contains(&net))
+    })
+}
+
+/// What the configuration says of a neighbour.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// eBGP, iBGP or a reflector's client.
+    pub kind: PeerKind,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its address, the last tie-break of the decision process.
+    pub address: IpAddr,
+    /// Towards iBGP: replace the next hop of routes learned by eBGP by our address.
+    pub next_hop_self: bool,
+    /// Which prefixes are taken from it.
+    pub import_filter: PrefixFilter,
+    /// Which prefixes are announced to it.
+    pub export_filter: PrefixFilter,
+    /// Most prefixes of one family; more end the session (RFC 4486 subcode 1).
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS may stand in a path from it.
+    pub allow_own_as: usize,
+    /// Handed to the [`ExportHook`] with routes from it.
+    pub import_class: u32,
+    /// Handed to the [`ExportHook`] with routes to it.
+    pub export_class: u32,
+}
+
+/// What a session negotiated.
+#[derive(Clone, Debug)]
+pub struct PeerUp {
+    /// Families of both ends.
+    pub families: Vec<Family>,
+    /// AS numbers have 4 octets.
+    pub four_octet_as: bool,
+    /// Longest message that we may send.
+    pub max_message_len: usize,
+    /// ADD-PATH towards it, by [`Family::index`].
+    pub add_path_send: [bool; 2],
+    /// ADD-PATH from it.
+    pub add_path_receive: [bool; 2],
+    /// Its BGP Identifier.
+    pub router_id: RouterId,
+    /// Our address of the session: the next hop that we name.
+    pub local_address: IpAddr,
+    /// Our IPv6 address for IPv6 routes where the session runs over IPv4.
+    pub local_address_v6: Option<std::net::Ipv6Addr>,
+}
+
+/// What becomes of a neighbour's routes when its session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerDown {
+    /// They go.
+    Flush,
+    /// Those of these families stay, marked stale; the others go (RFC 4724 section 4.2).
+    KeepStale(Vec<Family>),
+}
+
+/// What an UPDATE came to.
+#[derive(Debug, Default)]
+pub struct UpdateOutcome {
+    /// The End-of-RIB marker of this family (RFC 4724 section 2).
+    pub end_of_rib: Option<Family>,
+    /// What was wrong with it, for the log; empty in nearly every case.
+    pub problems: Vec<weft_bgp_wire::Problem>,
+}
+
+/// Why the session must end.
+pub type Reset = Notification;
+
+/// A route of our own.
+#[derive(Clone, Debug)]
+pub struct Origination {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// Tells several paths of one prefix apart.
+    pub path_id: u32,
+    /// Canonical octets; `None` withdraws.
+    pub attributes: Option<Vec<u8>>,
+}
+
+/// A set of attributes with its next hop, shared by all routes that carry it.
+#[derive(Debug)]
+pub struct AttributeSet {
+    pub(crate) key: AttributeKey,
+    pub(crate) next_hop: NextHop,
+    pub(crate) octets: Box<[u8]>,
+}
+
+impl AttributeSet {
+    /// The attributes, NEXT_HOP apart.
+    pub fn view(&self) -> AttributesView<'_> {
+        AttributesView::new(&self.octets)
+    }
+
+    /// The next hop as received; unspecified on routes of our own.
+    pub fn next_hop(&self) -> NextHop {
+        self.next_hop
+    }
+
+    /// What the decision process compares.
+    pub fn key(&self) -> &AttributeKey {
+        &self.key
+    }
+}
+
+/// What the decision process and the export rules look at, decoded once a set of attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttributeKey {
+    /// LOCAL_PREF, or 100.
+    pub local_pref: u32,
+    /// MULTI_EXIT_DISC, or 0 (RFC 4271 section 9.1.2.2 c).
+    pub med: u32,
+    /// The AS that it was learned from; 0 for the empty path.
+    pub neighbor_as: u32,
+    /// ORIGINATOR_ID.
+    pub originator_id: Option<RouterId>,
+    /// Length of AS_PATH.
+    pub as_path_length: u16,
+    /// Length of CLUSTER_LIST.
+    pub cluster_list_length: u8,
+    /// How often our own AS stands in AS_PATH.
+    pub own_as: u8,
+    /// ORIGINATOR_ID or CLUSTER_LIST names us (RFC 4456 section 8).
+    pub reflection_loop: bool,
+    /// ORIGIN.
+    pub origin: Origin,
+    /// Carries a large community of the overlay.
+    pub labelled: bool,
+    /// Carries NO_ADVERTISE.
+    pub no_advertise: bool,
+    /// Carries NO_EXPORT or NO_EXPORT_SUBCONFED.
+    pub no_export: bool,
+}
+
+/// Why a path is not the best, in the order of the decision process (RFC 4271 section 9.1.2, RFC 4456 section 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The next hop does not resolve.
+    NextHopUnreachable,
+    /// Another is our own route.
+    NotLocal,
+    /// Another has a higher LOCAL_PREF.
+    LocalPref,
+    /// Another has a shorter AS_PATH.
+    AsPathLength,
+    /// Another has a lower ORIGIN.
+    Origin,
+    /// Another from the same AS has a lower MULTI_EXIT_DISC.
+    Med,
+    /// Another was learned by eBGP.
+    Ibgp,
+    /// The next hop of another is nearer.
+    IgpMetric,
+    /// Another comes from a lower BGP Identifier (or ORIGINATOR_ID).
+    RouterId,
+    /// Another has a shorter CLUSTER_LIST.
+    ClusterListLength,
+    /// Another comes from a lower neighbour address.
+    PeerAddress,
+    /// Another has a lower path identifier.
+    PathId,
+}
+
+/// What the export of a route depends on beside its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportContext {
+    /// [`PeerConfig::export_class`] of the neighbour that it goes to.
+    pub export_class: u32,
+    /// What that neighbour is.
+    pub target: PeerKind,
+    /// [`PeerConfig::import_class`] of the neighbour that it came from.
+    pub import_class: u32,
+    /// What that neighbour is; `None` for a route of our own.
+    pub source: Option<PeerKind>,
+}
+
+/// What the overlay has to say when a route goes out. Results are cached by everything in [`ExportContext`] and the
+/// attributes, so they must depend on nothing else; [`crate::rib::Rib::policy_changed`] empties the cache.
+pub trait ExportHook: Send {
+    /// Edits the attributes; false keeps the route back.
+    fn export(
+        &self,
+        context: &ExportContext,
+        attributes: AttributesView<'_>,
+        edit: &mut AttributesBuilder,
+    ) -> bool;
+
+    /// Adds to `edit` (a route already edited by [`ExportHook::export`]) the labels of the other paths of its prefix that
+    /// originate in our domain too. Called for sessions without ADD-PATH only.
+    fn join(
+        &self,
+        others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
+        edit: &mut AttributesBuilder,
+    );
+}
+
+/// The hook of a speaker without an overlay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainBgp;
+
+impl ExportHook for PlainBgp {
+    fn export(&self, _: &ExportContext, _: AttributesView<'_>, _: &mut AttributesBuilder) -> bool {
+        true
+    }
+
+    fn join(
+        &self,
+        _: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
+        _: &mut AttributesBuilder,
+    ) {
+    }
+}
+
+/// One valid path of a reported prefix.
+#[derive(Clone, Debug)]
+pub struct ReportedPath {
+    /// Who it came from.
+    pub source: PeerId,
+    /// Tells the paths of one prefix apart.
+    pub path_id: u32,
+    /// The best one of its prefix by the rules of BGP.
+    pub best: bool,
+    /// Eligible for the decision process.
+    pub eligible: bool,
+    /// Metric of the route to its next hop.
+    pub igp_metric: u32,
+    /// Its attributes.
+    pub attributes: Arc<AttributeSet>,
+}
+
+/// Prefixes whose paths changed, each with all of its paths now: labelled prefixes, and those that
+/// [`RibConfig::report`] names.
+#[derive(Clone, Debug, Default)]
+pub struct RouteBatch {
+    /// Prefix and its range in `paths`; an empty one says that it is gone.
+    pub prefixes: Vec<(IpNet, Range<u32>)>,
+    /// The paths of all prefixes, the best first.
+    pub paths: Vec<ReportedPath>,
+}
+
+impl RouteBatch {
+    /// Each prefix with its paths.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &[ReportedPath])> {
+        self.prefixes.iter().map(|(prefix, range)| {
+            (
+                *prefix,
+                &self.paths[range.start as usize..range.end as usize],
+            )
+        })
+    }
+
+    /// True where nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
+    }
+}
+
+/// Which routes a query wants; every condition must hold.
+#[derive(Clone, Debug, Default)]
+pub struct RouteFilter {
+    /// Only this family.
+    pub family: Option<Family>,
+    /// Only this prefix, or with [`RouteFilter::longer`] or [`RouteFilter::shorter`] what it covers or is covered by.
+    pub prefix: Option<IpNet>,
+    /// More specific prefixes too.
+    pub longer: bool,
+    /// Less specific prefixes too.
+    pub shorter: bool,
+    /// Only paths from this neighbour.
+    pub peer: Option<PeerId>,
+    /// Only paths with this large community.
+    pub large_community: Option<weft_bgp_wire::LargeCommunity>,
+    /// Only paths with a large community of the overlay whose Local Data 1 ends with this VNI.
+    pub vni: Option<u32>,
+    /// Only prefixes behind this one: the cursor of a page.
+    pub after: Option<IpNet>,
+}
+
+/// One path of a queried prefix.
+#[derive(Clone, Debug)]
+pub struct RoutePath {
+    /// Who it came from.
+    pub source: PeerId,
+    /// Path identifier as received.
+    pub path_id: u32,
+    /// `None` for the best path.
+    pub lost: Option<Reason>,
+    /// Kept over the neighbour's restart.
+    pub stale: bool,
+    /// Its attributes.
+    pub attributes: Arc<AttributeSet>,
+}
+
+/// A queried prefix.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The paths that the filter let pass, the best first.
+    pub paths: Vec<RoutePath>,
+}
+
+/// A page of routes.
+#[derive(Clone, Debug, Default)]
+pub struct RoutePage {
+    /// Sorted by family, then by prefix.
+    pub routes: Vec<Route>,
+    /// All prefixes that match, those on other pages too.
+    pub total: usize,
+}
+
+/// Counters of one neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// Paths held from it, by [`Family::index`].
+    pub accepted: [u32; 2],
+    /// Prefixes announced by it that the import rules refused: own AS, reflection loop, filter.
+    pub rejected: u64,
+    /// UPDATEs treated as withdraw (RFC 7606).
+    pub treat_as_withdraw: u64,
+    /// Attributes discarded (RFC 7606).
+    pub attribute_discard: u64,
+    /// Prefixes announced to it, by [`Family::index`].
+    pub advertised: [u32; 2],
+    /// Routes kept back because their attributes leave no room for a prefix in a message.
+    pub too_large: u64,
+}
