@@ -3,3 +3,5 @@
 //! replays.
 
 pub mod rib;
+pub mod session;
+pub mod speaker;

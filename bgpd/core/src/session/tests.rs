@@ -1,0 +1,324 @@
+use super::*;
+use weft_bgp_wire::{HEADER_LEN, RouterId, next_frame};
+
+/// Two sessions, a virtual clock and a wire between them.
+struct Bench {
+    now: Instant,
+    sides: [Session; 2],
+    /// Connections: the id that each side knows.
+    log: [Vec<String>; 2],
+    connects: [usize; 2],
+    next_id: u64,
+}
+
+fn config(side: usize) -> SessionConfig {
+    SessionConfig {
+        local_asn: Asn(65001 + side as u32),
+        router_id: RouterId([192, 0, 2, 1 + side as u8].into()),
+        peer_asn: Asn(65002 - side as u32),
+        hold_time: Duration::from_secs(90),
+        connect_retry: Duration::from_secs(30),
+        passive: false,
+        families: vec![Family::Ipv4Unicast],
+        add_path_send: true,
+        add_path_receive: true,
+        graceful_restart: Some(120),
+    }
+}
+
+impl Bench {
+    fn new(edit: impl Fn(usize, &mut SessionConfig)) -> Self {
+        let side = |at: usize| {
+            let mut config = config(at);
+            edit(at, &mut config);
+            Session::new(config, 7 + at as u64, false)
+        };
+        Self {
+            now: Instant::now(),
+            sides: [side(0), side(1)],
+            log: Default::default(),
+            connects: [0; 2],
+            next_id: 1,
+        }
+    }
+
+    /// Carries everything that both want; connections are the same number on both sides. `reachable` says whether
+    /// connects succeed.
+    fn run(&mut self, reachable: bool) {
+        loop {
+            let mut busy = false;
+            for side in 0..2 {
+                while let Some(output) = self.sides[side].poll_output() {
+                    busy = true;
+                    let other = 1 - side;
+                    match output {
+                        Output::Connect => {
+                            self.connects[side] += 1;
+                            if reachable {
+                                let id = ConnectionId(self.next_id);
+                                self.next_id += 1;
+                                self.sides[side].handle_connected(self.now, id);
+                                self.sides[other].handle_accepted(self.now, id);
+                            } else {
+                                self.sides[side].handle_connect_failed(self.now, "refused".into());
+                            }
+                        }
+                        Output::Send(id, octets) => {
+                            let mut rest = &octets[..];
+                            while let Some(frame) = next_frame(rest, 4096).unwrap() {
+                                self.sides[other].handle_message(
+                                    self.now,
+                                    id,
+                                    frame.kind,
+                                    &rest[HEADER_LEN..frame.len],
+                                );
+                                rest = &rest[frame.len..];
+                            }
+                        }
+                        Output::Close(id) => {
+                            self.sides[other].handle_closed(self.now, id, "closed".into())
+                        }
+                        Output::Up(..) => self.log[side].push("up".into()),
+                        Output::Down { reason, retain } => {
+                            self.log[side].push(format!(
+                                "down: {reason}{}",
+                                if retain.is_some() { ", retained" } else { "" }
+                            ));
+                        }
+                        Output::Refresh(_) => self.log[side].push("refresh".into()),
+                    }
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn advance(&mut self, by: Duration, reachable: bool) {
+        let end = self.now + by;
+        while let Some(due) = self
+            .sides
+            .iter()
+            .filter_map(Session::poll_timeout)
+            .min()
+            .filter(|due| *due <= end)
+        {
+            self.now = self.now.max(due);
+            for side in &mut self.sides {
+                side.handle_timeout(self.now);
+            }
+            self.run(reachable);
+        }
+        self.now = end;
+    }
+
+    fn start(&mut self) {
+        self.sides.iter_mut().for_each(Session::start);
+        self.run(true);
+    }
+
+    fn states(&self) -> [State; 2] {
+        [self.sides[0].state(), self.sides[1].state()]
+    }
+}
+
+const UP: [State; 2] = [State::Established, State::Established];
+
+#[test]
+fn two_that_call_each_other_end_up_with_one_connection() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    bench.advance(Duration::from_secs(60), true);
+    assert_eq!(bench.states(), UP);
+    assert_eq!(bench.log, [["up"], ["up"]]);
+    assert_eq!(bench.sides[0].connections.len(), 1);
+    assert_eq!(
+        bench.sides[0].connections[0].id,
+        bench.sides[1].connections[0].id
+    );
+    let negotiated = bench.sides[0].negotiated().unwrap();
+    assert!(
+        negotiated.four_octet_as
+            && negotiated.add_path_send[0]
+            && negotiated.max_message_len == 65535
+    );
+}
+
+/// RFC 4271 section 6.8: the connection that the higher identifier opened is kept. Both OPENs cross here.
+#[test]
+fn collision_is_decided_by_the_identifier() {
+    for (low, high) in [(0, 1), (1, 0)] {
+        let mut bench = Bench::new(|side, config| {
+            config.router_id = RouterId([192, 0, 2, if side == high { 9 } else { 1 }].into());
+        });
+        bench.sides.iter_mut().for_each(Session::start);
+        let [a, b] = [ConnectionId(100), ConnectionId(101)];
+        for side in 0..2 {
+            assert_eq!(bench.sides[side].poll_output(), Some(Output::Connect));
+        }
+        bench.sides[0].handle_connected(bench.now, a);
+        bench.sides[1].handle_accepted(bench.now, a);
+        bench.sides[1].handle_connected(bench.now, b);
+        bench.sides[0].handle_accepted(bench.now, b);
+        bench.run(true);
+        assert_eq!(bench.states(), UP);
+        let kept = if high == 0 { a } else { b };
+        assert_eq!(bench.sides[low].connections[0].id, kept);
+        assert_eq!(bench.log, [["up"], ["up"]]);
+    }
+}
+
+#[test]
+fn keepalives_hold_an_idle_session_for_a_day() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    bench.advance(Duration::from_secs(86_400), true);
+    assert_eq!(bench.log, [["up"], ["up"]]);
+}
+
+#[test]
+fn silence_ends_the_session_and_keeps_the_routes() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    let id = bench.sides[0].connections[0].id;
+    // Side 1 is frozen: only side 0 sees time pass.
+    bench.now += Duration::from_secs(91);
+    bench.sides[0].handle_timeout(bench.now);
+    let outputs: Vec<Output> = std::iter::from_fn(|| bench.sides[0].poll_output()).collect();
+    assert!(outputs.contains(&Output::Close(id)));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Down { retain: Some((families, time)), reason: DownReason::NotificationSent(_) }
+        if families == &[Family::Ipv4Unicast] && *time == Duration::from_secs(120))));
+}
+
+#[test]
+fn attempts_back_off_and_a_neighbour_that_appears_is_found() {
+    let mut bench = Bench::new(|side, config| config.passive = side == 1);
+    bench.sides.iter_mut().for_each(Session::start);
+    bench.run(false);
+    bench.advance(Duration::from_secs(600), false);
+    let attempts = bench.connects[0];
+    assert!(
+        (20..=35).contains(&attempts),
+        "{attempts} attempts in 10 minutes"
+    );
+    assert_eq!(bench.states(), [State::Active, State::Active]);
+    assert_eq!(
+        bench.sides[0].last_reason().to_string(),
+        "no connection: refused"
+    );
+    bench.advance(Duration::from_secs(30), true);
+    assert_eq!(bench.states(), UP);
+}
+
+#[test]
+fn the_first_retry_follows_within_a_second() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.sides.iter_mut().for_each(Session::start);
+    bench.run(false);
+    bench.advance(Duration::from_secs(1), true);
+    assert_eq!(bench.states(), UP);
+}
+
+#[test]
+fn a_wrong_as_is_refused_by_name() {
+    let mut bench = Bench::new(|side, config| {
+        if side == 0 {
+            config.peer_asn = Asn(1);
+        }
+    });
+    bench.start();
+    assert_eq!(bench.states(), [State::Idle, State::Idle]);
+    assert_eq!(
+        bench.sides[1].last_reason().to_string(),
+        "the neighbour ended it: OPEN Message Error: Bad Peer AS (2/2)"
+    );
+}
+
+#[test]
+fn no_family_in_common_is_an_unsupported_capability() {
+    let mut bench = Bench::new(|side, config| {
+        if side == 0 {
+            config.families = vec![Family::Ipv6Unicast];
+        }
+    });
+    bench.start();
+    assert!(
+        bench.sides[1]
+            .last_reason()
+            .to_string()
+            .contains("Unsupported Capability"),
+        "{}",
+        bench.sides[1].last_reason()
+    );
+}
+
+/// RFC 4724 section 4.2: the old session of a neighbour that restarted is closed without NOTIFICATION.
+#[test]
+fn a_restarted_neighbour_replaces_its_session_and_keeps_its_routes() {
+    let mut bench = Bench::new(|side, config| config.passive = side == 0);
+    bench.start();
+    bench.advance(Duration::from_secs(10), true);
+    bench.sides[1] = Session::new(config(1), 3, true);
+    bench.sides[1].start();
+    bench.run(true);
+    assert_eq!(bench.states(), UP);
+    assert_eq!(
+        bench.log[0],
+        ["up", "down: the neighbour restarted, retained", "up"]
+    );
+    let restart = bench.sides[0]
+        .negotiated()
+        .unwrap()
+        .graceful_restart
+        .clone()
+        .unwrap();
+    assert!(restart.restarting && restart.families[0].forwarding_preserved);
+}
+
+#[test]
+fn what_ends_a_session_decides_whether_routes_stay() {
+    for (end, retained) in [
+        (Notification::cease(cease::ADMIN_RESET, "upgrade"), true),
+        (Notification::cease(cease::HARD_RESET, ""), false),
+    ] {
+        let mut bench = Bench::new(|_, _| {});
+        bench.start();
+        bench.sides[0].stop(bench.now, end.clone());
+        bench.run(true);
+        assert_eq!(
+            bench.log[0][1],
+            format!("down: we ended it: {end}"),
+            "our own end keeps nothing"
+        );
+        assert_eq!(bench.log[1][1].ends_with("retained"), retained);
+        assert_eq!(bench.states()[0], State::Idle);
+    }
+}
+
+#[test]
+fn messages_out_of_turn_are_fsm_errors() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.sides[0].start();
+    let id = ConnectionId(1);
+    assert_eq!(bench.sides[0].poll_output(), Some(Output::Connect));
+    bench.sides[0].handle_connected(bench.now, id);
+    bench.sides[0].handle_message(bench.now, id, MessageType::Update, &[0; 4]);
+    assert!(
+        bench.sides[0]
+            .last_reason()
+            .to_string()
+            .contains("Unexpected Message in OpenSent")
+    );
+}
+
+#[test]
+fn an_open_that_never_comes_is_not_waited_for_for_ever() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.sides[0].start();
+    assert_eq!(bench.sides[0].poll_output(), Some(Output::Connect));
+    bench.sides[0].handle_connected(bench.now, ConnectionId(1));
+    bench.now += Duration::from_secs(241);
+    bench.sides[0].handle_timeout(bench.now);
+    assert_eq!(bench.sides[0].state(), State::Idle);
+}

@@ -1,0 +1,637 @@
+//! The whole speaker: a session a neighbour, one RIB, graceful restart in both roles.
+//!
+//! A driver owns it alone. Inputs are the methods `handle_*`; after any of them: [`Speaker::poll_action`] until it is
+//! empty, [`Speaker::poll_transmit`] for each connection that has room, [`Speaker::poll_timeout`].
+
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use weft_bgp_wire::{Family, HEADER_LEN, MessageType, Notification, cease, next_frame};
+
+use crate::rib::{
+    ExportHook, Origination, PeerConfig, PeerDown, PeerId, PeerKind, PeerUp, Rib, RibConfig,
+    RouteBatch,
+};
+use crate::session::{ConnectionId, DownReason, Negotiated, Output, Session, SessionConfig, State};
+
+pub use types::*;
+
+/// After a restarted neighbour is back, it has this long to send its routes before stale ones go: End-of-RIB normally
+/// comes long before.
+const STALE_TIME: Duration = Duration::from_secs(360);
+
+struct Neighbor {
+    config: NeighborConfig,
+    session: Session,
+    since: Option<Instant>,
+    flaps: u64,
+    /// Families kept over its restart, and when that ends.
+    stale: Option<(Vec<Family>, Instant)>,
+    /// End-of-RIBs that are still to come before its routes are complete.
+    awaited: Vec<Family>,
+    updates: u64,
+    problems: u64,
+}
+
+struct Connection {
+    peer: PeerId,
+    local: IpAddr,
+    /// The start of a message whose end is not there yet.
+    partial: Vec<u8>,
+    /// Messages of the session, which go before routes.
+    control: VecDeque<Bytes>,
+    /// Closes when `control` is sent.
+    closing: bool,
+}
+
+/// The speaker.
+pub struct Speaker {
+    config: SpeakerConfig,
+    /// All routes.
+    pub rib: Rib,
+    neighbors: Vec<Option<Neighbor>>,
+    connections: FxHashMap<ConnectionId, Connection>,
+    actions: VecDeque<Action>,
+    /// Until when the routes of the neighbours are awaited: after a start their set is not complete before.
+    converging: Option<Instant>,
+    next_seed: u64,
+}
+
+impl Speaker {
+    /// One without neighbours.
+    pub fn new(config: SpeakerConfig, hook: Box<dyn ExportHook>, now: Instant) -> Self {
+        let mut rib = Rib::new(
+            RibConfig {
+                asn: config.asn,
+                router_id: config.router_id,
+                cluster_id: config.cluster_id,
+                overlay_administrator: config.overlay_administrator,
+                report: config.report.clone(),
+            },
+            hook,
+        );
+        if config.restarting {
+            rib.hold();
+        }
+        Self {
+            converging: Some(now + config.deferral),
+            next_seed: config.seed,
+            config,
+            rib,
+            neighbors: vec![None],
+            connections: FxHashMap::default(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Adds a neighbour and starts its session.
+    pub fn add_neighbor(&mut self, config: NeighborConfig, now: Instant) -> PeerId {
+        let at = self
+            .neighbors
+            .iter()
+            .skip(1)
+            .position(Option::is_none)
+            .map_or(self.neighbors.len(), |at| at + 1);
+        let peer = PeerId(at as u16);
+        let kind = match (config.asn == self.config.asn, config.route_reflector_client) {
+            (false, _) => PeerKind::Ebgp,
+            (true, true) => PeerKind::IbgpClient,
+            (true, false) => PeerKind::Ibgp,
+        };
+        self.rib.add_peer(
+            peer,
+            PeerConfig {
+                kind,
+                asn: config.asn,
+                address: config.address,
+                next_hop_self: config.next_hop_self,
+                import_filter: config.import_filter.clone(),
+                export_filter: config.export_filter.clone(),
+                max_prefixes: config.max_prefixes,
+                allow_own_as: config.allow_own_as,
+                import_class: config.import_class,
+                export_class: config.export_class,
+            },
+        );
+        self.next_seed = self
+            .next_seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let session = SessionConfig {
+            local_asn: self.config.asn,
+            router_id: self.config.router_id,
+            peer_asn: config.asn,
+            hold_time: config.hold_time,
+            connect_retry: config.connect_retry,
+            passive: config.passive,
+            families: config.families.clone(),
+            add_path_send: config.add_path_send,
+            add_path_receive: config.add_path_receive,
+            graceful_restart: config.graceful_restart,
+        };
+        let mut session = Session::new(
+            session,
+            self.next_seed,
+            self.config.restarting && self.converging.is_some(),
+        );
+        session.start();
+        let awaited = config.families.clone();
+        let neighbor = Neighbor {
+            config,
+            session,
+            since: None,
+            flaps: 0,
+            stale: None,
+            awaited,
+            updates: 0,
+            problems: 0,
+        };
+        if at == self.neighbors.len() {
+            self.neighbors.push(None);
+        }
+        self.neighbors[at] = Some(neighbor);
+        self.drain(peer, now);
+        peer
+    }
+
+    /// Ends the session with a neighbour for good and forgets it with all of its routes.
+    pub fn remove_neighbor(&mut self, peer: PeerId, now: Instant) {
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor
+                .session
+                .stop(now, Notification::cease(cease::HARD_RESET, ""));
+            self.drain(peer, now);
+        }
+        self.rib.remove_peer(peer);
+        if let Some(slot) = self.neighbors.get_mut(peer.0 as usize) {
+            *slot = None;
+        }
+    }
+
+    fn neighbor_mut(&mut self, peer: PeerId) -> Option<&mut Neighbor> {
+        self.neighbors.get_mut(peer.0 as usize)?.as_mut()
+    }
+
+    fn peers(&self) -> impl Iterator<Item = (PeerId, &Neighbor)> {
+        (0u16..)
+            .zip(&self.neighbors)
+            .filter_map(|(at, neighbor)| Some((PeerId(at), neighbor.as_ref()?)))
+    }
+
+    /// The neighbour with this address.
+    pub fn find(&self, address: IpAddr) -> Option<PeerId> {
+        self.peers()
+            .find(|(_, neighbor)| neighbor.config.address == address)
+            .map(|(peer, _)| peer)
+    }
+
+    /// The configuration of a neighbour.
+    pub fn config_of(&self, peer: PeerId) -> Option<&NeighborConfig> {
+        Some(&self.neighbors.get(peer.0 as usize)?.as_ref()?.config)
+    }
+
+    /// All neighbours as they are now.
+    pub fn neighbors(&self) -> Vec<NeighborStatus> {
+        self.peers()
+            .map(|(peer, neighbor)| NeighborStatus {
+                peer,
+                config: neighbor.config.clone(),
+                state: neighbor.session.state(),
+                since: neighbor.since,
+                flaps: neighbor.flaps,
+                last_reason: neighbor.session.last_reason().clone(),
+                negotiated: neighbor.session.negotiated().cloned(),
+                stale: neighbor.stale.is_some(),
+                updates: neighbor.updates,
+                counters: self.rib.counters(peer),
+            })
+            .collect()
+    }
+
+    /// True once the routes of all neighbours are there, or have been waited for long enough.
+    pub fn has_converged(&self) -> bool {
+        self.converging.is_none()
+    }
+
+    /// A connection that [`Action::Connect`] asked for is open; `local` is our address on it.
+    pub fn handle_connected(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        local: IpAddr,
+        now: Instant,
+    ) {
+        self.connections.insert(id, Connection::new(peer, local));
+        match self.neighbor_mut(peer) {
+            Some(neighbor) => neighbor.session.handle_connected(now, id),
+            None => self.actions.push_back(Action::Close(id)),
+        }
+        self.drain(peer, now);
+    }
+
+    /// A connection that [`Action::Connect`] asked for could not be opened.
+    pub fn handle_connect_failed(&mut self, peer: PeerId, error: String, now: Instant) {
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.session.handle_connect_failed(now, error);
+        }
+        self.drain(peer, now);
+    }
+
+    /// A neighbour opened a connection to us.
+    pub fn handle_accepted(&mut self, peer: PeerId, id: ConnectionId, local: IpAddr, now: Instant) {
+        self.connections.insert(id, Connection::new(peer, local));
+        match self.neighbor_mut(peer) {
+            Some(neighbor) => neighbor.session.handle_accepted(now, id),
+            None => self.actions.push_back(Action::Close(id)),
+        }
+        self.drain(peer, now);
+    }
+
+    /// A connection was closed by the neighbour or broke.
+    pub fn handle_closed(&mut self, id: ConnectionId, error: String, now: Instant) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        if let Some(neighbor) = self.neighbor_mut(connection.peer) {
+            neighbor.session.handle_closed(now, id, error);
+        }
+        self.drain(connection.peer, now);
+    }
+
+    /// Octets from a neighbour, cut anywhere.
+    pub fn handle_octets(&mut self, id: ConnectionId, octets: &[u8], now: Instant) {
+        let Some(connection) = self
+            .connections
+            .get_mut(&id)
+            .filter(|connection| !connection.closing)
+        else {
+            return;
+        };
+        let peer = connection.peer;
+        let mut partial = std::mem::take(&mut connection.partial);
+        let used = if partial.is_empty() {
+            self.handle_messages(peer, id, octets, now)
+                .map(|used| &octets[used..])
+        } else {
+            partial.extend_from_slice(octets);
+            self.handle_messages(peer, id, &partial, now)
+                .map(|used| &partial[used..])
+        };
+        let rest = used.map(<[u8]>::to_vec);
+        if let (Some(rest), Some(connection)) = (rest, self.connections.get_mut(&id)) {
+            connection.partial = rest;
+        }
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.session.handle_alive(now, id);
+        }
+        self.drain(peer, now);
+    }
+
+    /// Takes whole messages; returns the octets used, or `None` where the connection has ended.
+    fn handle_messages(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        octets: &[u8],
+        now: Instant,
+    ) -> Option<usize> {
+        let mut used = 0;
+        loop {
+            let neighbor = self.neighbors.get_mut(peer.0 as usize)?.as_mut()?;
+            let rest = &octets[used..];
+            let frame = match next_frame(rest, neighbor.session.max_receive_len(id)) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Some(used),
+                Err(error) => {
+                    neighbor.session.handle_error(now, id, error);
+                    return None;
+                }
+            };
+            let body = &rest[HEADER_LEN..frame.len];
+            used += frame.len;
+            if frame.kind == MessageType::Update && neighbor.session.is_established(id) {
+                neighbor.updates += 1;
+                match self.rib.handle_update(peer, body) {
+                    Ok(outcome) => {
+                        if !outcome.problems.is_empty() {
+                            neighbor.problems += outcome.problems.len() as u64;
+                            self.actions
+                                .push_back(Action::Problems(peer, outcome.problems));
+                        }
+                        if let Some(family) = outcome.end_of_rib {
+                            self.handle_end_of_rib(peer, family);
+                        }
+                    }
+                    Err(reset) => {
+                        neighbor.session.handle_error(now, id, reset);
+                        return None;
+                    }
+                }
+            } else {
+                neighbor.session.handle_message(now, id, frame.kind, body);
+                // What the session wants takes effect before the next message: it may be up now, or gone.
+                self.drain(peer, now);
+                if self
+                    .connections
+                    .get(&id)
+                    .is_none_or(|connection| connection.closing)
+                {
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
+        self.rib.sweep_stale(peer, family);
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.awaited.retain(|awaited| *awaited != family);
+            if let Some((families, _)) = &mut neighbor.stale {
+                families.retain(|stale| *stale != family);
+                if families.is_empty() {
+                    neighbor.stale = None;
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for at in 1..self.neighbors.len() {
+            let peer = PeerId(at as u16);
+            let Some(neighbor) = &mut self.neighbors[at] else {
+                continue;
+            };
+            if let Some((families, _)) = neighbor.stale.take_if(|(_, until)| *until <= now) {
+                for family in families {
+                    self.rib.sweep_stale(peer, family);
+                }
+            }
+            if neighbor
+                .session
+                .poll_timeout()
+                .is_some_and(|due| due <= now)
+            {
+                neighbor.session.handle_timeout(now);
+                self.drain(peer, now);
+            }
+        }
+        self.check_converged(now);
+    }
+
+    /// When [`Speaker::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let neighbors = self.peers().flat_map(|(_, neighbor)| {
+            [
+                neighbor.session.poll_timeout(),
+                neighbor.stale.as_ref().map(|(_, until)| *until),
+            ]
+        });
+        neighbors.flatten().chain(self.converging).min()
+    }
+
+    fn check_converged(&mut self, now: Instant) {
+        let Some(until) = self.converging else { return };
+        let complete = self
+            .peers()
+            .all(|(_, neighbor)| neighbor.awaited.is_empty());
+        if complete || until <= now {
+            self.converging = None;
+            self.rib.release();
+            for neighbor in self.neighbors.iter_mut().flatten() {
+                neighbor.session.restart_is_over();
+            }
+            self.actions.push_back(Action::Converged { complete });
+        }
+    }
+
+    /// Carries out what a session wants.
+    fn drain(&mut self, peer: PeerId, now: Instant) {
+        while let Some(output) = self
+            .neighbor_mut(peer)
+            .and_then(|neighbor| neighbor.session.poll_output())
+        {
+            match output {
+                Output::Connect => self.actions.push_back(Action::Connect(peer)),
+                Output::Send(id, octets) => {
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.control.push_back(octets);
+                    }
+                }
+                Output::Close(id) => {
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.closing = true;
+                        self.actions.push_back(Action::Close(id));
+                    }
+                }
+                Output::Up(id, negotiated) => self.up(peer, id, &negotiated, now),
+                Output::Down { reason, retain } => self.down(peer, reason, retain, now),
+                Output::Refresh(refresh) => {
+                    if refresh.subtype == 0
+                        && let Some(family) = Family::from_afi_safi(refresh.afi, refresh.safi)
+                    {
+                        self.rib.readvertise(peer, family);
+                    }
+                }
+            }
+        }
+        self.check_converged(now);
+    }
+
+    fn up(&mut self, peer: PeerId, id: ConnectionId, negotiated: &Negotiated, now: Instant) {
+        let Some(local) = self.connections.get(&id).map(|connection| connection.local) else {
+            return;
+        };
+        let Some(neighbor) = self.neighbor_mut(peer) else {
+            return;
+        };
+        neighbor.since = Some(now);
+        let restart = negotiated.graceful_restart.as_ref();
+        // RFC 4724 section 4.2: what the neighbour did not preserve over its restart goes now.
+        let preserved = |family: &Family| {
+            restart.is_some_and(|restart| {
+                restart.families.iter().any(|of| {
+                    of.afi_safi == (family.afi(), family.safi()) && of.forwarding_preserved
+                })
+            })
+        };
+        let stale = neighbor
+            .stale
+            .take()
+            .map(|(families, _)| families)
+            .unwrap_or_default();
+        let (kept, lost): (Vec<Family>, Vec<Family>) = stale.into_iter().partition(preserved);
+        if !kept.is_empty() {
+            neighbor.stale = Some((kept, now + STALE_TIME));
+        }
+        // Who sends no End-of-RIB, or has just restarted and waits for ours, is not waited for.
+        neighbor
+            .awaited
+            .retain(|family| negotiated.families.contains(family));
+        if restart.is_none_or(|restart| restart.restarting) {
+            neighbor.awaited.clear();
+        }
+        let local_address_v6 = neighbor.config.local_address_v6;
+        for family in lost {
+            self.rib.sweep_stale(peer, family);
+        }
+        self.rib.peer_up(
+            peer,
+            PeerUp {
+                families: negotiated.families.clone(),
+                four_octet_as: negotiated.four_octet_as,
+                max_message_len: negotiated.max_message_len,
+                add_path_send: negotiated.add_path_send,
+                add_path_receive: negotiated.add_path_receive,
+                router_id: negotiated.router_id,
+                local_address: local,
+                local_address_v6,
+            },
+        );
+        self.actions.push_back(Action::Neighbor {
+            peer,
+            state: State::Established,
+            reason: None,
+        });
+    }
+
+    fn down(
+        &mut self,
+        peer: PeerId,
+        reason: DownReason,
+        retain: Option<(Vec<Family>, Duration)>,
+        now: Instant,
+    ) {
+        let Some(neighbor) = self.neighbor_mut(peer) else {
+            return;
+        };
+        neighbor.since = Some(now);
+        neighbor.flaps += 1;
+        let state = neighbor.session.state();
+        let down = match retain {
+            Some((families, time)) => {
+                neighbor.stale = Some((families.clone(), now + time));
+                PeerDown::KeepStale(families)
+            }
+            None => {
+                neighbor.stale = None;
+                PeerDown::Flush
+            }
+        };
+        self.rib.peer_down(peer, down);
+        self.actions.push_back(Action::Neighbor {
+            peer,
+            state,
+            reason: Some(reason),
+        });
+    }
+
+    /// The next thing for the driver to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Connections that [`Speaker::poll_transmit`] may have octets for.
+    pub fn wanting(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections
+            .iter()
+            .filter(|(id, connection)| {
+                !connection.control.is_empty() || self.sends_routes(**id, connection)
+            })
+            .map(|(id, _)| *id)
+    }
+
+    fn sends_routes(&self, id: ConnectionId, connection: &Connection) -> bool {
+        !connection.closing
+            && self.rib.has_pending(connection.peer)
+            && self.neighbors[connection.peer.0 as usize]
+                .as_ref()
+                .is_some_and(|n| n.session.is_established(id))
+    }
+
+    /// The next octets for a connection, whole messages. Ask only where there is room to send.
+    pub fn poll_transmit(&mut self, id: ConnectionId) -> Option<Bytes> {
+        let connection = self.connections.get_mut(&id)?;
+        if let Some(octets) = connection.control.pop_front() {
+            return Some(octets);
+        }
+        let connection = &self.connections[&id];
+        if !self.sends_routes(id, connection) {
+            return None;
+        }
+        self.rib.poll_transmit(connection.peer)
+    }
+
+    /// What is left to send on a connection that [`Action::Close`] named; forgets the connection.
+    pub fn take_closing(&mut self, id: ConnectionId) -> Vec<Bytes> {
+        self.connections
+            .remove(&id)
+            .map(|connection| connection.control.into())
+            .unwrap_or_default()
+    }
+
+    /// Changed routes, where the caller has room for them.
+    pub fn poll_report(&mut self) -> Option<RouteBatch> {
+        self.rib.poll_report()
+    }
+
+    /// Announces or withdraws routes of our own.
+    pub fn originate(&mut self, routes: &[Origination]) {
+        self.rib.originate(routes);
+    }
+
+    /// Ends the session with a neighbour; it comes back by itself.
+    pub fn reset(&mut self, peer: PeerId, communication: &str, now: Instant) {
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor
+                .session
+                .stop(now, Notification::cease(cease::ADMIN_RESET, communication));
+            neighbor.session.start();
+        }
+        self.drain(peer, now);
+    }
+
+    /// Ends every session for good: neighbours drop our routes.
+    pub fn shut_down(&mut self, communication: &str, now: Instant) {
+        let peers: Vec<PeerId> = self.peers().map(|(peer, _)| peer).collect();
+        for peer in peers {
+            if let Some(neighbor) = self.neighbor_mut(peer) {
+                // RFC 8538 section 3.1: a Hard Reset carries the NOTIFICATION that it stands for.
+                let inner = Notification::cease(cease::ADMIN_SHUTDOWN, communication);
+                let graceful = neighbor
+                    .session
+                    .negotiated()
+                    .and_then(|negotiated| negotiated.graceful_restart.as_ref())
+                    .is_some_and(|restart| restart.notification);
+                let notification = if graceful {
+                    let mut data = vec![inner.code, inner.subcode];
+                    data.extend_from_slice(&inner.data);
+                    Notification::new(inner.code, cease::HARD_RESET, data)
+                } else {
+                    inner
+                };
+                neighbor.session.stop(now, notification);
+            }
+            self.drain(peer, now);
+        }
+    }
+}
+
+impl Connection {
+    fn new(peer: PeerId, local: IpAddr) -> Self {
+        Self {
+            peer,
+            local,
+            partial: Vec::new(),
+            control: VecDeque::new(),
+            closing: false,
+        }
+    }
+}

@@ -1,0 +1,347 @@
+use weft_bgp_wire::{Asn, AttributesBuilder, Origin, RouterId};
+
+use super::*;
+use crate::rib::{PlainBgp, RouteFilter};
+
+/// Speakers in a line, each with sessions to its neighbours in the line, a virtual clock and wires between them.
+struct Line {
+    now: Instant,
+    speakers: Vec<Option<Speaker>>,
+    /// Connection -> the two speakers that it joins.
+    wires: FxHashMap<ConnectionId, (usize, usize)>,
+    next_id: u64,
+    restarting: bool,
+}
+
+fn address(at: usize) -> IpAddr {
+    IpAddr::from([192, 0, 2, 1 + at as u8])
+}
+
+fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
+    let asn = Asn(65000 + at as u32);
+    let octets = [192, 0, 2, 1 + at as u8];
+    let config = SpeakerConfig {
+        asn,
+        router_id: RouterId(octets.into()),
+        cluster_id: octets.into(),
+        overlay_administrator: None,
+        report: vec!["0.0.0.0/0".parse().unwrap()],
+        restarting,
+        deferral: Duration::from_secs(60),
+        seed: at as u64 + 1,
+    };
+    let mut speaker = Speaker::new(config, Box::new(PlainBgp), now);
+    for other in [at.wrapping_sub(1), at + 1]
+        .into_iter()
+        .filter(|other| *other < count)
+    {
+        speaker.add_neighbor(
+            NeighborConfig {
+                address: address(other),
+                port: 179,
+                asn: Asn(65000 + other as u32),
+                description: None,
+                local_address: None,
+                local_address_v6: None,
+                passive: false,
+                ttl: 1,
+                hold_time: Duration::from_secs(90),
+                connect_retry: Duration::from_secs(30),
+                families: vec![Family::Ipv4Unicast],
+                add_path_send: true,
+                add_path_receive: true,
+                graceful_restart: Some(120),
+                route_reflector_client: false,
+                next_hop_self: true,
+                import_filter: None,
+                export_filter: None,
+                max_prefixes: None,
+                allow_own_as: 0,
+                import_class: 0,
+                export_class: 0,
+            },
+            now,
+        );
+    }
+    speaker
+}
+
+impl Line {
+    fn new(count: usize) -> Self {
+        let now = Instant::now();
+        let speakers = (0..count)
+            .map(|at| Some(speaker(at, count, false, now)))
+            .collect();
+        let mut line = Self {
+            now,
+            speakers,
+            wires: FxHashMap::default(),
+            next_id: 1,
+            restarting: false,
+        };
+        line.run();
+        line
+    }
+
+    fn run(&mut self) {
+        loop {
+            let mut busy = false;
+            for at in 0..self.speakers.len() {
+                busy |= self.run_one(at);
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn run_one(&mut self, at: usize) -> bool {
+        let Some(speaker) = &mut self.speakers[at] else {
+            return false;
+        };
+        let mut busy = false;
+        let (track, _) = speaker.rib.poll_next_hops();
+        let resolved: Vec<_> = track
+            .into_iter()
+            .map(|address| (address, Some(0)))
+            .collect();
+        speaker.rib.set_next_hops(&resolved);
+        let wanting: Vec<ConnectionId> = speaker.wanting().collect();
+        for id in wanting {
+            while let Some(octets) = self.speakers[at].as_mut().unwrap().poll_transmit(id) {
+                busy = true;
+                self.carry(at, id, &octets);
+            }
+        }
+        while let Some(action) = self.speakers[at].as_mut().unwrap().poll_action() {
+            busy = true;
+            match action {
+                Action::Connect(peer) => {
+                    let speaker = self.speakers[at].as_mut().unwrap();
+                    let target = speaker.config_of(peer).unwrap().address;
+                    let other = (0..self.speakers.len())
+                        .find(|other| address(*other) == target)
+                        .unwrap();
+                    if self.speakers[other].is_none() {
+                        self.speakers[at].as_mut().unwrap().handle_connect_failed(
+                            peer,
+                            "refused".into(),
+                            self.now,
+                        );
+                        continue;
+                    }
+                    let id = ConnectionId(self.next_id);
+                    self.next_id += 1;
+                    self.wires.insert(id, (at, other));
+                    self.speakers[at].as_mut().unwrap().handle_connected(
+                        peer,
+                        id,
+                        address(at),
+                        self.now,
+                    );
+                    let far = self.speakers[other].as_mut().unwrap();
+                    let peer = far.find(address(at)).unwrap();
+                    far.handle_accepted(peer, id, address(other), self.now);
+                }
+                Action::Close(id) => {
+                    for octets in self.speakers[at].as_mut().unwrap().take_closing(id) {
+                        self.carry(at, id, &octets);
+                    }
+                    if let Some((a, b)) = self.wires.remove(&id)
+                        && let Some(far) = &mut self.speakers[a + b - at]
+                    {
+                        far.handle_closed(id, "closed".into(), self.now);
+                    }
+                }
+                Action::Neighbor { .. } | Action::Problems(..) | Action::Converged { .. } => {}
+            }
+        }
+        busy
+    }
+
+    fn carry(&mut self, from: usize, id: ConnectionId, octets: &[u8]) {
+        if let Some((a, b)) = self.wires.get(&id)
+            && let Some(far) = &mut self.speakers[a + b - from]
+        {
+            // Cut somewhere, as TCP does.
+            let (first, second) = octets.split_at(octets.len() / 3);
+            far.handle_octets(id, first, self.now);
+            far.handle_octets(id, second, self.now);
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        while let Some(due) = self
+            .speakers
+            .iter()
+            .flatten()
+            .filter_map(Speaker::poll_timeout)
+            .min()
+            .filter(|due| *due <= end)
+        {
+            self.now = self.now.max(due);
+            for speaker in self.speakers.iter_mut().flatten() {
+                speaker.handle_timeout(self.now);
+            }
+            self.run();
+        }
+        self.now = end;
+    }
+
+    /// The process dies: its connections break, nothing is said.
+    fn kill(&mut self, at: usize) {
+        self.speakers[at] = None;
+        let broken: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|(_, (a, b))| *a == at || *b == at)
+            .map(|(id, wire)| (*id, *wire))
+            .collect();
+        for (id, (a, b)) in broken {
+            self.wires.remove(&id);
+            self.speakers[a + b - at]
+                .as_mut()
+                .unwrap()
+                .handle_closed(id, "reset".into(), self.now);
+        }
+        self.run();
+    }
+
+    fn start(&mut self, at: usize) {
+        self.speakers[at] = Some(speaker(at, self.speakers.len(), self.restarting, self.now));
+        self.run();
+    }
+
+    fn originate(&mut self, at: usize, prefix: &str, on: bool) {
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_empty_as_path();
+        let attributes = on.then(|| builder.octets().to_vec());
+        let route = Origination {
+            prefix: prefix.parse().unwrap(),
+            path_id: 0,
+            attributes,
+        };
+        self.speakers[at].as_mut().unwrap().originate(&[route]);
+        self.run();
+    }
+
+    fn knows(&self, at: usize, prefix: &str) -> bool {
+        let filter = RouteFilter {
+            prefix: Some(prefix.parse().unwrap()),
+            ..RouteFilter::default()
+        };
+        !self.speakers[at]
+            .as_ref()
+            .unwrap()
+            .rib
+            .routes(&filter, 1)
+            .routes
+            .is_empty()
+    }
+}
+
+const P: &str = "198.51.100.0/24";
+const Q: &str = "203.0.113.0/24";
+
+#[test]
+fn routes_travel_the_line_and_go_again() {
+    let mut line = Line::new(4);
+    line.originate(0, P, true);
+    assert!(line.knows(3, P));
+    line.originate(0, P, false);
+    assert!(!line.knows(3, P) && !line.knows(1, P));
+    assert!(line.speakers.iter().flatten().all(Speaker::has_converged));
+}
+
+#[test]
+fn a_killed_router_keeps_its_place_and_drops_what_it_no_longer_has() {
+    let mut line = Line::new(4);
+    line.originate(0, P, true);
+    line.originate(1, Q, true);
+    line.kill(1);
+    line.advance(Duration::from_secs(20));
+    assert!(
+        line.knows(2, P) && line.knows(2, Q) && line.knows(3, P),
+        "kept while it is away"
+    );
+    line.restarting = true;
+    line.start(1);
+    line.advance(Duration::from_secs(5));
+    assert!(line.knows(3, P), "came back");
+    assert!(
+        !line.knows(2, Q) && !line.knows(3, Q),
+        "swept after End-of-RIB"
+    );
+}
+
+#[test]
+fn a_router_that_does_not_come_back_is_forgotten_after_its_restart_time() {
+    let mut line = Line::new(3);
+    line.originate(0, P, true);
+    line.kill(0);
+    line.advance(Duration::from_secs(119));
+    assert!(line.knows(2, P));
+    line.advance(Duration::from_secs(2));
+    assert!(!line.knows(1, P) && !line.knows(2, P));
+}
+
+/// RFC 4724 section 4.1: before it has heard its neighbours, a restarted router announces nothing, or they would
+/// withdraw what it merely does not know yet.
+#[test]
+fn a_restarted_router_announces_nothing_before_it_knows_everything() {
+    let mut line = Line::new(3);
+    line.originate(0, P, true);
+    line.kill(1);
+    line.kill(0);
+    line.restarting = true;
+    line.start(1);
+    line.advance(Duration::from_secs(30));
+    assert!(!line.speakers[1].as_ref().unwrap().has_converged());
+    assert!(
+        line.knows(2, P),
+        "neighbour 0 is still away, and 2 has not been told to forget"
+    );
+    line.start(0);
+    line.originate(0, P, true);
+    line.advance(Duration::from_secs(31));
+    assert!(line.knows(2, P));
+    assert!(line.speakers[1].as_ref().unwrap().has_converged());
+}
+
+#[test]
+fn a_shutdown_for_good_takes_the_routes_along() {
+    let mut line = Line::new(3);
+    line.originate(0, P, true);
+    let now = line.now;
+    line.speakers[0]
+        .as_mut()
+        .unwrap()
+        .shut_down("decommissioned", now);
+    line.run();
+    assert!(!line.knows(1, P) && !line.knows(2, P));
+}
+
+#[test]
+fn octets_that_are_no_bgp_cost_one_session_only() {
+    let mut line = Line::new(3);
+    line.originate(2, P, true);
+    let id = *line.wires.iter().find(|(_, (a, b))| a + b == 1).unwrap().0;
+    line.speakers[1]
+        .as_mut()
+        .unwrap()
+        .handle_octets(id, &[0; 64], line.now);
+    line.run();
+    let states: Vec<State> = line.speakers[1]
+        .as_ref()
+        .unwrap()
+        .neighbors()
+        .iter()
+        .map(|neighbor| neighbor.state)
+        .collect();
+    assert_eq!(states, [State::Idle, State::Established]);
+    assert!(line.knows(1, P));
+    line.advance(Duration::from_secs(2));
+    assert!(line.knows(0, P), "and it comes back by itself");
+}

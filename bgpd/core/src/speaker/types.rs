@@ -1,0 +1,131 @@
+//! What the speaker is configured with and what it tells.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use weft_bgp_wire::{Asn, Family, Problem, RouterId};
+
+use crate::rib::{PeerCounters, PeerId, PrefixFilter};
+use crate::session::{ConnectionId, DownReason, Negotiated, State};
+
+/// What this router is, to its neighbours.
+#[derive(Clone, Debug)]
+pub struct SpeakerConfig {
+    /// Its AS.
+    pub asn: Asn,
+    /// Its BGP Identifier.
+    pub router_id: RouterId,
+    /// Cluster id as a route reflector.
+    pub cluster_id: Ipv4Addr,
+    /// Global Administrator of the overlay's large communities.
+    pub overlay_administrator: Option<u32>,
+    /// Prefixes whose unlabelled routes are reported too.
+    pub report: Vec<IpNet>,
+    /// The process came up with the forwarding state of an earlier one: its OPENs say so, and nothing is announced
+    /// before the neighbours have sent their routes (RFC 4724 section 4.1).
+    pub restarting: bool,
+    /// Longest wait for the routes of all neighbours after the start (Selection_Deferral_Timer).
+    pub deferral: Duration,
+    /// Seeds the jitter of timers.
+    pub seed: u64,
+}
+
+/// A neighbour.
+#[derive(Clone, Debug)]
+pub struct NeighborConfig {
+    /// Where it is; also who may connect to us.
+    pub address: IpAddr,
+    /// Its port, normally 179.
+    pub port: u16,
+    /// Its AS.
+    pub asn: Asn,
+    /// For humans.
+    pub description: Option<String>,
+    /// The address that we connect from.
+    pub local_address: Option<IpAddr>,
+    /// Next hop of IPv6 routes on a session over IPv4.
+    pub local_address_v6: Option<Ipv6Addr>,
+    /// Never connect, only accept.
+    pub passive: bool,
+    /// TTL of what we send; 1 for a neighbour on the link.
+    pub ttl: u8,
+    /// Hold time that we propose.
+    pub hold_time: Duration,
+    /// Longest pause between attempts to connect.
+    pub connect_retry: Duration,
+    /// Families that we offer.
+    pub families: Vec<Family>,
+    /// Offer to send several paths a prefix.
+    pub add_path_send: bool,
+    /// Offer to receive several paths a prefix.
+    pub add_path_receive: bool,
+    /// Restart time in seconds, or `None` without graceful restart.
+    pub graceful_restart: Option<u16>,
+    /// Reflect for it (iBGP).
+    pub route_reflector_client: bool,
+    /// Towards iBGP: our address as next hop of routes learned by eBGP.
+    pub next_hop_self: bool,
+    /// Prefixes taken from it.
+    pub import_filter: PrefixFilter,
+    /// Prefixes announced to it.
+    pub export_filter: PrefixFilter,
+    /// Most prefixes a family.
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS may stand in its paths.
+    pub allow_own_as: usize,
+    /// For the export hook: what routes from it are.
+    pub import_class: u32,
+    /// For the export hook: how routes to it are edited.
+    pub export_class: u32,
+}
+
+/// What the driver must do, or may want to know.
+#[derive(Debug)]
+pub enum Action {
+    /// Open a connection to this neighbour.
+    Connect(PeerId),
+    /// Send what [`crate::speaker::Speaker::take_closing`] returns, then close.
+    Close(ConnectionId),
+    /// A session went up or down.
+    Neighbor {
+        /// Whose.
+        peer: PeerId,
+        /// Its state now.
+        state: State,
+        /// Why it is down.
+        reason: Option<DownReason>,
+    },
+    /// An UPDATE had problems that RFC 7606 treats without ending the session.
+    Problems(PeerId, Vec<Problem>),
+    /// The routes of all neighbours are there (`complete`), or have been waited for long enough. Comes once.
+    Converged {
+        /// Every neighbour has sent all of its routes.
+        complete: bool,
+    },
+}
+
+/// A neighbour as it is now.
+#[derive(Clone, Debug)]
+pub struct NeighborStatus {
+    /// Its number.
+    pub peer: PeerId,
+    /// Its configuration.
+    pub config: NeighborConfig,
+    /// State of its session.
+    pub state: State,
+    /// When it went up, or down; `None` where it never was up.
+    pub since: Option<Instant>,
+    /// How often it went down.
+    pub flaps: u64,
+    /// Why it was last down.
+    pub last_reason: DownReason,
+    /// What was negotiated.
+    pub negotiated: Option<Negotiated>,
+    /// Routes of an earlier session are kept.
+    pub stale: bool,
+    /// UPDATE messages received.
+    pub updates: u64,
+    /// Prefix counters.
+    pub counters: PeerCounters,
+}
