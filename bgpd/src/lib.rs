@@ -1,1 +1,145 @@
-//! Crate documentation follows with the code.
+//! The BGP-4 speaker's sockets, timers and tasks.
+//!
+//! One task owns the [`Speaker`]; a reader and a writer task stand beside each connection. Octets go through bounded
+//! channels in pieces of up to 64 KiB, so nothing is sent, locked or logged a route or a message.
+//!
+//! | channel | carries | when it is full |
+//! |---|---|---|
+//! | reader -> speaker | octets as they came | the reader stops reading, TCP pushes back on the neighbour |
+//! | speaker -> writer | whole messages | the speaker does not ask the RIB for more; changes collapse there |
+//! | speaker -> owner | [`BgpEvent`] | changed routes wait in the RIB, each prefix once |
+//! | owner -> speaker | commands | the caller waits |
+
+mod connection;
+mod runtime;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use runtime::BgpError;
+pub use weft_bgp_core::rib;
+pub use weft_bgp_core::session::{DownReason, Negotiated, State};
+pub use weft_bgp_core::speaker::{NeighborConfig, NeighborStatus, Speaker, SpeakerConfig};
+pub use weft_bgp_wire as wire;
+
+/// How the speaker is started.
+#[derive(Clone, Debug)]
+pub struct BgpConfig {
+    /// This router.
+    pub speaker: SpeakerConfig,
+    /// Where neighbours may connect to; port 0 lets the kernel choose. Empty: nowhere.
+    pub listen: Vec<SocketAddr>,
+    /// Neighbours from the start.
+    pub neighbors: Vec<NeighborConfig>,
+}
+
+/// What the speaker tells its owner.
+#[derive(Debug)]
+pub enum BgpEvent {
+    /// Prefixes whose paths changed.
+    Routes(rib::RouteBatch),
+    /// Next hops to resolve from now on, and to forget; answered with [`Bgp::set_next_hops`].
+    NextHops {
+        /// To resolve, now and whenever it changes.
+        track: Vec<IpAddr>,
+        /// Not asked for any more.
+        untrack: Vec<IpAddr>,
+    },
+    /// The neighbours have sent their routes (`complete`), or have been waited for long enough. Comes once, behind the
+    /// routes themselves.
+    Converged {
+        /// Every neighbour has sent all of its routes.
+        complete: bool,
+    },
+}
+
+/// How a speaker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// Connections just close: neighbours with graceful restart keep our routes and wait for us.
+    Restart,
+    /// Every session ends with Cease: neighbours drop our routes.
+    Cease,
+}
+
+type Call = Box<dyn FnOnce(&mut Speaker, Instant) + Send>;
+
+enum Command {
+    Call(Call),
+    Shutdown(ShutdownMode, oneshot::Sender<()>),
+}
+
+/// A handle to the running speaker; cheap to clone.
+#[derive(Clone)]
+pub struct Bgp {
+    commands: mpsc::Sender<Command>,
+    listening: std::sync::Arc<[SocketAddr]>,
+}
+
+impl Bgp {
+    /// Binds the listeners and starts the tasks on the current runtime.
+    ///
+    /// # Errors
+    /// Where a listener cannot be bound.
+    pub async fn start(
+        config: BgpConfig,
+        hook: Box<dyn rib::ExportHook>,
+    ) -> Result<(Self, mpsc::Receiver<BgpEvent>), BgpError> {
+        runtime::start(config, hook).await
+    }
+
+    /// The addresses that it listens at, with their real ports.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Runs `call` in the speaker's task and returns what it returns; `None` where the speaker has ended.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Speaker, Instant) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let call: Call = Box::new(move |speaker, now| {
+            // Who asked may have gone in the meantime.
+            let _ = reply.send(call(speaker, now));
+        });
+        self.commands.send(Command::Call(call)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Announces or withdraws routes of our own.
+    pub async fn originate(&self, routes: Vec<rib::Origination>) {
+        self.with(move |speaker, _| speaker.originate(&routes))
+            .await;
+    }
+
+    /// Says how next hops resolve: metric, or `None`.
+    pub async fn set_next_hops(&self, next_hops: Vec<(IpAddr, Option<u32>)>) {
+        self.with(move |speaker, _| speaker.rib.set_next_hops(&next_hops))
+            .await;
+    }
+
+    /// All neighbours as they are now.
+    pub async fn neighbors(&self) -> Vec<NeighborStatus> {
+        self.with(|speaker, _| speaker.neighbors())
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Ends the speaker; returns when its last octets are with the kernel.
+    pub async fn shutdown(&self, mode: ShutdownMode) {
+        let (done, ended) = oneshot::channel();
+        if self
+            .commands
+            .send(Command::Shutdown(mode, done))
+            .await
+            .is_ok()
+        {
+            let _ = ended.await;
+        }
+    }
+}

@@ -551,10 +551,11 @@ impl Session {
             .map(|other| {
                 let graceful =
                     matches!(&other.phase, Phase::Established(n) if n.graceful_restart.is_some());
+                let restarted = graceful && !this.outgoing && now >= other.since + COLLISION_TIME;
                 (
                     other.id,
                     matches!(other.phase, Phase::Established(_)),
-                    graceful,
+                    restarted,
                 )
             })
             .collect();

@@ -1,0 +1,149 @@
+//! One transport connection: how it is opened, and its reader and writer.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use weft_bgp_core::session::ConnectionId;
+use weft_bgp_core::speaker::NeighborConfig;
+
+use crate::runtime::Event;
+
+/// Octets read at once.
+const READ: usize = 64 * 1024;
+/// Pieces that wait for a writer: about 1 MiB at most.
+pub(crate) const WRITE_QUEUE: usize = 16;
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last octets of a connection may take (SendHoldTimer of RFC 9687, shortened: the session is over).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens a connection to a neighbour.
+pub(crate) async fn connect(config: NeighborConfig) -> io::Result<TcpStream> {
+    let socket = if config.address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(local) = config.local_address {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    set_ttl(&SockRef::from(&socket), config.address, config.ttl)?;
+    let target = SocketAddr::new(config.address, config.port);
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(target)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sets the TTL or hop limit of what we send.
+pub(crate) fn set_ttl(socket: &SockRef<'_>, address: IpAddr, ttl: u8) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
+        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
+    }
+}
+
+/// What reaches a writer.
+pub(crate) enum Write {
+    Octets(Bytes),
+    /// The last octets; then the connection closes.
+    Close(Vec<Bytes>),
+}
+
+/// Starts reader and writer; returns the queue of the writer.
+pub(crate) fn spawn(
+    id: ConnectionId,
+    stream: TcpStream,
+    events: mpsc::Sender<Event>,
+) -> mpsc::Sender<Write> {
+    let (read, write) = stream.into_split();
+    let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
+    let reader = tokio::spawn(reader(id, read, events.clone()));
+    tokio::spawn(async move {
+        let result = writer(id, write, pieces, &events).await;
+        if let Err(error) = result {
+            let _ = events.send(Event::Closed(id, error.to_string())).await;
+        }
+        // The speaker has let go of the connection: nobody listens to the reader any more.
+        reader.abort();
+    });
+    queue
+}
+
+async fn reader(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ);
+        let error = match stream.read_buf(&mut buffer).await {
+            Ok(0) => "closed by the neighbour".to_owned(),
+            Ok(_) => {
+                if events
+                    .send(Event::Octets(id, buffer.split().freeze()))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        // Where the speaker has ended, nobody need know.
+        let _ = events.send(Event::Closed(id, error)).await;
+        return;
+    }
+}
+
+async fn writer(
+    id: ConnectionId,
+    mut stream: OwnedWriteHalf,
+    mut pieces: mpsc::Receiver<Write>,
+    events: &mpsc::Sender<Event>,
+) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(WRITE_QUEUE);
+    loop {
+        let mut octets: Vec<Bytes> = Vec::new();
+        let mut last = pieces.recv_many(&mut batch, WRITE_QUEUE).await == 0;
+        for write in batch.drain(..) {
+            match write {
+                Write::Octets(piece) => octets.push(piece),
+                Write::Close(pieces) => {
+                    octets.extend(pieces);
+                    last = true;
+                }
+            }
+        }
+        if last {
+            let close = async {
+                write_all(&mut stream, &octets).await?;
+                stream.shutdown().await
+            };
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+            return Ok(());
+        }
+        write_all(&mut stream, &octets).await?;
+        if pieces.is_empty() {
+            let _ = events.send(Event::Writable).await;
+        }
+    }
+}
+
+/// Writes all pieces with as few system calls as the kernel allows.
+async fn write_all(stream: &mut OwnedWriteHalf, pieces: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let written = stream.write_vectored(rest).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
+}

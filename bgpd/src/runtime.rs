@@ -1,0 +1,365 @@
+//! The task that owns the speaker.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+use weft_bgp_core::rib::{ExportHook, PeerId};
+use weft_bgp_core::session::{ConnectionId, State};
+use weft_bgp_core::speaker::{Action, Speaker};
+
+use crate::connection::{self, Write};
+use crate::{Bgp, BgpConfig, BgpEvent, Command, ShutdownMode};
+
+/// Events handled before timers are looked at again: a full table must not starve a keepalive.
+const SLICE: usize = 16;
+
+/// The speaker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BgpError {
+    /// A listener could not be bound.
+    #[error("cannot listen for BGP at {address}: {source}{}", hint(.source))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE: setcap cap_net_bind_service,cap_net_admin,cap_net_raw+ep on the weft binary, or run it as root"
+        }
+        std::io::ErrorKind::AddrInUse => "; another BGP speaker runs here: `ss -ltnp` names it",
+        std::io::ErrorKind::AddrNotAvailable => "; no interface has this address",
+        _ => "",
+    }
+}
+
+/// What reaches the speaker from its sockets.
+pub(crate) enum Event {
+    Accepted(TcpStream, SocketAddr),
+    Octets(ConnectionId, Bytes),
+    /// A writer has room again: the loop hands it more.
+    Writable,
+    Closed(ConnectionId, String),
+}
+
+pub(crate) async fn start(
+    config: BgpConfig,
+    hook: Box<dyn ExportHook>,
+) -> Result<(Bgp, mpsc::Receiver<BgpEvent>), BgpError> {
+    let (event_sender, events) = mpsc::channel(64);
+    let (command_sender, commands) = mpsc::channel(64);
+    // Batches of some thousand prefixes: what waits here is bounded to a few MiB.
+    let (report, reports) = mpsc::channel(4);
+    let mut tasks = JoinSet::new();
+    let mut listening = Vec::new();
+    for address in config.listen {
+        let failed = |source| BgpError::Listen { address, source };
+        let listener = listen(address).map_err(failed)?;
+        listening.push(listener.local_addr().map_err(failed)?);
+        tasks.spawn(accept(listener, event_sender.clone()));
+    }
+    let now = Instant::now();
+    let mut speaker = Speaker::new(config.speaker, hook, now);
+    for neighbor in config.neighbors {
+        speaker.add_neighbor(neighbor, now);
+    }
+    speaker.handle_timeout(now);
+    let runtime = Runtime {
+        speaker,
+        connections: HashMap::new(),
+        next_id: 1,
+        event_sender,
+        track: Vec::new(),
+        untrack: Vec::new(),
+        converged: None,
+        dials: JoinSet::new(),
+        _listeners: tasks,
+    };
+    tokio::spawn(runtime.run(events, commands, report));
+    Ok((
+        Bgp {
+            commands: command_sender,
+            listening: listening.into(),
+        },
+        reports,
+    ))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(256)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(listener: TcpListener, events: mpsc::Sender<Event>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                if events.send(Event::Accepted(stream, from)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                // Out of file descriptors, most likely: give others time to close some.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+enum Wake<'a> {
+    Timer,
+    Command(Option<Command>),
+    Dialled(Result<Dialled, tokio::task::JoinError>),
+    Report(mpsc::Permit<'a, BgpEvent>),
+    Events,
+}
+
+type Dialled = (PeerId, std::io::Result<TcpStream>);
+
+struct Runtime {
+    speaker: Speaker,
+    connections: HashMap<ConnectionId, mpsc::Sender<Write>>,
+    next_id: u64,
+    event_sender: mpsc::Sender<Event>,
+    track: Vec<IpAddr>,
+    untrack: Vec<IpAddr>,
+    converged: Option<bool>,
+    dials: JoinSet<Dialled>,
+    _listeners: JoinSet<()>,
+}
+
+impl Runtime {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut commands: mpsc::Receiver<Command>,
+        report: mpsc::Sender<BgpEvent>,
+    ) {
+        let mut batch = Vec::with_capacity(SLICE);
+        loop {
+            self.act();
+            self.transmit();
+            let due = self.speaker.poll_timeout();
+            let timer = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let has_report = self.has_report();
+            let wake = tokio::select! {
+                biased;
+                () = timer => Wake::Timer,
+                command = commands.recv() => Wake::Command(command),
+                Some(dialled) = self.dials.join_next() => Wake::Dialled(dialled),
+                Ok(permit) = report.reserve(), if has_report => Wake::Report(permit),
+                _ = events.recv_many(&mut batch, SLICE) => Wake::Events,
+            };
+            match wake {
+                Wake::Timer => {}
+                Wake::Command(Some(Command::Call(call))) => call(&mut self.speaker, Instant::now()),
+                Wake::Command(Some(Command::Shutdown(mode, done))) => {
+                    self.shut_down(mode).await;
+                    // Who asked may have gone.
+                    let _ = done.send(());
+                    return;
+                }
+                // The owner has let go of the last handle.
+                Wake::Command(None) => return,
+                Wake::Dialled(Ok((peer, result))) => self.dialled(peer, result),
+                // A task that opens a connection neither panics nor is aborted.
+                Wake::Dialled(Err(_)) => {}
+                Wake::Report(permit) => {
+                    if let Some(event) = self.next_report() {
+                        permit.send(event);
+                    }
+                }
+                Wake::Events => {
+                    for event in batch.drain(..) {
+                        self.handle(event);
+                    }
+                }
+            }
+            let now = Instant::now();
+            if self.speaker.poll_timeout().is_some_and(|due| due <= now) {
+                self.speaker.handle_timeout(now);
+            }
+        }
+    }
+
+    fn has_report(&mut self) -> bool {
+        let (track, untrack) = self.speaker.rib.poll_next_hops();
+        self.track.extend(track);
+        self.untrack.extend(untrack);
+        !self.track.is_empty()
+            || !self.untrack.is_empty()
+            || self.converged.is_some()
+            || self.speaker.rib.has_report()
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Octets(id, octets) => self.speaker.handle_octets(id, &octets, now),
+            Event::Writable => {}
+            Event::Closed(id, error) => {
+                self.connections.remove(&id);
+                self.speaker.handle_closed(id, error, now);
+            }
+            Event::Accepted(stream, from) => {
+                let Some(peer) = self.speaker.find(from.ip().to_canonical()) else {
+                    info!(neighbor = %from.ip(), "refused a connection from an address that is no neighbour");
+                    return;
+                };
+                let ttl = self.speaker.config_of(peer).map_or(1, |config| config.ttl);
+                let prepared = connection::set_ttl(&SockRef::from(&stream), from.ip(), ttl)
+                    .and_then(|()| stream.set_nodelay(true))
+                    .and_then(|()| stream.local_addr());
+                match prepared {
+                    Ok(local) => {
+                        let id = self.adopt(stream);
+                        self.speaker
+                            .handle_accepted(peer, id, local.ip().to_canonical(), now);
+                    }
+                    Err(error) => {
+                        debug!(neighbor = %from.ip(), %error, "an accepted connection broke at once")
+                    }
+                }
+            }
+        }
+        self.act();
+    }
+
+    fn dialled(&mut self, peer: PeerId, result: std::io::Result<TcpStream>) {
+        let now = Instant::now();
+        match result.and_then(|stream| Ok((stream.local_addr()?.ip(), stream))) {
+            Ok((local, stream)) => {
+                let id = self.adopt(stream);
+                self.speaker.handle_connected(peer, id, local, now);
+            }
+            Err(error) => self
+                .speaker
+                .handle_connect_failed(peer, error.to_string(), now),
+        }
+        self.act();
+    }
+
+    fn adopt(&mut self, stream: TcpStream) -> ConnectionId {
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        self.connections
+            .insert(id, connection::spawn(id, stream, self.event_sender.clone()));
+        id
+    }
+
+    /// Does what the speaker wants.
+    fn act(&mut self) {
+        while let Some(action) = self.speaker.poll_action() {
+            match action {
+                Action::Connect(peer) => {
+                    if let Some(config) = self.speaker.config_of(peer).cloned() {
+                        self.dials
+                            .spawn(async move { (peer, connection::connect(config).await) });
+                    }
+                }
+                Action::Close(id) => {
+                    let last = self.speaker.take_closing(id);
+                    if let Some(writer) = self.connections.remove(&id) {
+                        // A queue that is full belongs to a neighbour that does not read: it learns of the end from TCP.
+                        let _ = writer.try_send(Write::Close(last));
+                    }
+                }
+                Action::Neighbor {
+                    peer,
+                    state,
+                    reason,
+                } => {
+                    let Some(config) = self.speaker.config_of(peer) else {
+                        continue;
+                    };
+                    let (neighbor, asn) = (config.address, config.asn);
+                    match (state, reason) {
+                        (State::Established, _) => info!(%neighbor, %asn, "session established"),
+                        (_, Some(reason)) => warn!(%neighbor, %asn, %reason, "session down"),
+                        (_, None) => {}
+                    }
+                }
+                Action::Problems(peer, problems) => {
+                    let Some(config) = self.speaker.config_of(peer) else {
+                        continue;
+                    };
+                    for problem in problems {
+                        warn!(neighbor = %config.address, %problem, "malformed UPDATE");
+                    }
+                }
+                Action::Converged { complete } => self.converged = Some(complete),
+            }
+        }
+    }
+
+    /// Hands octets to every writer that has room.
+    fn transmit(&mut self) {
+        let wanting: Vec<ConnectionId> = self.speaker.wanting().collect();
+        for id in wanting {
+            let Some(writer) = self.connections.get(&id) else {
+                continue;
+            };
+            while let Ok(permit) = writer.try_reserve() {
+                match self.speaker.poll_transmit(id) {
+                    Some(octets) => permit.send(Write::Octets(octets)),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn next_report(&mut self) -> Option<BgpEvent> {
+        if !self.track.is_empty() || !self.untrack.is_empty() {
+            let (track, untrack) = (
+                std::mem::take(&mut self.track),
+                std::mem::take(&mut self.untrack),
+            );
+            return Some(BgpEvent::NextHops { track, untrack });
+        }
+        if let Some(batch) = self.speaker.poll_report() {
+            return Some(BgpEvent::Routes(batch));
+        }
+        self.converged
+            .take()
+            .map(|complete| BgpEvent::Converged { complete })
+    }
+
+    async fn shut_down(&mut self, mode: ShutdownMode) {
+        if mode == ShutdownMode::Cease {
+            self.speaker.shut_down("shutting down", Instant::now());
+            self.act();
+        }
+        let writers: Vec<mpsc::Sender<Write>> =
+            self.connections.drain().map(|(_, writer)| writer).collect();
+        for writer in writers {
+            drop(writer);
+        }
+        // Writers end by themselves once their queues are empty; the runtime outlives them only so long.
+        tokio::task::yield_now().await;
+    }
+}
