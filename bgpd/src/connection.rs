@@ -66,7 +66,7 @@ pub(crate) fn spawn(
     let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
     let reader = tokio::spawn(reader(id, read, events.clone()));
     tokio::spawn(async move {
-        let result = writer(id, write, pieces, &events).await;
+        let result = writer(write, pieces, &events).await;
         if let Err(error) = result {
             let _ = events.send(Event::Closed(id, error.to_string())).await;
         }
@@ -101,7 +101,6 @@ async fn reader(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sende
 }
 
 async fn writer(
-    id: ConnectionId,
     mut stream: OwnedWriteHalf,
     mut pieces: mpsc::Receiver<Write>,
     events: &mpsc::Sender<Event>,
