@@ -1,16 +1,17 @@
-//! Label communities, tenant tables and the forwarding intent. Pure: no clock, socket, thread or log.
+//! The overlay: label communities, (VNI, prefix) tables and the forwarding intent.
+//!
+//! Pure: no clock, socket, thread or log. [`label`] is the wire format of `docs/label-community.md`, [`export`] rewrites
+//! labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`].
 
+pub mod export;
 pub mod intent;
+pub mod label;
+pub mod table;
+mod vni;
 
-/// A global VNI label, 1..=0xFFFFFE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct Vni(u32);
+pub use vni::{EndpointId, InvalidVni, Vni, VniSet};
 
-/// An endpoint id: the router id of the router that owns the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct EndpointId(pub std::net::Ipv4Addr);
-
-/// How a packet is carried to an endpoint.
+/// How a packet is carried to an endpoint. The order is that of the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encapsulation {
@@ -20,4 +21,14 @@ pub enum Encapsulation {
     VxlanGpe,
     /// GRE with key = VNI.
     Gre,
+}
+
+impl std::fmt::Display for Encapsulation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Vxlan => "vxlan",
+            Self::VxlanGpe => "vxlan-gpe",
+            Self::Gre => "gre",
+        })
+    }
 }

@@ -1,0 +1,360 @@
+//! What becomes of labels when a route leaves for a neighbour (`docs/label-community.md`, rules 2 to 5 and 10).
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+use weft_bgp_wire::LargeCommunity;
+
+use crate::label::{Endpoint, Label, LabelCommunity, LocalNextHop};
+use crate::{Encapsulation, EndpointId, Vni};
+
+/// What an edge does to local next hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LocalNextHopMode {
+    /// Names itself for every label that it forwards.
+    Self_,
+    /// Changes nothing.
+    Keep,
+    /// Removes all: endpoints are routed, domains tunnel directly.
+    Strip,
+}
+
+/// How labels go out to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExportSettings {
+    /// Configured, or `None` for the default: `self` on what is announced by eBGP and on what was learned by eBGP,
+    /// `keep` for all else.
+    pub local_next_hop: Option<LocalNextHopMode>,
+    /// Remove everything of the overlay.
+    pub strip_overlay: bool,
+}
+
+/// This router, to the labels that it sends.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnLabels {
+    /// Global Administrator.
+    pub administrator: u32,
+    /// Where its tunnels end.
+    pub endpoint: Ipv4Addr,
+    /// Its endpoint id.
+    pub id: EndpointId,
+    /// What it accepts.
+    pub encapsulation: Encapsulation,
+}
+
+impl OwnLabels {
+    /// The label of a tenant that it hosts.
+    pub fn label(&self, vni: Vni) -> LargeCommunity {
+        let endpoint = Endpoint::V4(self.endpoint);
+        let label = Label {
+            kind: crate::label::LabelKind::Tenant,
+            vni,
+            encapsulation: self.encapsulation,
+            endpoint,
+        };
+        LabelCommunity::Label(label).encode(self.administrator)
+    }
+
+    fn local_next_hop(&self, vni: Option<Vni>) -> LargeCommunity {
+        let endpoint = Endpoint::V4(self.endpoint);
+        LabelCommunity::LocalNextHop(LocalNextHop {
+            vni,
+            encapsulation: self.encapsulation,
+            endpoint,
+        })
+        .encode(self.administrator)
+    }
+}
+
+/// Which way a route goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction {
+    /// Learned by eBGP.
+    pub from_ebgp: bool,
+    /// Originated by this router.
+    pub own: bool,
+    /// Announced by eBGP.
+    pub to_ebgp: bool,
+}
+
+/// What a route's large communities become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// They stay as they are.
+    Unchanged,
+    /// These, sorted, without duplicates.
+    Replaced(Vec<LargeCommunity>),
+    /// The route is not announced to this neighbour.
+    Reject,
+}
+
+/// Rewrites the large communities of one route. `forwards` says whether this router accepted a label from where the
+/// route came from and keeps a table for it: it names itself for no other (rule 5).
+pub fn rewrite(
+    communities: &[LargeCommunity],
+    own: &OwnLabels,
+    settings: &ExportSettings,
+    direction: Direction,
+    forwards: &dyn Fn(Vni) -> bool,
+) -> Rewrite {
+    let decoded =
+        |community: &LargeCommunity| LabelCommunity::decode(*community, own.administrator);
+    if !communities
+        .iter()
+        .any(|community| decoded(community).is_some())
+    {
+        return Rewrite::Unchanged;
+    }
+    if settings.strip_overlay {
+        return replaced(
+            communities,
+            communities
+                .iter()
+                .copied()
+                .filter(|community| decoded(community).is_none()),
+        );
+    }
+    let mode = settings
+        .local_next_hop
+        .unwrap_or(if direction.to_ebgp || direction.from_ebgp {
+            LocalNextHopMode::Self_
+        } else {
+            LocalNextHopMode::Keep
+        });
+    let hop = |community: &LargeCommunity| match decoded(community) {
+        Some(Ok(LabelCommunity::LocalNextHop(hop))) => Some(hop),
+        _ => None,
+    };
+    match mode {
+        LocalNextHopMode::Keep => Rewrite::Unchanged,
+        LocalNextHopMode::Strip => replaced(
+            communities,
+            communities
+                .iter()
+                .copied()
+                .filter(|community| hop(community).is_none()),
+        ),
+        LocalNextHopMode::Self_ => {
+            let mut vnis: Vec<Vni> = Vec::new();
+            let mut foreign_locator = false;
+            for community in communities {
+                match decoded(community) {
+                    Some(Ok(LabelCommunity::Label(label))) => vnis.push(label.vni),
+                    Some(Ok(LabelCommunity::Locator(locator))) => {
+                        foreign_locator |= locator.id != own.id
+                    }
+                    _ => {}
+                }
+            }
+            // The neighbour's domain enters here: the endpoints behind us are none of its business.
+            if foreign_locator && direction.to_ebgp && !direction.from_ebgp && !direction.own {
+                return Rewrite::Reject;
+            }
+            vnis.sort_unstable();
+            vnis.dedup();
+            let (ours, others): (Vec<Vni>, Vec<Vni>) =
+                vnis.into_iter().partition(|vni| forwards(*vni));
+            if ours.is_empty() {
+                return Rewrite::Unchanged;
+            }
+            let kept = communities
+                .iter()
+                .copied()
+                .filter(|community| match hop(community) {
+                    None => true,
+                    // One that stands for every label stays for those that we do not forward.
+                    Some(LocalNextHop { vni: None, .. }) => !others.is_empty(),
+                    Some(LocalNextHop { vni: Some(vni), .. }) => others.contains(&vni),
+                });
+            let named: Vec<LargeCommunity> = if others.is_empty() {
+                vec![own.local_next_hop(None)]
+            } else {
+                ours.into_iter()
+                    .map(|vni| own.local_next_hop(Some(vni)))
+                    .collect()
+            };
+            replaced(communities, kept.chain(named))
+        }
+    }
+}
+
+fn replaced(before: &[LargeCommunity], after: impl Iterator<Item = LargeCommunity>) -> Rewrite {
+    let mut after: Vec<LargeCommunity> = after.collect();
+    after.sort_unstable();
+    after.dedup();
+    if after == before {
+        Rewrite::Unchanged
+    } else {
+        Rewrite::Replaced(after)
+    }
+}
+
+/// Joins the labels of several paths of one prefix that originate in our domain into `first` (rule 2).
+pub fn join(
+    first: &[LargeCommunity],
+    others: &[LargeCommunity],
+    administrator: u32,
+) -> Vec<LargeCommunity> {
+    let labels = others.iter().copied().filter(|community| {
+        matches!(
+            LabelCommunity::decode(*community, administrator),
+            Some(Ok(LabelCommunity::Label(_)))
+        )
+    });
+    let mut joined: Vec<LargeCommunity> = first.iter().copied().chain(labels).collect();
+    joined.sort_unstable();
+    joined.dedup();
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADMINISTRATOR: u32 = 64512;
+
+    fn own() -> OwnLabels {
+        let endpoint = Ipv4Addr::new(192, 0, 2, 12);
+        OwnLabels {
+            administrator: ADMINISTRATOR,
+            endpoint,
+            id: EndpointId(endpoint),
+            encapsulation: Encapsulation::Vxlan,
+        }
+    }
+
+    fn vni(number: u32) -> Vni {
+        Vni::new(number).unwrap()
+    }
+
+    fn label(number: u32) -> LargeCommunity {
+        OwnLabels {
+            endpoint: Ipv4Addr::new(192, 0, 2, 11),
+            ..own()
+        }
+        .label(vni(number))
+    }
+
+    fn hop(number: Option<u32>, last: u8) -> LargeCommunity {
+        OwnLabels {
+            endpoint: Ipv4Addr::new(192, 0, 2, last),
+            ..own()
+        }
+        .local_next_hop(number.map(vni))
+    }
+
+    const OUT: Direction = Direction {
+        from_ebgp: false,
+        own: false,
+        to_ebgp: true,
+    };
+    const IN: Direction = Direction {
+        from_ebgp: true,
+        own: false,
+        to_ebgp: false,
+    };
+    const INSIDE: Direction = Direction {
+        from_ebgp: false,
+        own: false,
+        to_ebgp: false,
+    };
+    const DEFAULT: ExportSettings = ExportSettings {
+        local_next_hop: None,
+        strip_overlay: false,
+    };
+
+    fn run(
+        communities: &[LargeCommunity],
+        settings: ExportSettings,
+        direction: Direction,
+    ) -> Rewrite {
+        rewrite(communities, &own(), &settings, direction, &|number| {
+            number < vni(20000)
+        })
+    }
+
+    #[test]
+    fn an_edge_names_itself_both_ways_and_a_reflector_changes_nothing() {
+        let route = [label(10001), hop(None, 99)];
+        let expected = Rewrite::Replaced(vec![label(10001), hop(None, 12)]);
+        assert_eq!(run(&route, DEFAULT, OUT), expected);
+        assert_eq!(run(&route, DEFAULT, IN), expected);
+        assert_eq!(run(&route, DEFAULT, INSIDE), Rewrite::Unchanged);
+    }
+
+    #[test]
+    fn it_names_itself_only_for_labels_that_it_forwards() {
+        assert_eq!(
+            run(&[label(30000), hop(None, 99)], DEFAULT, OUT),
+            Rewrite::Unchanged
+        );
+        let mixed = [label(10001), label(30000), hop(None, 99)];
+        let mut expected = vec![
+            label(10001),
+            label(30000),
+            hop(None, 99),
+            hop(Some(10001), 12),
+        ];
+        expected.sort_unstable();
+        assert_eq!(run(&mixed, DEFAULT, OUT), Rewrite::Replaced(expected));
+    }
+
+    #[test]
+    fn strip_removes_local_next_hops_and_strip_overlay_everything() {
+        let foreign = LargeCommunity::new(1, 2, 3);
+        let route = [foreign, label(10001), hop(None, 99)];
+        let strip = ExportSettings {
+            local_next_hop: Some(LocalNextHopMode::Strip),
+            ..DEFAULT
+        };
+        assert_eq!(
+            run(&route, strip, OUT),
+            Rewrite::Replaced(vec![foreign, label(10001)])
+        );
+        let nothing = ExportSettings {
+            strip_overlay: true,
+            ..DEFAULT
+        };
+        assert_eq!(run(&route, nothing, OUT), Rewrite::Replaced(vec![foreign]));
+        assert_eq!(run(&[foreign], nothing, OUT), Rewrite::Unchanged);
+    }
+
+    #[test]
+    fn locators_of_others_stay_inside_and_ours_goes_out() {
+        let locator = |last| {
+            let id = EndpointId(Ipv4Addr::new(192, 0, 2, last));
+            let locator = crate::label::Locator {
+                encapsulation: Encapsulation::Vxlan,
+                id,
+            };
+            LabelCommunity::Locator(locator).encode(ADMINISTRATOR)
+        };
+        assert_eq!(run(&[locator(11)], DEFAULT, OUT), Rewrite::Reject);
+        assert_eq!(
+            run(&[locator(12)], DEFAULT, Direction { own: true, ..OUT }),
+            Rewrite::Unchanged
+        );
+        assert_eq!(run(&[locator(11)], DEFAULT, INSIDE), Rewrite::Unchanged);
+        assert_eq!(
+            run(&[locator(11)], DEFAULT, IN),
+            Rewrite::Unchanged,
+            "the edge of the other domain"
+        );
+        let keep = ExportSettings {
+            local_next_hop: Some(LocalNextHopMode::Keep),
+            ..DEFAULT
+        };
+        assert_eq!(run(&[locator(11)], keep, OUT), Rewrite::Unchanged);
+    }
+
+    #[test]
+    fn joining_adds_labels_and_nothing_else() {
+        let joined = join(
+            &[label(10001), hop(None, 12)],
+            &[label(10002), label(10001), hop(None, 7)],
+            ADMINISTRATOR,
+        );
+        assert_eq!(joined, [label(10001), label(10002), hop(None, 12)]);
+    }
+}

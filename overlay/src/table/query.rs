@@ -1,0 +1,117 @@
+//! Questions about the tenant tables.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ipnet::IpNet;
+
+use super::{Counters, Judged, LabelStatus, Overlay, Slot, TenantRouteStatus, TenantStatus};
+use crate::intent::TenantId;
+
+impl Overlay {
+    /// All tenants.
+    pub fn tenants(&self) -> Vec<TenantStatus> {
+        self.tenants
+            .iter()
+            .map(|(id, tenant)| TenantStatus {
+                id: *id,
+                config: tenant.config.clone(),
+                stitched: tenant.stitched,
+                up: tenant.up.iter().cloned().collect(),
+                announced: tenant.announced().into_iter().collect(),
+                routes: tenant.routes,
+            })
+            .collect()
+    }
+
+    /// At most `limit` prefixes of a tenant behind `after`, sorted, its own and those of others; and how many there are.
+    /// Costs a walk over all prefixes.
+    pub fn tenant_routes(
+        &self,
+        tenant: TenantId,
+        after: Option<IpNet>,
+        limit: usize,
+        wanted: &dyn Fn(&IpNet) -> bool,
+    ) -> (Vec<TenantRouteStatus>, usize) {
+        let mut page: BTreeMap<IpNet, Option<&Slot>> = BTreeMap::new();
+        let mut total = 0;
+        let own = self
+            .tenants
+            .get(&tenant)
+            .map(|tenant| tenant.announced())
+            .unwrap_or_default();
+        let remote = self.prefixes.iter().filter_map(|(prefix, slots)| {
+            Some((*prefix, slots.iter().find(|slot| slot.tenant == tenant)?))
+        });
+        let local = own.iter().filter(|prefix| {
+            !self
+                .prefixes
+                .get(prefix)
+                .is_some_and(|slots| slots.iter().any(|slot| slot.tenant == tenant))
+        });
+        let all = remote
+            .map(|(prefix, slot)| (prefix, Some(slot)))
+            .chain(local.map(|prefix| (*prefix, None)));
+        for (prefix, slot) in all.filter(|(prefix, _)| wanted(prefix)) {
+            total += 1;
+            if after.is_none_or(|after| prefix > after) {
+                page.insert(prefix, slot);
+                if page.len() > limit {
+                    page.pop_last();
+                }
+            }
+        }
+        let routes = page
+            .into_iter()
+            .map(|(prefix, slot)| TenantRouteStatus {
+                prefix,
+                local: own.contains(&prefix),
+                candidates: slot
+                    .map(|slot| self.judged(prefix, slot))
+                    .unwrap_or_default(),
+            })
+            .collect();
+        (routes, total)
+    }
+
+    fn judged(&self, prefix: IpNet, slot: &Slot) -> Vec<Judged> {
+        let mut judged: Vec<Judged> = slot
+            .candidates
+            .iter()
+            .zip(self.judge(prefix, slot))
+            .map(|(candidate, lost)| Judged {
+                candidate: candidate.clone(),
+                lost,
+            })
+            .collect();
+        judged.sort_by_key(|judged| {
+            (
+                judged.lost.is_some(),
+                judged.lost,
+                judged.candidate.forwarding,
+                judged.candidate.source,
+            )
+        });
+        judged
+    }
+
+    /// Every label in use, sorted, with how many prefixes carry it.
+    pub fn labels(&self) -> Vec<LabelStatus> {
+        let mut count = HashMap::new();
+        for slot in self.prefixes.values().flatten() {
+            for candidate in &slot.candidates {
+                *count.entry(candidate.label).or_insert(0usize) += 1;
+            }
+        }
+        let mut labels: Vec<LabelStatus> = count
+            .into_iter()
+            .map(|(label, prefixes)| LabelStatus { label, prefixes })
+            .collect();
+        labels.sort_unstable();
+        labels
+    }
+
+    /// What was ignored.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}

@@ -1,0 +1,438 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
+
+const ADMINISTRATOR: u32 = 64512;
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn own(last: u8) -> OwnLabels {
+    let endpoint = Ipv4Addr::new(192, 0, 2, last);
+    OwnLabels {
+        administrator: ADMINISTRATOR,
+        endpoint,
+        id: EndpointId(endpoint),
+        encapsulation: Encapsulation::Vxlan,
+    }
+}
+
+fn overlay(last: u8, stitched: VniSet) -> Overlay {
+    let own = own(last);
+    Overlay::new(OverlayConfig {
+        membership: Some(Membership {
+            administrator: own.administrator,
+            endpoint: own.endpoint,
+            id: own.id,
+            encapsulation: own.encapsulation,
+            announce_locator: true,
+            install_underlay: true,
+            stitched,
+        }),
+        install: Vec::new(),
+    })
+}
+
+fn tenant(name: &str, number: u32, prefixes: &[&str]) -> TenantConfig {
+    TenantConfig {
+        name: name.into(),
+        primary_vni: vni(number),
+        vnis: Vec::new(),
+        attachments: vec![format!("{name}0")],
+        prefixes: prefixes
+            .iter()
+            .map(|prefix| prefix.parse().unwrap())
+            .collect(),
+    }
+}
+
+const PREFERENCE: Preference = Preference {
+    local_pref: 100,
+    med: 0,
+    neighbor_as: 0,
+    as_path_length: 0,
+    origin: 0,
+    ebgp: false,
+};
+
+fn path<'a>(source: u16, communities: &'a [LargeCommunity], accept: &'a VniSet) -> PathInput<'a> {
+    PathInput {
+        source,
+        path_id: 1,
+        local: false,
+        best: true,
+        accept,
+        preference: PREFERENCE,
+        next_hop: address(99),
+        communities,
+    }
+}
+
+/// Resolves whatever is tracked, at metric 0.
+fn resolve(overlay: &mut Overlay) {
+    let (track, _) = overlay.poll_tracking();
+    let found: Vec<_> = track
+        .into_iter()
+        .map(|address| (address, Some(0)))
+        .collect();
+    overlay.handle_reachability(&found);
+}
+
+/// The routes of an intent as text: `tenant prefix -> address/vni,...`.
+fn routes(overlay: &mut Overlay) -> Vec<String> {
+    let Some(intent) = overlay.poll_intent() else {
+        return Vec::new();
+    };
+    intent
+        .routes
+        .iter()
+        .map(|route| {
+            let hops = route.next_hops.as_ref().map_or("gone".to_owned(), |set| {
+                set.0
+                    .iter()
+                    .map(|hop| format!("{}/{}", hop.address, hop.vni))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            });
+            format!("{} {} -> {hops}", route.tenant.0, route.prefix)
+        })
+        .collect()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+#[test]
+fn equal_prefixes_of_two_tenants_stand_side_by_side() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    overlay.add_tenant(tenant("blue", 10002, &[]));
+    let (red, blue) = ([own(11).label(vni(10001))], [own(12).label(vni(10002))]);
+    let all = VniSet::all();
+    overlay.handle_route(
+        net("10.0.2.0/24"),
+        &[path(1, &red, &all), path(1, &blue, &all)],
+    );
+    assert!(
+        routes(&mut overlay).is_empty(),
+        "not before the endpoints are reachable"
+    );
+    resolve(&mut overlay);
+    assert_eq!(
+        routes(&mut overlay),
+        [
+            "0 10.0.2.0/24 -> 192.0.2.11/10001",
+            "1 10.0.2.0/24 -> 192.0.2.12/10002"
+        ]
+    );
+    overlay.handle_route(net("10.0.2.0/24"), &[path(1, &blue, &all)]);
+    assert_eq!(routes(&mut overlay), ["0 10.0.2.0/24 -> gone"]);
+    assert_eq!(overlay.poll_tracking(), (vec![], vec![address(11)]));
+}
+
+#[test]
+fn prefixes_are_announced_while_an_attachment_is_up() {
+    let mut overlay = overlay(1, VniSet::none());
+    let id = overlay.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    let announced = |overlay: &mut Overlay| {
+        let changes = overlay.poll_originations();
+        changes
+            .iter()
+            .map(|c| {
+                format!(
+                    "{}{} {}",
+                    if c.communities.is_some() { "+" } else { "-" },
+                    c.prefix,
+                    c.path_id
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(announced(&mut overlay), ["+192.0.2.1/32 0"]);
+    overlay.set_attachment("red0", true);
+    assert_eq!(announced(&mut overlay), ["+10.0.1.0/24 10001"]);
+    overlay.set_redistributed(id, net("10.0.9.0/24"), true);
+    assert_eq!(announced(&mut overlay), ["+10.0.9.0/24 10001"]);
+    overlay.set_attachment("red0", false);
+    assert_eq!(announced(&mut overlay), ["-10.0.1.0/24 10001"]);
+}
+
+#[test]
+fn what_is_local_is_not_routed_elsewhere() {
+    let mut overlay = overlay(1, VniSet::none());
+    let id = overlay.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    overlay.set_attachment("red0", true);
+    let (all, label) = (VniSet::all(), [own(11).label(vni(10001))]);
+    overlay.handle_route(net("10.0.1.0/24"), &[path(1, &label, &all)]);
+    resolve(&mut overlay);
+    assert!(routes(&mut overlay).is_empty());
+    let (page, total) = overlay.tenant_routes(id, None, 10, &|_| true);
+    assert_eq!(
+        (total, page[0].local, page[0].candidates[0].lost),
+        (1, true, Some(Reason::LocalPrefix))
+    );
+    overlay.set_attachment("red0", false);
+    assert_eq!(routes(&mut overlay), ["0 10.0.1.0/24 -> 192.0.2.11/10001"]);
+}
+
+#[test]
+fn each_loser_has_its_reason() {
+    let mut overlay = overlay(1, VniSet::none());
+    let id = overlay.add_tenant(tenant("red", 10001, &[]));
+    let all = VniSet::all();
+    let labels: Vec<[LargeCommunity; 1]> =
+        (11..18).map(|last| [own(last).label(vni(10001))]).collect();
+    let own_label = [own(1).label(vni(10001))];
+    let id_label = [LabelCommunity::Label(Label {
+        kind: LabelKind::Tenant,
+        vni: vni(10001),
+        encapsulation: Encapsulation::Vxlan,
+        endpoint: Endpoint::Id(EndpointId([9, 9, 9, 9].into())),
+    })
+    .encode(ADMINISTRATOR)];
+    let with = |at: usize, preference: Preference| PathInput {
+        preference,
+        ..path(at as u16, &labels[at], &all)
+    };
+    let paths = [
+        with(
+            0,
+            Preference {
+                ebgp: true,
+                med: 5,
+                neighbor_as: 7,
+                ..PREFERENCE
+            },
+        ),
+        with(
+            1,
+            Preference {
+                local_pref: 90,
+                ..PREFERENCE
+            },
+        ),
+        with(
+            2,
+            Preference {
+                as_path_length: 1,
+                ..PREFERENCE
+            },
+        ),
+        with(
+            3,
+            Preference {
+                origin: 1,
+                ..PREFERENCE
+            },
+        ),
+        with(
+            4,
+            Preference {
+                ebgp: true,
+                med: 6,
+                neighbor_as: 7,
+                ..PREFERENCE
+            },
+        ),
+        with(5, PREFERENCE),
+        with(
+            6,
+            Preference {
+                ebgp: true,
+                neighbor_as: 8,
+                ..PREFERENCE
+            },
+        ),
+        path(20, &own_label, &all),
+        path(21, &id_label, &all),
+    ];
+    overlay.handle_route(net("10.0.2.0/24"), &paths);
+    let (track, _) = overlay.poll_tracking();
+    let found: Vec<_> = track
+        .into_iter()
+        .map(|at| (at, Some(u32::from(at == address(17)))))
+        .collect();
+    overlay.handle_reachability(&found);
+    let (page, _) = overlay.tenant_routes(id, None, 10, &|_| true);
+    let mut verdicts: Vec<_> = page[0]
+        .candidates
+        .iter()
+        .map(|judged| (judged.candidate.source, judged.lost))
+        .collect();
+    verdicts.sort_unstable();
+    assert_eq!(
+        verdicts,
+        [
+            (0, None),
+            (1, Some(Reason::LocalPref)),
+            (2, Some(Reason::AsPathLength)),
+            (3, Some(Reason::Origin)),
+            (4, Some(Reason::Med)),
+            (5, Some(Reason::Ibgp)),
+            (6, Some(Reason::UnderlayMetric)),
+            (20, Some(Reason::OwnEndpoint)),
+            (21, Some(Reason::NoLocator)),
+        ]
+    );
+}
+
+#[test]
+fn equal_candidates_share_and_a_lost_endpoint_leaves_the_group() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let all = VniSet::all();
+    let labels = [own(11).label(vni(10001)), own(12).label(vni(10001))];
+    overlay.handle_route(net("10.0.2.0/24"), &[path(1, &labels, &all)]);
+    resolve(&mut overlay);
+    assert_eq!(
+        routes(&mut overlay).last().unwrap(),
+        "0 10.0.2.0/24 -> 192.0.2.11/10001,192.0.2.12/10001"
+    );
+    overlay.handle_reachability(&[(address(11), None)]);
+    assert_eq!(routes(&mut overlay), ["0 10.0.2.0/24 -> 192.0.2.12/10001"]);
+}
+
+#[test]
+fn labels_that_are_not_accepted_or_have_no_table_are_counted() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let (none, all) = (VniSet::none(), VniSet::all());
+    let (red, other) = ([own(11).label(vni(10001))], [own(11).label(vni(5))]);
+    let reserved = [
+        LargeCommunity::new(ADMINISTRATOR, 0, 1),
+        LargeCommunity::new(ADMINISTRATOR, 0x0f00_0001, 1),
+    ];
+    overlay.handle_route(
+        net("10.0.2.0/24"),
+        &[
+            path(1, &red, &none),
+            path(2, &other, &all),
+            path(3, &reserved, &all),
+        ],
+    );
+    resolve(&mut overlay);
+    assert!(routes(&mut overlay).is_empty());
+    assert_eq!(
+        overlay.counters(),
+        Counters {
+            not_accepted: 1,
+            no_table: 1,
+            reserved: 1,
+            unsupported_encapsulation: 1
+        }
+    );
+}
+
+#[test]
+fn locators_resolve_ids_and_go_to_the_main_table() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let (all, id) = (VniSet::all(), EndpointId([9, 9, 9, 9].into()));
+    let label = LabelCommunity::Label(Label {
+        kind: LabelKind::Tenant,
+        vni: vni(10001),
+        encapsulation: Encapsulation::Vxlan,
+        endpoint: Endpoint::Id(id),
+    });
+    let label = [label.encode(ADMINISTRATOR)];
+    overlay.handle_route(net("10.0.2.0/24"), &[path(1, &label, &all)]);
+    let locator = [LabelCommunity::Locator(Locator {
+        encapsulation: Encapsulation::Vxlan,
+        id,
+    })
+    .encode(ADMINISTRATOR)];
+    overlay.handle_route(net("2001:db8::9/128"), &[path(1, &locator, &all)]);
+    resolve(&mut overlay);
+    let intent = overlay.poll_intent().unwrap();
+    assert_eq!(
+        intent.underlay,
+        [UnderlayRoute {
+            prefix: net("2001:db8::9/128"),
+            via: vec![address(99)]
+        }]
+    );
+    assert_eq!(
+        intent.routes[0].next_hops.as_ref().unwrap().0[0]
+            .address
+            .to_string(),
+        "2001:db8::9"
+    );
+    overlay.handle_route(net("2001:db8::9/128"), &[]);
+    let intent = overlay.poll_intent().unwrap();
+    assert!(intent.underlay[0].via.is_empty() && intent.routes[0].next_hops.is_none());
+}
+
+/// a1 - ea ~ transit ~ eb - b1: what each router is told, and what it makes of it.
+#[test]
+fn two_domains_stitch_at_their_edges() {
+    let range = VniSet::from_ranges([(vni(10001), vni(10002))]);
+    let prefix = net("10.0.1.0/24");
+    let mut a1 = overlay(11, VniSet::none());
+    a1.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    a1.set_attachment("red0", true);
+    let announced = a1
+        .poll_originations()
+        .into_iter()
+        .find(|change| change.prefix == prefix)
+        .unwrap();
+    let mut route = announced.communities.unwrap();
+    let default = ExportSettings {
+        local_next_hop: None,
+        strip_overlay: false,
+    };
+    let hop = |last: u8, from_ebgp, to_ebgp, is_own, route: &mut Vec<LargeCommunity>| {
+        let direction = Direction {
+            from_ebgp,
+            own: is_own,
+            to_ebgp,
+        };
+        if let Rewrite::Replaced(new) = rewrite(route, &own(last), &default, direction, &|vni| {
+            range.contains(vni)
+        }) {
+            *route = new;
+        }
+    };
+    hop(11, false, false, true, &mut route);
+    let mut ea = overlay(12, range.clone());
+    ea.handle_route(prefix, &[path(1, &route, &VniSet::all())]);
+    resolve(&mut ea);
+    assert_eq!(
+        routes(&mut ea),
+        ["0 10.0.1.0/24 -> 192.0.2.11/10001"],
+        "to the endpoint itself"
+    );
+    hop(12, false, true, false, &mut route);
+    let mut eb = overlay(22, range.clone());
+    eb.handle_route(prefix, &[path(1, &route, &range)]);
+    resolve(&mut eb);
+    assert_eq!(
+        routes(&mut eb),
+        ["0 10.0.1.0/24 -> 192.0.2.12/10001"],
+        "to the edge of the other domain"
+    );
+    hop(22, true, false, false, &mut route);
+    let mut b1 = overlay(21, VniSet::none());
+    let red = b1.add_tenant(tenant("red", 10001, &["10.0.2.0/24"]));
+    b1.handle_route(prefix, &[path(1, &route, &VniSet::all())]);
+    resolve(&mut b1);
+    assert_eq!(
+        routes(&mut b1),
+        ["0 10.0.1.0/24 -> 192.0.2.22/10001"],
+        "to its own edge"
+    );
+    let (page, _) = b1.tenant_routes(red, None, 10, &|_| true);
+    let used = &page[0].candidates[0];
+    assert!(used.lost.is_none() && used.candidate.stitched);
+    assert_eq!(
+        used.candidate.label.endpoint,
+        Endpoint::V4([192, 0, 2, 11].into()),
+        "the label is end to end"
+    );
+}
