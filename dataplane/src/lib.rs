@@ -1,1 +1,216 @@
-//! Crate documentation follows with the code.
+//! Makes the Linux kernel forward what the overlay intends.
+//!
+//! The data plane is declarative: it is handed changes of the intent ([`weft_overlay::intent`]) and makes the kernel
+//! equal to their sum. Everything of ours carries our route protocol number; nothing else is touched. Nothing is
+//! flushed: a new process reads the kernel, adopts what is there, sends only what differs, and removes leftovers when
+//! [`Dataplane::settle`] says that the intent is whole. Forwarding goes on when the process dies.
+//!
+//! One thread owns the state and talks netlink; another one reads the kernel's events.
+
+mod actor;
+mod host;
+mod model;
+mod monitor;
+mod netlink;
+mod next_hops;
+mod snapshot;
+mod status;
+mod teardown;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot};
+use weft_overlay::intent::{IntentDelta, TenantId};
+
+pub use status::{DataplaneStatus, KernelRoute, RefusedRoute, TenantTable};
+pub use teardown::{TeardownReport, teardown};
+
+/// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
+/// zebra marks its routes with, and what is not ours is never touched.
+pub const PROTOCOL: u8 = 87;
+
+/// Name of the VXLAN device.
+pub const DEVICE: &str = "vx0";
+
+/// How the data plane is started.
+#[derive(Clone, Debug)]
+pub struct DataplaneConfig {
+    /// Where our tunnels end; `None` for a router without an overlay.
+    pub endpoint: Option<Ipv4Addr>,
+    /// Route protocol number of everything of ours: [`PROTOCOL`] unless another router shares the namespace.
+    pub protocol: u8,
+    /// A tenant's table is this plus its primary VNI, so that a restarted router finds it again.
+    pub table_base: u32,
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            protocol: PROTOCOL,
+            table_base: 0x5700_0000,
+        }
+    }
+}
+
+/// What the data plane tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataplaneEvent {
+    /// How tracked addresses are reached: metric of the route, or `None`.
+    Reachability(Vec<(IpAddr, Option<u32>)>),
+    /// An interface that a tenant names is up, or is not.
+    Attachment {
+        /// Its name.
+        name: String,
+        /// Administratively up, with carrier.
+        up: bool,
+    },
+    /// A route of the kernel on a tenant's attachment, to be announced or no longer.
+    Redistributed {
+        /// Whose.
+        tenant: TenantId,
+        /// The prefix.
+        prefix: IpNet,
+        /// It is there.
+        present: bool,
+    },
+}
+
+/// The data plane could not be started, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process may not configure the network.
+    #[error(
+        "missing privilege CAP_NET_ADMIN: run as root, or grant it with `setcap cap_net_admin,cap_net_raw,cap_net_bind_service+ep {0}`"
+    )]
+    Privilege(String),
+    /// A device of our name that is not ours.
+    #[error(
+        "a device {DEVICE} exists that weft did not make: rename or remove it (`ip link del {DEVICE}`)"
+    )]
+    ForeignDevice,
+    /// The kernel refused something that nothing works without.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn kernel(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                let binary = std::env::current_exe().map(|path| path.display().to_string());
+                Self::Privilege(binary.unwrap_or_else(|_| "weft".into()))
+            }
+            _ => Self::Kernel { what, source },
+        }
+    }
+}
+
+enum Command {
+    Apply(IntentDelta),
+    Settle,
+    Track(Vec<IpAddr>),
+    Untrack(Vec<IpAddr>),
+    Redistribute(TenantId, bool, bool),
+    Status(oneshot::Sender<DataplaneStatus>),
+    Routes(TenantId, oneshot::Sender<Vec<(IpNet, KernelRoute)>>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A handle to the running data plane; cheap to clone.
+#[derive(Clone)]
+pub struct Dataplane {
+    commands: mpsc::Sender<Command>,
+    found_state: bool,
+}
+
+impl Dataplane {
+    /// Reads the kernel and starts the threads, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Without the privilege, where a foreign device stands in the way, or where netlink fails.
+    pub async fn start(
+        config: DataplaneConfig,
+    ) -> Result<(Self, mpsc::Receiver<DataplaneEvent>), Error> {
+        // Batches of the overlay are large: a few of them in flight are enough, then the overlay waits.
+        let (commands, inbox) = mpsc::channel(16);
+        // Rare events; the data plane waits for its owner, who never waits for an event to be taken.
+        let (events, outbox) = mpsc::channel(1024);
+        let found_state = actor::spawn(config, inbox, events).await?;
+        Ok((
+            Self {
+                commands,
+                found_state,
+            },
+            outbox,
+        ))
+    }
+
+    /// The kernel held tenant routes of ours already: an earlier process left them, and they forward.
+    pub fn found_state(&self) -> bool {
+        self.found_state
+    }
+
+    async fn send(&self, command: Command) {
+        // A data plane that has stopped takes no orders.
+        let _ = self.commands.send(command).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await;
+        answer.await.ok()
+    }
+
+    /// Changes the intent.
+    pub async fn apply(&self, delta: IntentDelta) {
+        self.send(Command::Apply(delta)).await;
+    }
+
+    /// The intent is whole: what is ours in the kernel and not in it goes.
+    pub async fn settle(&self) {
+        self.send(Command::Settle).await;
+    }
+
+    /// Says how these addresses are reached, now and whenever it changes.
+    pub async fn track(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Track(addresses)).await;
+    }
+
+    /// Ends [`Dataplane::track`]; an address that was asked for twice is untracked twice.
+    pub async fn untrack(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Untrack(addresses)).await;
+    }
+
+    /// Reports routes of the kernel on a tenant's attachments: networks of their addresses, and static ones.
+    pub async fn redistribute(&self, tenant: TenantId, connected: bool, static_: bool) {
+        self.send(Command::Redistribute(tenant, connected, static_))
+            .await;
+    }
+
+    /// What is in the kernel, in numbers, and what was refused. `None` where the data plane has stopped.
+    pub async fn status(&self) -> Option<DataplaneStatus> {
+        self.ask(Command::Status).await
+    }
+
+    /// A tenant's table: each prefix with what the kernel holds.
+    pub async fn routes(&self, tenant: TenantId) -> Vec<(IpNet, KernelRoute)> {
+        self.ask(|reply| Command::Routes(tenant, reply))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Ends the threads; forwarding stays as it is.
+    pub async fn stop(&self) {
+        self.ask(Command::Stop).await;
+    }
+}

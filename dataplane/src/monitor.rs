@@ -1,0 +1,98 @@
+//! What changes in the kernel: a thread that reads netlink's multicast groups and says what kind of thing happened.
+
+use std::io;
+use std::thread;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use tokio::sync::mpsc;
+
+/// Something changed. What, exactly, is read from the kernel when it is needed: events may be lost, state is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Links or addresses.
+    pub(crate) links: bool,
+    /// Routes of the main table, not ours.
+    pub(crate) underlay: bool,
+    /// Objects of ours, changed by somebody else; or events were lost.
+    pub(crate) drift: bool,
+}
+
+const GROUPS: [u32; 7] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_NEXTHOP,
+];
+
+/// Starts the thread; it ends when the receiver is gone and something happens.
+pub(crate) fn start(protocol: u8, own_port: u32) -> io::Result<mpsc::Receiver<Changes>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_rx_buf_sz(4_i32 << 20)?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    let (sender, receiver) = mpsc::channel(64);
+    thread::Builder::new()
+        .name("weft-monitor".into())
+        .spawn(move || run(&socket, protocol, own_port, &sender))?;
+    Ok(receiver)
+}
+
+fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Changes>) {
+    let mut buffer = Vec::with_capacity(1 << 18);
+    loop {
+        buffer.clear();
+        let changes = match socket.recv(&mut buffer, 0) {
+            Ok(_) => classify(&buffer, protocol, own_port),
+            // Events were lost: everything may have changed.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Changes {
+                links: true,
+                underlay: true,
+                drift: true,
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                tracing::error!(%error, "the kernel's events can no longer be read");
+                return;
+            }
+        };
+        if changes != Changes::default() && sender.blocking_send(changes).is_err() {
+            return;
+        }
+    }
+}
+
+fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
+    let mut changes = Changes::default();
+    let mut rest = datagram;
+    while let Some(header) = rest.get(..16) {
+        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
+        let payload = rest.get(16..len).unwrap_or_default();
+        let own = port == own_port;
+        match kind {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+                changes.links = true
+            }
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+                let ours = payload.get(5) == Some(&protocol);
+                let main = payload.get(4) == Some(&libc::RT_TABLE_MAIN);
+                changes.underlay |= main;
+                changes.drift |= ours && !own && kind == libc::RTM_DELROUTE;
+            }
+            // A rule or a next-hop object that somebody else deleted may have been ours.
+            libc::RTM_DELRULE | 105 => changes.drift |= !own,
+            _ => {}
+        }
+        rest = rest
+            .get(len.max(16).next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    changes
+}

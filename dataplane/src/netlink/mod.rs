@@ -1,0 +1,5 @@
+//! Netlink: octets, a socket that sends batches, the objects that the data plane makes.
+
+pub(crate) mod objects;
+pub(crate) mod octets;
+pub(crate) mod socket;

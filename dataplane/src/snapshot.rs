@@ -1,0 +1,198 @@
+//! What the kernel holds, read whole.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::Parseable;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::rule::RuleMessage;
+use tracing::debug;
+
+use crate::model::{NextHop, RouteKey, RouteSpec, Rule};
+use crate::netlink::objects::{
+    RTM_GETNEXTHOP, RTM_GETTUNNEL, get_next_hop, get_route, get_rule, get_vnis, put_vni_query,
+};
+use crate::netlink::socket::Netlink;
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) alias: Option<String>,
+    /// Administratively up, with carrier.
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+}
+
+/// Address of a link, with its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) network: IpNet,
+}
+
+pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
+    netlink.dump(
+        libc::RTM_GETLINK,
+        &[0; 16],
+        |links: &mut Vec<Link>, message| {
+            let parsed = match LinkMessage::parse(message.payload) {
+                Ok(parsed) => parsed,
+                Err(error) => return debug!(%error, "a link of a kind that is not understood"),
+            };
+            let mut link = Link {
+                index: parsed.header.index,
+                name: String::new(),
+                alias: None,
+                up: parsed
+                    .header
+                    .flags
+                    .contains(LinkFlags::Up | LinkFlags::LowerUp),
+                mtu: 1500,
+            };
+            for attribute in parsed.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => link.name = name,
+                    LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                    LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                    _ => {}
+                }
+            }
+            links.push(link);
+        },
+    )
+}
+
+pub(crate) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
+    netlink.dump(
+        libc::RTM_GETADDR,
+        &[0; 8],
+        |addresses: &mut Vec<Address>, message| {
+            let Ok(parsed) = AddressMessage::parse(message.payload) else {
+                return;
+            };
+            let (mut local, mut peer) = (None, None);
+            for attribute in &parsed.attributes {
+                match attribute {
+                    AddressAttribute::Local(address) => local = Some(*address),
+                    AddressAttribute::Address(address) => peer = Some(*address),
+                    _ => {}
+                }
+            }
+            // Of a point-to-point link `Address` is the far end; elsewhere both are the same, or only it is there.
+            if let Some(address) = local.or(peer)
+                && let Ok(network) = IpNet::new(peer.unwrap_or(address), parsed.header.prefix_len)
+            {
+                addresses.push(Address {
+                    link: parsed.header.index,
+                    address,
+                    network: network.trunc(),
+                });
+            }
+        },
+    )
+}
+
+/// Routes of ours in all tables.
+pub(crate) fn routes(
+    netlink: &mut Netlink,
+    protocol: u8,
+) -> io::Result<Vec<(RouteKey, RouteSpec)>> {
+    // With strict checks the kernel itself leaves out other protocols' routes.
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let request = [family, 0, 0, 0, 0, protocol, 0, 0, 0, 0, 0, 0];
+        let found = netlink.dump(
+            libc::RTM_GETROUTE,
+            &request,
+            |routes: &mut Vec<(RouteKey, RouteSpec)>, message| {
+                routes.extend(get_route(message.payload, protocol));
+            },
+        )?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Static routes of the main table out of a link: prefix and gateway.
+pub(crate) fn static_routes(
+    netlink: &mut Netlink,
+    links: &[u32],
+) -> io::Result<Vec<(u32, IpNet, Option<IpAddr>)>> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        for protocol in [libc::RTPROT_BOOT, libc::RTPROT_STATIC] {
+            let request = [
+                family,
+                0,
+                0,
+                0,
+                libc::RT_TABLE_MAIN,
+                protocol,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ];
+            let found = netlink.dump(
+                libc::RTM_GETROUTE,
+                &request,
+                |routes: &mut Vec<_>, message| {
+                    let Some((key, spec, interface)) =
+                        crate::netlink::objects::get_foreign_route(message.payload)
+                    else {
+                        return;
+                    };
+                    if key.table == u32::from(libc::RT_TABLE_MAIN) && links.contains(&interface) {
+                        routes.push((interface, key.prefix, spec));
+                    }
+                },
+            )?;
+            all.extend(found);
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) fn next_hops(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<(u32, NextHop)>> {
+    netlink.dump(
+        RTM_GETNEXTHOP,
+        &[0; 8],
+        |found: &mut Vec<(u32, NextHop)>, message| {
+            found.extend(get_next_hop(message.payload, protocol));
+        },
+    )
+}
+
+pub(crate) fn rules(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<Rule>> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = [0; 12];
+        request[0] = family;
+        let found = netlink.dump(
+            libc::RTM_GETRULE,
+            &request,
+            |rules: &mut Vec<Rule>, message| {
+                if let Ok(parsed) = RuleMessage::parse(message.payload) {
+                    rules.extend(get_rule(&parsed, protocol));
+                }
+            },
+        )?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+pub(crate) fn vnis(netlink: &mut Netlink, device: u32) -> io::Result<Vec<u32>> {
+    let mut request = Vec::new();
+    put_vni_query(&mut request, device);
+    netlink.dump(RTM_GETTUNNEL, &request, |vnis: &mut Vec<u32>, message| {
+        vnis.extend(get_vnis(message.payload));
+    })
+}

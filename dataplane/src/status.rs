@@ -1,0 +1,79 @@
+//! What the data plane says of itself.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// The data plane in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DataplaneStatus {
+    /// The VXLAN device, where there is one.
+    pub device: Option<String>,
+    /// Its MTU: what a tenant's packet may have.
+    pub mtu: Option<u32>,
+    /// The intent is whole, leftovers are gone.
+    pub settled: bool,
+    /// Tables of tenants.
+    pub tenants: Vec<TenantTable>,
+    /// Routes that the kernel holds for us.
+    pub routes: usize,
+    /// Routes of those in the main table.
+    pub underlay_routes: usize,
+    /// Next-hop objects.
+    pub next_hops: usize,
+    /// VNIs that the device lets in.
+    pub vnis: usize,
+    /// Policy rules.
+    pub rules: usize,
+    /// Requests sent that change something, since the start.
+    pub requests: u64,
+    /// How often what was ours had been changed by somebody else, and was repaired.
+    pub repairs: u64,
+    /// What the kernel does not take.
+    pub refused: Vec<RefusedRoute>,
+    /// Addresses that are tracked, with the metric of their route.
+    pub tracked: Vec<(IpAddr, Option<u32>)>,
+}
+
+/// A tenant's table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantTable {
+    /// The tenant's name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub table: u32,
+    /// Its routes.
+    pub routes: usize,
+}
+
+/// A route that the kernel does not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedRoute {
+    /// The table.
+    pub table: u32,
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The kernel's own words.
+    pub error: String,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// A route of a tenant, in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelRoute {
+    /// The kernel holds it.
+    Installed {
+        /// The next-hop object that it points to; `None` for the link of an attachment.
+        next_hop: Option<u32>,
+    },
+    /// It is on its way.
+    Pending,
+    /// The kernel does not take it.
+    Refused {
+        /// The kernel's own words.
+        error: String,
+    },
+}

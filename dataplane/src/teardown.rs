@@ -1,0 +1,82 @@
+//! Removes everything of ours from the kernel, with or without a process that runs.
+
+use serde::Serialize;
+
+use crate::actor::ALIAS;
+use crate::netlink::objects::{
+    RTM_DELNEXTHOP, RTM_DELROUTE, put_link, put_next_hop_id, put_route_key, put_rule,
+};
+use crate::netlink::socket::{Batch, Netlink};
+use crate::{DEVICE, Error, host, snapshot};
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TeardownReport {
+    /// Policy rules.
+    pub rules: usize,
+    /// Routes in all tables.
+    pub routes: usize,
+    /// Next-hop objects.
+    pub next_hops: usize,
+    /// The VXLAN device.
+    pub device: bool,
+}
+
+/// Removes what carries this protocol number, the device and the nftables table. Sysctls stay as they are.
+///
+/// # Errors
+/// Without the privilege, or where the kernel refuses a removal.
+pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
+    let read = Error::kernel("cannot read the kernel's tables");
+    let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
+    let rules = snapshot::rules(&mut netlink, protocol).map_err(&read)?;
+    let routes = snapshot::routes(&mut netlink, protocol).map_err(&read)?;
+    let mut next_hops = snapshot::next_hops(&mut netlink, protocol).map_err(&read)?;
+    // Groups before what they are made of.
+    next_hops.sort_by_key(|(id, next_hop)| {
+        (
+            !matches!(next_hop.kind, crate::model::NextHopKind::Group(_)),
+            *id,
+        )
+    });
+    let links = snapshot::links(&mut netlink).map_err(&read)?;
+    let device = links
+        .iter()
+        .find(|link| link.name == DEVICE && link.alias.as_deref() == Some(ALIAS));
+    let mut batch = Batch::default();
+    for rule in &rules {
+        batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));
+    }
+    for (key, _) in &routes {
+        batch.push(RTM_DELROUTE, 0, |out| put_route_key(out, key, protocol));
+    }
+    for (id, _) in &next_hops {
+        batch.push(RTM_DELNEXTHOP, 0, |out| put_next_hop_id(out, *id));
+    }
+    if let Some(device) = device {
+        batch.push(libc::RTM_DELLINK, 0, |out| put_link(out, device.index));
+    }
+    let report = TeardownReport {
+        rules: rules.len(),
+        routes: routes.len(),
+        next_hops: next_hops.len(),
+        device: device.is_some(),
+    };
+    if batch.len() > 0 {
+        let refused = netlink
+            .send(batch)
+            .map_err(Error::kernel("cannot remove"))?;
+        let refused = refused
+            .into_iter()
+            .find(|(_, refusal)| refusal.errno != libc::ESRCH && refusal.errno != libc::ENOENT);
+        if let Some((_, refusal)) = refused {
+            return Err(Error::kernel("the kernel refused a removal")(
+                std::io::Error::from_raw_os_error(refusal.errno),
+            ));
+        }
+    }
+    if let Err(error) = host::unload() {
+        tracing::debug!(%error, "no nftables table to remove");
+    }
+    Ok(report)
+}
