@@ -1,1 +1,21 @@
-//! Crate documentation follows with the code.
+//! The REST API of a router: its types, the OpenAPI document, the server and a client.
+//!
+//! The server ([`router`]) answers from any [`RouterState`]; it checks every query before that sees it, and answers a
+//! bad one with a problem document (RFC 9457) that says what was found and what is allowed. Reasons are data: why a
+//! path lost or a route is not in the kernel is a word for programs ([`types::Why::code`]) with a text for humans.
+
+mod client;
+mod openapi;
+mod problem;
+mod query;
+mod server;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientError};
+pub use openapi::document;
+pub use problem::{InvalidParameter, Problem};
+pub use query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery};
+pub use server::{RouterState, Unavailable, router, serve};

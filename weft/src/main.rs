@@ -1,5 +1,11 @@
 //! The `weft` binary.
 
+mod cli;
+mod config;
 mod router;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,238 @@
+//! Query parameters: typed, or a problem that names every one that is wrong.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use weft_bgp_wire::LargeCommunity;
+
+use crate::problem::{InvalidParameter, Problem};
+use crate::types::Family;
+
+/// Items on a page where the query does not say.
+pub(crate) const DEFAULT_LIMIT: usize = 100;
+/// Most items on a page.
+pub(crate) const MAX_LIMIT: usize = 1000;
+
+/// How a prefix selects routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrefixMatch {
+    /// That prefix alone.
+    #[default]
+    Exact,
+    /// It and what it covers.
+    Longer,
+    /// It and what covers it.
+    Shorter,
+}
+
+/// Which BGP routes are wanted; every condition must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Only this family.
+    pub family: Option<Family>,
+    /// Only this prefix, by `prefix_match`.
+    pub prefix: Option<IpNet>,
+    /// How `prefix` selects.
+    pub prefix_match: PrefixMatch,
+    /// Only paths from this neighbour.
+    pub neighbor: Option<IpAddr>,
+    /// Only paths with this large community.
+    pub large_community: Option<LargeCommunity>,
+    /// Only paths with a label of this VNI.
+    pub vni: Option<u32>,
+    /// Only prefixes behind this one, in the order of the answer.
+    pub after: Option<IpNet>,
+    /// Most routes in the answer, 1..=1000.
+    pub limit: usize,
+}
+
+/// Which routes of a tenant are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRouteQuery {
+    /// Only this prefix, by `prefix_match`.
+    pub prefix: Option<IpNet>,
+    /// How `prefix` selects.
+    pub prefix_match: PrefixMatch,
+    /// Only prefixes behind this one.
+    pub after: Option<IpNet>,
+    /// Most routes in the answer, 1..=1000.
+    pub limit: usize,
+}
+
+/// Which refused routes of the kernel are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelQuery {
+    /// Skip this many: the cursor.
+    pub offset: usize,
+    /// Most routes in the answer, 1..=1000.
+    pub limit: usize,
+}
+
+/// The pairs of a query, taken one by one; what is left or does not fit becomes the problem.
+struct Parameters {
+    pairs: Vec<(String, String)>,
+    asked: Vec<&'static str>,
+    invalid: Vec<InvalidParameter>,
+}
+
+impl Parameters {
+    fn new(pairs: Vec<(String, String)>) -> Self {
+        Self {
+            pairs,
+            asked: Vec::new(),
+            invalid: Vec::new(),
+        }
+    }
+
+    fn refuse(&mut self, name: &str, found: &str, reason: &str, allowed: impl Into<String>) {
+        self.invalid.push(InvalidParameter {
+            name: name.to_owned(),
+            found: found.to_owned(),
+            reason: reason.to_owned(),
+            allowed: allowed.into(),
+        });
+    }
+
+    fn take<T>(
+        &mut self,
+        name: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.asked.push(name);
+        let at = self.pairs.iter().position(|(key, _)| key == name)?;
+        let (_, text) = self.pairs.remove(at);
+        if let Some(at) = self.pairs.iter().position(|(key, _)| key == name) {
+            let (_, again) = self.pairs.remove(at);
+            self.refuse(name, &again, "given twice", "one value");
+        }
+        let value = parse(&text);
+        if value.is_none() {
+            self.refuse(name, &text, "not a value of this parameter", allowed);
+        }
+        value
+    }
+
+    fn word<T: Copy>(
+        &mut self,
+        name: &'static str,
+        values: &[T],
+        word: fn(T) -> &'static str,
+    ) -> Option<T> {
+        let words: Vec<&str> = values.iter().map(|value| word(*value)).collect();
+        self.take(name, &words.join(", "), |text| {
+            values.iter().copied().find(|value| word(*value) == text)
+        })
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &'static str, allowed: &str) -> Option<T> {
+        self.take(name, allowed, |text| text.parse().ok())
+    }
+
+    fn prefix(&mut self) -> Option<IpNet> {
+        let prefix: IpNet = self.parse("prefix", "a prefix such as 10.0.1.0/24")?;
+        if prefix.trunc() != prefix {
+            let suggestion = prefix.trunc().to_string();
+            self.refuse(
+                "prefix",
+                &prefix.to_string(),
+                "bits are set behind the prefix length",
+                suggestion,
+            );
+        }
+        Some(prefix)
+    }
+
+    fn prefix_match(&mut self) -> PrefixMatch {
+        const ALL: [PrefixMatch; 3] = [
+            PrefixMatch::Exact,
+            PrefixMatch::Longer,
+            PrefixMatch::Shorter,
+        ];
+        self.word("match", &ALL, |value| match value {
+            PrefixMatch::Exact => "exact",
+            PrefixMatch::Longer => "longer",
+            PrefixMatch::Shorter => "shorter",
+        })
+        .unwrap_or_default()
+    }
+
+    fn number(&mut self, name: &'static str, from: usize, to: usize) -> Option<usize> {
+        self.take(name, &format!("{from} to {to}"), |text| {
+            text.parse()
+                .ok()
+                .filter(|value| (from..=to).contains(value))
+        })
+    }
+
+    fn limit(&mut self) -> usize {
+        self.number("limit", 1, MAX_LIMIT).unwrap_or(DEFAULT_LIMIT)
+    }
+
+    fn cursor<T: FromStr>(&mut self) -> Option<T> {
+        self.parse("cursor", "the next_cursor of the page before")
+    }
+
+    fn finish<T>(mut self, query: T) -> Result<T, Problem> {
+        let allowed = match self.asked.is_empty() {
+            true => "no parameter".to_owned(),
+            false => self.asked.join(", "),
+        };
+        for (name, value) in std::mem::take(&mut self.pairs) {
+            self.refuse(&name, &value, "unknown parameter", allowed.clone());
+        }
+        match self.invalid.is_empty() {
+            true => Ok(query),
+            false => Err(Problem::bad_query(self.invalid)),
+        }
+    }
+}
+
+/// A query without parameters.
+pub(crate) fn nothing(pairs: Vec<(String, String)>) -> Result<(), Problem> {
+    Parameters::new(pairs).finish(())
+}
+
+impl RouteQuery {
+    pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut parameters = Parameters::new(pairs);
+        let query = Self {
+            family: parameters.word("family", Family::ALL, Family::as_str),
+            prefix: parameters.prefix(),
+            prefix_match: parameters.prefix_match(),
+            neighbor: parameters.parse("neighbor", "the IP address of a neighbour"),
+            large_community: parameters.parse("large_community", "A:B:C, each 0 to 4294967295"),
+            vni: parameters
+                .number("vni", 1, 0xff_fffe)
+                .and_then(|vni| u32::try_from(vni).ok()),
+            after: parameters.cursor(),
+            limit: parameters.limit(),
+        };
+        parameters.finish(query)
+    }
+}
+
+impl TenantRouteQuery {
+    pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut parameters = Parameters::new(pairs);
+        let query = Self {
+            prefix: parameters.prefix(),
+            prefix_match: parameters.prefix_match(),
+            after: parameters.cursor(),
+            limit: parameters.limit(),
+        };
+        parameters.finish(query)
+    }
+}
+
+impl KernelQuery {
+    pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut parameters = Parameters::new(pairs);
+        let query = Self {
+            offset: parameters.cursor().unwrap_or_default(),
+            limit: parameters.limit(),
+        };
+        parameters.finish(query)
+    }
+}

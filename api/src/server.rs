@@ -1,0 +1,315 @@
+//! The server: paths to [`RouterState`], answers and problems to HTTP.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OriginalUri, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+
+use crate::problem::Problem;
+use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery};
+use crate::types::{Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute};
+
+/// The router cannot answer now; the text says why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+impl From<Unavailable> for Problem {
+    fn from(error: Unavailable) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.0)
+    }
+}
+
+/// What the server answers from. Lists are in a stable order.
+pub trait RouterState: Send + Sync + 'static {
+    /// What the router is and how it does.
+    fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send;
+
+    /// Its neighbours, by address.
+    fn neighbors(&self) -> impl Future<Output = Result<Vec<Neighbor>, Unavailable>> + Send;
+
+    /// BGP routes, by family and prefix.
+    fn routes(
+        &self,
+        query: RouteQuery,
+    ) -> impl Future<Output = Result<Page<Route>, Unavailable>> + Send;
+
+    /// Its tenants, by name.
+    fn tenants(&self) -> impl Future<Output = Result<Vec<Tenant>, Unavailable>> + Send;
+
+    /// The table of a tenant, by family and prefix; `None` where no tenant has that name.
+    fn tenant_routes(
+        &self,
+        tenant: String,
+        query: TenantRouteQuery,
+    ) -> impl Future<Output = Result<Option<Page<TenantRoute>>, Unavailable>> + Send;
+
+    /// Labels in use, by value.
+    fn labels(&self) -> impl Future<Output = Result<Vec<LabelUse>, Unavailable>> + Send;
+
+    /// What the kernel holds.
+    fn kernel(
+        &self,
+        query: KernelQuery,
+    ) -> impl Future<Output = Result<Kernel, Unavailable>> + Send;
+}
+
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+
+/// The pairs of the query part, percent-decoded.
+pub(crate) struct Pairs(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Pairs {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(pairs)) => Ok(Self(pairs)),
+            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, error.body_text())),
+        }
+    }
+}
+
+/// The API over `state`.
+pub fn router<S: RouterState>(state: Arc<S>) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(status::<S>))
+        .route("/neighbors", get(neighbors::<S>))
+        .route("/neighbors/{address}", get(neighbor::<S>))
+        .route("/routes", get(routes::<S>))
+        .route("/tenants", get(tenants::<S>))
+        .route("/tenants/{name}", get(tenant::<S>))
+        .route("/tenants/{name}/routes", get(tenant_routes::<S>))
+        .route("/labels", get(labels::<S>))
+        .route("/kernel", get(kernel::<S>))
+        .route("/openapi.json", get(openapi));
+    Router::new()
+        .nest("/api/v1", v1)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
+}
+
+/// Serves the API on `listener` until `stop` resolves; answers under way are finished.
+///
+/// # Errors
+/// Of the listener.
+pub async fn serve<S: RouterState>(
+    listener: TcpListener,
+    state: Arc<S>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+async fn unknown(OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::not_found(format!(
+        "{} is not a path of this API; /api/v1/openapi.json describes all of them",
+        uri.path()
+    ))
+}
+
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+    let detail = format!("{} does not take {method}, allowed: GET, HEAD", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+async fn openapi(Pairs(pairs): Pairs) -> Answer<serde_json::Value> {
+    query::nothing(pairs)?;
+    Ok(Json(crate::document()))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/status", tag = "router",
+    responses(
+        (status = 200, description = "What the router is and how it does", body = Status),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn status<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Status> {
+    query::nothing(pairs)?;
+    Ok(Json(state.status().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/neighbors", tag = "bgp",
+    responses(
+        (status = 200, description = "BGP neighbours, by address", body = Vec<Neighbor>),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn neighbors<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Neighbor>> {
+    query::nothing(pairs)?;
+    Ok(Json(state.neighbors().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/neighbors/{address}", tag = "bgp",
+    params(("address" = String, Path, description = "The neighbour's IP address")),
+    responses(
+        (status = 200, description = "One neighbour", body = Neighbor),
+        (status = 404, description = "No such neighbour", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn neighbor<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Path(text): Path<String>,
+    Pairs(pairs): Pairs,
+) -> Answer<Neighbor> {
+    query::nothing(pairs)?;
+    let address: IpAddr = text.parse().map_err(|_| {
+        let detail = format!("`{text}` is not an IP address");
+        Problem::new(StatusCode::BAD_REQUEST, detail)
+    })?;
+    let neighbors = state.neighbors().await?;
+    match neighbors
+        .into_iter()
+        .find(|neighbor| neighbor.address == address)
+    {
+        Some(neighbor) => Ok(Json(neighbor)),
+        None => Err(Problem::not_found(format!("{address} is not a neighbour"))),
+    }
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/routes", tag = "bgp",
+    params(
+        ("family" = Option<crate::types::Family>, Query, description = "Only this address family"),
+        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`"),
+        ("match" = Option<String>, Query, description = "`exact` (default), `longer` (and what the prefix covers) or `shorter` (and what covers it)"),
+        ("neighbor" = Option<String>, Query, description = "Only paths from this neighbour's address"),
+        ("large_community" = Option<String>, Query, description = "Only paths with this large community, `A:B:C`"),
+        ("vni" = Option<u32>, Query, description = "Only paths with a label of this VNI", minimum = 1, maximum = 16777214),
+        ("limit" = Option<u32>, Query, description = "Routes on a page, 100 by default", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "BGP routes, by family and prefix", body = Page<Route>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn routes<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Page<Route>> {
+    Ok(Json(state.routes(RouteQuery::parse(pairs)?).await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/tenants", tag = "overlay",
+    responses(
+        (status = 200, description = "Tenants, by name", body = Vec<Tenant>),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn tenants<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Tenant>> {
+    query::nothing(pairs)?;
+    Ok(Json(state.tenants().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{name}", tag = "overlay",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses(
+        (status = 200, description = "One tenant", body = Tenant),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn tenant<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Path(name): Path<String>,
+    Pairs(pairs): Pairs,
+) -> Answer<Tenant> {
+    query::nothing(pairs)?;
+    let tenants = state.tenants().await?;
+    match tenants.into_iter().find(|tenant| tenant.name == name) {
+        Some(tenant) => Ok(Json(tenant)),
+        None => Err(no_tenant(&name)),
+    }
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{name}/routes", tag = "overlay",
+    params(
+        ("name" = String, Path, description = "The tenant's name"),
+        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`"),
+        ("match" = Option<String>, Query, description = "`exact` (default), `longer` or `shorter`"),
+        ("limit" = Option<u32>, Query, description = "Routes on a page, 100 by default", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "The tenant's table: labels, endpoints, local next hops, the chosen path and why the others lost, what the kernel holds", body = Page<TenantRoute>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn tenant_routes<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Path(name): Path<String>,
+    Pairs(pairs): Pairs,
+) -> Answer<Page<TenantRoute>> {
+    let query = TenantRouteQuery::parse(pairs)?;
+    match state.tenant_routes(name.clone(), query).await? {
+        Some(page) => Ok(Json(page)),
+        None => Err(no_tenant(&name)),
+    }
+}
+
+fn no_tenant(name: &str) -> Problem {
+    Problem::not_found(format!("`{name}` is not a tenant of this router"))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/labels", tag = "overlay",
+    responses(
+        (status = 200, description = "Labels in use, decoded", body = Vec<LabelUse>),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn labels<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<LabelUse>> {
+    query::nothing(pairs)?;
+    Ok(Json(state.labels().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/kernel", tag = "kernel",
+    params(
+        ("limit" = Option<u32>, Query, description = "Refused routes on a page, 100 by default", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "What the kernel holds of ours, and what it refused, in its own words", body = Kernel),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn kernel<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Kernel> {
+    Ok(Json(state.kernel(KernelQuery::parse(pairs)?).await?))
+}

@@ -1,0 +1,487 @@
+//! The handlers over a router that exists only here.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, header};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery};
+use crate::server::{RouterState, Unavailable, router, serve};
+use crate::types::*;
+use crate::{Client, ClientError};
+
+/// A router with one neighbour, one tenant, and five routes 10.0.0.0/24 to 10.0.4.0/24.
+struct Fake {
+    stopping: bool,
+}
+
+impl Fake {
+    fn answer<T>(&self, value: T) -> Result<T, Unavailable> {
+        match self.stopping {
+            true => Err(Unavailable("the router is stopping".to_owned())),
+            false => Ok(value),
+        }
+    }
+}
+
+fn neighbor() -> Neighbor {
+    Neighbor {
+        address: Ipv4Addr::new(192, 0, 2, 2).into(),
+        asn: 64999,
+        kind: NeighborKind::Ebgp,
+        description: None,
+        state: SessionState::Active,
+        since: Some(7),
+        flaps: 1,
+        down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
+        stale: false,
+        negotiated: None,
+        prefixes: Vec::new(),
+        updates: 0,
+        rejected: 0,
+        treat_as_withdraw: 0,
+        attribute_discard: 0,
+        too_large: 0,
+    }
+}
+
+impl RouterState for Fake {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        self.answer(Status {
+            name: "a1".to_owned(),
+            router_id: Ipv4Addr::new(192, 0, 2, 11),
+            asn: 64601,
+            version: "0.1.0".to_owned(),
+            uptime: 60,
+            converged: true,
+            overlay: None,
+            neighbors: 1,
+            neighbors_established: 0,
+            prefixes: Vec::new(),
+            attribute_sets: 0,
+            tenants: 1,
+            tenant_routes: 0,
+            kernel_routes: 0,
+            kernel_refused: 0,
+            memory: 1 << 20,
+        })
+    }
+
+    async fn neighbors(&self) -> Result<Vec<Neighbor>, Unavailable> {
+        self.answer(vec![neighbor()])
+    }
+
+    async fn routes(&self, query: RouteQuery) -> Result<Page<Route>, Unavailable> {
+        let nets = (0..5).map(|third| format!("10.0.{third}.0/24").parse().unwrap());
+        let matching: Vec<ipnet::IpNet> = nets
+            .filter(
+                |net: &ipnet::IpNet| match (query.prefix, query.prefix_match) {
+                    (None, _) => true,
+                    (Some(wanted), PrefixMatch::Exact) => *net == wanted,
+                    (Some(wanted), PrefixMatch::Longer) => wanted.contains(net),
+                    (Some(wanted), PrefixMatch::Shorter) => net.contains(&wanted),
+                },
+            )
+            .collect();
+        let behind = matching
+            .iter()
+            .filter(|net| query.after.is_none_or(|after| **net > after));
+        let items: Vec<Route> = behind
+            .take(query.limit)
+            .map(|net| Route {
+                prefix: *net,
+                paths: Vec::new(),
+            })
+            .collect();
+        let last = items.last().map(|route| route.prefix);
+        self.answer(Page {
+            total: matching.len() as u64,
+            next_cursor: last
+                .filter(|last| Some(last) != matching.last())
+                .map(|last| last.to_string()),
+            items,
+        })
+    }
+
+    async fn tenants(&self) -> Result<Vec<Tenant>, Unavailable> {
+        self.answer(vec![Tenant {
+            name: "red".to_owned(),
+            vni: 10001,
+            vnis: vec![10001],
+            table: None,
+            attachments: Vec::new(),
+            prefixes: Vec::new(),
+            routes: 0,
+            stitched: false,
+        }])
+    }
+
+    async fn tenant_routes(
+        &self,
+        tenant: String,
+        _: TenantRouteQuery,
+    ) -> Result<Option<Page<TenantRoute>>, Unavailable> {
+        self.answer((tenant == "red").then(|| Page {
+            items: Vec::new(),
+            total: 0,
+            next_cursor: None,
+        }))
+    }
+
+    async fn labels(&self) -> Result<Vec<LabelUse>, Unavailable> {
+        self.answer(Vec::new())
+    }
+
+    async fn kernel(&self, query: KernelQuery) -> Result<Kernel, Unavailable> {
+        assert_eq!((query.offset, query.limit), (0, 100));
+        self.answer(Kernel {
+            release: "6.18.0".to_owned(),
+            device: None,
+            mtu: None,
+            settled: true,
+            objects: Vec::new(),
+            requests: 0,
+            repairs: 0,
+            tables: Vec::new(),
+            tracked: Vec::new(),
+            refused: Page {
+                items: Vec::new(),
+                total: 0,
+                next_cursor: None,
+            },
+        })
+    }
+}
+
+async fn send(fake: Fake, request: Request<Body>) -> (u16, String, Value) {
+    let response = router(Arc::new(fake)).oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let content_type = response.headers()[header::CONTENT_TYPE]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, content_type, serde_json::from_slice(&body).unwrap())
+}
+
+async fn get(path: &str) -> (u16, Value) {
+    let request = Request::get(format!("/api/v1{path}"))
+        .body(Body::empty())
+        .unwrap();
+    let (status, content_type, body) = send(Fake { stopping: false }, request).await;
+    let expected = match status {
+        200 => "application/json",
+        _ => "application/problem+json",
+    };
+    assert_eq!(content_type, expected, "{path}");
+    if status != 200 {
+        assert_eq!(body["status"], status, "{path}");
+        assert_eq!(body["type"], "about:blank", "{path}");
+    }
+    (status, body)
+}
+
+#[tokio::test]
+async fn every_path_answers() {
+    for path in [
+        "/status",
+        "/neighbors",
+        "/neighbors/192.0.2.2",
+        "/routes",
+        "/tenants",
+        "/tenants/red",
+        "/tenants/red/routes",
+        "/labels",
+        "/kernel",
+        "/openapi.json",
+    ] {
+        assert_eq!(get(path).await.0, 200, "{path}");
+    }
+    let (_, body) = get("/neighbors/192.0.2.2").await;
+    assert_eq!(body["state"], "active");
+    assert_eq!(
+        body["down"],
+        json!({ "code": "connect-failed", "text": "no connection: refused" })
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404_with_a_reason() {
+    for (path, detail) in [
+        ("/neighbors/192.0.2.9", "192.0.2.9 is not a neighbour"),
+        ("/tenants/green", "`green` is not a tenant of this router"),
+        (
+            "/tenants/green/routes",
+            "`green` is not a tenant of this router",
+        ),
+        (
+            "/nothing",
+            "/api/v1/nothing is not a path of this API; /api/v1/openapi.json describes all of them",
+        ),
+    ] {
+        let (status, body) = get(path).await;
+        assert_eq!((status, &body["detail"]), (404, &json!(detail)));
+    }
+    let (status, body) = get("/neighbors/bob").await;
+    assert_eq!(
+        (status, &body["detail"]),
+        (400, &json!("`bob` is not an IP address"))
+    );
+}
+
+#[tokio::test]
+async fn a_bad_query_says_what_is_allowed() {
+    for (path, name, found, reason, allowed) in [
+        ("/status?x=1", "x", "1", "unknown parameter", "no parameter"),
+        (
+            "/labels?vni=1",
+            "vni",
+            "1",
+            "unknown parameter",
+            "no parameter",
+        ),
+        (
+            "/routes?famly=x",
+            "famly",
+            "x",
+            "unknown parameter",
+            "family, prefix, match, neighbor, large_community, vni, cursor, limit",
+        ),
+        (
+            "/routes?family=ipv5",
+            "family",
+            "ipv5",
+            "not a value of this parameter",
+            "ipv4-unicast, ipv6-unicast",
+        ),
+        (
+            "/routes?prefix=10.0.0.0",
+            "prefix",
+            "10.0.0.0",
+            "not a value of this parameter",
+            "a prefix such as 10.0.1.0/24",
+        ),
+        (
+            "/routes?prefix=10.0.0.1/24",
+            "prefix",
+            "10.0.0.1/24",
+            "bits are set behind the prefix length",
+            "10.0.0.0/24",
+        ),
+        (
+            "/routes?match=near",
+            "match",
+            "near",
+            "not a value of this parameter",
+            "exact, longer, shorter",
+        ),
+        (
+            "/routes?neighbor=a",
+            "neighbor",
+            "a",
+            "not a value of this parameter",
+            "the IP address of a neighbour",
+        ),
+        (
+            "/routes?large_community=1:2",
+            "large_community",
+            "1:2",
+            "not a value of this parameter",
+            "A:B:C, each 0 to 4294967295",
+        ),
+        (
+            "/routes?vni=0",
+            "vni",
+            "0",
+            "not a value of this parameter",
+            "1 to 16777214",
+        ),
+        (
+            "/routes?limit=1001",
+            "limit",
+            "1001",
+            "not a value of this parameter",
+            "1 to 1000",
+        ),
+        (
+            "/routes?cursor=x",
+            "cursor",
+            "x",
+            "not a value of this parameter",
+            "the next_cursor of the page before",
+        ),
+        (
+            "/routes?vni=1&vni=2",
+            "vni",
+            "2",
+            "given twice",
+            "one value",
+        ),
+        (
+            "/tenants/red/routes?vni=1",
+            "vni",
+            "1",
+            "unknown parameter",
+            "prefix, match, cursor, limit",
+        ),
+        (
+            "/kernel?cursor=-1",
+            "cursor",
+            "-1",
+            "not a value of this parameter",
+            "the next_cursor of the page before",
+        ),
+    ] {
+        let (status, body) = get(path).await;
+        assert_eq!(status, 400, "{path}");
+        let expected =
+            json!([{ "name": name, "found": found, "reason": reason, "allowed": allowed }]);
+        assert_eq!(body["invalid_parameters"], expected, "{path}");
+        let detail = format!("{name}={found}: {reason}, allowed: {allowed}");
+        assert_eq!(body["detail"], detail, "{path}");
+    }
+    let (_, body) = get("/routes?vni=0&family=x&y=1").await;
+    assert_eq!(
+        body["invalid_parameters"].as_array().unwrap().len(),
+        3,
+        "all at once"
+    );
+}
+
+#[tokio::test]
+async fn pages_follow_the_cursor_to_the_end() {
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (status, body) = get(&format!("/routes?limit=2{cursor}")).await;
+        assert_eq!((status, &body["total"]), (200, &json!(5)));
+        for route in body["items"].as_array().unwrap() {
+            seen.push(route["prefix"].as_str().unwrap().to_owned());
+        }
+        match body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={}", next.replace('/', "%2F")),
+            None => break,
+        }
+    }
+    assert_eq!(
+        seen,
+        [
+            "10.0.0.0/24",
+            "10.0.1.0/24",
+            "10.0.2.0/24",
+            "10.0.3.0/24",
+            "10.0.4.0/24"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn other_methods_and_a_stopping_router_are_problems_too() {
+    let post = Request::post("/api/v1/status").body(Body::empty()).unwrap();
+    let (status, content_type, body) = send(Fake { stopping: false }, post).await;
+    assert_eq!(
+        (status, content_type.as_str()),
+        (405, "application/problem+json")
+    );
+    assert_eq!(
+        body["detail"],
+        "/api/v1/status does not take POST, allowed: GET, HEAD"
+    );
+    let ask = Request::get("/api/v1/status").body(Body::empty()).unwrap();
+    let (status, _, body) = send(Fake { stopping: true }, ask).await;
+    assert_eq!(
+        (status, &body["detail"]),
+        (503, &json!("the router is stopping"))
+    );
+}
+
+#[tokio::test]
+async fn the_client_speaks_with_the_server() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stopped = async {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(serve(listener, Arc::new(Fake { stopping: false }), stopped));
+    let url = base.clone();
+    tokio::task::spawn_blocking(move || {
+        let client = Client::new(&url);
+        let status: Status = client.get(&["status"], &[]).unwrap();
+        assert_eq!(status.name, "a1");
+        let page: Page<Route> = client
+            .get(
+                &["routes"],
+                &[
+                    ("prefix", "10.0.0.0/22".to_owned()),
+                    ("match", "longer".to_owned()),
+                ],
+            )
+            .unwrap();
+        assert_eq!(page.items.len(), 4);
+        let error = client
+            .get::<Tenant>(&["tenants", "a/b c"], &[])
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`a/b c` is not a tenant of this router (Not Found)"
+        );
+        let error = client.get::<Tenant>(&["status"], &[]).unwrap_err();
+        assert!(matches!(error, ClientError::Unexpected { .. }), "{error}");
+    })
+    .await
+    .unwrap();
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    let error =
+        tokio::task::spawn_blocking(move || Client::new(&base).get::<Status>(&["status"], &[]))
+            .await
+            .unwrap()
+            .unwrap_err();
+    assert!(
+        matches!(error, ClientError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .starts_with("no router answers at http://127.0.0.1:"),
+        "{error}"
+    );
+}
+
+/// `WEFT_UPDATE=1 cargo test` writes the file anew.
+#[test]
+fn the_published_document_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let current = serde_json::to_string_pretty(&crate::document()).unwrap() + "\n";
+    if std::env::var_os("WEFT_UPDATE").is_some() {
+        std::fs::write(path, &current).unwrap();
+    }
+    let published = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        published == current,
+        "docs/openapi.json is not current: `WEFT_UPDATE=1 cargo test -p weft-api` writes it"
+    );
+}
+
+#[test]
+fn the_document_is_openapi_3_1_and_complete() {
+    let document = crate::document();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_eq!(document["paths"].as_object().unwrap().len(), 9);
+    let text = document.to_string();
+    for (at, _) in text.match_indices("#/components/schemas/") {
+        let name = text[at..]
+            .trim_start_matches("#/components/schemas/")
+            .split('"')
+            .next()
+            .unwrap();
+        assert!(
+            !document["components"]["schemas"][name].is_null(),
+            "{name} is not defined"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line.
+
+mod human;
+mod logging;
+mod output;
+mod show;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use weft_api::ClientError;
+
+use crate::config::{Config, ConfigErrors};
+use crate::router;
+use output::Output;
+
+/// SD-WAN router control plane: a multi-tenant overlay over plain BGP.
+#[derive(Parser)]
+#[command(name = "weft", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the configuration is wrong; 4 no router answers.";
+
+const EXIT_CONFIG: u8 = 3;
+const EXIT_UNREACHABLE: u8 = 4;
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a router. Forwarding stays when it ends; `weft down` removes it.
+    Router {
+        /// The router's configuration, YAML.
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration without starting anything; every error is shown with its place.
+    Check {
+        /// The configuration, YAML.
+        file: PathBuf,
+        /// Print it as it was understood, with all defaults.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Show the state of a running router.
+    Show(show::Arguments),
+    /// Remove everything that is Weft's from the kernel, in this network namespace.
+    Down,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// Runs the command line and says how it went.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Router { config } => {
+            let config = Config::read(&config)?;
+            logging::start(&config.log)?;
+            router::run(config)
+        }
+        Command::Check { file, print } => {
+            let config = Config::read(&file)?;
+            Output::stdout().write(&match print {
+                true => config.to_yaml()?,
+                false => format!("{}: {}\n", file.display(), summary(&config)),
+            })
+        }
+        Command::Schema => Output::stdout().write(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&Config::json_schema())?
+        )),
+        Command::Show(arguments) => show::run(arguments),
+        Command::Down => router::down(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
+            Output::stdout().write(&String::from_utf8_lossy(&script))
+        }
+        Command::Version => {
+            Output::stdout().write(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+    }
+}
+
+/// One line that lets a reader see whether the file says what was meant.
+fn summary(config: &Config) -> String {
+    let count = |number: usize, one: &str| match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {one}s"),
+    };
+    let prefixes = config
+        .tenants
+        .iter()
+        .map(|tenant| tenant.prefixes.len())
+        .sum();
+    format!(
+        "good: router {} in AS {}, {}, {} with {}",
+        config.router.name,
+        config.router.asn,
+        count(config.neighbors.len(), "neighbour"),
+        count(config.tenants.len(), "tenant"),
+        count(prefixes, "prefix").replace("prefixs", "prefixes"),
+    )
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    let stderr = Output::stderr();
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        let _ = stderr.write(&format!("{}\n", errors.render(stderr.colours())));
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    // Nobody is left to tell when standard error cannot be written.
+    let _ = stderr.write(&format!("weft: {error:#}\n"));
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Unreachable { .. }) => ExitCode::from(EXIT_UNREACHABLE),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_summary_counts_in_english() {
+        let text = "router: { name: a1, router_id: 192.0.2.1, asn: 64601 }";
+        let config = Config::parse("a1.yaml", text).unwrap();
+        assert_eq!(
+            summary(&config),
+            "good: router a1 in AS 64601, 0 neighbours, 0 tenants with 0 prefixes"
+        );
+    }
+}

@@ -1,0 +1,414 @@
+//! Views of the router, its neighbours and its BGP routes.
+
+use weft_api::types::{
+    Family, FamilyCount, Label, LabelKind, Neighbor, Page, Path, Route, SessionState, Status,
+};
+
+use super::super::human;
+use super::super::table::{Cell, Table, Tone};
+use super::{View, rest};
+
+/// Lines of a name and a text.
+pub(super) struct Sheet {
+    lines: Vec<(&'static str, String, Tone)>,
+}
+
+impl Sheet {
+    pub(super) fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    pub(super) fn line(&mut self, name: &'static str, text: impl Into<String>, tone: Tone) {
+        self.lines.push((name, text.into(), tone));
+    }
+
+    pub(super) fn render(self, colours: bool) -> String {
+        let mut table = Table::new(&["", ""]);
+        for (name, text, tone) in self.lines {
+            table.row([Cell::new(name, Tone::Dim), Cell::new(text, tone)]);
+        }
+        // The head is empty: it is one line feed.
+        table.render(colours).trim_start_matches('\n').to_owned()
+    }
+}
+
+pub(super) fn status(status: &Status, view: View) -> String {
+    let mut sheet = Sheet::new();
+    sheet.line(
+        "router",
+        format!(
+            "{}, AS {}, id {}",
+            status.name, status.asn, status.router_id
+        ),
+        Tone::Strong,
+    );
+    sheet.line(
+        "process",
+        format!(
+            "weft {}, up {}, {}",
+            status.version,
+            human::duration(status.uptime),
+            human::size(status.memory)
+        ),
+        Tone::Plain,
+    );
+    let (up, all) = (status.neighbors_established, status.neighbors);
+    sheet.line(
+        "bgp",
+        format!(
+            "{up} of {all} neighbours established, {}",
+            match status.converged {
+                true => "converged",
+                false => "not converged yet",
+            }
+        ),
+        match (up == all, status.converged) {
+            (true, true) => Tone::Good,
+            _ => Tone::Warning,
+        },
+    );
+    sheet.line(
+        "prefixes",
+        format!(
+            "{}; {} attribute sets",
+            counts(&status.prefixes),
+            human::count(status.attribute_sets)
+        ),
+        Tone::Plain,
+    );
+    match &status.overlay {
+        Some(overlay) => {
+            sheet.line(
+                "overlay",
+                format!(
+                    "{}, {} at {}",
+                    overlay.global_administrator, overlay.encapsulation, overlay.endpoint
+                ),
+                Tone::Plain,
+            );
+            sheet.line(
+                "tenants",
+                format!(
+                    "{} with {} routes",
+                    human::count(status.tenants),
+                    human::count(status.tenant_routes)
+                ),
+                Tone::Plain,
+            );
+        }
+        None => sheet.line("overlay", "none: a plain BGP speaker", Tone::Dim),
+    }
+    sheet.line(
+        "kernel",
+        format!(
+            "{} routes, {} refused",
+            human::count(status.kernel_routes),
+            human::count(status.kernel_refused)
+        ),
+        match status.kernel_refused {
+            0 => Tone::Plain,
+            _ => Tone::Bad,
+        },
+    );
+    sheet.render(view.colours)
+}
+
+fn counts(counts: &[FamilyCount]) -> String {
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|count| format!("{} {}", human::count(count.count), count.family))
+        .collect();
+    counts.join(", ")
+}
+
+fn state(neighbor: &Neighbor) -> Cell {
+    let tone = match (neighbor.state, neighbor.stale) {
+        (SessionState::Established, false) => Tone::Good,
+        (SessionState::Established, true) => Tone::Warning,
+        (SessionState::Idle, _) => Tone::Bad,
+        _ => Tone::Warning,
+    };
+    let stale = if neighbor.stale { " (stale)" } else { "" };
+    Cell::new(format!("{}{stale}", neighbor.state), tone)
+}
+
+fn received(neighbor: &Neighbor) -> u64 {
+    neighbor
+        .prefixes
+        .iter()
+        .map(|prefixes| prefixes.received)
+        .sum()
+}
+
+fn advertised(neighbor: &Neighbor) -> u64 {
+    neighbor
+        .prefixes
+        .iter()
+        .map(|prefixes| prefixes.advertised)
+        .sum()
+}
+
+/// Why it is down, while it is.
+fn why(neighbor: &Neighbor) -> Cell {
+    match (&neighbor.down, neighbor.state) {
+        (_, SessionState::Established) | (None, _) => Cell::default(),
+        (Some(down), _) => Cell::from(down.text.as_str()),
+    }
+}
+
+pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
+    if neighbors.is_empty() {
+        return "no neighbours are configured\n".to_owned();
+    }
+    let mut columns = vec![
+        "NEIGHBOR",
+        "#AS",
+        "KIND",
+        "STATE",
+        "#SINCE",
+        "#RECEIVED",
+        "#ADVERTISED",
+    ];
+    if view.wide {
+        columns.extend([
+            "ROUTER ID",
+            "FAMILIES",
+            "#HOLD",
+            "#FLAPS",
+            "#UPDATES",
+            "DESCRIPTION",
+        ]);
+    }
+    columns.push("WHY");
+    let mut table = Table::new(&columns);
+    for neighbor in neighbors {
+        let mut row = vec![
+            Cell::new(neighbor.address.to_string(), Tone::Strong),
+            neighbor.asn.to_string().into(),
+            neighbor.kind.as_str().into(),
+            state(neighbor),
+            neighbor
+                .since
+                .map(human::duration)
+                .unwrap_or_default()
+                .into(),
+            human::count(received(neighbor)).into(),
+            human::count(advertised(neighbor)).into(),
+        ];
+        if view.wide {
+            let negotiated = neighbor.negotiated.as_ref();
+            row.extend::<[Cell; 6]>([
+                negotiated
+                    .map(|it| it.router_id.to_string())
+                    .unwrap_or_default()
+                    .into(),
+                negotiated
+                    .map(|it| families(&it.families))
+                    .unwrap_or_default()
+                    .into(),
+                negotiated
+                    .map(|it| human::duration(it.hold_time))
+                    .unwrap_or_default()
+                    .into(),
+                human::count(neighbor.flaps).into(),
+                human::count(neighbor.updates).into(),
+                neighbor.description.clone().unwrap_or_default().into(),
+            ]);
+        }
+        row.push(why(neighbor));
+        table.row(row);
+    }
+    table.render(view.colours)
+}
+
+fn families(families: &[Family]) -> String {
+    let names: Vec<&str> = families.iter().map(|family| family.as_str()).collect();
+    names.join(",")
+}
+
+pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
+    let mut sheet = Sheet::new();
+    sheet.line(
+        "neighbor",
+        format!(
+            "{}, AS {}, {}",
+            neighbor.address, neighbor.asn, neighbor.kind
+        ),
+        Tone::Strong,
+    );
+    if let Some(description) = &neighbor.description {
+        sheet.line("description", description, Tone::Plain);
+    }
+    let since = neighbor.since.map(human::duration);
+    sheet.line(
+        "state",
+        match since {
+            Some(since) => format!("{} for {since}, {} flaps", neighbor.state, neighbor.flaps),
+            None => neighbor.state.to_string(),
+        },
+        match neighbor.state {
+            SessionState::Established => Tone::Good,
+            _ => Tone::Warning,
+        },
+    );
+    if let Some(down) = &neighbor.down {
+        let name = match neighbor.state {
+            SessionState::Established => "was down",
+            _ => "down",
+        };
+        sheet.line(name, &down.text, Tone::Plain);
+    }
+    if neighbor.stale {
+        let text = "routes of the earlier session are kept until it is back";
+        sheet.line("restart", text, Tone::Warning);
+    }
+    if let Some(agreed) = &neighbor.negotiated {
+        sheet.line("router id", agreed.router_id.to_string(), Tone::Plain);
+        sheet.line("families", families(&agreed.families), Tone::Plain);
+        let none_or = |text: String| {
+            if text.is_empty() {
+                "none".to_owned()
+            } else {
+                text
+            }
+        };
+        sheet.line(
+            "add-path",
+            format!(
+                "send {}, receive {}",
+                none_or(families(&agreed.add_path_send)),
+                none_or(families(&agreed.add_path_receive))
+            ),
+            Tone::Plain,
+        );
+        sheet.line(
+            "session",
+            format!(
+                "hold time {}, messages of up to {} octets, route refresh {}, {}-octet AS numbers",
+                human::duration(agreed.hold_time),
+                human::count(agreed.max_message),
+                if agreed.route_refresh { "yes" } else { "no" },
+                if agreed.four_octet_as { 4 } else { 2 },
+            ),
+            Tone::Plain,
+        );
+        sheet.line(
+            "graceful restart",
+            match agreed.graceful_restart {
+                Some(seconds) => format!("yes, it may be away for {}", human::duration(seconds)),
+                None => "no".to_owned(),
+            },
+            Tone::Plain,
+        );
+    }
+    for prefixes in &neighbor.prefixes {
+        sheet.line(
+            prefixes.family.as_str(),
+            format!(
+                "{} received, {} advertised",
+                human::count(prefixes.received),
+                human::count(prefixes.advertised)
+            ),
+            Tone::Plain,
+        );
+    }
+    let trouble = neighbor.treat_as_withdraw + neighbor.attribute_discard + neighbor.too_large;
+    sheet.line(
+        "updates",
+        format!(
+            "{} received, {} prefixes rejected, {} treated as withdraw, {} attributes discarded, {} routes too large",
+            human::count(neighbor.updates),
+            human::count(neighbor.rejected),
+            human::count(neighbor.treat_as_withdraw),
+            human::count(neighbor.attribute_discard),
+            human::count(neighbor.too_large),
+        ),
+        match trouble {
+            0 => Tone::Plain,
+            _ => Tone::Warning,
+        },
+    );
+    sheet.render(view.colours)
+}
+
+/// `10001@192.0.2.11`, `via 198.51.100.1` or `locator 192.0.2.11`.
+pub(super) fn label(label: &Label) -> String {
+    let endpoint = match (label.endpoint, label.endpoint_id) {
+        (Some(address), _) => address.to_string(),
+        (None, Some(id)) => format!("#{id}"),
+        (None, None) => "?".to_owned(),
+    };
+    let vni = label.vni.map(|vni| vni.to_string());
+    match (label.kind, vni) {
+        (LabelKind::Locator, _) => format!("locator {endpoint}"),
+        (LabelKind::LocalNextHop, None) => format!("via {endpoint}"),
+        (LabelKind::LocalNextHop, Some(vni)) => format!("{vni} via {endpoint}"),
+        (LabelKind::Tenant, vni) => format!("{}@{endpoint}", vni.unwrap_or_default()),
+        (LabelKind::Service, vni) => format!("service {}@{endpoint}", vni.unwrap_or_default()),
+    }
+}
+
+fn labels(path: &Path) -> String {
+    let labels: Vec<String> = path.labels.iter().map(label).collect();
+    labels.join(", ")
+}
+
+pub(super) fn routes(page: &Page<Route>, view: View) -> String {
+    if page.items.is_empty() {
+        return "no routes match\n".to_owned();
+    }
+    let mut columns = vec![
+        "", "PREFIX", "NEIGHBOR", "NEXT HOP", "#PREF", "#MED", "AS PATH", "LABELS",
+    ];
+    if view.wide {
+        columns.extend(["ORIGIN", "#PATH ID", "COMMUNITIES"]);
+    }
+    columns.push("WHY NOT");
+    let mut table = Table::new(&columns);
+    for route in &page.items {
+        for (at, path) in route.paths.iter().enumerate() {
+            let tone = if path.best { Tone::Strong } else { Tone::Plain };
+            let mark = match (path.best, path.stale) {
+                (true, true) => ">s",
+                (true, false) => ">",
+                (false, true) => " s",
+                (false, false) => "",
+            };
+            let text = |value: Option<String>| value.unwrap_or_default();
+            let mut row = vec![
+                Cell::new(mark, Tone::Good),
+                match at {
+                    0 => Cell::new(route.prefix.to_string(), tone),
+                    _ => Cell::default(),
+                },
+                match path.neighbor {
+                    Some(address) => address.to_string().into(),
+                    None => Cell::new("local", Tone::Dim),
+                },
+                text(path.next_hop.map(|address| address.to_string())).into(),
+                text(path.local_pref.map(|value| value.to_string())).into(),
+                text(path.med.map(|value| value.to_string())).into(),
+                path.as_path.as_str().into(),
+                labels(path).into(),
+            ];
+            if view.wide {
+                let lists = [
+                    &path.communities,
+                    &path.extended_communities,
+                    &path.large_communities,
+                ];
+                let communities: Vec<&str> =
+                    lists.into_iter().flatten().map(String::as_str).collect();
+                row.extend::<[Cell; 3]>([
+                    path.origin.as_str().into(),
+                    path.path_id.to_string().into(),
+                    communities.join(" ").into(),
+                ]);
+            }
+            let lost = path.lost.as_ref().map(|why| why.text.clone());
+            row.push(Cell::new(text(lost), Tone::Dim));
+            table.row(row);
+        }
+    }
+    table.render(view.colours) + &rest(page, "prefixes")
+}

@@ -1,0 +1,328 @@
+//! Views of tenants, labels and the kernel.
+
+use weft_api::types::{
+    Kernel, KernelCode, KernelState, LabelUse, Page, Tenant, TenantPath, TenantRoute,
+};
+use weft_overlay::label::Explanation;
+
+use super::super::human;
+use super::super::table::{Cell, Table, Tone};
+use super::bgp::{Sheet, label};
+use super::{View, rest};
+
+/// Most words of a list in a cell that is not wide.
+const FEW: usize = 4;
+
+/// `a b c d +3`.
+fn few(words: impl ExactSizeIterator<Item = String>, view: View) -> String {
+    let count = words.len();
+    let shown = if view.wide { count } else { count.min(FEW) };
+    let mut text: Vec<String> = words.take(shown).collect();
+    if shown < count {
+        text.push(format!("+{}", count - shown));
+    }
+    text.join(" ")
+}
+
+pub(super) fn tenants(tenants: &Vec<Tenant>, view: View) -> String {
+    if tenants.is_empty() {
+        return "no tenants\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "TENANT",
+        "#VNI",
+        "MORE VNIS",
+        "#TABLE",
+        "ATTACHMENTS",
+        "PREFIXES",
+        "#ROUTES",
+        "ROLE",
+    ]);
+    for tenant in tenants {
+        let more: Vec<String> = tenant
+            .vnis
+            .iter()
+            .filter(|vni| **vni != tenant.vni)
+            .map(ToString::to_string)
+            .collect();
+        let down = tenant.attachments.iter().any(|attachment| !attachment.up);
+        let attachments = tenant.attachments.iter().map(|attachment| {
+            let state = if attachment.up { "" } else { "(down)" };
+            format!("{}{state}", attachment.interface)
+        });
+        table.row([
+            Cell::new(tenant.name.as_str(), Tone::Strong),
+            tenant.vni.to_string().into(),
+            few(more.into_iter(), view).into(),
+            tenant
+                .table
+                .map(|table| table.to_string())
+                .unwrap_or_default()
+                .into(),
+            Cell::new(
+                few(attachments.collect::<Vec<_>>().into_iter(), view),
+                if down { Tone::Warning } else { Tone::Plain },
+            ),
+            few(tenant.prefixes.iter().map(ToString::to_string), view).into(),
+            human::count(tenant.routes).into(),
+            match tenant.stitched {
+                true => Cell::new("stitched", Tone::Dim),
+                false => Cell::default(),
+            },
+        ]);
+    }
+    table.render(view.colours)
+}
+
+fn kernel_cell(state: &KernelState) -> Cell {
+    let tone = match state.code {
+        KernelCode::Installed => Tone::Good,
+        KernelCode::Pending => Tone::Warning,
+        KernelCode::Refused => Tone::Bad,
+        KernelCode::None => Tone::Dim,
+    };
+    Cell::new(state.code.as_str(), tone)
+}
+
+fn next_hops(state: &KernelState, view: View) -> String {
+    let ways = state.next_hops.iter().map(|way| match view.wide {
+        true => format!("{}@{}/{}", way.vni, way.address, way.encapsulation),
+        false => format!("{}@{}", way.vni, way.address),
+    });
+    ways.collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn tenant_routes(page: &Page<TenantRoute>, view: View) -> String {
+    if page.items.is_empty() {
+        return "no routes\n".to_owned();
+    }
+    let mut columns = vec![
+        "",
+        "PREFIX",
+        "LABEL",
+        "ENDPOINT",
+        "LOCAL NEXT HOP",
+        "NEIGHBOR",
+        "#PREF",
+        "#HOPS",
+        "KERNEL",
+    ];
+    if view.wide {
+        columns.extend(["COMMUNITY", "KERNEL SENDS TO"]);
+    }
+    columns.push("WHY NOT");
+    let mut table = Table::new(&columns);
+    for route in &page.items {
+        let kernel_error = route.kernel.error.clone().unwrap_or_default();
+        if route.paths.is_empty() {
+            let mut row = vec![
+                Cell::new(if route.local { ">" } else { "" }, Tone::Good),
+                Cell::new(route.prefix.to_string(), Tone::Strong),
+                Cell::new(if route.local { "attached here" } else { "" }, Tone::Dim),
+            ];
+            row.extend(std::iter::repeat_n(Cell::default(), 5));
+            row.push(kernel_cell(&route.kernel));
+            table.row(row);
+        }
+        for (at, path) in route.paths.iter().enumerate() {
+            let first = at == 0;
+            let mut row = path_cells(route, path, first);
+            if view.wide {
+                row.push(path.label.community.as_str().into());
+                row.push(match first {
+                    true => next_hops(&route.kernel, view).into(),
+                    false => Cell::default(),
+                });
+            }
+            row.push(match (&path.not_chosen, first) {
+                (_, true) if !kernel_error.is_empty() => {
+                    Cell::new(format!("kernel: {kernel_error}"), Tone::Bad)
+                }
+                (Some(why), _) => Cell::new(why.text.as_str(), Tone::Dim),
+                (None, _) => Cell::default(),
+            });
+            table.row(row);
+        }
+    }
+    table.render(view.colours) + &rest(page, "prefixes")
+}
+
+fn path_cells(route: &TenantRoute, path: &TenantPath, first: bool) -> Vec<Cell> {
+    let address = |address: Option<std::net::IpAddr>| {
+        Cell::from(
+            address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+        )
+    };
+    let tone = if path.chosen {
+        Tone::Strong
+    } else {
+        Tone::Plain
+    };
+    vec![
+        Cell::new(if path.chosen { ">" } else { "" }, Tone::Good),
+        match first {
+            true => Cell::new(route.prefix.to_string(), tone),
+            false => Cell::default(),
+        },
+        label(&path.label).into(),
+        address(path.endpoint),
+        address(path.local_next_hop),
+        match path.neighbor {
+            None => Cell::new("local", Tone::Dim),
+            neighbor => address(neighbor),
+        },
+        path.local_pref.to_string().into(),
+        path.as_path_length.to_string().into(),
+        match first {
+            true => kernel_cell(&route.kernel),
+            false => Cell::default(),
+        },
+    ]
+}
+
+pub(super) fn labels(labels: &Vec<LabelUse>, view: View) -> String {
+    if labels.is_empty() {
+        return "no labels\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "COMMUNITY",
+        "KIND",
+        "#VNI",
+        "ENCAPSULATION",
+        "ENDPOINT",
+        "ENDPOINT ID",
+        "TENANT",
+        "#PREFIXES",
+    ]);
+    for entry in labels {
+        let label = &entry.label;
+        table.row([
+            Cell::new(label.community.as_str(), Tone::Strong),
+            label.kind.as_str().into(),
+            label
+                .vni
+                .map_or_else(|| "-".to_owned(), |vni| vni.to_string())
+                .into(),
+            label.encapsulation.as_str().into(),
+            label
+                .endpoint
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+                .into(),
+            label
+                .endpoint_id
+                .map(|id| id.to_string())
+                .unwrap_or_default()
+                .into(),
+            entry.tenant.clone().unwrap_or_default().into(),
+            human::count(entry.prefixes).into(),
+        ]);
+    }
+    table.render(view.colours)
+}
+
+pub(super) fn explanations(explanations: &[Explanation], view: View) -> String {
+    let parts = explanations.iter().map(|explanation| {
+        let mut table = Table::new(&["FIELD", "BITS", "MEANING"]);
+        for field in &explanation.fields {
+            table.row([
+                Cell::new(field.field, Tone::Strong),
+                Cell::new(field.hex.as_str(), Tone::Dim),
+                field.meaning.as_str().into(),
+            ]);
+        }
+        let text = Tone::Strong.paint(&explanation.text, view.colours);
+        let hex = Tone::Dim.paint(&explanation.hex, view.colours);
+        format!(
+            "{text}  {hex}\n{}\n{}",
+            explanation.summary,
+            table.render(view.colours)
+        )
+    });
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
+    let mut sheet = Sheet::new();
+    sheet.line("kernel", format!("Linux {}", kernel.release), Tone::Strong);
+    if let Some(device) = &kernel.device {
+        let mtu = kernel
+            .mtu
+            .map(|mtu| format!(", MTU {mtu}"))
+            .unwrap_or_default();
+        sheet.line("device", format!("{device}{mtu}"), Tone::Plain);
+    }
+    match kernel.settled {
+        true => sheet.line(
+            "state",
+            "settled: the kernel holds what it should",
+            Tone::Good,
+        ),
+        false => sheet.line(
+            "state",
+            "not settled: BGP has not converged yet",
+            Tone::Warning,
+        ),
+    }
+    let objects: Vec<String> = kernel
+        .objects
+        .iter()
+        .map(|object| format!("{} {}", human::count(object.count), object.object))
+        .collect();
+    sheet.line("ours", objects.join(", "), Tone::Plain);
+    sheet.line(
+        "changes",
+        format!(
+            "{} requests, {} repairs of what others changed",
+            human::count(kernel.requests),
+            human::count(kernel.repairs)
+        ),
+        Tone::Plain,
+    );
+    let mut parts = vec![sheet.render(view.colours)];
+    if !kernel.tables.is_empty() {
+        let mut table = Table::new(&["#TABLE", "TENANT", "#ROUTES"]);
+        for entry in &kernel.tables {
+            table.row([
+                entry.table.to_string().into(),
+                Cell::new(entry.tenant.as_str(), Tone::Strong),
+                human::count(entry.routes).into(),
+            ]);
+        }
+        parts.push(table.render(view.colours));
+    }
+    if !kernel.tracked.is_empty() {
+        let mut table = Table::new(&["ADDRESS", "UNDERLAY"]);
+        for tracked in &kernel.tracked {
+            table.row([
+                tracked.address.to_string().into(),
+                match tracked.metric {
+                    Some(metric) => Cell::new(format!("metric {metric}"), Tone::Good),
+                    None => Cell::new("no route", Tone::Bad),
+                },
+            ]);
+        }
+        parts.push(table.render(view.colours));
+    }
+    if kernel.refused.items.is_empty() {
+        parts.push("the kernel refuses nothing\n".to_owned());
+    } else {
+        let mut table = Table::new(&["REFUSED", "TENANT", "#TABLE", "#TRIES", "KERNEL SAYS"]);
+        for route in &kernel.refused.items {
+            table.row([
+                Cell::new(route.prefix.to_string(), Tone::Strong),
+                match &route.tenant {
+                    Some(tenant) => tenant.as_str().into(),
+                    None => Cell::new("main table", Tone::Dim),
+                },
+                route.table.to_string().into(),
+                human::count(route.tries.into()).into(),
+                Cell::new(route.error.as_str(), Tone::Bad),
+            ]);
+        }
+        parts.push(table.render(view.colours) + &rest(&kernel.refused, "refused routes"));
+    }
+    parts.join("\n")
+}

@@ -1,0 +1,347 @@
+use std::net::Ipv4Addr;
+
+use weft_api::types::*;
+
+use super::*;
+
+const PLAIN: View = View {
+    wide: false,
+    colours: false,
+};
+
+fn label(kind: LabelKind, vni: Option<u32>, endpoint: Ipv4Addr) -> Label {
+    Label {
+        community: "64512:10001:3221225995".to_owned(),
+        kind,
+        vni,
+        encapsulation: Encapsulation::Vxlan,
+        endpoint: Some(endpoint),
+        endpoint_id: None,
+    }
+}
+
+const ENDPOINT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+const EDGE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+fn neighbors_sample() -> Vec<Neighbor> {
+    let up = Neighbor {
+        address: Ipv4Addr::new(198, 51, 100, 2).into(),
+        asn: 64601,
+        kind: NeighborKind::IbgpClient,
+        description: Some("edge".to_owned()),
+        state: SessionState::Established,
+        since: Some(11_550),
+        flaps: 2,
+        down: Some(Why::new(DownCode::Restarted, "the neighbour restarted")),
+        stale: false,
+        negotiated: Some(Negotiated {
+            router_id: Ipv4Addr::new(192, 0, 2, 1),
+            hold_time: 90,
+            families: vec![Family::Ipv4Unicast],
+            add_path_send: vec![Family::Ipv4Unicast],
+            add_path_receive: vec![],
+            four_octet_as: true,
+            max_message: 65_535,
+            route_refresh: true,
+            graceful_restart: Some(120),
+        }),
+        prefixes: vec![NeighborPrefixes {
+            family: Family::Ipv4Unicast,
+            received: 497_323,
+            advertised: 3,
+        }],
+        updates: 60_000,
+        rejected: 1,
+        treat_as_withdraw: 0,
+        attribute_discard: 0,
+        too_large: 0,
+    };
+    let down = Neighbor {
+        address: Ipv4Addr::new(203, 0, 113, 2).into(),
+        asn: 64999,
+        kind: NeighborKind::Ebgp,
+        state: SessionState::Active,
+        since: None,
+        down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
+        negotiated: None,
+        prefixes: vec![],
+        ..up.clone()
+    };
+    vec![up, down]
+}
+
+#[test]
+fn neighbors_in_a_table_and_one_in_detail() {
+    let sample = neighbors_sample();
+    assert_eq!(
+        bgp::neighbors(&sample, PLAIN),
+        "\
+NEIGHBOR         AS  KIND         STATE        SINCE  RECEIVED  ADVERTISED  WHY
+198.51.100.2  64601  ibgp-client  established  3h12m   497,323           3
+203.0.113.2   64999  ebgp         active                     0           0  no connection: refused
+"
+    );
+    assert_eq!(
+        bgp::neighbor(&sample[0], PLAIN),
+        "\
+neighbor          198.51.100.2, AS 64601, ibgp-client
+description       edge
+state             established for 3h12m, 2 flaps
+was down          the neighbour restarted
+router id         192.0.2.1
+families          ipv4-unicast
+add-path          send ipv4-unicast, receive none
+session           hold time 1m30s, messages of up to 65,535 octets, route refresh yes, 4-octet AS numbers
+graceful restart  yes, it may be away for 2m00s
+ipv4-unicast      497,323 received, 3 advertised
+updates           60,000 received, 1 prefixes rejected, 0 treated as withdraw, 0 attributes discarded, 0 routes too large
+"
+    );
+    assert_eq!(
+        bgp::neighbors(&vec![], PLAIN),
+        "no neighbours are configured\n"
+    );
+}
+
+#[test]
+fn routes_show_each_path_and_why_it_lost() {
+    let best = Path {
+        neighbor: Some(EDGE.into()),
+        path_id: 1,
+        best: true,
+        lost: None,
+        stale: false,
+        next_hop: Some(EDGE.into()),
+        origin: "igp".to_owned(),
+        as_path: "64999 64602".to_owned(),
+        local_pref: Some(100),
+        med: None,
+        communities: vec![],
+        extended_communities: vec![],
+        large_communities: vec!["64512:10001:3221225995".to_owned()],
+        labels: vec![
+            label(LabelKind::Tenant, Some(10001), ENDPOINT),
+            label(LabelKind::LocalNextHop, None, EDGE),
+        ],
+        originator_id: None,
+        cluster_list: vec![],
+    };
+    let other = Path {
+        best: false,
+        stale: true,
+        neighbor: None,
+        next_hop: None,
+        labels: vec![],
+        lost: Some(Why::new(
+            LostCode::AsPathLength,
+            "another has a shorter AS_PATH",
+        )),
+        ..best.clone()
+    };
+    let page = Page {
+        items: vec![Route {
+            prefix: "10.0.1.0/24".parse().unwrap(),
+            paths: vec![best, other],
+        }],
+        total: 1234,
+        next_cursor: Some("10.0.1.0/24".to_owned()),
+    };
+    assert_eq!(
+        bgp::routes(&page, PLAIN),
+        "    PREFIX       NEIGHBOR      NEXT HOP      PREF  AS PATH      LABELS                              WHY NOT
+>   10.0.1.0/24  198.51.100.1  198.51.100.1   100  64999 64602  10001@192.0.2.11, via 198.51.100.1
+ s               local                        100  64999 64602                                      another has a shorter AS_PATH
+1 of 1,234 prefixes; --limit shows more
+"
+    );
+}
+
+#[test]
+fn a_tenant_table_shows_labels_ways_and_the_kernels_words() {
+    let path = TenantPath {
+        neighbor: Some(EDGE.into()),
+        label: label(LabelKind::Tenant, Some(10001), ENDPOINT),
+        endpoint: Some(ENDPOINT.into()),
+        local_next_hop: Some(EDGE.into()),
+        local_pref: 100,
+        as_path_length: 2,
+        chosen: true,
+        not_chosen: None,
+    };
+    let lost = TenantPath {
+        chosen: false,
+        local_next_hop: None,
+        not_chosen: Some(Why::new(
+            NotChosenCode::ForwardingNextHopUnreachable,
+            "192.0.2.11 is not reachable",
+        )),
+        ..path.clone()
+    };
+    let kernel = |code, error: Option<&str>| KernelState {
+        code,
+        error: error.map(str::to_owned),
+        next_hops: vec![],
+    };
+    let page = Page {
+        items: vec![
+            TenantRoute {
+                prefix: "10.0.1.0/24".parse().unwrap(),
+                local: true,
+                paths: vec![],
+                kernel: kernel(KernelCode::None, None),
+            },
+            TenantRoute {
+                prefix: "10.0.2.0/24".parse().unwrap(),
+                local: false,
+                paths: vec![path.clone(), lost],
+                kernel: kernel(KernelCode::Installed, None),
+            },
+            TenantRoute {
+                prefix: "10.0.3.0/24".parse().unwrap(),
+                local: false,
+                paths: vec![path],
+                kernel: kernel(KernelCode::Refused, Some("Nexthop id does not exist")),
+            },
+        ],
+        total: 3,
+        next_cursor: None,
+    };
+    assert_eq!(
+        overlay::tenant_routes(&page, PLAIN),
+        "   PREFIX       LABEL             ENDPOINT    LOCAL NEXT HOP  NEIGHBOR      PREF  HOPS  KERNEL     WHY NOT
+>  10.0.1.0/24  attached here                                                           none
+>  10.0.2.0/24  10001@192.0.2.11  192.0.2.11  198.51.100.1    198.51.100.1   100     2  installed
+                10001@192.0.2.11  192.0.2.11                  198.51.100.1   100     2             192.0.2.11 is not reachable
+>  10.0.3.0/24  10001@192.0.2.11  192.0.2.11  198.51.100.1    198.51.100.1   100     2  refused    kernel: Nexthop id does not exist
+"
+    );
+}
+
+#[test]
+fn tenants_and_the_kernel() {
+    let tenant = Tenant {
+        name: "red".to_owned(),
+        vni: 10001,
+        vnis: vec![10001, 10003],
+        table: Some(7001),
+        attachments: vec![Attachment {
+            interface: "red0".to_owned(),
+            up: false,
+        }],
+        prefixes: (0..6)
+            .map(|n| format!("10.0.{n}.0/24").parse().unwrap())
+            .collect(),
+        routes: 2,
+        stitched: true,
+    };
+    assert_eq!(
+        overlay::tenants(&vec![tenant], PLAIN),
+        "\
+TENANT    VNI  MORE VNIS  TABLE  ATTACHMENTS  PREFIXES                                            ROUTES  ROLE
+red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/24 10.0.3.0/24 +2       2  stitched
+"
+    );
+    let kernel = Kernel {
+        release: "6.18.5".to_owned(),
+        device: Some("weft-vx".to_owned()),
+        mtu: Some(1450),
+        settled: true,
+        objects: vec![ObjectCount {
+            object: "routes".to_owned(),
+            count: 1200,
+        }],
+        requests: 1300,
+        repairs: 1,
+        tables: vec![KernelTable {
+            table: 7001,
+            tenant: "red".to_owned(),
+            routes: 1199,
+        }],
+        tracked: vec![
+            Tracked {
+                address: EDGE.into(),
+                metric: Some(0),
+            },
+            Tracked {
+                address: ENDPOINT.into(),
+                metric: None,
+            },
+        ],
+        refused: Page {
+            items: vec![RefusedRoute {
+                tenant: Some("red".to_owned()),
+                table: 7001,
+                prefix: "10.0.3.0/24".parse().unwrap(),
+                error: "No space left on device".to_owned(),
+                tries: 3,
+            }],
+            total: 1,
+            next_cursor: None,
+        },
+    };
+    assert_eq!(
+        overlay::kernel(&kernel, PLAIN),
+        "\
+kernel   Linux 6.18.5
+device   weft-vx, MTU 1450
+state    settled: the kernel holds what it should
+ours     1,200 routes
+changes  1,300 requests, 1 repairs of what others changed
+
+TABLE  TENANT  ROUTES
+ 7001  red      1,199
+
+ADDRESS       UNDERLAY
+198.51.100.1  metric 0
+192.0.2.11    no route
+
+REFUSED      TENANT  TABLE  TRIES  KERNEL SAYS
+10.0.3.0/24  red      7001      3  No space left on device
+"
+    );
+}
+
+#[test]
+fn an_offline_label_is_taken_apart() {
+    let explained = vec![weft_overlay::label::explain(
+        "64512:10001:3221225995".parse().unwrap(),
+    )];
+    let text = overlay::explanations(&explained, PLAIN);
+    assert!(text.starts_with("64512:10001:3221225995  "), "{text}");
+    assert!(
+        text.contains("192.0.2.11") && text.contains("10001"),
+        "{text}"
+    );
+}
+
+#[test]
+fn pages_are_collected_up_to_the_limit() {
+    let fetch = |cursor: Option<String>, size: usize| {
+        let from: u32 = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let to = (from + u32::try_from(size).unwrap()).min(2500);
+        Ok(Page {
+            items: (from..to).collect(),
+            total: 2500,
+            next_cursor: (to < 2500).then(|| to.to_string()),
+        })
+    };
+    for (limit, shown, more) in [
+        (10, 10, true),
+        (1000, 1000, true),
+        (1500, 1500, true),
+        (9000, 2500, false),
+    ] {
+        let page = collect(limit, fetch).unwrap();
+        assert_eq!(
+            (page.items.len(), page.next_cursor.is_some()),
+            (shown, more)
+        );
+        assert!(
+            page.items
+                .iter()
+                .copied()
+                .eq(0..u32::try_from(shown).unwrap())
+        );
+    }
+    assert!(collect::<u32>(0, fetch).is_err());
+}

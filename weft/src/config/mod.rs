@@ -1,0 +1,499 @@
+//! The configuration of one router: one YAML file, read into types that hold nothing invalid.
+//!
+//! [`Config::read`] reports everything that is wrong with a file at once ([`ConfigErrors`]), each with file, line,
+//! column, key, what was found and what is allowed. Serialized, a [`Config`] is YAML that reads back to itself, with
+//! all defaults spelled out.
+
+mod node;
+mod read;
+mod reader;
+mod report;
+mod serial;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Serialize;
+use weft_bgp_wire::{Asn, Family, RouterId};
+use weft_overlay::{Encapsulation, Vni, VniSet};
+
+pub(crate) use report::ConfigErrors;
+
+/// The configuration of one Weft router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// What this router is to BGP.
+    pub router: Router,
+    /// The overlay; without it the router is a plain BGP speaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+    /// The tenants that this router hosts.
+    #[serde(default)]
+    pub tenants: Vec<Tenant>,
+    /// BGP neighbours.
+    #[serde(default)]
+    pub neighbors: Vec<Neighbor>,
+    /// Prefixes to originate without a label.
+    #[serde(default)]
+    #[schemars(with = "Vec<serial::Prefix>")]
+    pub networks: Vec<IpNet>,
+    /// Unlabelled BGP routes to these prefixes, and to more specific ones, go into the main table.
+    #[serde(default)]
+    #[schemars(with = "Vec<serial::Prefix>")]
+    pub install: Vec<IpNet>,
+    /// The REST API.
+    #[serde(default)]
+    pub api: Api,
+    /// The log, on standard error.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// What this router is to BGP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Router {
+    /// Its name, for humans: letters, digits, `-`, `_` and `.`, at most 63.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
+    pub name: String,
+    /// BGP Identifier, unique in its AS (RFC 6286); also the id of its endpoint.
+    #[serde(serialize_with = "serial::display")]
+    #[schemars(with = "Ipv4Addr")]
+    pub router_id: RouterId,
+    /// AS number.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// Cluster id as a route reflector (RFC 4456 section 7); the router id by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Hold time proposed to neighbours, in seconds: 0 (no keepalives), or 3 to 65535.
+    #[serde(default = "defaults::hold_time")]
+    #[schemars(with = "serial::HoldTime")]
+    pub hold_time: u16,
+    /// Graceful restart (RFC 4724, RFC 8538): `true`, `false`, or its timers.
+    #[serde(
+        default = "defaults::graceful_restart",
+        serialize_with = "serial::graceful_restart"
+    )]
+    #[schemars(with = "serial::GracefulRestartSchema")]
+    pub graceful_restart: Option<GracefulRestart>,
+    /// Where BGP connections are accepted.
+    #[serde(default)]
+    pub listen: Listen,
+}
+
+/// Timers of graceful restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GracefulRestart {
+    /// How long neighbours keep our routes while we are away, in seconds.
+    #[serde(default = "defaults::restart_time")]
+    #[schemars(range(min = 1, max = 4095))]
+    pub restart_time: u16,
+    /// How long we wait after a restart for the routes of all neighbours before we announce ours, in seconds.
+    #[serde(default = "defaults::deferral_time")]
+    #[schemars(range(min = 1, max = 4095))]
+    pub deferral_time: u16,
+}
+
+impl Default for GracefulRestart {
+    fn default() -> Self {
+        Self {
+            restart_time: defaults::restart_time(),
+            deferral_time: defaults::deferral_time(),
+        }
+    }
+}
+
+/// Where BGP connections are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// Local addresses; an empty list accepts none.
+    #[serde(default = "defaults::listen_addresses")]
+    pub addresses: Vec<IpAddr>,
+    /// TCP port.
+    #[serde(default = "defaults::bgp_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            addresses: defaults::listen_addresses(),
+            port: defaults::bgp_port(),
+        }
+    }
+}
+
+/// The overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Overlay {
+    /// Global Administrator of the label communities: one AS number, the same in every domain.
+    #[schemars(with = "serial::AsNumber")]
+    pub global_administrator: u32,
+    /// The address at this router that ends tunnels.
+    pub endpoint: Ipv4Addr,
+    /// How packets are carried to this router.
+    #[serde(default = "defaults::encapsulation")]
+    #[schemars(with = "serial::EncapsulationSchema")]
+    pub encapsulation: Encapsulation,
+    /// Install the endpoints that are learned as locators in the main table.
+    #[serde(default)]
+    pub install_underlay: bool,
+    /// Announce the endpoint's own address as a locator.
+    #[serde(default = "defaults::yes")]
+    pub announce_locator: bool,
+}
+
+/// A tenant on this router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tenant {
+    /// Unique on this router: letters, digits, `-`, `_` and `.`, at most 63.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
+    pub name: String,
+    /// The primary VNI: labels what this tenant announces.
+    #[serde(serialize_with = "serial::vni")]
+    #[schemars(with = "serial::VniNumber")]
+    pub vni: Vni,
+    /// Further VNIs whose packets are routed in this tenant's table.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "serial::vnis"
+    )]
+    #[schemars(with = "Vec<serial::VniNumber>")]
+    pub vnis: Vec<Vni>,
+    /// Interfaces where the tenant's packets enter; they need not exist yet.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1, max = 15)))]
+    pub interfaces: Vec<String>,
+    /// Prefixes that the tenant announces.
+    #[serde(default)]
+    #[schemars(with = "Vec<serial::Prefix>")]
+    pub prefixes: Vec<IpNet>,
+    /// Routes of the kernel, on the tenant's interfaces, that the tenant announces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redistribute: Vec<Redistribute>,
+}
+
+/// Kernel routes that a tenant announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Redistribute {
+    /// The networks of its interfaces' addresses.
+    Connected,
+    /// Routes that an administrator set through its interfaces.
+    Static,
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Neighbor {
+    /// Where it is; connections from elsewhere are refused.
+    pub address: IpAddr,
+    /// Its AS number; this router's own makes it an iBGP neighbour.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// For humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub description: Option<String>,
+    /// Its TCP port.
+    #[serde(default = "defaults::bgp_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// The address that we connect from; the kernel's choice by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<IpAddr>,
+    /// Next hop of IPv6 routes on a session over IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address_v6: Option<Ipv6Addr>,
+    /// Never connect, only accept.
+    #[serde(default)]
+    pub passive: bool,
+    /// Address families to exchange.
+    #[serde(
+        default = "defaults::families",
+        serialize_with = "serial::display_list"
+    )]
+    #[schemars(with = "Vec<serial::FamilySchema>", length(min = 1))]
+    pub families: Vec<Family>,
+    /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
+    #[serde(default)]
+    #[schemars(with = "serial::AddPathSchema")]
+    pub add_path: AddPath,
+    /// Reflect routes for it (RFC 4456). iBGP only.
+    #[serde(default)]
+    pub route_reflector_client: bool,
+    /// Next hop of routes learned by eBGP when they go to this iBGP neighbour.
+    #[serde(default)]
+    pub next_hop: NextHop,
+    /// Local next hops on labelled routes to this neighbour (docs/label-community.md, rule 5). By default `self` on
+    /// what leaves or enters the domain, `keep` for all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_next_hop: Option<LocalNextHop>,
+    /// Remove every label community of the overlay from what is announced to it.
+    #[serde(default)]
+    pub strip_overlay: bool,
+    /// VNIs whose labels are accepted from it: `all`, `none`, or a list of numbers and ranges. By default `none` from
+    /// eBGP neighbours, `all` from iBGP ones.
+    #[serde(default = "VniSet::none", serialize_with = "serial::vni_set")]
+    #[schemars(with = "serial::AcceptVnisSchema")]
+    pub accept_vnis: VniSet,
+    /// Hold time proposed to it, in seconds; the router's by default.
+    #[serde(default = "defaults::hold_time")]
+    #[schemars(with = "serial::HoldTime")]
+    pub hold_time: u16,
+    /// Longest pause between two attempts to connect, in seconds; the first ones follow faster.
+    #[serde(default = "defaults::connect_retry")]
+    #[schemars(range(min = 1))]
+    pub connect_retry: u16,
+    /// TTL of packets to it. By default 1 for an eBGP neighbour, which must be on the link; 64 for an iBGP one.
+    #[serde(default = "defaults::ttl")]
+    #[schemars(range(min = 1))]
+    pub ttl: u8,
+    /// Most prefixes of one family taken from it; more end the session (RFC 4486).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS may stand in its paths.
+    #[serde(default)]
+    #[schemars(range(max = 10))]
+    pub allow_own_as: u8,
+    /// Prefixes taken from it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Vec<PrefixRange>>,
+    /// Prefixes announced to it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<PrefixRange>>,
+    /// Offer graceful restart, where the router does.
+    #[serde(default = "defaults::yes")]
+    pub graceful_restart: bool,
+}
+
+/// Several paths a prefix, by direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AddPath {
+    /// Towards the neighbour.
+    #[serde(default = "defaults::yes")]
+    pub send: bool,
+    /// From the neighbour.
+    #[serde(default = "defaults::yes")]
+    pub receive: bool,
+}
+
+impl Default for AddPath {
+    fn default() -> Self {
+        Self {
+            send: true,
+            receive: true,
+        }
+    }
+}
+
+/// NEXT_HOP of routes learned by eBGP towards an iBGP neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NextHop {
+    /// This router's address on the session.
+    #[default]
+    #[serde(rename = "self")]
+    Own,
+    /// As it was received.
+    Unchanged,
+}
+
+/// What becomes of local next hops on routes to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LocalNextHop {
+    /// Replaced by this router's endpoint.
+    #[serde(rename = "self")]
+    Own,
+    /// As they are.
+    Keep,
+    /// Removed.
+    Strip,
+}
+
+/// A line of a prefix filter: `prefix` and what is inside it, with a length from `ge` to `le`. Without `ge` and `le`,
+/// or as a bare text, exactly the prefix; with `ge` alone up to host routes; with `le` alone from the prefix itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(with = "serial::PrefixRangeSchema")]
+pub(crate) struct PrefixRange {
+    /// The covering prefix.
+    pub prefix: IpNet,
+    /// Shortest length that matches.
+    pub ge: u8,
+    /// Longest length that matches.
+    pub le: u8,
+}
+
+/// The REST API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Api {
+    /// Address and port. The API has no authentication: keep it on the loopback, or behind a firewall.
+    #[serde(default = "defaults::api_listen")]
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: defaults::api_listen(),
+        }
+    }
+}
+
+/// The log, on standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    /// The least important lines to write; the environment variable `WEFT_LOG` overrides it.
+    #[serde(default)]
+    pub level: LogLevel,
+    /// How lines look.
+    #[serde(default)]
+    pub format: LogFormat,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogLevel {
+    /// Something that should work does not, and somebody must act.
+    Error,
+    /// Something is off, and handled.
+    Warn,
+    /// What an operator wants to see: sessions up and down, convergence.
+    #[default]
+    Info,
+    /// What a developer wants to see.
+    Debug,
+    /// Everything, route by route.
+    Trace,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For humans.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a [`ConfigErrors`] with everything that is wrong with it.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self::parse(&path.display().to_string(), &text)?)
+    }
+
+    /// Reads a text; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
+        read::config(text).map_err(|problems| ConfigErrors::new(file, text, problems))
+    }
+
+    /// As YAML that reads back to the same configuration.
+    ///
+    /// # Errors
+    /// None that a configuration can cause; the serializer's own.
+    pub(crate) fn to_yaml(&self) -> anyhow::Result<String> {
+        Ok(serde_yaml::to_string(self)?)
+    }
+
+    /// The JSON Schema of a configuration file.
+    pub(crate) fn json_schema() -> serde_json::Value {
+        let mut schema = schemars::schema_for!(Self).to_value();
+        serial::strip_null(&mut schema);
+        schema["title"] = "Weft router configuration".into();
+        schema
+    }
+}
+
+/// What holds where the file says nothing.
+pub(crate) mod defaults {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    use weft_bgp_wire::Family;
+    use weft_overlay::Encapsulation;
+
+    use super::GracefulRestart;
+
+    pub(crate) fn yes() -> bool {
+        true
+    }
+
+    /// RFC 4271 section 10.
+    pub(crate) fn hold_time() -> u16 {
+        90
+    }
+
+    pub(crate) fn restart_time() -> u16 {
+        120
+    }
+
+    pub(crate) fn deferral_time() -> u16 {
+        60
+    }
+
+    pub(crate) fn graceful_restart() -> Option<GracefulRestart> {
+        Some(GracefulRestart::default())
+    }
+
+    /// RFC 4271 section 10 suggests 120 s; an overlay wants its sessions back sooner.
+    pub(crate) fn connect_retry() -> u16 {
+        30
+    }
+
+    pub(crate) fn ttl() -> u8 {
+        1
+    }
+
+    pub(crate) fn bgp_port() -> u16 {
+        179
+    }
+
+    pub(crate) fn listen_addresses() -> Vec<IpAddr> {
+        vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+    }
+
+    pub(crate) fn families() -> Vec<Family> {
+        vec![Family::Ipv4Unicast]
+    }
+
+    pub(crate) fn encapsulation() -> Encapsulation {
+        Encapsulation::Vxlan
+    }
+
+    pub(crate) fn api_listen() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 8179))
+    }
+}

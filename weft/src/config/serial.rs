@@ -1,0 +1,192 @@
+//! How types of other crates look in YAML and in the JSON Schema.
+
+use std::fmt::Display;
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use weft_bgp_wire::Asn;
+use weft_overlay::{Vni, VniSet};
+
+use super::{AddPath, GracefulRestart};
+
+pub(super) fn display<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+pub(super) fn display_list<S: Serializer>(
+    values: &[impl Display],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(ToString::to_string))
+}
+
+pub(super) fn asn<S: Serializer>(asn: &Asn, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u32(asn.0)
+}
+
+pub(super) fn vni<S: Serializer>(vni: &Vni, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u32(vni.get())
+}
+
+pub(super) fn vnis<S: Serializer>(vnis: &[Vni], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(vnis.iter().map(|vni| vni.get()))
+}
+
+pub(super) fn graceful_restart<S: Serializer>(
+    value: &Option<GracefulRestart>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(timers) => timers.serialize(to),
+        None => to.serialize_bool(false),
+    }
+}
+
+pub(super) fn vni_set<S: Serializer>(set: &VniSet, to: S) -> Result<S::Ok, S::Error> {
+    if set.is_empty() || *set == VniSet::all() {
+        return to.collect_str(set);
+    }
+    let ranges = set.ranges().iter();
+    to.collect_seq(ranges.map(|(first, last)| VniRange(*first, *last)))
+}
+
+struct VniRange(Vni, Vni);
+
+impl Serialize for VniRange {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 == self.1 {
+            true => to.serialize_u32(self.0.get()),
+            false => to.collect_str(&format_args!("{}-{}", self.0, self.1)),
+        }
+    }
+}
+
+macro_rules! schema {
+    ($($(#[$doc:meta])* $name:ident = $schema:tt;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+schema! {
+    /// An AS number that may stand for a router or an overlay (RFC 7607, RFC 7300).
+    AsNumber = { "type": "integer", "minimum": 1, "maximum": 4294967294_u32 };
+    /// A VNI.
+    VniNumber = { "type": "integer", "minimum": 1, "maximum": 16777214 };
+    /// RFC 4271 section 4.2.
+    HoldTime = { "type": "integer", "minimum": 0, "maximum": 65535, "not": { "enum": [1, 2] } };
+    /// A prefix without host bits.
+    Prefix = { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" };
+    /// `Family`.
+    FamilySchema = { "type": "string", "enum": ["ipv4-unicast", "ipv6-unicast"] };
+    /// `Encapsulation`.
+    EncapsulationSchema = { "type": "string", "enum": ["vxlan", "vxlan-gpe", "gre"] };
+    /// `VniSet`.
+    AcceptVnisSchema = { "oneOf": [
+        { "type": "string", "enum": ["all", "none"] },
+        { "type": "array", "items": { "oneOf": [
+            { "type": "integer", "minimum": 1, "maximum": 16777214 },
+            { "type": "string", "pattern": "^[0-9]{1,8}-[0-9]{1,8}$" },
+        ] } },
+    ] };
+    /// `PrefixRange`.
+    PrefixRangeSchema = { "oneOf": [
+        { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
+        {
+            "type": "object",
+            "properties": {
+                "prefix": { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
+                "ge": { "type": "integer", "minimum": 0, "maximum": 128 },
+                "le": { "type": "integer", "minimum": 0, "maximum": 128 },
+            },
+            "required": ["prefix"],
+            "additionalProperties": false,
+        },
+    ] };
+}
+
+/// A boolean, or the details.
+fn bool_or<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let details = generator.subschema_for::<T>();
+    json_schema!({ "oneOf": [{ "type": "boolean" }, details] })
+}
+
+pub(super) struct AddPathSchema;
+
+impl JsonSchema for AddPathSchema {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AddPathSchema".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        bool_or::<AddPath>(generator)
+    }
+}
+
+pub(super) struct GracefulRestartSchema;
+
+impl JsonSchema for GracefulRestartSchema {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "GracefulRestartSchema".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        bool_or::<GracefulRestart>(generator)
+    }
+}
+
+/// The network of an address with host bits, for the suggestion; `None` where there are none.
+pub(super) fn host_bits(net: IpNet) -> Option<IpNet> {
+    (net.addr() != net.network()).then(|| net.trunc())
+}
+
+/// A key that may be absent may not be null: takes null out of what schemars makes of an `Option`.
+pub(super) fn strip_null(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            object.retain(|key, value| key != "default" || !value.is_null());
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [name] = &types[..] {
+                    let name = name.clone();
+                    object.insert("type".to_owned(), name);
+                }
+            }
+            if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+                choices.retain(|choice| choice["type"] != "null");
+                if let [Value::Object(choice)] = &choices[..] {
+                    let choice = choice.clone();
+                    object.remove("anyOf");
+                    object.extend(choice);
+                }
+            }
+            object.values_mut().for_each(strip_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_null),
+        _ => {}
+    }
+}

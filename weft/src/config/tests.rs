@@ -1,0 +1,506 @@
+use super::node::Position;
+use super::*;
+
+/// The configuration of the design's example.
+const EXAMPLE: &str = "\
+router: { name: a1, router_id: 192.0.2.11, asn: 64601 }
+overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulation: vxlan }
+tenants:
+  - name: red
+    vni: 10001
+    interfaces: [red0]           # user attachments
+    prefixes: [10.0.1.0/24]      # or redistribute: [connected, static]
+neighbors:
+  - { address: 198.51.100.2, asn: 64601, families: [ipv4-unicast] }
+  - { address: 203.0.113.2, asn: 64999, accept_vnis: [10001-10002] }   # local_next_hop: self is the default here
+api: { listen: 127.0.0.1:8179 }
+";
+
+/// Every key.
+const EVERYTHING: &str = "\
+router:
+  name: r-1.example
+  router_id: 192.0.2.1
+  asn: 4200000000
+  cluster_id: 192.0.2.99
+  hold_time: 9
+  graceful_restart: { restart_time: 30, deferral_time: 20 }
+  listen: { addresses: [192.0.2.1, \"2001:db8::1\"], port: 1179 }
+overlay:
+  global_administrator: 64512
+  endpoint: 192.0.2.1
+  encapsulation: vxlan-gpe
+  install_underlay: true
+  announce_locator: false
+tenants:
+  - name: red
+    vni: 10001
+    vnis: [10003, 10004]
+    interfaces: [red0, red1]
+    prefixes: [10.0.1.0/24, \"2001:db8:1::/48\"]
+    redistribute: [connected, static]
+  - { name: blue, vni: 10002 }
+neighbors:
+  - address: 2001:db8::2
+    asn: 64601
+    description: transit of the north
+    port: 1790
+    local_address: 2001:db8::1
+    local_address_v6: 2001:db8::1
+    passive: true
+    families: [ipv4-unicast, ipv6-unicast]
+    add_path: { send: false }
+    local_next_hop: strip
+    strip_overlay: true
+    accept_vnis: [10005, 10001-10002, 10003]
+    hold_time: 0
+    connect_retry: 5
+    ttl: 255
+    max_prefixes: 1000000
+    allow_own_as: 1
+    import: [10.0.0.0/8, { prefix: 172.16.0.0/12, ge: 16 }, { prefix: 0.0.0.0/0, le: 24 }]
+    export: []
+    graceful_restart: false
+  - { address: 192.0.2.2, asn: 4200000000, route_reflector_client: true, next_hop: unchanged, add_path: false }
+networks: [198.51.100.0/24]
+install: [192.0.2.0/24]
+api: { listen: \"[::1]:80\" }
+log: { level: debug, format: json }
+";
+
+fn good(text: &str) -> Config {
+    match Config::parse("r.yaml", text) {
+        Ok(config) => config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+fn bad(text: &str) -> String {
+    match Config::parse("r.yaml", text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[test]
+fn the_example_is_read_with_its_defaults() {
+    let config = good(EXAMPLE);
+    assert_eq!(config.router.asn, Asn(64601));
+    let [red] = &config.tenants[..] else { panic!() };
+    assert_eq!(
+        (red.vni.get(), &red.interfaces[..]),
+        (10001, &["red0".to_owned()][..])
+    );
+    let [ibgp, ebgp] = &config.neighbors[..] else {
+        panic!()
+    };
+    assert_eq!(ibgp.accept_vnis, VniSet::all());
+    assert_eq!(ebgp.accept_vnis.to_string(), "10001-10002");
+    assert_eq!((ibgp.ttl, ebgp.ttl), (64, 1));
+    assert_eq!((ibgp.hold_time, ibgp.port), (90, 179));
+    assert_eq!(
+        config.router.graceful_restart,
+        Some(GracefulRestart::default())
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = good(EVERYTHING);
+    let neighbor = &config.neighbors[0];
+    assert_eq!(neighbor.accept_vnis.to_string(), "10001-10003,10005");
+    assert_eq!(
+        neighbor.add_path,
+        AddPath {
+            send: false,
+            receive: true
+        }
+    );
+    let import = neighbor.import.as_deref().unwrap();
+    let lengths: Vec<_> = import.iter().map(|range| (range.ge, range.le)).collect();
+    assert_eq!(lengths, [(8, 8), (16, 32), (0, 24)]);
+    assert_eq!(neighbor.export.as_deref(), Some(&[][..]));
+    assert_eq!(config.neighbors[1].hold_time, 9, "the router's");
+    assert_eq!(
+        config.log,
+        Log {
+            level: LogLevel::Debug,
+            format: LogFormat::Json
+        }
+    );
+}
+
+#[test]
+fn a_printed_configuration_reads_back_to_itself() {
+    for text in [EXAMPLE, EVERYTHING] {
+        let config = good(text);
+        let printed = config.to_yaml().unwrap();
+        assert_eq!(good(&printed), config, "{printed}");
+    }
+    let mut config = good(EXAMPLE);
+    config.router.graceful_restart = None;
+    assert_eq!(good(&config.to_yaml().unwrap()), config);
+}
+
+#[test]
+fn the_schema_accepts_what_is_accepted() {
+    let schema = jsonschema::validator_for(&Config::json_schema()).unwrap();
+    let printed = good(EVERYTHING).to_yaml().unwrap();
+    for text in [EXAMPLE, EVERYTHING, &printed] {
+        let value: serde_json::Value = serde_yaml::from_str(text).unwrap();
+        let errors: Vec<String> = schema
+            .iter_errors(&value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+    for text in [
+        "{}",
+        "router: { name: a1, router_id: 192.0.2.1, asn: 0 }",
+        "router: { name: a1, router_id: 192.0.2.1, asn: 1, hold_time: 2 }",
+        "router: { name: a1, router_id: 192.0.2.1, asn: 1, cluster_id: null }",
+        "router: { name: a1, router_id: 192.0.2.1, asn: 1 }\noverlay: null",
+        "router: { name: a1, router_id: 192.0.2.1, asn: 1, colour: red }",
+    ] {
+        let value: serde_json::Value = serde_yaml::from_str(text).unwrap();
+        assert!(!schema.is_valid(&value), "{text}");
+        bad(text);
+    }
+}
+
+/// `WEFT_UPDATE=1 cargo test` writes the file anew.
+#[test]
+fn the_published_schema_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config.schema.json");
+    let current = serde_json::to_string_pretty(&Config::json_schema()).unwrap() + "\n";
+    if std::env::var_os("WEFT_UPDATE").is_some() {
+        std::fs::write(path, &current).unwrap();
+    }
+    let published = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        published == current,
+        "docs/config.schema.json is not current: `WEFT_UPDATE=1 cargo test -p weft` writes it"
+    );
+}
+
+#[test]
+fn a_report_shows_the_line_and_all_errors() {
+    let text = "\
+router: { name: a1, router_id: 192.0.2.11, asn: 64601 }
+overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }
+tenants:
+  - name: red
+    vni: 16777215
+    prefixes: [10.0.1.7/24]
+";
+    assert_eq!(
+        bad(text),
+        "\
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `install_underlay` and `announce_locator`
+ --> r.yaml:2:63
+  |
+2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }
+  |                                                               ^^^^^^^^^^^^^
+  = help: did you mean `encapsulation`?
+
+error: tenants[0].vni: found `16777215`, expected a VNI, 1 to 16777214
+ --> r.yaml:5:10
+  |
+5 |     vni: 16777215
+  |          ^^^^^^^^
+
+error: tenants[0].prefixes[0]: found `10.0.1.7/24`, which has bits set behind its length
+ --> r.yaml:6:16
+  |
+6 |     prefixes: [10.0.1.7/24]
+  |                ^^^^^^^^^^^
+  = help: did you mean 10.0.1.0/24?
+
+r.yaml: 3 errors"
+    );
+}
+
+const ROUTER: &str = "router: { name: a1, router_id: 192.0.2.11, asn: 64601 }\n";
+const OVERLAY: &str = "overlay: { global_administrator: 64512, endpoint: 192.0.2.11 }\n";
+
+/// Place, key, message and help of every problem, one a line.
+fn lines(text: &str) -> Vec<String> {
+    let errors = Config::parse("r.yaml", text).unwrap_err();
+    let problems = errors.problems.iter();
+    problems
+        .map(|problem| {
+            let Position { line, column } = problem.position;
+            let path = match problem.path.as_str() {
+                "" => String::new(),
+                path => format!("{path}: "),
+            };
+            let help = problem.help.as_ref().map(|help| format!(" ({help})"));
+            format!(
+                "{line}:{column} {path}{}{}",
+                problem.message,
+                help.unwrap_or_default()
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn the_document_itself_may_be_wrong() {
+    let cases = [
+        ("", "1:1 the file is empty, expected a configuration"),
+        (
+            "# nothing\n",
+            "1:1 the file is empty, expected a configuration",
+        ),
+        (
+            "[]",
+            "1:1 found a list, expected a mapping with `router` and what else is configured",
+        ),
+        (
+            "a: 1\n---\nb: 1\n",
+            "2:1 this is not YAML: a second document: one file configures one router",
+        ),
+        (
+            "a: *b\n",
+            "1:4 this is not YAML: while parsing node, found unknown anchor",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(lines(text), [message], "{text}");
+    }
+    assert_eq!(
+        lines(&"[".repeat(40)),
+        ["1:33 this is not YAML: nested too deep"]
+    );
+    assert_eq!(lines(&"[".repeat(100_000)).len(), 1);
+}
+
+#[test]
+fn nested_aliases_do_not_fill_the_memory() {
+    let mut text = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        text += &format!("b{level}: &a{level} [{items}]\n");
+    }
+    let [message] = &lines(&text)[..] else {
+        panic!()
+    };
+    assert!(
+        message.ends_with("more values than a configuration can have"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wrong_values_say_what_is_allowed() {
+    let cases = [
+        (
+            "router: { name: a1, router_id: 192.0.2.11 }",
+            "1:9 router: the key `asn` is missing (the AS number of this router)",
+        ),
+        (
+            "router: { name: a1, router_id: 0.0.0.0, asn: 1 }",
+            "1:32 router.router_id: found `0.0.0.0`, expected an id in the form of an IPv4 address, not 0.0.0.0",
+        ),
+        (
+            "router: { name: a1, router_id: 192.0.2.1, asn: 4294967295 }",
+            "1:48 router.asn: found `4294967295`, expected an AS number, 1 to 4294967294",
+        ),
+        (
+            "router: { name: a1, router_id: 192.0.2.1, asn: 23456 }",
+            "1:48 router.asn: found `23456`, expected an AS number, but not AS_TRANS",
+        ),
+        (
+            "router: { name: a1, router_id: 192.0.2.1, asn: \"1\" }",
+            "1:48 router.asn: found the text \"1\", expected an AS number, 1 to 4294967294",
+        ),
+        (
+            "router: { name: a 1, router_id: 192.0.2.1, asn: 1 }",
+            "1:17 router.name: found `a 1`, expected a name of letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit",
+        ),
+        (
+            "router: { name: a1, router_id: 192.0.2.1, asn: 1, hold_time: 2 }",
+            "1:62 router.hold_time: found `2`, expected 0 (no keepalives), or 3 to 65535 seconds (RFC 4271 section 4.2)",
+        ),
+        (
+            "router: { name: a1, router_id: 192.0.2.1, asn: 1, graceful_restart: yes }",
+            "1:69 router.graceful_restart: found `yes`, expected true, false, or a mapping with `restart_time` and `deferral_time`",
+        ),
+        (
+            "router: { name: a1, name: a2, router_id: 192.0.2.1, asn: 1 }",
+            "1:21 router: the key `name` stands here for a second time (the first is on line 1)",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(lines(text), [message], "{text}");
+    }
+    let cases = [
+        (
+            "neighbours: []",
+            "2:1 unknown key `neighbours`, allowed are `router`, `overlay`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+        ),
+        (
+            "tenants:",
+            "2:8 tenants: found nothing, expected a list of tenants",
+        ),
+        (
+            "networks: [10.0.0.0/33]",
+            "2:12 networks[0]: found `10.0.0.0/33`, expected a prefix such as 10.0.1.0/24 or 2001:db8::/48",
+        ),
+        (
+            "networks: [10.0.0.0/8, 10.0.0.0/8]",
+            "2:24 networks[1]: this stands in the list for a second time (the first is on line 2)",
+        ),
+        (
+            "api: { listen: 8179 }",
+            "2:16 api.listen: found `8179`, expected an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+        ),
+        (
+            "log: { level: warning }",
+            "2:15 log.level: found `warning`, expected `error`, `warn`, `info`, `debug` or `trace`",
+        ),
+        (
+            "log: { format: josn }",
+            "2:16 log.format: found `josn`, expected `text` or `json` (did you mean `json`?)",
+        ),
+        (
+            "overlay: { global_administrator: 64512, endpoint: \"2001:db8::1\" }",
+            "2:51 overlay.endpoint: found the text \"2001:db8::1\", expected an IPv4 unicast address of this router",
+        ),
+        (
+            "overlay: { endpoint: 192.0.2.1 }",
+            "2:10 overlay: the key `global_administrator` is missing (the AS number that runs the overlay, the same in every domain)",
+        ),
+        (
+            "tenants: [{ name: red, vni: 1 }]",
+            "2:10 tenants: tenants need an overlay, and there is none (add `overlay: { global_administrator: ASN, endpoint: ADDRESS }`)",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(lines(&format!("{ROUTER}{text}\n")), [message], "{text}");
+    }
+}
+
+#[test]
+fn tenants_must_not_share() {
+    let cases = [
+        (
+            "- { name: red }",
+            "4:3 tenants[0]: the key `vni` is missing (the tenant's global VNI, 1 to 16777214, the same on every router)",
+        ),
+        (
+            "- { name: red, vni: 1 }\n- { name: red, vni: 2 }",
+            "5:11 tenants[1].name: the tenant `red` stands here for a second time (the first is on line 4)",
+        ),
+        (
+            "- { name: red, vni: 1 }\n- { name: blue, vni: 1 }",
+            "5:22 tenants[1].vni: the VNI 1 belongs to one tenant only (the first is on line 4, tenant `red`)",
+        ),
+        (
+            "- { name: red, vni: 1, vnis: [2, 1] }",
+            "4:34 tenants[0].vnis[1]: the VNI 1 belongs to one tenant only (the first is on line 4, tenant `red`)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: [e0] }\n- { name: blue, vni: 2, interfaces: [e0] }",
+            "5:38 tenants[1].interfaces[0]: the interface `e0` belongs to one tenant only (the first is on line 4, tenant `red`)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: [a-name-of-16-oct] }",
+            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:` and spaces",
+        ),
+        (
+            "- { name: red, vni: 1, redistribute: [bgp] }",
+            "4:39 tenants[0].redistribute[0]: found `bgp`, expected `connected` or `static`",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(
+            lines(&format!("{ROUTER}{OVERLAY}tenants:\n{text}\n")),
+            [message],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn neighbors_must_make_sense() {
+    let cases = [
+        (
+            "{ asn: 1 }",
+            "4:3 neighbors[0]: the key `address` is missing (the neighbour's IP address)",
+        ),
+        (
+            "{ address: 224.0.0.1, asn: 1 }",
+            "4:14 neighbors[0].address: found `224.0.0.1`, expected a unicast address",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1 }\n- { address: 192.0.2.2, asn: 2 }",
+            "5:14 neighbors[1].address: the neighbour 192.0.2.2 stands here for a second time (the first is on line 4)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, local_address: 192.0.2.2 }",
+            "4:48 neighbors[0].local_address: found `192.0.2.2`, expected an address of this router, not the neighbour's own",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, local_address: \"::1\" }",
+            "4:48 neighbors[0].local_address: found the text \"::1\", expected an IPv4 address, as the neighbour's is",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, route_reflector_client: true }",
+            "4:57 neighbors[0].route_reflector_client: a route reflector's client is in the same AS (remove it, or correct the neighbour's `asn`)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, next_hop: unchanged }",
+            "4:43 neighbors[0].next_hop: towards an eBGP neighbour the next hop is always `self`",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, families: [] }",
+            "4:43 neighbors[0].families: found a list, expected at least one of `ipv4-unicast` and `ipv6-unicast`",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, families: [ipv4_unicast] }",
+            "4:44 neighbors[0].families[0]: found `ipv4_unicast`, expected `ipv4-unicast` or `ipv6-unicast` (did you mean `ipv4-unicast`?)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, accept_vnis: [9-3] }",
+            "4:47 neighbors[0].accept_vnis[0]: found `9-3`, a range that ends before it starts (did you mean 3-9?)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, accept_vnis: some }",
+            "4:46 neighbors[0].accept_vnis: found `some`, expected `all`, `none`, or a list such as [10001-10002, 10005]",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, accept_vnis: [1-16777215] }",
+            "4:47 neighbors[0].accept_vnis[0]: found `1-16777215`, expected a VNI or a range such as 10001-10002, within 1 to 16777214",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, import: [{ prefix: 10.0.0.0/8, ge: 4 }] }",
+            "4:68 neighbors[0].import[0].ge: found `4`, expected a prefix length, 8 to 32",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, import: [{ prefix: 10.0.0.0/8, ge: 24, le: 16 }] }",
+            "4:76 neighbors[0].import[0].le: found `16`, expected a prefix length, 24 to 32",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, ttl: 0 }",
+            "4:38 neighbors[0].ttl: found `0`, expected a TTL, 1 to 255",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, passive: on }",
+            "4:42 neighbors[0].passive: found `on`, expected true or false",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(
+            lines(&format!("{ROUTER}{OVERLAY}neighbors:\n- {text}\n")),
+            [message],
+            "{text}"
+        );
+    }
+    let alone =
+        format!("{ROUTER}neighbors: [{{ address: 192.0.2.2, asn: 1, accept_vnis: all }}]\n");
+    assert_eq!(
+        lines(&alone),
+        ["2:56 neighbors[0].accept_vnis: labels are accepted into an overlay, and there is none"]
+    );
+}

@@ -1,0 +1,217 @@
+//! The values that configurations are made of, and lists in which each may stand once only.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use weft_bgp_wire::Asn;
+use weft_overlay::{Vni, VniSet};
+
+use super::PrefixRange;
+use super::node::Position;
+use super::reader::{At, Cursor};
+use super::serial::host_bits;
+
+pub(super) fn number_of<T: TryFrom<u64>>(
+    at: &Cursor<'_>,
+    what: &str,
+    from: u64,
+    to: u64,
+) -> Option<T> {
+    // The ranges that are asked for fit their types.
+    at.number(what, from..=to)?.try_into().ok()
+}
+
+pub(super) fn number(at: &Cursor<'_>, what: &str, from: u64, to: u64) -> Option<u16> {
+    number_of(at, what, from, to)
+}
+
+pub(super) fn asn(at: &Cursor<'_>) -> Option<Asn> {
+    // 0 is reserved (RFC 7607), 2^32-1 too (RFC 7300), 23456 stands for others (RFC 6793).
+    let asn = Asn(number_of(at, "an AS number", 1, u64::from(u32::MAX) - 1)?);
+    match asn {
+        Asn::TRANS => at.expected("an AS number, but not AS_TRANS"),
+        asn => Some(asn),
+    }
+}
+
+pub(super) fn hold_time(at: &Cursor<'_>) -> Option<u16> {
+    match number(at, "seconds", 0, 65535)? {
+        1 | 2 => at.expected("0 (no keepalives), or 3 to 65535 seconds (RFC 4271 section 4.2)"),
+        seconds => Some(seconds),
+    }
+}
+
+pub(super) fn vni(at: &Cursor<'_>) -> Option<Vni> {
+    number_of(at, "a VNI", 1, u64::from(Vni::MAX.get())).and_then(|number| Vni::new(number).ok())
+}
+
+pub(super) fn id(at: &Cursor<'_>) -> Option<Ipv4Addr> {
+    let allowed = "an id in the form of an IPv4 address, not 0.0.0.0";
+    let id: Ipv4Addr = at.parse(allowed)?;
+    match id.is_unspecified() {
+        true => at.expected(allowed),
+        false => Some(id),
+    }
+}
+
+pub(super) fn address(at: &Cursor<'_>) -> Option<IpAddr> {
+    at.parse("an IP address")
+}
+
+pub(super) fn unicast(at: &Cursor<'_>) -> Option<IpAddr> {
+    let address = address(at)?;
+    match address.is_unspecified() || address.is_multicast() {
+        true => at.expected("a unicast address"),
+        false => Some(address),
+    }
+}
+
+pub(super) fn prefix(at: &Cursor<'_>) -> Option<IpNet> {
+    let allowed = "a prefix such as 10.0.1.0/24 or 2001:db8::/48";
+    let prefix: IpNet = at.parse(allowed)?;
+    match host_bits(prefix) {
+        None => Some(prefix),
+        Some(network) => {
+            at.problem(
+                format!("found `{prefix}`, which has bits set behind its length"),
+                Some(format!("did you mean {network}?")),
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn prefixes(at: &Cursor<'_>) -> Option<Vec<IpNet>> {
+    let prefixes = at.list("a list of prefixes", |at| prefix(&at))?;
+    unique_items(&prefixes);
+    Some(prefixes.into_iter().map(|at| at.value).collect())
+}
+
+pub(super) fn accept_vnis(at: &Cursor<'_>) -> Option<VniSet> {
+    if !at.is_sequence() {
+        return match at.scalar() {
+            Some("all") => Some(VniSet::all()),
+            Some("none") => Some(VniSet::none()),
+            _ => at.expected("`all`, `none`, or a list such as [10001-10002, 10005]"),
+        };
+    }
+    let ranges = at.list("a list", |at| vni_range(&at))?;
+    Some(VniSet::from_ranges(ranges.into_iter().map(|at| at.value)))
+}
+
+fn vni_range(at: &Cursor<'_>) -> Option<(Vni, Vni)> {
+    let allowed = "a VNI or a range such as 10001-10002, within 1 to 16777214";
+    let Some(text) = at.scalar() else {
+        return at.expected(allowed);
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse::<Vni>(), last.trim().parse::<Vni>()) {
+        (Ok(first), Ok(last)) if first <= last => Some((first, last)),
+        (Ok(low), Ok(high)) => {
+            at.problem(
+                format!("found `{text}`, a range that ends before it starts"),
+                Some(format!("did you mean {high}-{low}?")),
+            );
+            None
+        }
+        _ => at.expected(allowed),
+    }
+}
+
+pub(super) fn prefix_range(at: &Cursor<'_>) -> Option<PrefixRange> {
+    if !at.is_mapping() {
+        let prefix = prefix(at)?;
+        return Some(PrefixRange {
+            prefix,
+            ge: prefix.prefix_len(),
+            le: prefix.prefix_len(),
+        });
+    }
+    let mut fields = at.fields("a prefix")?;
+    let prefix = fields.required("prefix", "such as `prefix: 10.0.0.0/8`", |at| prefix(&at));
+    let (shortest, longest) = match prefix {
+        Some(prefix) => (prefix.prefix_len(), prefix.max_prefix_len()),
+        None => (0, 128),
+    };
+    let length = |at: Cursor<'_>, from: u8| {
+        number_of(&at, "a prefix length", u64::from(from), u64::from(longest))
+    };
+    let ge = fields.optional("ge", |at| length(at, shortest));
+    let le = fields.optional("le", |at| length(at, ge.unwrap_or(shortest)));
+    let le_given = fields.get("le").is_some();
+    fields.finish();
+    Some(PrefixRange {
+        prefix: prefix?,
+        ge: ge.unwrap_or(shortest),
+        le: le.unwrap_or(match ge.is_some() && !le_given {
+            true => longest,
+            false => shortest,
+        }),
+    })
+}
+
+pub(super) fn name(at: &Cursor<'_>) -> Option<String> {
+    let fits = |text: &&str| {
+        let allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+        text.len() <= 63
+            && text.bytes().all(allowed)
+            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+    };
+    match at.scalar().filter(fits) {
+        Some(text) => Some(text.to_owned()),
+        None => at.expected(
+            "a name of letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit",
+        ),
+    }
+}
+
+/// What the kernel takes as a name of an interface (dev_valid_name).
+pub(super) fn interface(at: &Cursor<'_>) -> Option<String> {
+    let fits = |text: &&str| {
+        (1..16).contains(&text.len())
+            && !matches!(*text, "." | "..")
+            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+    };
+    match at.scalar().filter(fits) {
+        Some(text) => Some(text.to_owned()),
+        None => at.expected("a name of an interface: 1 to 15 octets without `/`, `:` and spaces"),
+    }
+}
+
+pub(super) fn unique_items<T: Eq + Hash + Copy>(items: &[At<'_, T>]) {
+    unique(items.iter().map(|at| (at.value, &at.at)), |_| {
+        "this stands in the list for a second time".to_owned()
+    });
+}
+
+pub(super) fn unique<'c, 'a: 'c, K: Eq + Hash + Copy>(
+    keys: impl Iterator<Item = (K, &'c Cursor<'a>)>,
+    message: impl Fn(K) -> String,
+) {
+    unique_of(keys.map(|(key, at)| (key, at, String::new())), message);
+}
+
+/// Reports every key that was there before, with the line and the owner of the first.
+pub(super) fn unique_of<'c, 'a: 'c, K: Eq + Hash + Copy>(
+    keys: impl Iterator<Item = (K, &'c Cursor<'a>, String)>,
+    message: impl Fn(K) -> String,
+) {
+    let mut first: HashMap<K, (Position, String)> = HashMap::new();
+    for (key, at, owner) in keys {
+        match first.get(&key) {
+            None => {
+                first.insert(key, (at.position(), owner));
+            }
+            Some((position, owner)) => {
+                let owner = match owner.as_str() {
+                    "" => String::new(),
+                    owner => format!(", {owner}"),
+                };
+                let help = format!("the first is on line {}{owner}", position.line);
+                at.problem(message(key), Some(help));
+            }
+        }
+    }
+}
