@@ -155,7 +155,7 @@ impl Dataplane {
         ))
     }
 
-    /// The kernel held tenant routes of ours already: an earlier process left them, and they forward.
+    /// The kernel held routes of ours already: an earlier process left them, and they forward.
     pub fn found_state(&self) -> bool {
         self.found_state
     }

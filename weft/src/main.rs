@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod lab;
 mod router;
 
 use std::process::ExitCode;

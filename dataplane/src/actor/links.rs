@@ -212,10 +212,6 @@ impl Actor {
         self.redistributed = now;
     }
 
-    pub(super) fn take_attachment_events(&mut self) -> Vec<DataplaneEvent> {
-        std::mem::take(&mut self.news)
-    }
-
     /// Asks the kernel how tracked addresses are reached.
     pub(super) fn resolve(&mut self) {
         let addresses: Vec<IpAddr> = self.tracked.keys().copied().collect();
@@ -230,10 +226,6 @@ impl Actor {
             }
         }
         self.fit_mtu();
-    }
-
-    pub(super) fn take_news(&mut self) -> Vec<(IpAddr, Option<u32>)> {
-        std::mem::take(&mut self.reach_news)
     }
 
     /// Metric of the route to an address, and the link that it leaves by.

@@ -198,10 +198,7 @@ impl Actor {
         if actor.config.endpoint.is_some() {
             actor.ensure_device()?;
         }
-        let found = actor
-            .held
-            .keys()
-            .any(|key| key.table != u32::from(libc::RT_TABLE_MAIN));
+        let found = !actor.held.is_empty();
         if found {
             info!(
                 routes = actor.held.len(),
@@ -259,6 +256,7 @@ impl Actor {
         mut changes: mpsc::Receiver<Changes>,
     ) {
         let mut due: Option<Instant> = None;
+        let events = self.events.clone();
         loop {
             let retry = self.refused.values().map(|refused| refused.retry_at).min();
             let next = due.into_iter().chain(retry).min();
@@ -271,6 +269,8 @@ impl Actor {
             tokio::select! {
                 biased;
                 () = timer => {}
+                // The owner has room again.
+                Ok(_) = events.reserve(), if self.has_news() => {}
                 Some(change) = changes.recv() => {
                     self.pending.links |= change.links;
                     self.pending.underlay |= change.underlay;
@@ -299,7 +299,7 @@ impl Actor {
                 .collect();
             self.queue.extend(ready);
             self.flush();
-            self.report().await;
+            self.report();
         }
     }
 
@@ -606,15 +606,22 @@ impl Actor {
         }
     }
 
-    async fn report(&mut self) {
-        let news: Vec<(IpAddr, Option<u32>)> = self.take_news();
-        if !news.is_empty() {
-            // Where the owner is gone, so are we, at the next command.
-            let _ = self.events.send(DataplaneEvent::Reachability(news)).await;
+    /// Tells what there is to tell, as far as the owner has room: it may be waiting for us itself.
+    fn report(&mut self) {
+        while self.has_news() {
+            let Ok(permit) = self.events.try_reserve() else {
+                return;
+            };
+            permit.send(if self.reach_news.is_empty() {
+                self.news.remove(0)
+            } else {
+                DataplaneEvent::Reachability(std::mem::take(&mut self.reach_news))
+            });
         }
-        for event in self.take_attachment_events() {
-            let _ = self.events.send(event).await;
-        }
+    }
+
+    fn has_news(&self) -> bool {
+        !self.reach_news.is_empty() || !self.news.is_empty()
     }
 
     fn status(&self) -> DataplaneStatus {

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use weft_api::ClientError;
 
 use crate::config::{Config, ConfigErrors};
-use crate::router;
+use crate::{lab, router};
 use output::Output;
 
 /// SD-WAN router control plane: a multi-tenant overlay over plain BGP.
@@ -51,6 +51,8 @@ enum Command {
     Schema,
     /// Show the state of a running router.
     Show(show::Arguments),
+    /// Build and use labs of routers in network namespaces.
+    Lab(lab::LabArgs),
     /// Remove everything that is Weft's from the kernel, in this network namespace.
     Down,
     /// Print a completion script for a shell.
@@ -66,13 +68,14 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => report(&error),
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Lab(arguments) => return lab::run(arguments),
         Command::Router { config } => {
             let config = Config::read(&config)?;
             logging::start(&config.log)?;
@@ -90,7 +93,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             serde_json::to_string_pretty(&Config::json_schema())?
         )),
         Command::Show(arguments) => show::run(arguments),
-        Command::Down => router::down(),
+        Command::Down => Output::stdout().write(&router::down()?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
@@ -99,7 +102,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Version => {
             Output::stdout().write(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n"))
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    Output::stdout().write(text)
 }
 
 /// One line that lets a reader see whether the file says what was meant.

@@ -1,13 +1,90 @@
 //! `weft router`: assembles BGP, overlay, data plane and API into one process.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`setup`] | the configuration as the crates want it |
+//! | [`hook`] | what the overlay has to say when BGP announces a route |
+//! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
+//! | [`state`] | answers of the REST API, from all three |
+
+mod core;
+mod hook;
+mod setup;
+mod state;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use weft_bgp::{Bgp, ShutdownMode};
+use weft_dataplane::{Dataplane, PROTOCOL};
 
 use crate::config::Config;
 
-/// Runs the router until it is told to stop.
+/// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("router {}: this build has no router", config.router.name)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run_router(config))
 }
 
-/// Removes everything of ours from the kernel.
-pub(crate) fn down() -> anyhow::Result<()> {
-    anyhow::bail!("this build has no router")
+async fn run_router(config: Config) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let (dataplane, dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
+    let overlay = setup::overlay(&config);
+    let hook = hook::LabelHook::boxed(&config, overlay.tables());
+    let (bgp, bgp_events) = Bgp::start(setup::bgp(&config, dataplane.found_state()), hook).await?;
+    let listener = tokio::net::TcpListener::bind(config.api.listen)
+        .await
+        .with_context(|| format!("cannot listen for the API at {}", config.api.listen))?;
+    info!(
+        name = config.router.name,
+        asn = %config.router.asn,
+        bgp = ?bgp.listening(),
+        api = %config.api.listen,
+        "router started"
+    );
+    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone()).await;
+    let state = Arc::new(state::LiveState::new(
+        config,
+        bgp.clone(),
+        dataplane.clone(),
+        queries,
+    ));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let api = tokio::spawn(weft_api::serve(listener, state, async {
+        // A sender that is gone says stop, too.
+        let _ = stopped.await;
+    }));
+    let core = tokio::spawn(core.run(bgp_events, dataplane_events));
+    tokio::select! {
+        _ = terminate.recv() => info!("told to stop: forwarding stays"),
+        _ = interrupt.recv() => info!("interrupted: forwarding stays"),
+        _ = core => anyhow::bail!("the router's core ended: this is a bug"),
+    }
+    bgp.shutdown(ShutdownMode::Restart).await;
+    dataplane.stop().await;
+    drop(stop);
+    // Requests in flight get a moment, not more.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), api).await;
+    Ok(())
+}
+
+/// Removes everything of ours from the kernel; says what that was.
+pub(crate) fn down() -> anyhow::Result<String> {
+    let report = weft_dataplane::teardown(PROTOCOL)?;
+    let device = if report.device {
+        "1 device"
+    } else {
+        "no device"
+    };
+    Ok(format!(
+        "removed {} routes, {} next-hop objects, {} rules, {device}\n",
+        report.routes, report.next_hops, report.rules
+    ))
 }

@@ -10,7 +10,7 @@ use super::export::ExportSettings;
 use super::group::Group;
 use super::interner::AttributeId;
 use super::table::{BitSet, Entry, Path, Table};
-use super::types::{PeerId, Reason, ReportedPath, RouteBatch};
+use super::types::{PeerId, PeerKind, Reason, ReportedPath, RouteBatch};
 
 pub(crate) struct FamilyRib<P> {
     pub(crate) table: Table<P>,
@@ -292,6 +292,7 @@ impl<P: Prefix> FamilyRib<P> {
                         source: path.peer,
                         path_id: path.local_id,
                         best: rank == 0 && entry.has_best,
+                        ebgp: shared.kind(path.peer) == Some(PeerKind::Ebgp),
                         eligible: metric.is_some(),
                         igp_metric: metric.unwrap_or(u32::MAX),
                         attributes: set.clone(),

@@ -298,6 +298,8 @@ pub struct ReportedPath {
     pub path_id: u32,
     /// The best one of its prefix by the rules of BGP.
     pub best: bool,
+    /// Learned by eBGP.
+    pub ebgp: bool,
     /// Eligible for the decision process.
     pub eligible: bool,
     /// Metric of the route to its next hop.

@@ -192,6 +192,20 @@ impl Speaker {
             .map(|(peer, _)| peer)
     }
 
+    /// The address of every neighbour.
+    pub fn addresses(&self) -> Vec<(PeerId, IpAddr)> {
+        self.peers()
+            .map(|(peer, neighbor)| (peer, neighbor.config.address))
+            .collect()
+    }
+
+    /// The state of every neighbour's session.
+    pub fn states(&self) -> Vec<State> {
+        self.peers()
+            .map(|(_, neighbor)| neighbor.session.state())
+            .collect()
+    }
+
     /// The configuration of a neighbour.
     pub fn config_of(&self, peer: PeerId) -> Option<&NeighborConfig> {
         Some(&self.neighbors.get(peer.0 as usize)?.as_ref()?.config)

@@ -1,0 +1,304 @@
+//! The loop that owns the overlay: changed routes and reachability in, intent and originations out.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{info, warn};
+use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch};
+use weft_bgp::{Bgp, BgpEvent};
+use weft_bgp_wire::{AttributesBuilder, LargeCommunity, Origin};
+use weft_dataplane::{Dataplane, DataplaneEvent};
+use weft_overlay::VniSet;
+use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
+
+use crate::config::{Config, Redistribute};
+
+/// When BGP has converged, next hops may still be looked up and routes follow from that: leftovers in the kernel go
+/// once nothing has happened for this long, or at the latest after the other.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_AT_LAST: Duration = Duration::from_secs(30);
+
+/// Path identifier of the networks of the configuration; VNIs and 0 are the overlay's.
+const NETWORK_PATH: u32 = u32::MAX;
+
+type Question = Box<dyn FnOnce(&Overlay) + Send>;
+
+/// Asks the loop questions about the overlay.
+#[derive(Clone)]
+pub(super) struct Queries {
+    questions: mpsc::Sender<Question>,
+    converged: Arc<AtomicBool>,
+}
+
+impl Queries {
+    /// What `question` says of the overlay; `None` where the loop has ended.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Overlay) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let question: Question = Box::new(move |overlay| {
+            // Who asked may have gone.
+            let _ = reply.send(question(overlay));
+        });
+        self.questions.send(question).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// BGP has converged.
+    pub(super) fn converged(&self) -> bool {
+        self.converged.load(Ordering::Relaxed)
+    }
+}
+
+/// The loop's state.
+pub(super) struct Core {
+    overlay: Overlay,
+    bgp: Bgp,
+    dataplane: Dataplane,
+    /// What is accepted from a neighbour, by its address.
+    accept: HashMap<IpAddr, VniSet>,
+    /// The same by the neighbour's number, as it becomes known.
+    accept_of: HashMap<PeerId, VniSet>,
+    questions: mpsc::Receiver<Question>,
+    converged: Arc<AtomicBool>,
+    /// Leftovers go then, unless something happens; and at the latest at the other.
+    settle_at: Option<(Instant, Instant)>,
+}
+
+impl Core {
+    /// Announces the configured networks and makes the tenants.
+    pub(super) async fn new(
+        config: &Config,
+        overlay: Overlay,
+        bgp: Bgp,
+        dataplane: Dataplane,
+    ) -> (Self, Queries) {
+        let (questions, inbox) = mpsc::channel(64);
+        let converged = Arc::new(AtomicBool::new(false));
+        let queries = Queries {
+            questions,
+            converged: converged.clone(),
+        };
+        let mut core = Self {
+            overlay,
+            bgp,
+            dataplane,
+            accept: config
+                .neighbors
+                .iter()
+                .map(|of| (of.address, of.accept_vnis.clone()))
+                .collect(),
+            accept_of: HashMap::new(),
+            questions: inbox,
+            converged,
+            settle_at: None,
+        };
+        let networks = config.networks.iter().map(|prefix| Origination {
+            prefix: *prefix,
+            path_id: NETWORK_PATH,
+            attributes: Some(attributes(&[])),
+        });
+        core.bgp.originate(networks.collect()).await;
+        let mut redistribute = Vec::new();
+        for tenant in &config.tenants {
+            let id = core.overlay.add_tenant(TenantConfig {
+                name: tenant.name.clone(),
+                primary_vni: tenant.vni,
+                vnis: tenant.vnis.clone(),
+                attachments: tenant.interfaces.clone(),
+                prefixes: tenant.prefixes.clone(),
+            });
+            let has = |what| tenant.redistribute.contains(&what);
+            redistribute.push((id, has(Redistribute::Connected), has(Redistribute::Static)));
+        }
+        core.pass_on().await;
+        for (id, connected, static_) in redistribute.into_iter().filter(|(_, a, b)| *a || *b) {
+            core.dataplane.redistribute(id, connected, static_).await;
+        }
+        (core, queries)
+    }
+
+    /// Runs until BGP or the data plane ends.
+    pub(super) async fn run(
+        mut self,
+        mut bgp: mpsc::Receiver<BgpEvent>,
+        mut dataplane: mpsc::Receiver<DataplaneEvent>,
+    ) {
+        loop {
+            let settle_at = self.settle_at;
+            let settle = async {
+                match settle_at {
+                    Some((quiet, last)) => tokio::time::sleep_until(quiet.min(last)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = dataplane.recv() => match event {
+                    Some(event) => self.handle_dataplane(event).await,
+                    None => return,
+                },
+                Some(question) = self.questions.recv() => {
+                    question(&self.overlay);
+                    continue;
+                }
+                event = bgp.recv() => match event {
+                    Some(event) => self.handle_bgp(event).await,
+                    None => return,
+                },
+                () = settle => {
+                    self.settle_at = None;
+                    self.dataplane.settle().await;
+                    continue;
+                }
+            }
+            if let Some((quiet, _)) = &mut self.settle_at {
+                *quiet = Instant::now() + QUIET;
+            }
+            self.pass_on().await;
+        }
+    }
+
+    async fn handle_bgp(&mut self, event: BgpEvent) {
+        match event {
+            BgpEvent::Routes(batch) => self.handle_routes(&batch).await,
+            BgpEvent::NextHops { track, untrack } => {
+                self.dataplane.track(track).await;
+                self.dataplane.untrack(untrack).await;
+            }
+            BgpEvent::Converged { complete } => {
+                self.converged.store(true, Ordering::Relaxed);
+                if complete {
+                    info!("the routes of all neighbours are there");
+                } else {
+                    warn!("some neighbours have not sent their routes: going on without them");
+                }
+                let now = Instant::now();
+                self.settle_at = Some((now + QUIET, now + QUIET_AT_LAST));
+            }
+        }
+    }
+
+    async fn handle_routes(&mut self, batch: &RouteBatch) {
+        let unknown = |path: &ReportedPath| {
+            path.source != PeerId::LOCAL && !self.accept_of.contains_key(&path.source)
+        };
+        if batch.paths.iter().any(unknown) {
+            let accept = self.accept.clone();
+            self.accept_of = self
+                .bgp
+                .with(move |speaker, _| {
+                    let peers = speaker.addresses().into_iter();
+                    peers
+                        .map(|(peer, address)| {
+                            (peer, accept.get(&address).cloned().unwrap_or_default())
+                        })
+                        .collect()
+                })
+                .await
+                .unwrap_or_default();
+        }
+        let nothing = VniSet::none();
+        let mut communities: Vec<LargeCommunity> = Vec::new();
+        let mut ranges = Vec::new();
+        for (prefix, paths) in batch.iter() {
+            communities.clear();
+            ranges.clear();
+            for path in paths {
+                let start = communities.len();
+                communities.extend(path.attributes.view().large_communities());
+                ranges.push(start..communities.len());
+            }
+            let inputs: Vec<PathInput<'_>> = paths
+                .iter()
+                .zip(&ranges)
+                .filter(|(path, _)| path.eligible)
+                .map(|(path, range)| {
+                    let key = path.attributes.key();
+                    PathInput {
+                        source: path.source.0,
+                        path_id: path.path_id,
+                        local: path.source == PeerId::LOCAL,
+                        best: path.best,
+                        accept: self.accept_of.get(&path.source).unwrap_or(&nothing),
+                        preference: Preference {
+                            local_pref: key.local_pref,
+                            med: key.med,
+                            neighbor_as: key.neighbor_as,
+                            as_path_length: key.as_path_length,
+                            origin: key.origin as u8,
+                            ebgp: path.ebgp,
+                        },
+                        next_hop: path.attributes.next_hop().address,
+                        communities: &communities[range.clone()],
+                    }
+                })
+                .collect();
+            self.overlay.handle_route(prefix, &inputs);
+        }
+    }
+
+    async fn handle_dataplane(&mut self, event: DataplaneEvent) {
+        match event {
+            DataplaneEvent::Reachability(changes) => {
+                self.overlay.handle_reachability(&changes);
+                self.bgp.set_next_hops(changes).await;
+            }
+            DataplaneEvent::Attachment { name, up } => {
+                info!(interface = name, up, "attachment");
+                self.overlay.set_attachment(&name, up);
+            }
+            DataplaneEvent::Redistributed {
+                tenant,
+                prefix,
+                present,
+            } => {
+                self.overlay.set_redistributed(tenant, prefix, present);
+            }
+        }
+    }
+
+    /// Hands on what the overlay decided.
+    async fn pass_on(&mut self) {
+        let (track, untrack) = self.overlay.poll_tracking();
+        if let Some(intent) = self.overlay.poll_intent() {
+            self.dataplane.apply(intent).await;
+        }
+        if !track.is_empty() {
+            self.dataplane.track(track).await;
+        }
+        if !untrack.is_empty() {
+            self.dataplane.untrack(untrack).await;
+        }
+        let originations: Vec<Origination> = self
+            .overlay
+            .poll_originations()
+            .into_iter()
+            .map(|change| Origination {
+                prefix: change.prefix,
+                path_id: change.path_id,
+                attributes: change
+                    .communities
+                    .map(|communities| attributes(&communities)),
+            })
+            .collect();
+        if !originations.is_empty() {
+            self.bgp.originate(originations).await;
+        }
+    }
+}
+
+/// Attributes of a route of our own.
+fn attributes(communities: &[LargeCommunity]) -> Vec<u8> {
+    let mut builder = AttributesBuilder::new();
+    builder.set_origin(Origin::Igp);
+    builder.set_empty_as_path();
+    builder.set_large_communities(communities.iter().copied());
+    builder.octets().to_vec()
+}

@@ -1,0 +1,126 @@
+//! What the overlay has to say when BGP announces a route.
+
+use weft_bgp::rib::{ExportContext, ExportHook, PeerKind, PlainBgp};
+use weft_bgp_wire::{AttributesBuilder, AttributesView, LargeCommunity};
+use weft_overlay::export::{
+    Direction, ExportSettings, LocalNextHopMode, OwnLabels, Rewrite, join, rewrite,
+};
+use weft_overlay::{EndpointId, Vni, VniSet};
+
+use crate::config::{Config, LocalNextHop};
+
+/// Rewrites label communities by each neighbour's settings.
+pub(super) struct LabelHook {
+    own: OwnLabels,
+    /// VNIs that this router keeps a table for.
+    tables: VniSet,
+    /// What is accepted, by import class.
+    accept: Vec<VniSet>,
+    /// How labels go out, by export class.
+    export: Vec<ExportSettings>,
+}
+
+impl LabelHook {
+    /// The hook of this configuration.
+    pub(super) fn boxed(config: &Config, tables: VniSet) -> Box<dyn ExportHook> {
+        let Some(overlay) = &config.overlay else {
+            return Box::new(PlainBgp);
+        };
+        let own = OwnLabels {
+            administrator: overlay.global_administrator,
+            endpoint: overlay.endpoint,
+            id: EndpointId(config.router.router_id.0),
+            encapsulation: overlay.encapsulation,
+        };
+        let tenants = config
+            .tenants
+            .iter()
+            .flat_map(|tenant| tenant.vnis.iter().chain([&tenant.vni]));
+        let tables = tables.union(&VniSet::from_ranges(tenants.map(|vni| (*vni, *vni))));
+        let settings = config.neighbors.iter().map(|neighbor| ExportSettings {
+            local_next_hop: neighbor.local_next_hop.map(|mode| match mode {
+                LocalNextHop::Own => LocalNextHopMode::Self_,
+                LocalNextHop::Keep => LocalNextHopMode::Keep,
+                LocalNextHop::Strip => LocalNextHopMode::Strip,
+            }),
+            strip_overlay: neighbor.strip_overlay,
+        });
+        // Class 0, which nobody has, keeps everything.
+        let plain = ExportSettings {
+            local_next_hop: None,
+            strip_overlay: false,
+        };
+        Box::new(Self {
+            own,
+            tables,
+            accept: [VniSet::all()]
+                .into_iter()
+                .chain(config.neighbors.iter().map(|of| of.accept_vnis.clone()))
+                .collect(),
+            export: [plain].into_iter().chain(settings).collect(),
+        })
+    }
+
+    /// This router accepts the label from where the route came from, and keeps a table for it.
+    fn forwards(&self, import_class: u32, vni: Vni) -> bool {
+        self.tables.contains(vni)
+            && self
+                .accept
+                .get(import_class as usize)
+                .is_some_and(|set| set.contains(vni))
+    }
+
+    fn rewrite(&self, context: &ExportContext, communities: &[LargeCommunity]) -> Rewrite {
+        let Some(settings) = self.export.get(context.export_class as usize) else {
+            return Rewrite::Unchanged;
+        };
+        let direction = Direction {
+            from_ebgp: context.source == Some(PeerKind::Ebgp),
+            own: context.source.is_none(),
+            to_ebgp: context.target == PeerKind::Ebgp,
+        };
+        rewrite(communities, &self.own, settings, direction, &|vni| {
+            self.forwards(context.import_class, vni)
+        })
+    }
+}
+
+impl ExportHook for LabelHook {
+    fn export(
+        &self,
+        context: &ExportContext,
+        attributes: AttributesView<'_>,
+        edit: &mut AttributesBuilder,
+    ) -> bool {
+        let communities: Vec<LargeCommunity> = attributes.large_communities().collect();
+        if communities.is_empty() {
+            return true;
+        }
+        match self.rewrite(context, &communities) {
+            Rewrite::Unchanged => true,
+            Rewrite::Replaced(communities) => {
+                edit.set_large_communities(communities);
+                true
+            }
+            Rewrite::Reject => false,
+        }
+    }
+
+    fn join(
+        &self,
+        others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
+        edit: &mut AttributesBuilder,
+    ) {
+        let mut joined: Vec<LargeCommunity> = edit.view().large_communities().collect();
+        for (context, attributes) in others {
+            let communities: Vec<LargeCommunity> = attributes.large_communities().collect();
+            let communities = match self.rewrite(&context, &communities) {
+                Rewrite::Unchanged => communities,
+                Rewrite::Replaced(communities) => communities,
+                Rewrite::Reject => continue,
+            };
+            joined = join(&joined, &communities, self.own.administrator);
+        }
+        edit.set_large_communities(joined);
+    }
+}

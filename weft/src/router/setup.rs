@@ -1,0 +1,125 @@
+//! The configuration as the crates want it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_bgp::rib::{PrefixFilter, PrefixRange};
+use weft_bgp::{BgpConfig, NeighborConfig, SpeakerConfig};
+use weft_dataplane::DataplaneConfig;
+use weft_overlay::table::{Membership, Overlay, OverlayConfig};
+use weft_overlay::{EndpointId, VniSet};
+
+use crate::config::{self, Config};
+
+/// How long the routes of all neighbours are waited for after the start, where graceful restart is off.
+const DEFERRAL: Duration = Duration::from_secs(30);
+
+/// What the data plane is to know before any intent.
+pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
+    DataplaneConfig {
+        endpoint: config.overlay.as_ref().map(|overlay| overlay.endpoint),
+        ..DataplaneConfig::default()
+    }
+}
+
+/// The overlay, without tenants yet.
+pub(super) fn overlay(config: &Config) -> Overlay {
+    let membership = config.overlay.as_ref().map(|overlay| Membership {
+        administrator: overlay.global_administrator,
+        endpoint: overlay.endpoint,
+        id: EndpointId(config.router.router_id.0),
+        encapsulation: overlay.encapsulation,
+        announce_locator: overlay.announce_locator,
+        install_underlay: overlay.install_underlay,
+        stitched: stitched(config),
+    });
+    Overlay::new(OverlayConfig {
+        membership,
+        install: config.install.clone(),
+    })
+}
+
+/// An edge keeps a table for every VNI that it accepts from another domain.
+fn stitched(config: &Config) -> VniSet {
+    config
+        .neighbors
+        .iter()
+        .filter(|neighbor| neighbor.asn != config.router.asn)
+        .fold(VniSet::none(), |set, neighbor| {
+            set.union(&neighbor.accept_vnis)
+        })
+}
+
+/// The speaker and its neighbours. Neighbour number N of the configuration has import and export class N + 1; class 0
+/// is this router's own routes.
+pub(super) fn bgp(config: &Config, restarting: bool) -> BgpConfig {
+    let router = &config.router;
+    let report = config.install.clone();
+    BgpConfig {
+        speaker: SpeakerConfig {
+            asn: router.asn,
+            router_id: router.router_id,
+            cluster_id: router.cluster_id.unwrap_or(router.router_id.0),
+            overlay_administrator: config
+                .overlay
+                .as_ref()
+                .map(|overlay| overlay.global_administrator),
+            report,
+            restarting,
+            deferral: router.graceful_restart.map_or(DEFERRAL, |restart| {
+                Duration::from_secs(u64::from(restart.deferral_time))
+            }),
+            seed: u64::from(u32::from(router.router_id.0)) << 32 | u64::from(std::process::id()),
+        },
+        listen: router
+            .listen
+            .addresses
+            .iter()
+            .map(|address| SocketAddr::new(*address, router.listen.port))
+            .collect(),
+        neighbors: (1..)
+            .zip(&config.neighbors)
+            .map(|(class, of)| neighbor(config, class, of))
+            .collect(),
+    }
+}
+
+fn neighbor(config: &Config, class: u32, of: &config::Neighbor) -> NeighborConfig {
+    let filter = |ranges: &Option<Vec<config::PrefixRange>>| -> PrefixFilter {
+        let ranges = ranges.as_ref()?;
+        let range = |of: &config::PrefixRange| PrefixRange {
+            prefix: of.prefix,
+            ge: of.ge,
+            le: of.le,
+        };
+        Some(ranges.iter().map(range).collect())
+    };
+    NeighborConfig {
+        address: of.address,
+        port: of.port,
+        asn: of.asn,
+        description: of.description.clone(),
+        local_address: of.local_address,
+        local_address_v6: of.local_address_v6,
+        passive: of.passive,
+        ttl: of.ttl,
+        hold_time: Duration::from_secs(u64::from(of.hold_time)),
+        connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
+        families: of.families.clone(),
+        add_path_send: of.add_path.send,
+        add_path_receive: of.add_path.receive,
+        graceful_restart: config
+            .router
+            .graceful_restart
+            .filter(|_| of.graceful_restart)
+            .map(|restart| restart.restart_time),
+        route_reflector_client: of.route_reflector_client,
+        next_hop_self: of.next_hop == config::NextHop::Own,
+        import_filter: filter(&of.import),
+        export_filter: filter(&of.export),
+        max_prefixes: of.max_prefixes,
+        allow_own_as: usize::from(of.allow_own_as),
+        import_class: class,
+        export_class: class,
+    }
+}
