@@ -35,6 +35,9 @@ pub struct BgpConfig {
     pub listen: Vec<SocketAddr>,
     /// Neighbours from the start.
     pub neighbors: Vec<NeighborConfig>,
+    /// Routes of our own from the start: announced before any End-of-RIB, so that neighbours that kept them over our
+    /// restart do not drop them.
+    pub routes: Vec<rib::Origination>,
 }
 
 /// What the speaker tells its owner.
@@ -119,7 +122,7 @@ impl Bgp {
 
     /// Says how next hops resolve: metric, or `None`.
     pub async fn set_next_hops(&self, next_hops: Vec<(IpAddr, Option<u32>)>) {
-        self.with(move |speaker, _| speaker.rib.set_next_hops(&next_hops))
+        self.with(move |speaker, now| speaker.set_next_hops(&next_hops, now))
             .await;
     }
 

@@ -71,6 +71,7 @@ pub(crate) async fn start(
     }
     let now = Instant::now();
     let mut speaker = Speaker::new(config.speaker, hook, now);
+    speaker.originate(&config.routes);
     for neighbor in config.neighbors {
         speaker.add_neighbor(neighbor, now);
     }

@@ -65,6 +65,7 @@ impl Router {
             },
             listen: vec![SocketAddr::new(address, 0)],
             neighbors: Vec::new(),
+            routes: Vec::new(),
         };
         let (bgp, events) = Bgp::start(config, Box::new(PlainBgp)).await.unwrap();
         let port = bgp.listening()[0].port();
@@ -228,6 +229,7 @@ async fn a_port_in_use_is_named() {
         },
         listen: vec![taken],
         neighbors: Vec::new(),
+        routes: Vec::new(),
     };
     let error = Bgp::start(config, Box::new(PlainBgp))
         .await

@@ -71,9 +71,87 @@ pub(super) struct Core {
     settle_at: Option<(Instant, Instant)>,
 }
 
+/// Makes the tenants, and waits until the kernel has said which of their attachments are up: the routes that this
+/// router announces from the start follow from that.
+pub(super) async fn prepare(
+    config: &Config,
+    overlay: &mut Overlay,
+    dataplane: &Dataplane,
+    events: &mut mpsc::Receiver<DataplaneEvent>,
+) -> Vec<Origination> {
+    let mut redistribute = Vec::new();
+    for tenant in &config.tenants {
+        let id = overlay.add_tenant(TenantConfig {
+            name: tenant.name.clone(),
+            primary_vni: tenant.vni,
+            vnis: tenant.vnis.clone(),
+            attachments: tenant.interfaces.clone(),
+            prefixes: tenant.prefixes.clone(),
+        });
+        let has = |what| tenant.redistribute.contains(&what);
+        redistribute.push((id, has(Redistribute::Connected), has(Redistribute::Static)));
+    }
+    if let Some(intent) = overlay.poll_intent() {
+        dataplane.apply(intent).await;
+    }
+    for (id, connected, static_) in redistribute.into_iter().filter(|(_, a, b)| *a || *b) {
+        dataplane.redistribute(id, connected, static_).await;
+    }
+    // Commands are taken in order, and what follows from one is told before the next.
+    dataplane.status().await;
+    while let Ok(event) = events.try_recv() {
+        handle_attachment(overlay, event);
+    }
+    let networks = config.networks.iter().map(|prefix| Origination {
+        prefix: *prefix,
+        path_id: NETWORK_PATH,
+        attributes: Some(attributes(&[])),
+    });
+    networks.chain(originations(overlay)).collect()
+}
+
+/// What the overlay announces anew, for BGP.
+fn originations(overlay: &mut Overlay) -> impl Iterator<Item = Origination> + use<> {
+    overlay
+        .poll_originations()
+        .into_iter()
+        .map(|change| Origination {
+            prefix: change.prefix,
+            path_id: change.path_id,
+            attributes: change
+                .communities
+                .map(|communities| attributes(&communities)),
+        })
+}
+
+/// What happened to tenants on this router; gives reachability back, which is BGP's business too.
+fn handle_attachment(
+    overlay: &mut Overlay,
+    event: DataplaneEvent,
+) -> Option<Vec<(IpAddr, Option<u32>)>> {
+    match event {
+        DataplaneEvent::Reachability(changes) => {
+            overlay.handle_reachability(&changes);
+            return Some(changes);
+        }
+        DataplaneEvent::Attachment { name, up } => {
+            info!(interface = name, up, "attachment");
+            overlay.set_attachment(&name, up);
+        }
+        DataplaneEvent::Redistributed {
+            tenant,
+            prefix,
+            present,
+        } => {
+            overlay.set_redistributed(tenant, prefix, present);
+        }
+    }
+    None
+}
+
 impl Core {
-    /// Announces the configured networks and makes the tenants.
-    pub(super) async fn new(
+    /// The loop around what [`prepare`] made.
+    pub(super) fn new(
         config: &Config,
         overlay: Overlay,
         bgp: Bgp,
@@ -85,7 +163,7 @@ impl Core {
             questions,
             converged: converged.clone(),
         };
-        let mut core = Self {
+        let core = Self {
             overlay,
             bgp,
             dataplane,
@@ -99,28 +177,6 @@ impl Core {
             converged,
             settle_at: None,
         };
-        let networks = config.networks.iter().map(|prefix| Origination {
-            prefix: *prefix,
-            path_id: NETWORK_PATH,
-            attributes: Some(attributes(&[])),
-        });
-        core.bgp.originate(networks.collect()).await;
-        let mut redistribute = Vec::new();
-        for tenant in &config.tenants {
-            let id = core.overlay.add_tenant(TenantConfig {
-                name: tenant.name.clone(),
-                primary_vni: tenant.vni,
-                vnis: tenant.vnis.clone(),
-                attachments: tenant.interfaces.clone(),
-                prefixes: tenant.prefixes.clone(),
-            });
-            let has = |what| tenant.redistribute.contains(&what);
-            redistribute.push((id, has(Redistribute::Connected), has(Redistribute::Static)));
-        }
-        core.pass_on().await;
-        for (id, connected, static_) in redistribute.into_iter().filter(|(_, a, b)| *a || *b) {
-            core.dataplane.redistribute(id, connected, static_).await;
-        }
         (core, queries)
     }
 
@@ -245,22 +301,8 @@ impl Core {
     }
 
     async fn handle_dataplane(&mut self, event: DataplaneEvent) {
-        match event {
-            DataplaneEvent::Reachability(changes) => {
-                self.overlay.handle_reachability(&changes);
-                self.bgp.set_next_hops(changes).await;
-            }
-            DataplaneEvent::Attachment { name, up } => {
-                info!(interface = name, up, "attachment");
-                self.overlay.set_attachment(&name, up);
-            }
-            DataplaneEvent::Redistributed {
-                tenant,
-                prefix,
-                present,
-            } => {
-                self.overlay.set_redistributed(tenant, prefix, present);
-            }
+        if let Some(changes) = handle_attachment(&mut self.overlay, event) {
+            self.bgp.set_next_hops(changes).await;
         }
     }
 
@@ -276,18 +318,7 @@ impl Core {
         if !untrack.is_empty() {
             self.dataplane.untrack(untrack).await;
         }
-        let originations: Vec<Origination> = self
-            .overlay
-            .poll_originations()
-            .into_iter()
-            .map(|change| Origination {
-                prefix: change.prefix,
-                path_id: change.path_id,
-                attributes: change
-                    .communities
-                    .map(|communities| attributes(&communities)),
-            })
-            .collect();
+        let originations: Vec<Origination> = originations(&mut self.overlay).collect();
         if !originations.is_empty() {
             self.bgp.originate(originations).await;
         }

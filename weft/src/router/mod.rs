@@ -35,10 +35,12 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let (dataplane, dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
-    let overlay = setup::overlay(&config);
+    let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
+    let mut overlay = setup::overlay(&config);
+    let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
     let hook = hook::LabelHook::boxed(&config, overlay.tables());
-    let (bgp, bgp_events) = Bgp::start(setup::bgp(&config, dataplane.found_state()), hook).await?;
+    let (bgp, bgp_events) =
+        Bgp::start(setup::bgp(&config, dataplane.found_state(), routes), hook).await?;
     let listener = tokio::net::TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("cannot listen for the API at {}", config.api.listen))?;
@@ -49,7 +51,7 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         api = %config.api.listen,
         "router started"
     );
-    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone()).await;
+    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone());
     let state = Arc::new(state::LiveState::new(
         config,
         bgp.clone(),

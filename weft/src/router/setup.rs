@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use weft_bgp::rib::{PrefixFilter, PrefixRange};
+use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
 use weft_bgp::{BgpConfig, NeighborConfig, SpeakerConfig};
 use weft_dataplane::DataplaneConfig;
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
@@ -52,7 +52,7 @@ fn stitched(config: &Config) -> VniSet {
 
 /// The speaker and its neighbours. Neighbour number N of the configuration has import and export class N + 1; class 0
 /// is this router's own routes.
-pub(super) fn bgp(config: &Config, restarting: bool) -> BgpConfig {
+pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -> BgpConfig {
     let router = &config.router;
     let report = config.install.clone();
     BgpConfig {
@@ -81,6 +81,7 @@ pub(super) fn bgp(config: &Config, restarting: bool) -> BgpConfig {
             .zip(&config.neighbors)
             .map(|(class, of)| neighbor(config, class, of))
             .collect(),
+        routes,
     }
 }
 

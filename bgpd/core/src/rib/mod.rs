@@ -449,6 +449,11 @@ impl Rib {
         }
     }
 
+    /// True while it is not known how some next hop resolves, so that its routes may yet come to be used.
+    pub fn awaits_next_hops(&self) -> bool {
+        self.shared.interner.next_hops.has_unknown()
+    }
+
     /// Next hops to resolve from now on, and those that no route has any more.
     pub fn poll_next_hops(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
         self.shared.interner.next_hops.take_changes()

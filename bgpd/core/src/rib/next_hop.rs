@@ -7,6 +7,8 @@ use rustc_hash::FxHashMap;
 struct Tracked {
     routes: u32,
     metric: Option<u32>,
+    /// Somebody has said how it resolves.
+    known: bool,
 }
 
 /// Reference-counted next hops with what is known of them. A next hop that nobody has resolved yet is unreachable.
@@ -15,6 +17,7 @@ pub(crate) struct NextHops {
     by_address: FxHashMap<IpAddr, Tracked>,
     track: Vec<IpAddr>,
     untrack: Vec<IpAddr>,
+    unknown: usize,
 }
 
 impl NextHops {
@@ -25,9 +28,11 @@ impl NextHops {
         }
         let tracked = self.by_address.entry(address).or_insert_with(|| {
             self.track.push(address);
+            self.unknown += 1;
             Tracked {
                 routes: 0,
                 metric: None,
+                known: false,
             }
         });
         tracked.routes += 1;
@@ -38,6 +43,7 @@ impl NextHops {
         if let Some(tracked) = self.by_address.get_mut(&address) {
             tracked.routes -= 1;
             if tracked.routes == 0 {
+                self.unknown -= usize::from(!tracked.known);
                 self.by_address.remove(&address);
                 self.untrack.push(address);
             }
@@ -55,9 +61,16 @@ impl NextHops {
 
     /// Sets what is known; true where it is news.
     pub(crate) fn set(&mut self, address: IpAddr, metric: Option<u32>) -> bool {
-        self.by_address
-            .get_mut(&address)
-            .is_some_and(|tracked| std::mem::replace(&mut tracked.metric, metric) != metric)
+        let Some(tracked) = self.by_address.get_mut(&address) else {
+            return false;
+        };
+        self.unknown -= usize::from(!std::mem::replace(&mut tracked.known, true));
+        std::mem::replace(&mut tracked.metric, metric) != metric
+    }
+
+    /// Nobody has said yet how some of them resolve.
+    pub(crate) fn has_unknown(&self) -> bool {
+        self.unknown > 0
     }
 
     /// Addresses to resolve from now on, and those that nobody asks for any more.

@@ -413,9 +413,12 @@ impl Speaker {
 
     fn check_converged(&mut self, now: Instant) {
         let Some(until) = self.converging else { return };
-        let complete = self
-            .peers()
-            .all(|(_, neighbor)| neighbor.awaited.is_empty());
+        // A route whose next hop is still being looked up would be missing from what we announce, and End-of-RIB behind
+        // it would make the neighbours drop it.
+        let complete = !self.rib.awaits_next_hops()
+            && self
+                .peers()
+                .all(|(_, neighbor)| neighbor.awaited.is_empty());
         if complete || until <= now {
             self.converging = None;
             self.rib.release();
@@ -594,6 +597,12 @@ impl Speaker {
     /// Changed routes, where the caller has room for them.
     pub fn poll_report(&mut self) -> Option<RouteBatch> {
         self.rib.poll_report()
+    }
+
+    /// Says how next hops resolve: metric, or `None`.
+    pub fn set_next_hops(&mut self, next_hops: &[(IpAddr, Option<u32>)], now: Instant) {
+        self.rib.set_next_hops(next_hops);
+        self.check_converged(now);
     }
 
     /// Announces or withdraws routes of our own.

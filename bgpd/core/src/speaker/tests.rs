@@ -105,7 +105,8 @@ impl Line {
             .into_iter()
             .map(|address| (address, Some(0)))
             .collect();
-        speaker.rib.set_next_hops(&resolved);
+        let now = self.now;
+        speaker.set_next_hops(&resolved, now);
         let wanting: Vec<ConnectionId> = speaker.wanting().collect();
         for id in wanting {
             while let Some(octets) = self.speakers[at].as_mut().unwrap().poll_transmit(id) {
