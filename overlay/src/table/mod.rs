@@ -560,10 +560,7 @@ impl Overlay {
             })
         };
         let is_host = prefix.prefix_len() == prefix.max_prefix_len();
-        let id = paths
-            .iter()
-            .find_map(locator_in)
-            .filter(|_| is_host);
+        let id = paths.iter().find_map(locator_in).filter(|_| is_host);
         if self.locator_of.get(&prefix).copied() != id {
             if let Some(old) = self.locator_of.remove(&prefix)
                 && let Some(addresses) = self.locators.get_mut(&old)
