@@ -197,9 +197,8 @@ impl<P: Prefix> FamilyRib<P> {
     pub(crate) fn poll(&mut self, peer: PeerId, shared: &Shared) -> Option<Bytes> {
         let at = self.group_of.get(peer.index()).copied().flatten()?;
         let octets = self.groups[at].as_mut()?.poll(peer, &self.table, shared);
-        if octets.is_none() {
-            self.bury();
-        }
+        // The last reference to entries without paths may have been in these octets.
+        self.bury();
         octets
     }
 

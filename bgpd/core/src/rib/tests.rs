@@ -234,6 +234,21 @@ fn a_route_goes_to_everybody_but_its_source() {
     assert_eq!(bench.rib.prefixes(), [0, 0], "nothing stays behind");
 }
 
+/// A driver stops asking when nothing is pending: the last octets must leave nothing behind.
+#[test]
+fn entries_go_with_the_last_octets_that_speak_of_them() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp], false);
+    bench.announce(1, 0, P, &[65001], |_| {});
+    bench.read_all();
+    bench.withdraw(1, 0, P);
+    for peer in [1, 2] {
+        while bench.rib.has_pending(PeerId(peer)) {
+            bench.rib.poll_transmit(PeerId(peer));
+        }
+    }
+    assert_eq!(bench.rib.prefixes(), [0, 0]);
+}
+
 #[test]
 fn a_new_source_is_sent_the_withdrawal_of_what_stood_there() {
     let mut bench = Bench::new(&[Ebgp, Ebgp, Ebgp], false);
