@@ -192,17 +192,17 @@ fn replaced(before: &[LargeCommunity], after: impl Iterator<Item = LargeCommunit
 
 /// Joins the labels of several paths of one prefix that originate in our domain into `first` (rule 2).
 pub fn join(
-    first: &[LargeCommunity],
-    others: &[LargeCommunity],
+    first: impl IntoIterator<Item = LargeCommunity>,
+    others: impl IntoIterator<Item = LargeCommunity>,
     administrator: u32,
 ) -> Vec<LargeCommunity> {
-    let labels = others.iter().copied().filter(|community| {
+    let labels = others.into_iter().filter(|community| {
         matches!(
             LabelCommunity::decode(*community, administrator),
             Some(Ok(LabelCommunity::Label(_)))
         )
     });
-    let mut joined: Vec<LargeCommunity> = first.iter().copied().chain(labels).collect();
+    let mut joined: Vec<LargeCommunity> = first.into_iter().chain(labels).collect();
     joined.sort_unstable();
     joined.dedup();
     joined
@@ -351,8 +351,8 @@ mod tests {
     #[test]
     fn joining_adds_labels_and_nothing_else() {
         let joined = join(
-            &[label(10001), hop(None, 12)],
-            &[label(10002), label(10001), hop(None, 7)],
+            [label(10001), hop(None, 12)],
+            [label(10002), label(10001), hop(None, 7)],
             ADMINISTRATOR,
         );
         assert_eq!(joined, [label(10001), label(10002), hop(None, 12)]);

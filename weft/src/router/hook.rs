@@ -111,16 +111,20 @@ impl ExportHook for LabelHook {
         others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
         edit: &mut AttributesBuilder,
     ) {
-        let mut joined: Vec<LargeCommunity> = edit.view().large_communities().collect();
+        let mut labels = Vec::new();
         for (context, attributes) in others {
             let communities: Vec<LargeCommunity> = attributes.large_communities().collect();
-            let communities = match self.rewrite(&context, &communities) {
-                Rewrite::Unchanged => communities,
-                Rewrite::Replaced(communities) => communities,
-                Rewrite::Reject => continue,
-            };
-            joined = join(&joined, &communities, self.own.administrator);
+            match self.rewrite(&context, &communities) {
+                Rewrite::Unchanged => labels.extend(communities),
+                Rewrite::Replaced(communities) => labels.extend(communities),
+                Rewrite::Reject => {}
+            }
         }
+        let joined = join(
+            edit.view().large_communities(),
+            labels,
+            self.own.administrator,
+        );
         edit.set_large_communities(joined);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use super::types::{AttributeKey, PeerId, PeerKind, Reason};
 
 /// One path as the decision process sees it.
@@ -28,58 +30,56 @@ impl Candidate<'_> {
     }
 }
 
-/// Compares by every step but MULTI_EXIT_DISC, which is no order over paths of several ASes. `before_med` says which
-/// half of the ladder.
-fn ladder(a: &Candidate<'_>, b: &Candidate<'_>, before_med: bool) -> (Ordering, Reason) {
-    let steps: &[(Ordering, Reason)] = if before_med {
-        &[
-            (a.kind.is_some().cmp(&b.kind.is_some()), Reason::NotLocal),
-            (b.key.local_pref.cmp(&a.key.local_pref), Reason::LocalPref),
-            (
-                a.key.as_path_length.cmp(&b.key.as_path_length),
-                Reason::AsPathLength,
-            ),
-            (a.key.origin.cmp(&b.key.origin), Reason::Origin),
-        ]
-    } else {
-        let internal =
-            |c: &Candidate<'_>| matches!(c.kind, Some(PeerKind::Ibgp | PeerKind::IbgpClient));
-        &[
-            (internal(a).cmp(&internal(b)), Reason::Ibgp),
-            (a.metric.cmp(&b.metric), Reason::IgpMetric),
-            (a.identifier().cmp(&b.identifier()), Reason::RouterId),
-            (
-                a.key.cluster_list_length.cmp(&b.key.cluster_list_length),
-                Reason::ClusterListLength,
-            ),
-            (a.address.cmp(&b.address), Reason::PeerAddress),
-            (a.peer.cmp(&b.peer), Reason::PeerAddress),
-            (a.path_id.cmp(&b.path_id), Reason::PathId),
-        ]
-    };
+type Ladder = fn(&Candidate<'_>, &Candidate<'_>) -> (Ordering, Reason);
+
+/// The first step at which the two differ.
+fn first_difference<const N: usize>(steps: [(Ordering, Reason); N]) -> (Ordering, Reason) {
     steps
-        .iter()
+        .into_iter()
         .find(|(order, _)| order.is_ne())
-        .copied()
         .unwrap_or((Ordering::Equal, Reason::PathId))
 }
 
-fn med_loses(a: &Candidate<'_>, b: &Candidate<'_>) -> bool {
-    a.key.neighbor_as == b.key.neighbor_as && a.key.med > b.key.med
+/// The steps before MULTI_EXIT_DISC.
+fn before_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
+    let (x, y) = (a.key, b.key);
+    first_difference([
+        (a.kind.is_some().cmp(&b.kind.is_some()), Reason::NotLocal),
+        (y.local_pref.cmp(&x.local_pref), Reason::LocalPref),
+        (
+            x.as_path_length.cmp(&y.as_path_length),
+            Reason::AsPathLength,
+        ),
+        (x.origin.cmp(&y.origin), Reason::Origin),
+    ])
+}
+
+/// The steps after MULTI_EXIT_DISC. No two paths of a prefix are equal in all of them.
+fn after_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
+    let internal =
+        |c: &Candidate<'_>| matches!(c.kind, Some(PeerKind::Ibgp | PeerKind::IbgpClient));
+    first_difference([
+        (internal(a).cmp(&internal(b)), Reason::Ibgp),
+        (a.metric.cmp(&b.metric), Reason::IgpMetric),
+        (a.identifier().cmp(&b.identifier()), Reason::RouterId),
+        (
+            a.key.cluster_list_length.cmp(&b.key.cluster_list_length),
+            Reason::ClusterListLength,
+        ),
+        (a.address.cmp(&b.address), Reason::PeerAddress),
+        (a.peer.cmp(&b.peer), Reason::PeerAddress),
+        (a.path_id.cmp(&b.path_id), Reason::PathId),
+    ])
 }
 
 /// Decides. Returns the index of the best path, where one is eligible. With `reasons`, says for every other path why
 /// it lost. The result does not depend on the order of the paths: steps eliminate, as the RFC words it, and
-/// MULTI_EXIT_DISC is compared among all paths of one neighbouring AS that reached that step.
+/// MULTI_EXIT_DISC, which is no order over paths of several ASes, is compared among all paths of one neighbouring AS
+/// that reached that step. The cost grows with the number of paths: thousands of tenants may share a prefix.
 pub(crate) fn decide(
     candidates: &[Candidate<'_>],
     mut reasons: Option<&mut Vec<Option<Reason>>>,
 ) -> Option<usize> {
-    if let [only] = candidates
-        && reasons.is_none()
-    {
-        return only.metric.map(|_| 0);
-    }
     if let Some(reasons) = reasons.as_deref_mut() {
         reasons.clear();
         reasons.extend(
@@ -88,39 +88,48 @@ pub(crate) fn decide(
                 .map(|c| c.metric.is_none().then_some(Reason::NextHopUnreachable)),
         );
     }
-    let mut left: smallvec::SmallVec<[usize; 8]> = (0..candidates.len())
+    let mut left: SmallVec<[usize; 8]> = (0..candidates.len())
         .filter(|&at| candidates[at].metric.is_some())
         .collect();
-    let mut eliminate =
-        |left: &mut smallvec::SmallVec<[usize; 8]>,
-         lost: &dyn Fn(&Candidate<'_>, &[usize]) -> Option<Reason>| {
-            let before = left.clone();
-            left.retain(|at| match lost(&candidates[*at], &before) {
-                Some(reason) => {
-                    if let Some(reasons) = reasons.as_deref_mut() {
-                        reasons[*at] = Some(reason);
-                    }
-                    false
-                }
-                None => true,
-            });
-        };
-    let by_ladder = |before_med: bool| {
-        move |candidate: &Candidate<'_>, left: &[usize]| {
-            let best = left
-                .iter()
-                .map(|&at| &candidates[at])
-                .min_by(|a, b| ladder(a, b, before_med).0)?;
-            let (order, reason) = ladder(candidate, best, before_med);
-            order.is_gt().then_some(reason)
-        }
+    let mut eliminate = |left: &mut SmallVec<[usize; 8]>,
+                         lost: &dyn Fn(&Candidate<'_>) -> Option<Reason>| {
+        left.retain(|at| {
+            let reason = lost(&candidates[*at]);
+            if let Some(reasons) = reasons.as_deref_mut()
+                && reason.is_some()
+            {
+                reasons[*at] = reason;
+            }
+            reason.is_none()
+        });
     };
-    eliminate(&mut left, &by_ladder(true));
-    eliminate(&mut left, &|candidate, left| {
-        left.iter()
-            .any(|&at| med_loses(candidate, &candidates[at]))
+    let least = |left: &[usize], ladder: Ladder| {
+        let left = left.iter().map(|&at| &candidates[at]);
+        left.min_by(|a, b| ladder(a, b).0)
+    };
+    let behind = |best: &Candidate<'_>, ladder: Ladder, candidate: &Candidate<'_>| {
+        let (order, reason) = ladder(candidate, best);
+        order.is_gt().then_some(reason)
+    };
+
+    let best = least(&left, before_med)?;
+    eliminate(&mut left, &|candidate| behind(best, before_med, candidate));
+    let mut lowest: SmallVec<[(u32, u32); 8]> = SmallVec::new();
+    for &at in &left {
+        let key = candidates[at].key;
+        match lowest.iter_mut().find(|(asn, _)| *asn == key.neighbor_as) {
+            Some((_, med)) => *med = key.med.min(*med),
+            None => lowest.push((key.neighbor_as, key.med)),
+        }
+    }
+    eliminate(&mut left, &|candidate| {
+        let key = candidate.key;
+        let mut same_as = lowest.iter().filter(|(asn, _)| *asn == key.neighbor_as);
+        same_as
+            .any(|(_, med)| key.med > *med)
             .then_some(Reason::Med)
     });
-    eliminate(&mut left, &by_ladder(false));
+    let best = least(&left, after_med)?;
+    eliminate(&mut left, &|candidate| behind(best, after_med, candidate));
     left.first().copied()
 }

@@ -53,6 +53,22 @@ impl ExportSettings {
     pub(crate) fn add_path(&self) -> bool {
         self.encode.add_path[self.family.index()]
     }
+
+    /// Labels of several paths of a prefix are joined into one announcement. With ADD-PATH that is done towards other
+    /// domains, since a speaker beyond the neighbour may pass one path on; inside, every path is told by itself.
+    pub(crate) fn joins(&self) -> bool {
+        !self.add_path() || self.target == PeerKind::Ebgp
+    }
+
+    /// Which announcement the labels of a path are joined into: without ADD-PATH there is one, with it as many as it
+    /// takes for the labels to fit, at 12 octets a label and some for all other attributes.
+    pub(crate) fn announcement(&self, local_id: u32) -> u32 {
+        if self.add_path() {
+            local_id / (self.encode.max_len as u32 / 16)
+        } else {
+            0
+        }
+    }
 }
 
 /// A set of attributes ready to be sent.
@@ -90,16 +106,22 @@ impl ExportBatch {
         if !super::types::passes(&settings.filter, || entry.prefix.into()) {
             return None;
         }
-        let joins = !settings.add_path() && entry.paths.len() > 1 && shared.joinable(path);
-        if joins
-            && entry
-                .paths
-                .iter()
-                .filter(|other| shared.joinable(other))
-                .count()
-                > 1
-        {
-            return self.make(shared, settings, path, &entry.paths);
+        if entry.paths.len() > 1 && settings.joins() && shared.joinable(path) {
+            let announcement = settings.announcement(path.local_id);
+            let mates = || {
+                entry.paths.iter().filter(move |other| {
+                    settings.announcement(other.local_id) == announcement
+                        && other.local_id != path.local_id
+                        && shared.joinable(other)
+                })
+            };
+            // Of the paths of an announcement the one with the lowest identifier stands for all.
+            if settings.add_path() && mates().any(|other| other.local_id < path.local_id) {
+                return None;
+            }
+            if mates().next().is_some() {
+                return self.make(shared, settings, path, &mut mates());
+            }
         }
         let key = (path.attributes, path.peer);
         if let Some((last, result)) = self.last
@@ -110,7 +132,7 @@ impl ExportBatch {
         let result = match self.known.get(&key) {
             Some(result) => *result,
             None => {
-                let result = self.make(shared, settings, path, &[]);
+                let result = self.make(shared, settings, path, &mut std::iter::empty());
                 self.known.insert(key, result);
                 result
             }
@@ -119,13 +141,13 @@ impl ExportBatch {
         result
     }
 
-    /// Decides, edits and encodes. `siblings` are all paths of the prefix where their labels are to be joined.
+    /// Decides, edits and encodes. `mates` are the other paths of the prefix whose labels are to be joined.
     fn make(
         &mut self,
         shared: &Shared,
         settings: &ExportSettings,
         path: &Path,
-        siblings: &[Path],
+        mates: &mut dyn Iterator<Item = &Path>,
     ) -> Option<u32> {
         let set = shared.interner.get(path.attributes);
         let key = set.key();
@@ -149,11 +171,10 @@ impl ExportBatch {
         if !shared.hook.export(&context(path), set.view(), edit) {
             return None;
         }
-        if !siblings.is_empty() {
-            let mut others = siblings
-                .iter()
-                .filter(|other| other.local_id != path.local_id && shared.joinable(other))
-                .map(|other| (context(other), shared.interner.get(other.attributes).view()));
+        let mut others = mates
+            .map(|other| (context(other), shared.interner.get(other.attributes).view()))
+            .peekable();
+        if others.peek().is_some() {
             shared.hook.join(&mut others, edit);
         }
         let received = set.next_hop();

@@ -120,6 +120,9 @@ impl<P: Prefix> FamilyRib<P> {
         for group in self.groups.iter_mut().flatten() {
             if best_changed || group.settings.add_path() {
                 group.mark(at, local_id);
+                if shared.labels() && group.settings.add_path() && group.settings.joins() {
+                    mark_mates(group, shared, entry, at, local_id);
+                }
             }
         }
         let wanted = entry.reported
@@ -345,6 +348,24 @@ fn candidates<'s, P>(shared: &'s Shared, entry: &Entry<P>) -> SmallVec<[Candidat
         .iter()
         .map(|path| shared.candidate(path))
         .collect()
+}
+
+/// Marks the paths that the labels of this one may be, or may have been, announced with: the lowest two.
+fn mark_mates<P>(group: &mut Group, shared: &Shared, entry: &Entry<P>, at: u32, local_id: u32) {
+    let announcement = group.settings.announcement(local_id);
+    let mut lowest = [u32::MAX; 2];
+    for path in &entry.paths {
+        if group.settings.announcement(path.local_id) == announcement && shared.joinable(path) {
+            if path.local_id < lowest[0] {
+                lowest = [path.local_id, lowest[0]];
+            } else if path.local_id < lowest[1] {
+                lowest[1] = path.local_id;
+            }
+        }
+    }
+    for id in lowest.into_iter().filter(|id| *id != u32::MAX) {
+        group.mark(at, id);
+    }
 }
 
 /// Puts the best path first.

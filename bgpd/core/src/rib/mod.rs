@@ -107,7 +107,7 @@ impl Shared {
     }
 
     /// Labels of this path may be joined with those of others: it originates in our domain.
-    fn joinable(&self, path: &Path) -> bool {
+    pub(crate) fn joinable(&self, path: &Path) -> bool {
         let key = self.interner.get(path.attributes).key();
         key.labelled && key.as_path_length == 0 && key.neighbor_as == 0 && self.eligible(path)
     }

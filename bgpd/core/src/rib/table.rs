@@ -41,9 +41,15 @@ impl<P> Entry<P> {
 
     /// The lowest path identifier that no path of the prefix has.
     pub(crate) fn free_local_id(&self) -> u32 {
-        (1..)
-            .find(|id| self.paths.iter().all(|path| path.local_id != *id))
-            .unwrap_or(0)
+        let mut used: SmallVec<[bool; 16]> = smallvec::smallvec![false; self.paths.len() + 1];
+        for path in &self.paths {
+            if let Some(used) = used.get_mut(path.local_id as usize - 1) {
+                *used = true;
+            }
+        }
+        used.iter()
+            .position(|used| !used)
+            .map_or(0, |at| at as u32 + 1)
     }
 }
 

@@ -64,9 +64,38 @@ struct Bench {
     ends: Vec<usize>,
 }
 
+/// Joins all large communities.
+struct Joining;
+
+impl ExportHook for Joining {
+    fn export(&self, _: &ExportContext, _: AttributesView<'_>, _: &mut AttributesBuilder) -> bool {
+        true
+    }
+
+    fn join(
+        &self,
+        others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
+        edit: &mut AttributesBuilder,
+    ) {
+        let mut joined: Vec<_> = edit.view().large_communities().collect();
+        joined.extend(others.flat_map(|(_, attributes)| attributes.large_communities()));
+        joined.sort_unstable();
+        edit.set_large_communities(joined);
+    }
+}
+
 impl Bench {
     fn new(kinds: &[PeerKind], add_path: bool) -> Self {
-        let mut rib = Rib::new(config(), Box::new(PlainBgp));
+        Self::with(config(), Box::new(PlainBgp), kinds, add_path)
+    }
+
+    fn with(
+        config: RibConfig,
+        hook: Box<dyn ExportHook>,
+        kinds: &[PeerKind],
+        add_path: bool,
+    ) -> Self {
+        let mut rib = Rib::new(config, hook);
         for (peer, kind) in (1..).zip(kinds) {
             rib.add_peer(PeerId(peer), peer_config(peer, *kind));
             rib.peer_up(PeerId(peer), up(peer, add_path));
@@ -176,7 +205,10 @@ impl Bench {
                 );
                 for nlri in NlriIter::<Ipv4Net>::new(update.nlri, self.add_path) {
                     let nlri = nlri.unwrap();
-                    let path = decoded.attributes.as_path().to_string();
+                    let mut path = decoded.attributes.as_path().to_string();
+                    for community in decoded.attributes.large_communities() {
+                        path.push_str(&format!(" {community}"));
+                    }
                     told.insert(
                         (nlri.prefix, nlri.path_id),
                         (path, decoded.next_hop.unwrap().into()),
@@ -272,6 +304,63 @@ fn internal_routes_go_to_external_neighbours_and_clients_only() {
     assert_eq!(bench.told(4), [P, "203.0.113.0/24"]);
     assert_eq!(bench.told(3), [P]);
     assert_eq!(bench.told(5).len(), 2);
+}
+
+/// A speaker beyond the neighbour may pass one path on, whatever the neighbour takes (FRR receives ADD-PATH unasked).
+#[test]
+fn another_domain_is_told_the_labels_of_overlapping_tenants_in_one_path() {
+    let config = RibConfig {
+        overlay_administrator: Some(64512),
+        ..config()
+    };
+    let mut bench = Bench::with(
+        config,
+        Box::new(Joining),
+        &[IbgpClient, Ebgp, IbgpClient],
+        true,
+    );
+    let tell = |bench: &mut Bench, path_id: u32, vni: u32| {
+        bench.announce(1, path_id, P, &[], |edit| {
+            edit.set_large_communities([LargeCommunity::new(64512, vni, 1)]);
+        });
+        bench.read_all();
+    };
+    let one = |vni: u32| format!("{P} 64500 64512:{vni}:1");
+    let both = format!("{P} 64500 64512:10001:1 64512:10002:1");
+    tell(&mut bench, 1, 10001);
+    assert_eq!(bench.told(2), [one(10001)]);
+    tell(&mut bench, 2, 10002);
+    assert_eq!(bench.told(2), std::slice::from_ref(&both));
+    assert_eq!(
+        bench.told(3).len(),
+        2,
+        "inside the domain each path is told by itself"
+    );
+    bench.withdraw(1, 1, P);
+    bench.read_all();
+    assert_eq!(bench.told(2), [one(10002)]);
+    tell(&mut bench, 1, 10001);
+    assert_eq!(bench.told(2), [both]);
+    bench.withdraw(1, 2, P);
+    bench.read_all();
+    assert_eq!(bench.told(2), [one(10001)]);
+    // More labels than an UPDATE holds are spread over several paths; none is lost.
+    for path_id in 3..1003 {
+        tell(&mut bench, path_id, 20_000 + path_id);
+    }
+    let told = bench.told(2);
+    assert_eq!(
+        told.iter()
+            .map(|path| path.matches("64512:").count())
+            .sum::<usize>(),
+        1001
+    );
+    assert!((2..10).contains(&told.len()), "{} paths", told.len());
+    for path_id in 1..1003 {
+        bench.withdraw(1, path_id, P);
+    }
+    bench.read_all();
+    assert!(bench.told(2).is_empty());
 }
 
 #[test]

@@ -264,7 +264,7 @@ pub trait ExportHook: Send {
     ) -> bool;
 
     /// Adds to `edit` (a route already edited by [`ExportHook::export`]) the labels of the other paths of its prefix that
-    /// originate in our domain too. Called for sessions without ADD-PATH only.
+    /// originate in our domain too. Called for sessions with other domains, and for those without ADD-PATH.
     fn join(
         &self,
         others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,

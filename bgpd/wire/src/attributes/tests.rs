@@ -64,13 +64,14 @@ fn mandatory_attributes_become_canonical_and_next_hop_stands_aside() {
 fn every_rfc_7606_row_has_its_treatment() {
     use ProblemKind::*;
     use Treatment::*;
-    let table: &[(
-        &str,
+    type Row<'a> = (
+        &'a str,
         Vec<u8>,
-        &AttributeContext,
+        &'a AttributeContext,
         Treatment,
         (u8, ProblemKind),
-    )] = &[
+    );
+    let table: &[Row<'_>] = &[
         (
             "7.1 ORIGIN length",
             [&[0x40, 1, 2, 0, 0][..], &mandatory()[4..]].concat(),
