@@ -1,0 +1,44 @@
+# Everything starts here. Debian and root for `test` and `demo`; the rest needs Rust alone.
+
+CARGO ?= cargo
+# Where cargo builds: CARGO_TARGET_DIR, `build.target-dir` of cargo's configuration, or ./target.
+target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
+TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark
+
+.DEFAULT_GOAL := help
+.PHONY: help build fmt lint test demo demo-down clean test-packages demo-packages
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+
+build: ## Build weft, optimized
+	$(CARGO) build --release -p weft
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## Check format and lints
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+test: test-packages lint ## Run every test; installs what they need
+	$(CARGO) test --workspace --exclude weft-tests
+	$(CARGO) build --release -p weft
+	@tests/run "$(target_dir)/release/weft" $(CARGO)
+
+demo: demo-packages build ## Bring up two domains and two tenants, and show them
+	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh
+
+demo-down: ## Take the demo down
+	"$(target_dir)/release/weft" lab down two-domains
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+test-packages:
+	@tests/install $(TEST_PACKAGES)
+
+demo-packages:
+	@tests/install $(DEMO_PACKAGES)

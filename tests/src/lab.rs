@@ -1,0 +1,272 @@
+//! Labs: routers and hosts in network namespaces, built and taken down by `weft lab`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::{netns_command, wait_until, weft};
+
+/// A lab that is up; it goes down with the value.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    directory: PathBuf,
+}
+
+impl Lab {
+    /// Brings up `topology`, without its `name:` line, with `files` beside it. The name is unique.
+    ///
+    /// # Panics
+    /// Where `weft lab up` fails.
+    pub fn up(topology: &str, files: &[(String, String)]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "w{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let directory = std::env::temp_dir().join(format!("weft-test-{name}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (file, text) in files {
+            std::fs::write(directory.join(file), text).unwrap();
+        }
+        let file = directory.join("lab.clab.yaml");
+        std::fs::write(&file, format!("name: {name}\n{topology}")).unwrap();
+        let lab = Self { name, directory };
+        output(Command::new(weft()).args(["lab", "up"]).arg(&file));
+        lab
+    }
+
+    /// A file or directory for this lab, gone with it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The directory of [`Lab::path`].
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The network namespace of a node.
+    pub fn netns(&self, node: &str) -> String {
+        format!("{}-{node}", self.name)
+    }
+
+    /// A command in a node's network namespace, for arguments to be added.
+    pub fn command(&self, node: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        netns_command(&self.netns(node), program)
+    }
+
+    /// What a command in a node writes to standard output.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn run(&self, node: &str, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let program = words.next().unwrap();
+        output(self.command(node, program).args(words))
+    }
+
+    /// SIGKILLs the node's weft process.
+    ///
+    /// # Panics
+    /// Where `weft lab kill` fails.
+    pub fn kill(&self, node: &str) {
+        self.lab("kill", node);
+    }
+
+    /// Starts the node's weft process.
+    ///
+    /// # Panics
+    /// Where `weft lab start` fails.
+    pub fn start(&self, node: &str) {
+        self.lab("start", node);
+    }
+
+    fn lab(&self, verb: &str, node: &str) {
+        output(Command::new(weft()).args(["lab", verb, "--lab", &self.name, node]));
+    }
+
+    /// The node's answer to a GET of `/api/v1/PATH`; `None` where there is no router, or a problem is the answer.
+    pub fn get(&self, node: &str, path: &str) -> Option<Value> {
+        let url = format!("http://127.0.0.1:8179/api/v1/{path}");
+        let answer = self
+            .command(node, "curl")
+            .args(["-sf", "--max-time", "10", &url])
+            .output()
+            .unwrap();
+        answer
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&answer.stdout).unwrap())
+    }
+
+    /// One neighbour of a node.
+    pub fn neighbor(&self, node: &str, address: &str) -> Option<Value> {
+        self.get(node, &format!("neighbors/{address}"))
+    }
+
+    /// The paths that a node holds to a prefix; none where there is no route.
+    pub fn paths(&self, node: &str, prefix: &str) -> Vec<Value> {
+        let page = self.get(node, &format!("routes?prefix={prefix}"));
+        let paths = page.and_then(|page| page["items"].get(0)?.get("paths")?.as_array().cloned());
+        paths.unwrap_or_default()
+    }
+
+    /// Waits until every neighbour of the node is established, its table complete, and the kernel as it should be.
+    ///
+    /// # Panics
+    /// Where that does not come.
+    pub fn converged(&self, node: &str) {
+        let what = format!("{node} converged");
+        wait_until(&what, Duration::from_secs(120), || {
+            let status = self.get(node, "status")?;
+            let sessions = status["neighbors"] == status["neighbors_established"];
+            let settled = || Some(self.get(node, "kernel")?["settled"] == true);
+            (status["converged"] == true && sessions && settled()?).then_some(())
+        });
+    }
+
+    /// Waits until a ping from the node arrives.
+    ///
+    /// # Panics
+    /// Where none does.
+    pub fn reaches(&self, node: &str, address: &str) {
+        let what = format!("a ping from {node} to {address}");
+        wait_until(&what, Duration::from_secs(90), || {
+            let ping = self
+                .command(node, "ping")
+                .args(["-c1", "-W1", address])
+                .stdout(Stdio::null())
+                .status();
+            ping.unwrap().success().then_some(())
+        });
+    }
+
+    /// Starts a daemon in a node; it ends with the value. Its output goes to `NAME.log` in the lab's directory.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn daemon(&self, node: &str, program: &Path, arguments: &[&str]) -> Daemon {
+        let name = program.file_name().unwrap().to_string_lossy().into_owned();
+        let log = self.path(&format!("{node}-{name}.log"));
+        let file = File::create(&log).unwrap();
+        let child = self
+            .command(node, program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Daemon { child, log }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "lab {} had been built in {}",
+                self.name,
+                self.directory.display()
+            );
+        }
+        let down = Command::new(weft())
+            .args(["lab", "down", &self.name])
+            .output();
+        match down {
+            Ok(down) if down.status.success() => {}
+            other => eprintln!("lab {} does not go down: {other:?}", self.name),
+        }
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// A process in a node; it ends with the value.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Ends it with a signal and returns all that it wrote.
+    ///
+    /// # Panics
+    /// Where it cannot be signalled.
+    pub fn stop(mut self, signal: Signal) -> String {
+        self.end(signal);
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits for its end and returns all that it wrote.
+    ///
+    /// # Panics
+    /// Where it cannot be waited for.
+    pub fn wait(mut self) -> String {
+        self.child.wait().unwrap();
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if self.child.try_wait().unwrap().is_none() {
+            kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+        self.end(Signal::SIGKILL);
+    }
+}
+
+/// What a command writes to standard output.
+///
+/// # Panics
+/// Where it fails, with what it said.
+pub fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs `task` in a network namespace, on a thread of its own. Sockets that it opens stay there wherever they go.
+///
+/// # Panics
+/// Where the namespace does not exist, or `task` panics.
+pub fn in_netns<T: Send>(netns: &str, task: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let file = File::open(Path::new("/run/netns").join(netns)).unwrap();
+            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+            task()
+        });
+        thread.join().unwrap()
+    })
+}
