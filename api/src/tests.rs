@@ -67,6 +67,7 @@ impl RouterState for Fake {
             kernel_routes: 0,
             kernel_refused: 0,
             memory: 1 << 20,
+            alarms: Vec::new(),
         })
     }
 

@@ -126,6 +126,18 @@ pub struct Status {
     pub kernel_refused: u64,
     /// Resident memory of the process, in octets.
     pub memory: u64,
+    /// What an operator should look at: at most 100.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+}
+
+/// Something that is wrong in the network, and that this router cannot mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alarm {
+    /// Which kind: `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on.
+    pub code: String,
+    /// What exactly.
+    pub text: String,
 }
 
 /// The overlay as this router takes part in it.

@@ -5,6 +5,7 @@
 //! [`Overlay::poll_intent`], [`Overlay::poll_originations`] and [`Overlay::poll_tracking`].
 
 mod decision;
+mod overlap;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ use crate::label::{Endpoint, Ignored, Label, LabelCommunity, LabelKind, LocalNex
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 use decision::judge;
+pub use overlap::Overlap;
+use overlap::Overlaps;
 pub use types::*;
 
 struct Tenant {
@@ -94,6 +97,7 @@ pub struct Overlay {
     track: Vec<IpAddr>,
     untrack: Vec<IpAddr>,
     counters: Counters,
+    overlaps: Overlaps,
 }
 
 impl Overlay {
@@ -117,6 +121,7 @@ impl Overlay {
             track: Vec::new(),
             untrack: Vec::new(),
             counters: Counters::default(),
+            overlaps: Overlaps::default(),
         };
         overlay.announce();
         overlay
@@ -251,6 +256,7 @@ impl Overlay {
         self.handle_underlay(prefix, paths);
         let mut slots: SmallVec<[Slot; 1]> = SmallVec::new();
         if let Some(own) = self.own_labels() {
+            self.overlaps.watch(own.administrator, prefix, paths);
             for path in paths.iter().filter(|path| !path.local) {
                 self.candidates(&own, path, &mut slots);
             }
@@ -671,6 +677,11 @@ impl Overlay {
             std::mem::take(&mut self.track),
             std::mem::take(&mut self.untrack),
         )
+    }
+
+    /// Overlaps that came up since the last call.
+    pub fn poll_overlaps(&mut self) -> Vec<Overlap> {
+        self.overlaps.take_new()
     }
 
     /// The VNIs that this router keeps a table for, now or as soon as a label of them comes.

@@ -110,6 +110,11 @@ impl Overlay {
         labels
     }
 
+    /// Prefixes that a transit may hide, sorted.
+    pub fn overlaps(&self) -> impl Iterator<Item = super::Overlap> {
+        self.overlaps.all()
+    }
+
     /// What was ignored.
     pub fn counters(&self) -> Counters {
         self.counters

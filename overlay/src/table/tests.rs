@@ -67,6 +67,7 @@ fn path<'a>(source: u16, communities: &'a [LargeCommunity], accept: &'a VniSet) 
         path_id: 1,
         local: false,
         best: true,
+        add_path: false,
         accept,
         preference: PREFERENCE,
         next_hop: address(99),
@@ -435,4 +436,47 @@ fn two_domains_stitch_at_their_edges() {
         Endpoint::V4([192, 0, 2, 11].into()),
         "the label is end to end"
     );
+}
+
+#[test]
+fn tenants_that_a_transit_may_hide_are_named() {
+    let mut overlay = overlay(1, VniSet::all());
+    let (ours, same, theirs) = (
+        [own(11).label(vni(10001))],
+        [own(21).label(vni(10001))],
+        [own(31).label(vni(10002))],
+    );
+    let all = VniSet::all();
+    let prefix = net("10.0.1.0/24");
+    let from = |source, communities| PathInput {
+        preference: Preference {
+            neighbor_as: 64999,
+            as_path_length: 2,
+            ebgp: true,
+            ..PREFERENCE
+        },
+        ..path(source, communities, &all)
+    };
+    overlay.handle_route(prefix, &[path(1, &ours, &all), from(2, &same)]);
+    assert_eq!(overlay.poll_overlaps(), [], "one tenant in two domains");
+    let several = PathInput {
+        add_path: true,
+        ..from(2, &theirs)
+    };
+    overlay.handle_route(prefix, &[path(1, &ours, &all), several]);
+    assert_eq!(overlay.poll_overlaps(), [], "the session carries both");
+    overlay.handle_route(prefix, &[from(2, &theirs)]);
+    assert_eq!(overlay.poll_overlaps(), [], "nobody has it here");
+    let overlap = Overlap {
+        prefix,
+        source: 2,
+        vni: vni(10002),
+    };
+    for new in [vec![overlap], vec![]] {
+        overlay.handle_route(prefix, &[path(1, &ours, &all), from(2, &theirs)]);
+        assert_eq!(overlay.poll_overlaps(), new, "said once");
+        assert!(overlay.overlaps().eq([overlap]));
+    }
+    overlay.handle_route(prefix, &[path(1, &ours, &all)]);
+    assert_eq!(overlay.overlaps().count(), 0);
 }

@@ -83,6 +83,8 @@ pub struct PathInput<'a> {
     pub local: bool,
     /// The best path by the rules of BGP.
     pub best: bool,
+    /// The session may carry several paths of a prefix (RFC 7911).
+    pub add_path: bool,
     /// Which labels are accepted from that neighbour.
     pub accept: &'a VniSet,
     /// For the decision.

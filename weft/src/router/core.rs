@@ -282,6 +282,7 @@ impl Core {
                         path_id: path.path_id,
                         local: path.source == PeerId::LOCAL,
                         best: path.best,
+                        add_path: path.add_path,
                         accept: self.accept_of.get(&path.source).unwrap_or(&nothing),
                         preference: Preference {
                             local_pref: key.local_pref,
@@ -308,6 +309,14 @@ impl Core {
 
     /// Hands on what the overlay decided.
     async fn pass_on(&mut self) {
+        for overlap in self.overlay.poll_overlaps() {
+            warn!(
+                code = "overlap-hidden",
+                prefix = %overlap.prefix,
+                vni = overlap.vni.get(),
+                "another domain's tenant has this prefix too, and the transit between passes one of the two on",
+            );
+        }
         let (track, untrack) = self.overlay.poll_tracking();
         if let Some(intent) = self.overlay.poll_intent() {
             self.dataplane.apply(intent).await;

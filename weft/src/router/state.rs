@@ -28,6 +28,9 @@ pub(super) struct LiveState {
     overlay: Queries,
 }
 
+/// Alarms in one answer.
+const ALARMS: usize = 100;
+
 fn ended() -> Unavailable {
     Unavailable("the router is shutting down".into())
 }
@@ -152,6 +155,20 @@ fn not_chosen(reason: table::Reason) -> api::Why<api::NotChosenCode> {
         table::Reason::GroupFull => Code::GroupFull,
     };
     api::Why::new(code, reason.to_string())
+}
+
+fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {
+    let source = neighbors
+        .iter()
+        .find(|(peer, _)| peer.0 == overlap.source)
+        .map_or_else(String::new, |(_, address)| format!(" from {address}"));
+    api::Alarm {
+        code: "overlap-hidden".into(),
+        text: format!(
+            "{}: VNI {}{source} and a tenant here have this prefix, and the transit between passes one of the two on",
+            overlap.prefix, overlap.vni
+        ),
+    }
 }
 
 /// Resident memory of this process in octets.
@@ -389,17 +406,25 @@ fn tenant(status: TenantStatus, table: Option<u32>) -> api::Tenant {
 
 impl RouterState for LiveState {
     async fn status(&self) -> Result<api::Status, Unavailable> {
-        let (neighbors, prefixes, attribute_sets) = self
+        let (neighbors, addresses, prefixes, attribute_sets) = self
             .bgp
             .with(|speaker, _| {
                 let states: Vec<State> = speaker.states();
-                (states, speaker.rib.prefixes(), speaker.rib.attribute_sets())
+                (
+                    states,
+                    speaker.addresses(),
+                    speaker.rib.prefixes(),
+                    speaker.rib.attribute_sets(),
+                )
             })
             .await
             .ok_or_else(ended)?;
-        let tenants = self
+        let (tenants, overlaps) = self
             .overlay
-            .ask(weft_overlay::table::Overlay::tenants)
+            .ask(|overlay| {
+                let overlaps: Vec<_> = overlay.overlaps().take(ALARMS).collect();
+                (overlay.tenants(), overlaps)
+            })
             .await
             .ok_or_else(ended)?;
         let kernel = self.dataplane.status().await.ok_or_else(ended)?;
@@ -438,6 +463,10 @@ impl RouterState for LiveState {
             kernel_routes: kernel.routes as u64,
             kernel_refused: kernel.refused.len() as u64,
             memory: memory(),
+            alarms: overlaps
+                .iter()
+                .map(|overlap| overlap_hidden(overlap, &addresses))
+                .collect(),
         })
     }
 

@@ -295,6 +295,7 @@ impl<P: Prefix> FamilyRib<P> {
                         path_id: path.local_id,
                         best: rank == 0 && entry.has_best,
                         ebgp: shared.kind(path.peer) == Some(PeerKind::Ebgp),
+                        add_path: shared.receives_add_path(path.peer, P::FAMILY),
                         eligible: metric.is_some(),
                         igp_metric: metric.unwrap_or(u32::MAX),
                         attributes: set.clone(),

@@ -62,6 +62,13 @@ impl Shared {
         Some(self.peer(peer)?.config.kind)
     }
 
+    /// It may send several paths of a prefix. While its session is down that is not known, and taken to be so.
+    fn receives_add_path(&self, peer: PeerId, family: Family) -> bool {
+        self.peer(peer)
+            .and_then(|peer| peer.up.as_ref())
+            .is_none_or(|up| up.add_path_receive[family.index()])
+    }
+
     fn router_id(&self, peer: PeerId) -> Option<RouterId> {
         self.peer(peer)?.router_id
     }

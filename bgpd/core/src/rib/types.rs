@@ -300,6 +300,8 @@ pub struct ReportedPath {
     pub best: bool,
     /// Learned by eBGP.
     pub ebgp: bool,
+    /// The session carries several paths of a prefix (RFC 7911).
+    pub add_path: bool,
     /// Eligible for the decision process.
     pub eligible: bool,
     /// Metric of the route to its next hop.

@@ -110,6 +110,13 @@ pub(super) fn status(status: &Status, view: View) -> String {
             _ => Tone::Bad,
         },
     );
+    for alarm in &status.alarms {
+        sheet.line(
+            "alarm",
+            format!("{}: {}", alarm.code, alarm.text),
+            Tone::Bad,
+        );
+    }
     sheet.render(view.colours)
 }
 
