@@ -8,6 +8,7 @@ use weft_bgp_wire::{
 };
 
 use super::Shared;
+use super::index::Tagged;
 use super::interner::AttributeId;
 use super::table::{Entry, Path};
 use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrefixFilter};
@@ -96,7 +97,7 @@ impl ExportBatch {
 
     /// What `path` of `entry` looks like, or `None` where it is kept back.
     #[inline]
-    pub(crate) fn export<P: weft_bgp_wire::Prefix>(
+    pub(crate) fn export<P: Tagged>(
         &mut self,
         shared: &Shared,
         settings: &ExportSettings,

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use weft_bgp_wire::Prefix;
+use weft_bgp_wire::Nlri;
 
 use super::Shared;
 use super::decision::{Candidate, decide};
 use super::export::ExportSettings;
 use super::group::Group;
+use super::index::Tagged;
 use super::interner::AttributeId;
-use super::table::{BitSet, Entry, Path, Table};
+use super::table::{BitSet, Entry, Path, Table, WARM};
 use super::types::{PeerId, PeerKind, Reason, ReportedPath, RouteBatch};
 
 pub(crate) struct FamilyRib<P> {
@@ -23,7 +24,7 @@ pub(crate) struct FamilyRib<P> {
     empty: Vec<u32>,
 }
 
-impl<P: Prefix> FamilyRib<P> {
+impl<P: Tagged> FamilyRib<P> {
     pub(crate) fn new() -> Self {
         Self {
             table: Table::new(),
@@ -46,12 +47,21 @@ impl<P: Prefix> FamilyRib<P> {
     ) {
         let at = match attributes {
             Some(_) => self.table.find_or_insert(prefix),
-            None => match self.table.find(&prefix) {
-                Some(at) => at,
-                None => return,
-            },
+            None => self.table.find(&prefix),
         };
-        self.set_path_at(shared, at, peer, path_id, attributes);
+        match (at, attributes) {
+            (Some(at), _) => self.set_path_at(shared, at, peer, path_id, attributes),
+            (None, Some(attributes)) => shared.interner.release(attributes),
+            (None, None) => {}
+        }
+    }
+
+    /// Brings what [`FamilyRib::set_path`] will look at for these prefixes into the cache.
+    pub(crate) fn warm(&self, shared: &Shared, run: &[Nlri<P>]) {
+        let prefixes: SmallVec<[P; WARM]> = run.iter().map(|nlri| nlri.prefix).collect();
+        let entries = self.table.warm(&prefixes);
+        let paths = entries.iter().filter_map(|entry| entry.paths.first());
+        shared.interner.warm(paths.map(|path| path.attributes));
     }
 
     fn set_path_at(
@@ -131,7 +141,7 @@ impl<P: Prefix> FamilyRib<P> {
                 && entry
                     .paths
                     .iter()
-                    .any(|path| shared.interner.get(path.attributes).key.labelled));
+                    .any(|path| shared.interner.labelled(path.attributes)));
         if wanted && self.report_queued.insert(at) {
             self.report.push(at);
         }

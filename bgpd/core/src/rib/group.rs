@@ -12,10 +12,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
-use weft_bgp_wire::{Prefix, UpdateWriter, encode_end_of_rib};
+use weft_bgp_wire::{UpdateWriter, encode_end_of_rib};
 
 use super::Shared;
 use super::export::{ExportBatch, ExportSettings, Exported};
+use super::index::Tagged;
 use super::table::{BitSet, Entry, Path, Table};
 use super::types::PeerId;
 
@@ -177,7 +178,7 @@ impl Group {
     }
 
     /// Adds a member. The first one is sent the table through the queue, later ones walk it.
-    pub(crate) fn join<P: Prefix>(&mut self, peer: PeerId, table: &Table<P>) {
+    pub(crate) fn join<P: Tagged>(&mut self, peer: PeerId, table: &Table<P>) {
         let first = self.members.is_empty();
         if first {
             for (at, entry) in table.iter() {
@@ -223,7 +224,7 @@ impl Group {
     }
 
     /// Queues every path of every entry: what they are exported as has changed.
-    pub(crate) fn mark_all<P: Prefix>(&mut self, table: &Table<P>) {
+    pub(crate) fn mark_all<P: Tagged>(&mut self, table: &Table<P>) {
         for (at, entry) in table.iter() {
             for path in &entry.paths {
                 self.mark(at, path.local_id);
@@ -262,7 +263,7 @@ impl Group {
     }
 
     /// The next octets for a member, whole messages.
-    pub(crate) fn poll<P: Prefix>(
+    pub(crate) fn poll<P: Tagged>(
         &mut self,
         peer: PeerId,
         table: &Table<P>,
@@ -297,7 +298,7 @@ impl Group {
     }
 
     /// Octets that only this member is sent: its walk, and what it missed.
-    fn poll_own<P: Prefix>(
+    fn poll_own<P: Tagged>(
         &mut self,
         at: usize,
         table: &Table<P>,
@@ -347,7 +348,7 @@ impl Group {
         self.encode_own(&batch, &mut actions)
     }
 
-    fn walk_entry<P: Prefix>(
+    fn walk_entry<P: Tagged>(
         &self,
         at: u32,
         entry: &Entry<P>,
@@ -377,7 +378,7 @@ impl Group {
         }
     }
 
-    fn encode_own<P: Prefix>(
+    fn encode_own<P: Tagged>(
         &self,
         batch: &ExportBatch,
         actions: &mut [Action<P>],
@@ -397,7 +398,7 @@ impl Group {
     }
 
     /// Decides and encodes a batch of the queue and appends it to the log.
-    fn flush<P: Prefix>(&mut self, table: &Table<P>, shared: &Shared) {
+    fn flush<P: Tagged>(&mut self, table: &Table<P>, shared: &Shared) {
         let mut batch = ExportBatch::default();
         let mut actions: Vec<Action<P>> = Vec::with_capacity(BATCH.min(self.queue.len()) + 1);
         while actions.len() < BATCH {
@@ -469,7 +470,7 @@ impl Group {
     }
 
     /// Encodes actions, grouped by audience and attributes, into chunks.
-    fn encode<P: Prefix>(
+    fn encode<P: Tagged>(
         &self,
         batch: &ExportBatch,
         actions: &mut [Action<P>],

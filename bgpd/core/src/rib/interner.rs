@@ -1,13 +1,13 @@
 //! Sets of attributes, each held once.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use rustc_hash::{FxBuildHasher, FxHasher};
+use rustc_hash::FxBuildHasher;
 use weft_bgp_wire::{AttributesView, Community, NextHop};
 
-use super::next_hop::NextHops;
+use super::index::{Index, LIMIT, Tag};
+use super::next_hop::{NextHopId, NextHops};
 use super::types::{AttributeKey, AttributeSet, RibConfig};
 
 /// A set of attributes in the interner; valid while a route or the holder counts a reference.
@@ -17,35 +17,37 @@ pub(crate) struct AttributeId(u32);
 struct Slot {
     set: Option<Arc<AttributeSet>>,
     references: u32,
+    next_hop: NextHopId,
+    /// As in the set's key: what a look at the set itself is saved for.
+    labelled: bool,
 }
 
 /// Sections looked up before they are decoded; a power of two.
 const RAW_CACHE: usize = 1024;
 
+#[derive(Default)]
 struct Raw {
-    section: Box<[u8]>,
+    /// Its memory is used again for the next section in its place.
+    section: Vec<u8>,
     context: u8,
-    id: AttributeId,
+    id: Option<AttributeId>,
 }
 
 /// Holds every distinct (attributes, next hop) once, with reference counts.
 pub(crate) struct Interner {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_content: HashTable<u32>,
+    by_content: Index,
     config: RibConfig,
     /// The next hops of all sets.
     pub(crate) next_hops: NextHops,
     /// Direct-mapped: received octets of an attribute section -> what they came to. Routes come in runs of equal
     /// attributes, which need no decoding this way; a small table holds the run and little memory.
-    raw: Vec<Option<Raw>>,
+    raw: Vec<Raw>,
 }
 
-fn content_hash(octets: &[u8], next_hop: &NextHop) -> u64 {
-    let mut hasher = FxHasher::default();
-    octets.hash(&mut hasher);
-    next_hop.hash(&mut hasher);
-    hasher.finish()
+fn tag(octets: &[u8], next_hop: &NextHop) -> Tag {
+    Tag::of(&(octets, next_hop))
 }
 
 fn raw_slot(section: &[u8]) -> usize {
@@ -57,10 +59,10 @@ impl Interner {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_content: HashTable::new(),
+            by_content: Index::default(),
             config,
             next_hops: NextHops::default(),
-            raw: std::iter::repeat_with(|| None).take(RAW_CACHE).collect(),
+            raw: Vec::new(),
         }
     }
 
@@ -73,34 +75,38 @@ impl Interner {
             .expect("a referenced id has its set")
     }
 
-    /// Finds or makes the set; the caller owns one reference.
+    /// Finds or makes the set; the caller owns one reference. `None` where there are too many.
     pub(crate) fn intern(
         &mut self,
         attributes: AttributesView<'_>,
         next_hop: NextHop,
-    ) -> AttributeId {
+    ) -> Option<AttributeId> {
         let octets = attributes.octets();
-        let hash = content_hash(octets, &next_hop);
+        let tag = tag(octets, &next_hop);
         let slots = &mut self.slots;
-        let found = self.by_content.find(hash, |&at| {
+        let found = self.by_content.find(tag, |at| {
             slots[at as usize]
                 .set
                 .as_ref()
                 .is_some_and(|set| *set.octets == *octets && set.next_hop == next_hop)
         });
-        if let Some(&at) = found {
+        if let Some(at) = found {
             slots[at as usize].references += 1;
-            return AttributeId(at);
+            return Some(AttributeId(at));
         }
-        let set = Arc::new(AttributeSet {
-            key: key(attributes, &self.config),
-            next_hop,
-            octets: octets.into(),
-        });
-        self.next_hops.add(next_hop.address);
+        if self.free.is_empty() && slots.len() == LIMIT {
+            return None;
+        }
+        let key = key(attributes, &self.config);
         let slot = Slot {
-            set: Some(set),
             references: 1,
+            next_hop: self.next_hops.add(next_hop.address),
+            labelled: key.labelled,
+            set: Some(Arc::new(AttributeSet {
+                key,
+                next_hop,
+                octets: octets.into(),
+            })),
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -112,13 +118,32 @@ impl Interner {
                 (slots.len() - 1) as u32
             }
         };
-        self.by_content.insert_unique(hash, at, |&at| {
-            slots[at as usize]
-                .set
-                .as_ref()
-                .map_or(0, |set| content_hash(&set.octets, &set.next_hop))
-        });
-        AttributeId(at)
+        self.by_content.insert(tag, at);
+        Some(AttributeId(at))
+    }
+
+    /// Metric to the next hop of the set; `None` where a path with it is not eligible. A labelled path does not depend
+    /// on it.
+    #[inline]
+    pub(crate) fn metric(&self, id: AttributeId) -> Option<u32> {
+        let slot = &self.slots[id.0 as usize];
+        let metric = self.next_hops.metric(slot.next_hop);
+        if slot.labelled {
+            Some(metric.unwrap_or(u32::MAX))
+        } else {
+            metric
+        }
+    }
+
+    #[inline]
+    pub(crate) fn labelled(&self, id: AttributeId) -> bool {
+        self.slots[id.0 as usize].labelled
+    }
+
+    /// Brings what is looked at for these sets into the cache.
+    pub(crate) fn warm(&self, ids: impl Iterator<Item = AttributeId>) {
+        let references = ids.map(|id| self.slots[id.0 as usize].references);
+        std::hint::black_box(references.fold(0, u32::wrapping_add));
     }
 
     /// One reference more.
@@ -135,44 +160,45 @@ impl Interner {
             return;
         }
         let Some(set) = slot.set.take() else { return };
-        self.next_hops.remove(set.next_hop.address);
-        let hash = content_hash(&set.octets, &set.next_hop);
-        if let Ok(entry) = self.by_content.find_entry(hash, |&at| at == id.0) {
-            entry.remove();
-        }
+        let next_hop = slot.next_hop;
+        self.next_hops.remove(next_hop);
+        self.by_content
+            .remove(tag(&set.octets, &set.next_hop), id.0);
         self.free.push(id.0);
-        if self.by_content.is_empty() {
+        if self.by_content.len() == 0 {
             self.slots = Vec::new();
             self.free = Vec::new();
-            self.by_content = HashTable::new();
         }
     }
 
     /// What a section came to when it was last decoded in this context.
     #[inline]
     pub(crate) fn raw(&self, section: &[u8], context: u8) -> Option<AttributeId> {
-        let raw = self.raw[raw_slot(section)].as_ref()?;
-        (raw.context == context && *raw.section == *section).then_some(raw.id)
+        let raw = self.raw.get(raw_slot(section))?;
+        raw.id
+            .filter(|_| raw.context == context && *raw.section == *section)
     }
 
     /// Remembers what a section came to; holds a reference while it does.
     pub(crate) fn remember(&mut self, section: &[u8], context: u8, id: AttributeId) {
         self.retain(id);
-        let raw = Raw {
-            section: section.into(),
-            context,
-            id,
-        };
-        if let Some(old) = self.raw[raw_slot(section)].replace(raw) {
-            self.release(old.id);
+        if self.raw.is_empty() {
+            self.raw.resize_with(RAW_CACHE, Raw::default);
+        }
+        let raw = &mut self.raw[raw_slot(section)];
+        raw.section.clear();
+        raw.section.extend_from_slice(section);
+        raw.context = context;
+        if let Some(old) = raw.id.replace(id) {
+            self.release(old);
         }
     }
 
     /// Forgets all remembered sections, so that sets without routes go.
     pub(crate) fn forget(&mut self) {
-        for at in 0..self.raw.len() {
-            if let Some(old) = self.raw[at].take() {
-                self.release(old.id);
+        for raw in std::mem::take(&mut self.raw) {
+            if let Some(old) = raw.id {
+                self.release(old);
             }
         }
     }

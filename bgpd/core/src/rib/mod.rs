@@ -9,6 +9,7 @@ mod decision;
 mod export;
 mod family;
 mod group;
+mod index;
 mod interner;
 mod next_hop;
 mod query;
@@ -21,17 +22,18 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use smallvec::SmallVec;
 use weft_bgp_wire::{
-    AttributeContext, AttributeDecoder, AttributesView, Family, NextHop, NlriError, NlriIter,
-    Notification, PeerType, Prefix, RouterId, Treatment, UpdateView, cease, error_code,
-    update_error,
+    AttributeContext, AttributeDecoder, AttributesView, Family, NextHop, Nlri, NlriError, NlriIter,
+    Notification, PeerType, RouterId, Treatment, UpdateView, cease, error_code, update_error,
 };
 
 use decision::Candidate;
 use export::ExportSettings;
 use family::FamilyRib;
+use index::Tagged;
 use interner::{AttributeId, Interner};
-use table::Path;
+use table::{Path, WARM};
 pub use types::*;
 
 /// Prefixes reported at once.
@@ -96,16 +98,10 @@ impl Shared {
             .any(|covering| covering.contains(&net))
     }
 
-    /// Metric to the next hop; `None` where the path is not eligible. A labelled path does not depend on it.
+    /// Metric to the next hop; `None` where the path is not eligible.
     #[inline]
     fn metric(&self, path: &Path) -> Option<u32> {
-        let set = self.interner.get(path.attributes);
-        let metric = self.interner.next_hops.metric(set.next_hop.address);
-        if set.key.labelled {
-            Some(metric.unwrap_or(u32::MAX))
-        } else {
-            metric
-        }
+        self.interner.metric(path.attributes)
     }
 
     #[inline]
@@ -280,13 +276,14 @@ impl Rib {
             outcome.end_of_rib = Some(Family::Ipv4Unicast);
             return Ok(outcome);
         }
-        for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, add_path[0]) {
-            let nlri = nlri.map_err(network_error)?;
-            self.v4
-                .set_path(&mut self.shared, nlri.prefix, peer, nlri.path_id, None);
-        }
+        withdraw(
+            &mut self.v4,
+            &mut self.shared,
+            peer,
+            update.withdrawn,
+            add_path[0],
+        )?;
         if update.attributes.is_empty() && update.nlri.is_empty() {
-            self.v4.bury();
             return Ok(outcome);
         }
         let cached = u8::from(context.four_octet_as)
@@ -321,16 +318,17 @@ impl Rib {
                     .shared
                     .interner
                     .intern(decoded.attributes, IpAddr::from(next_hop).into());
-                if decoded.problems.is_empty()
+                if let Some(id) = id
+                    && decoded.problems.is_empty()
                     && decoded.mp_reach.is_none()
                     && decoded.mp_unreach.is_none()
                 {
                     self.shared.interner.remember(update.attributes, cached, id);
                 }
-                v4_set = Some(id);
+                v4_set = id;
             }
             if let Some(next_hop) = decoded.mp_reach.and_then(|reach| reach.next_hop) {
-                other_set = Some(self.shared.interner.intern(decoded.attributes, next_hop));
+                other_set = self.shared.interner.intern(decoded.attributes, next_hop);
             }
         }
         let (mp_reach, mp_unreach, withdrawn) = (
@@ -418,7 +416,7 @@ impl Rib {
                 IpNet::V4(_) => IpAddr::from([0; 4]).into(),
                 IpNet::V6(_) => IpAddr::from([0; 16]).into(),
             };
-            let id = route.attributes.as_ref().map(|octets| {
+            let id = route.attributes.as_ref().and_then(|octets| {
                 self.shared
                     .interner
                     .intern(AttributesView::new(octets), unspecified)
@@ -531,7 +529,7 @@ impl Rib {
     }
 }
 
-fn announce<P: Prefix>(
+fn announce<P: Tagged>(
     rib: &mut FamilyRib<P>,
     shared: &mut Shared,
     peer: PeerId,
@@ -552,8 +550,7 @@ fn announce<P: Prefix>(
         None => return Ok(()),
     };
     let mut rejected = 0;
-    for nlri in NlriIter::<P>::new(field, add_path) {
-        let nlri = nlri.map_err(network_error)?;
+    runs(rib, shared, field, add_path, |rib, shared, nlri| {
         if allowed && passes(&filter, || nlri.prefix.into()) {
             shared.interner.retain(id);
             rib.set_path(shared, nlri.prefix, peer, nlri.path_id, Some(id));
@@ -561,7 +558,7 @@ fn announce<P: Prefix>(
             rejected += 1;
             rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);
         }
-    }
+    })?;
     if rejected > 0
         && let Some(Some(state)) = shared.peers.get_mut(peer.index())
     {
@@ -570,17 +567,55 @@ fn announce<P: Prefix>(
     Ok(())
 }
 
-fn withdraw<P: Prefix>(
+fn withdraw<P: Tagged>(
     rib: &mut FamilyRib<P>,
     shared: &mut Shared,
     peer: PeerId,
     field: &[u8],
     add_path: bool,
 ) -> Result<(), Reset> {
-    for nlri in NlriIter::<P>::new(field, add_path) {
-        let nlri = nlri.map_err(network_error)?;
+    runs(rib, shared, field, add_path, |rib, shared, nlri| {
         rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);
-    }
+    })?;
     rib.bury();
     Ok(())
+}
+
+/// Takes the prefixes of a field some at a time: what they need from memory is asked for together. What stands before
+/// a mistake in the field has been done.
+fn runs<P: Tagged>(
+    rib: &mut FamilyRib<P>,
+    shared: &mut Shared,
+    field: &[u8],
+    add_path: bool,
+    mut take: impl FnMut(&mut FamilyRib<P>, &mut Shared, Nlri<P>),
+) -> Result<(), Reset> {
+    let mut field = NlriIter::<P>::new(field, add_path);
+    let mut run: SmallVec<[Nlri<P>; WARM]> = SmallVec::new();
+    loop {
+        run.clear();
+        let mut end = Ok(false);
+        while run.len() < WARM {
+            match field.next() {
+                Some(Ok(nlri)) => run.push(nlri),
+                Some(Err(error)) => {
+                    end = Err(network_error(error));
+                    break;
+                }
+                None => {
+                    end = Ok(true);
+                    break;
+                }
+            }
+        }
+        if run.len() > 1 {
+            rib.warm(shared, &run);
+        }
+        for nlri in run.drain(..) {
+            take(rib, shared, nlri);
+        }
+        if end? {
+            return Ok(());
+        }
+    }
 }

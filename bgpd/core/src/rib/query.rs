@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use weft_bgp_wire::{Family, Prefix};
+use weft_bgp_wire::Family;
 
 use super::Rib;
 use super::family::FamilyRib;
+use super::index::Tagged;
 use super::types::{AttributeSet, PeerCounters, PeerId, Route, RouteFilter, RoutePage, RoutePath};
 
 impl RouteFilter {
@@ -43,7 +44,7 @@ impl Rib {
         page
     }
 
-    fn collect<P: Prefix>(
+    fn collect<P: Tagged>(
         &self,
         rib: &FamilyRib<P>,
         filter: &RouteFilter,

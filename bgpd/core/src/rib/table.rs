@@ -1,14 +1,13 @@
 //! Prefixes and their paths.
 
-use std::hash::{BuildHasher, Hash};
-
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
-use weft_bgp_wire::Prefix;
 
+use super::index::{Index, LIMIT, Tagged};
 use super::interner::AttributeId;
 use super::types::PeerId;
+
+/// Prefixes looked up together.
+pub(crate) const WARM: usize = 32;
 
 /// One path of a prefix, 16 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,9 @@ impl<P> Entry<P> {
 
     /// The lowest path identifier that no path of the prefix has.
     pub(crate) fn free_local_id(&self) -> u32 {
+        if self.paths.is_empty() {
+            return 1;
+        }
         let mut used: SmallVec<[bool; 16]> = smallvec::smallvec![false; self.paths.len() + 1];
         for path in &self.paths {
             if let Some(used) = used.get_mut(path.local_id as usize - 1) {
@@ -57,19 +59,15 @@ impl<P> Entry<P> {
 pub(crate) struct Table<P> {
     entries: Vec<Option<Entry<P>>>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    index: Index,
 }
 
-fn hash(prefix: &impl Hash) -> u64 {
-    FxBuildHasher.hash_one(prefix)
-}
-
-impl<P: Prefix> Table<P> {
+impl<P: Tagged> Table<P> {
     pub(crate) fn new() -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            index: HashTable::new(),
+            index: Index::default(),
         }
     }
 
@@ -83,11 +81,24 @@ impl<P: Prefix> Table<P> {
         self.entries.len() as u32
     }
 
+    /// Brings what will be looked at for these prefixes into the cache: the accesses do not wait for each other.
+    /// Returns the entries that may be theirs.
+    pub(crate) fn warm(&self, prefixes: &[P]) -> SmallVec<[&Entry<P>; WARM]> {
+        let first: SmallVec<[Option<u32>; WARM]> = prefixes
+            .iter()
+            .map(|prefix| self.index.first(prefix.tag()))
+            .collect();
+        first
+            .into_iter()
+            .flatten()
+            .filter_map(|at| self.get(at))
+            .collect()
+    }
+
     #[inline]
     pub(crate) fn find(&self, prefix: &P) -> Option<u32> {
         self.index
-            .find(hash(prefix), |&at| self.prefix_is(at, prefix))
-            .copied()
+            .find(prefix.tag(), |at| P::EXACT || self.prefix_is(at, prefix))
     }
 
     #[inline]
@@ -97,10 +108,11 @@ impl<P: Prefix> Table<P> {
             .is_some_and(|entry| entry.prefix == *prefix)
     }
 
+    /// The entry of a prefix, made where there is none; `None` where the table is full.
     #[inline]
-    pub(crate) fn find_or_insert(&mut self, prefix: P) -> u32 {
+    pub(crate) fn find_or_insert(&mut self, prefix: P) -> Option<u32> {
         if let Some(at) = self.find(&prefix) {
-            return at;
+            return Some(at);
         }
         let entry = Some(Entry {
             paths: SmallVec::new(),
@@ -113,18 +125,14 @@ impl<P: Prefix> Table<P> {
                 self.entries[at as usize] = entry;
                 at
             }
+            None if self.entries.len() == LIMIT => return None,
             None => {
                 self.entries.push(entry);
                 (self.entries.len() - 1) as u32
             }
         };
-        let entries = &self.entries;
-        self.index.insert_unique(hash(&prefix), at, |&at| {
-            entries[at as usize]
-                .as_ref()
-                .map_or(0, |entry| hash(&entry.prefix))
-        });
-        at
+        self.index.insert(prefix.tag(), at);
+        Some(at)
     }
 
     #[inline]
@@ -142,14 +150,9 @@ impl<P: Prefix> Table<P> {
         let Some(entry) = self.entries[at as usize].take() else {
             return;
         };
-        if let Ok(found) = self
-            .index
-            .find_entry(hash(&entry.prefix), |&other| other == at)
-        {
-            found.remove();
-        }
+        self.index.remove(entry.prefix.tag(), at);
         self.free.push(at);
-        if self.index.is_empty() {
+        if self.index.len() == 0 {
             *self = Self::new();
         }
     }

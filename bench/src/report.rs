@@ -1,0 +1,191 @@
+//! The table at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::run::{Run, Sample};
+use crate::speaker::Kind;
+
+#[derive(Serialize)]
+struct Measured {
+    speaker: &'static str,
+    round: usize,
+    #[serde(flatten)]
+    sample: Sample,
+}
+
+pub(crate) struct Report {
+    speakers: Vec<(Kind, String)>,
+    rows: Vec<&'static str>,
+    samples: BTreeMap<(usize, Kind), Vec<(usize, Sample)>>,
+    failures: Vec<String>,
+}
+
+/// Seconds of processor time that the machine's other guests took.
+pub(crate) fn stolen() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let field = line.split_whitespace().nth(8);
+    field
+        .and_then(|field| field.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 100.0
+}
+
+impl Report {
+    pub(crate) fn new(speakers: &[(Kind, String)]) -> Self {
+        Self {
+            speakers: speakers.to_vec(),
+            rows: Vec::new(),
+            samples: BTreeMap::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, kind: Kind, round: usize, samples: Vec<Sample>) {
+        for sample in samples {
+            eprintln!(
+                "{:9} {:28} {:>9}  peak {:>5} MB  cpu {:.2} s",
+                kind.name(),
+                sample.row,
+                value(sample.row, sample.value),
+                sample.peak >> 20,
+                sample.cpu
+            );
+            let row = match self.rows.iter().position(|row| *row == sample.row) {
+                Some(row) => row,
+                None => {
+                    self.rows.push(sample.row);
+                    self.rows.len() - 1
+                }
+            };
+            self.samples
+                .entry((row, kind))
+                .or_default()
+                .push((round, sample));
+        }
+    }
+
+    pub(crate) fn failed(&mut self, kind: Kind, run: Run, error: &anyhow::Error) {
+        let text = format!("{}, {run:?}: {error:#}", kind.name());
+        eprintln!("FAILED: {text}");
+        self.failures.push(text);
+    }
+
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    pub(crate) fn round_over(&self, run: Run, round: usize, before: f64) {
+        eprintln!(
+            "{run:?}, round {}: {:.1} s stolen",
+            round + 1,
+            stolen() - before
+        );
+    }
+
+    /// Prints a table in Markdown: median (least to most), peak memory; and Weft's ratio to BIRD, round by round.
+    pub(crate) fn print(&self) {
+        let mut out = String::from("\n| load |");
+        for (kind, version) in &self.speakers {
+            let _ = write!(out, " {} {version} |", kind.name());
+        }
+        out.push_str(" Weft : BIRD, time | memory |\n|---|");
+        out.push_str(&"---|".repeat(self.speakers.len() + 2));
+        out.push('\n');
+        for (row, name) in self.rows.iter().enumerate() {
+            let _ = write!(out, "| {name} |");
+            for (kind, _) in &self.speakers {
+                let Some(samples) = self.samples.get(&(row, *kind)) else {
+                    out.push_str(" |");
+                    continue;
+                };
+                let mut values: Vec<f64> = samples.iter().map(|(_, one)| one.value).collect();
+                values.sort_by(f64::total_cmp);
+                let peak = samples.iter().map(|(_, one)| one.peak).max().unwrap_or(0);
+                let _ = write!(out, " {}", value(name, values[values.len() / 2]));
+                if values.len() > 1 {
+                    let (least, most) = (values[0], values[values.len() - 1]);
+                    let _ = write!(out, " ({} to {})", value(name, least), value(name, most));
+                }
+                let _ = write!(out, ", {} MB |", peak.div_ceil(1 << 20));
+            }
+            let _ = writeln!(
+                out,
+                " {} | {} |",
+                self.ratio(row, |sample| sample.value),
+                self.ratio(row, |sample| sample.peak as f64)
+            );
+        }
+        for (kind, _) in &self.speakers {
+            let row = self.rows.iter().position(|row| *row == "withdraw 1M");
+            let samples = row.and_then(|row| self.samples.get(&(row, *kind)));
+            if let Some((_, sample)) = samples.and_then(|samples| samples.last())
+                && *kind != Kind::Relay
+            {
+                let _ = writeln!(
+                    out,
+                    "{}: {} MB resident before the routes, {} MB behind the withdrawal",
+                    kind.name(),
+                    sample.idle >> 20,
+                    sample.resident >> 20
+                );
+            }
+        }
+        for failure in &self.failures {
+            let _ = writeln!(out, "FAILED: {failure}");
+        }
+        #[allow(clippy::print_stdout, reason = "what the program is for")]
+        {
+            println!("{out}");
+        }
+    }
+
+    /// Median of the rounds' ratios.
+    fn ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> String {
+        let rounds = |kind| self.samples.get(&(row, kind));
+        let (Some(weft), Some(bird)) = (rounds(Kind::Weft), rounds(Kind::Bird)) else {
+            return "-".into();
+        };
+        let mut ratios: Vec<f64> = weft
+            .iter()
+            .filter_map(|(round, one)| {
+                let (_, other) = bird.iter().find(|(other, _)| other == round)?;
+                Some(of(one) / of(other))
+            })
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        match ratios.get(ratios.len() / 2) {
+            Some(ratio) => format!("{ratio:.2}"),
+            None => "-".into(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Result<String> {
+        let all: Vec<Measured> = self
+            .samples
+            .iter()
+            .flat_map(|((_, kind), samples)| {
+                samples.iter().map(|(round, sample)| Measured {
+                    speaker: kind.name(),
+                    round: *round,
+                    sample: sample.clone(),
+                })
+            })
+            .collect();
+        Ok(serde_json::to_string_pretty(&all)?)
+    }
+}
+
+fn value(row: &str, value: f64) -> String {
+    if row.starts_with("memory") {
+        format!("{value:.0} octets")
+    } else if row.contains("idle") {
+        format!("{:.1} % CPU", value * 100.0)
+    } else {
+        format!("{value:.3} s")
+    }
+}
