@@ -30,10 +30,8 @@ pub(crate) fn run() -> Result<()> {
         encode_keepalive(&mut octets);
         stream.write_all(&octets)?;
         let sends = matches!(stream.peer_addr()?.ip(), IpAddr::V4(ip) if ip.octets()[2] == 1);
-        if !sends {
-            if let Ok(mut receivers) = receivers.lock() {
-                receivers.push(stream.try_clone()?);
-            }
+        if !sends && let Ok(mut receivers) = receivers.lock() {
+            receivers.push(stream.try_clone()?);
         }
         let receivers = receivers.clone();
         std::thread::spawn(move || copy(stream, sends, &receivers));
