@@ -194,6 +194,11 @@ pub struct UpdateWriter<'a> {
     open: Option<(usize, usize)>,
 }
 
+/// Header, two length fields, MP_REACH_NLRI with a long next hop, the longest prefix with its path id.
+fn needed(attributes: &[u8], classic: bool) -> usize {
+    HEADER_LEN + 4 + attributes.len() + if classic { 9 } else { 9 + 32 + 21 }
+}
+
 impl<'a> UpdateWriter<'a> {
     /// Announces prefixes of `family` with attributes that [`encode_attributes`] made, appending to `out`.
     ///
@@ -215,9 +220,7 @@ impl<'a> UpdateWriter<'a> {
             max_len: context.max_len,
             open: None,
         };
-        // Header, two length fields, MP_REACH_NLRI with a long next hop, the longest prefix with its path id.
-        let needed =
-            HEADER_LEN + 4 + attributes.len() + if writer.classic { 9 } else { 9 + 32 + 21 };
+        let needed = needed(attributes, writer.classic);
         if needed > context.max_len {
             return Err(EncodeError {
                 needed,
@@ -225,6 +228,17 @@ impl<'a> UpdateWriter<'a> {
             });
         }
         Ok(writer)
+    }
+
+    /// Whether [`UpdateWriter::announce`] takes the attributes.
+    pub fn fits(
+        context: &EncodeContext,
+        family: Family,
+        attributes: &[u8],
+        next_hop: NextHop,
+    ) -> bool {
+        let classic = family == Family::Ipv4Unicast && next_hop.address.is_ipv4();
+        needed(attributes, classic) <= context.max_len
     }
 
     /// Withdraws prefixes of `family`, appending to `out`.

@@ -72,17 +72,18 @@ impl ExportSettings {
     }
 }
 
-/// A set of attributes ready to be sent.
-pub(crate) struct Exported {
-    pub(crate) section: Vec<u8>,
-    pub(crate) next_hop: NextHop,
+/// A set of attributes ready to be sent: where it ends in the batch's octets, and the next hop.
+struct Exported {
+    end: usize,
+    next_hop: NextHop,
 }
 
 /// What the routes of one batch came to. It lives as long as the batch: an attribute id means the same thing
-/// throughout, and the memory is bounded. A run of routes with one set of attributes costs one decision and one encoding.
+/// throughout. Its memory is used again for the next batch, and is bounded. A run of routes with one set of attributes costs one decision and one encoding.
 #[derive(Default)]
 pub(crate) struct ExportBatch {
     exported: Vec<Exported>,
+    octets: Vec<u8>,
     known: FxHashMap<(AttributeId, PeerId), Option<u32>>,
     last: Option<((AttributeId, PeerId), Option<u32>)>,
     /// Routes whose attributes leave no room for a prefix.
@@ -91,8 +92,23 @@ pub(crate) struct ExportBatch {
 }
 
 impl ExportBatch {
-    pub(crate) fn get(&self, at: u32) -> &Exported {
-        &self.exported[at as usize]
+    /// Octets and next hop of something exported in this batch.
+    pub(crate) fn get(&self, at: u32) -> (&[u8], NextHop) {
+        let at = at as usize;
+        let start = at
+            .checked_sub(1)
+            .map_or(0, |before| self.exported[before].end);
+        let exported = &self.exported[at];
+        (&self.octets[start..exported.end], exported.next_hop)
+    }
+
+    /// Begins the next batch.
+    pub(crate) fn clear(&mut self) {
+        self.exported.clear();
+        self.octets.clear();
+        self.known.clear();
+        self.last = None;
+        self.too_large = 0;
     }
 
     /// What `path` of `entry` looks like, or `None` where it is kept back.
@@ -208,27 +224,24 @@ impl ExportBatch {
             edit.prepend_as(shared.config.asn);
             settings.local_address?.into()
         };
-        let mut section = Vec::new();
+        let start = self.octets.len();
         encode_attributes(
             edit.view(),
             &next_hop,
             settings.family,
             settings.encode.four_octet_as,
-            &mut section,
+            &mut self.octets,
         );
-        let fits = UpdateWriter::announce(
-            &mut Vec::new(),
-            &settings.encode,
-            settings.family,
-            &section,
-            next_hop,
-        )
-        .is_ok();
-        if !fits {
+        let section = &self.octets[start..];
+        if !UpdateWriter::fits(&settings.encode, settings.family, section, next_hop) {
+            self.octets.truncate(start);
             self.too_large += 1;
             return None;
         }
-        self.exported.push(Exported { section, next_hop });
+        self.exported.push(Exported {
+            end: self.octets.len(),
+            next_hop,
+        });
         Some((self.exported.len() - 1) as u32)
     }
 }

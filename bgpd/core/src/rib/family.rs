@@ -329,15 +329,15 @@ impl<P: Tagged> FamilyRib<P> {
         {
             return;
         }
-        for at in std::mem::take(&mut self.empty) {
-            if self
-                .table
-                .get(at)
+        let mut empty = std::mem::take(&mut self.empty);
+        empty.retain(|at| {
+            self.table
+                .get(*at)
                 .is_some_and(|entry| entry.paths.is_empty())
-            {
-                self.table.remove(at);
-            }
-        }
+        });
+        empty.sort_unstable();
+        empty.dedup();
+        self.table.remove(&empty);
         if self.table.len() == 0 {
             self.report = Vec::new();
             self.report_queued = BitSet::default();

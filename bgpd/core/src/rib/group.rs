@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use weft_bgp_wire::{UpdateWriter, encode_end_of_rib};
 
 use super::Shared;
-use super::export::{ExportBatch, ExportSettings, Exported};
+use super::export::{ExportBatch, ExportSettings};
 use super::index::Tagged;
 use super::table::{BitSet, Entry, Path, Table};
 use super::types::PeerId;
@@ -154,6 +154,7 @@ pub(crate) struct Group {
     log_start: u64,
     log_octets: usize,
     too_large: u64,
+    batch: ExportBatch,
 }
 
 impl Group {
@@ -174,6 +175,7 @@ impl Group {
             log_start: 0,
             log_octets: 0,
             too_large: 0,
+            batch: ExportBatch::default(),
         }
     }
 
@@ -304,20 +306,36 @@ impl Group {
         table: &Table<P>,
         shared: &Shared,
     ) -> Option<Bytes> {
-        let mut batch = ExportBatch::default();
+        if self.members[at].walk.is_none() && self.members[at].missed.is_empty() {
+            return None;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let octets = self.encode_walk_or_missed(at, table, shared, &mut batch);
+        batch.clear();
+        self.batch = batch;
+        octets
+    }
+
+    fn encode_walk_or_missed<P: Tagged>(
+        &mut self,
+        at: usize,
+        table: &Table<P>,
+        shared: &Shared,
+        batch: &mut ExportBatch,
+    ) -> Option<Bytes> {
         let mut actions = Vec::new();
         let peer = self.members[at].peer;
         while let Some(from) = self.members[at].walk {
             let mut next = from;
             while next < table.bound() && actions.len() < BATCH {
                 if let Some(entry) = table.get(next) {
-                    self.walk_entry(next, entry, peer, shared, &mut batch, &mut actions);
+                    self.walk_entry(next, entry, peer, shared, batch, &mut actions);
                 }
                 next += 1;
             }
             self.members[at].walk = (next < table.bound()).then_some(next);
             if !actions.is_empty() {
-                return self.encode_own(&batch, &mut actions);
+                return self.encode_own(batch, &mut actions);
             }
         }
         if self.members[at].missed.is_empty() {
@@ -345,7 +363,7 @@ impl Group {
                 prefix: entry.prefix,
             });
         }
-        self.encode_own(&batch, &mut actions)
+        self.encode_own(batch, &mut actions)
     }
 
     fn walk_entry<P: Tagged>(
@@ -384,7 +402,9 @@ impl Group {
         actions: &mut [Action<P>],
     ) -> Option<Bytes> {
         let mut out = Vec::new();
-        self.encode(batch, actions, |octets, _, _| out.extend_from_slice(octets));
+        self.encode(batch, actions, |octets, _, _| {
+            out.extend_from_slice(&octets)
+        });
         Some(out.into())
     }
 
@@ -399,7 +419,7 @@ impl Group {
 
     /// Decides and encodes a batch of the queue and appends it to the log.
     fn flush<P: Tagged>(&mut self, table: &Table<P>, shared: &Shared) {
-        let mut batch = ExportBatch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         let mut actions: Vec<Action<P>> = Vec::with_capacity(BATCH.min(self.queue.len()) + 1);
         while actions.len() < BATCH {
             let Some(touched) = self.queue.pop_front() else {
@@ -453,11 +473,13 @@ impl Group {
         let mut chunks = Vec::new();
         self.encode(&batch, &mut actions, |octets, audience, touched| {
             chunks.push(Chunk {
-                octets: Bytes::copy_from_slice(octets),
+                octets: octets.into(),
                 audience,
                 touched,
             });
         });
+        batch.clear();
+        self.batch = batch;
         for chunk in chunks {
             self.log_octets += chunk.octets.len();
             self.log.push_back(chunk);
@@ -474,7 +496,7 @@ impl Group {
         &self,
         batch: &ExportBatch,
         actions: &mut [Action<P>],
-        mut chunk: impl FnMut(&[u8], Audience, Vec<Touched>),
+        mut chunk: impl FnMut(Vec<u8>, Audience, Vec<Touched>),
     ) {
         let key = |action: &Action<P>| (action.audience, action.exported);
         if !actions.is_sorted_by_key(key) {
@@ -489,13 +511,13 @@ impl Group {
             let exported = exported.map(|exported| batch.get(exported));
             let mut writer = match exported {
                 None => UpdateWriter::withdraw(&mut out, &settings.encode, settings.family),
-                Some(Exported { section, next_hop }) => {
+                Some((section, next_hop)) => {
                     match UpdateWriter::announce(
                         &mut out,
                         &settings.encode,
                         settings.family,
                         section,
-                        *next_hop,
+                        next_hop,
                     ) {
                         Ok(writer) => writer,
                         // Whether the attributes fit was asked when they were exported.
@@ -510,8 +532,15 @@ impl Group {
             writer.finish();
             let ends = runs.peek().is_none_or(|next| next[0].audience != audience);
             if ends || out.len() >= CHUNK {
-                chunk(&out, audience, std::mem::take(&mut touched));
-                out.clear();
+                // What is full is handed on as it is, what is small in as much memory as it needs.
+                let octets = if out.len() >= CHUNK {
+                    std::mem::replace(&mut out, Vec::with_capacity(CHUNK + 4096))
+                } else {
+                    let small = out.to_vec();
+                    out.clear();
+                    small
+                };
+                chunk(octets, audience, std::mem::take(&mut touched));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Sets of attributes, each held once.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 use weft_bgp_wire::{AttributesView, Community, NextHop};
@@ -15,11 +14,9 @@ use super::types::{AttributeKey, AttributeSet, RibConfig};
 pub(crate) struct AttributeId(u32);
 
 struct Slot {
-    set: Option<Arc<AttributeSet>>,
+    set: Option<AttributeSet>,
     references: u32,
     next_hop: NextHopId,
-    /// As in the set's key: what a look at the set itself is saved for.
-    labelled: bool,
 }
 
 /// Sections looked up before they are decoded; a power of two.
@@ -68,7 +65,7 @@ impl Interner {
 
     /// The set of an id.
     #[inline]
-    pub(crate) fn get(&self, id: AttributeId) -> &Arc<AttributeSet> {
+    pub(crate) fn get(&self, id: AttributeId) -> &AttributeSet {
         self.slots[id.0 as usize]
             .set
             .as_ref()
@@ -97,16 +94,14 @@ impl Interner {
         if self.free.is_empty() && slots.len() == LIMIT {
             return None;
         }
-        let key = key(attributes, &self.config);
         let slot = Slot {
             references: 1,
             next_hop: self.next_hops.add(next_hop.address),
-            labelled: key.labelled,
-            set: Some(Arc::new(AttributeSet {
-                key,
+            set: Some(AttributeSet {
+                key: key(attributes, &self.config),
                 next_hop,
                 octets: octets.into(),
-            })),
+            }),
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -126,9 +121,8 @@ impl Interner {
     /// on it.
     #[inline]
     pub(crate) fn metric(&self, id: AttributeId) -> Option<u32> {
-        let slot = &self.slots[id.0 as usize];
-        let metric = self.next_hops.metric(slot.next_hop);
-        if slot.labelled {
+        let metric = self.next_hops.metric(self.slots[id.0 as usize].next_hop);
+        if self.labelled(id) {
             Some(metric.unwrap_or(u32::MAX))
         } else {
             metric
@@ -137,7 +131,7 @@ impl Interner {
 
     #[inline]
     pub(crate) fn labelled(&self, id: AttributeId) -> bool {
-        self.slots[id.0 as usize].labelled
+        self.get(id).key.labelled
     }
 
     /// Brings what is looked at for these sets into the cache.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::index::{Index, LIMIT, Tagged};
+use super::index::{Index, LIMIT, Tag, Tagged};
 use super::interner::AttributeId;
 use super::types::PeerId;
 
@@ -145,15 +145,25 @@ impl<P: Tagged> Table<P> {
         self.entries.get_mut(at as usize)?.as_mut()
     }
 
-    /// Removes an entry; its number may be given to another prefix.
-    pub(crate) fn remove(&mut self, at: u32) {
-        let Some(entry) = self.entries[at as usize].take() else {
-            return;
-        };
-        self.index.remove(entry.prefix.tag(), at);
-        self.free.push(at);
-        if self.index.len() == 0 {
+    /// Removes entries, each of which is there; their numbers may be given to other prefixes.
+    pub(crate) fn remove(&mut self, entries: &[u32]) {
+        if entries.len() == self.len() {
             *self = Self::new();
+            return;
+        }
+        for run in entries.chunks(WARM) {
+            let tags: SmallVec<[Option<Tag>; WARM]> = run
+                .iter()
+                .map(|at| Some(self.entries[*at as usize].take()?.prefix.tag()))
+                .collect();
+            let first = tags.iter().flatten().map(|tag| self.index.first(*tag));
+            std::hint::black_box(first.flatten().fold(0, u32::wrapping_add));
+            for (at, tag) in run.iter().zip(tags) {
+                if let Some(tag) = tag {
+                    self.index.remove(tag, *at);
+                    self.free.push(*at);
+                }
+            }
         }
     }
 

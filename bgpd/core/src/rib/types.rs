@@ -156,12 +156,12 @@ pub struct Origination {
     pub attributes: Option<Vec<u8>>,
 }
 
-/// A set of attributes with its next hop, shared by all routes that carry it.
-#[derive(Debug)]
+/// A set of attributes with its next hop. Its octets are shared by all routes that carry it.
+#[derive(Clone, Debug)]
 pub struct AttributeSet {
     pub(crate) key: AttributeKey,
     pub(crate) next_hop: NextHop,
-    pub(crate) octets: Box<[u8]>,
+    pub(crate) octets: Arc<[u8]>,
 }
 
 impl AttributeSet {
@@ -307,7 +307,7 @@ pub struct ReportedPath {
     /// Metric of the route to its next hop.
     pub igp_metric: u32,
     /// Its attributes.
-    pub attributes: Arc<AttributeSet>,
+    pub attributes: AttributeSet,
 }
 
 /// Prefixes whose paths changed, each with all of its paths now: labelled prefixes, and those that
@@ -370,7 +370,7 @@ pub struct RoutePath {
     /// Kept over the neighbour's restart.
     pub stale: bool,
     /// Its attributes.
-    pub attributes: Arc<AttributeSet>,
+    pub attributes: AttributeSet,
 }
 
 /// A queried prefix.
