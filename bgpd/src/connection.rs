@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use weft_bgp_core::session::ConnectionId;
 use weft_bgp_core::speaker::NeighborConfig;
@@ -58,14 +59,15 @@ pub(crate) enum Write {
 
 /// Starts reader and writer; returns the queue of the writer.
 pub(crate) fn spawn(
+    io: &Handle,
     id: ConnectionId,
     stream: TcpStream,
     events: mpsc::Sender<Event>,
 ) -> mpsc::Sender<Write> {
     let (read, write) = stream.into_split();
     let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
-    let reader = tokio::spawn(reader(id, read, events.clone()));
-    tokio::spawn(async move {
+    let reader = io.spawn(reader(id, read, events.clone()));
+    io.spawn(async move {
         let result = writer(write, pieces, &events).await;
         if let Err(error) = result {
             let _ = events.send(Event::Closed(id, error.to_string())).await;

@@ -1,6 +1,6 @@
 //! The BGP-4 speaker's sockets, timers and tasks.
 //!
-//! One task owns the [`Speaker`]; a reader and a writer task stand beside each connection. Octets go through bounded
+//! One thread owns the [`Speaker`]; a reader and a writer task stand beside each connection. Octets go through bounded
 //! channels in pieces of up to 64 KiB, so nothing is sent, locked or logged a route or a message.
 //!
 //! | channel | carries | when it is full |
@@ -100,7 +100,7 @@ impl Bgp {
         &self.listening
     }
 
-    /// Runs `call` in the speaker's task and returns what it returns; `None` where the speaker has ended.
+    /// Runs `call` in the speaker's thread and returns what it returns; `None` where the speaker has ended.
     pub async fn with<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut Speaker, Instant) -> T + Send + 'static,

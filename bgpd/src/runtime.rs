@@ -1,4 +1,4 @@
-//! The task that owns the speaker.
+//! The thread that owns the speaker.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -31,6 +32,9 @@ pub enum BgpError {
         /// The kernel's word.
         source: std::io::Error,
     },
+    /// The speaker's thread could not be started.
+    #[error("cannot start the thread of the BGP speaker: {0}")]
+    Thread(std::io::Error),
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
@@ -85,9 +89,18 @@ pub(crate) async fn start(
         untrack: Vec::new(),
         converged: None,
         dials: JoinSet::new(),
+        io: Handle::current(),
         _listeners: tasks,
     };
-    tokio::spawn(runtime.run(events, commands, report));
+    // A thread of its own: on a shared one, readers and writers would take turns with the speaker that they feed.
+    let own = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(BgpError::Thread)?;
+    std::thread::Builder::new()
+        .name("weft-bgp".into())
+        .spawn(move || own.block_on(runtime.run(events, commands, report)))
+        .map_err(BgpError::Thread)?;
     Ok((
         Bgp {
             commands: command_sender,
@@ -146,6 +159,8 @@ struct Runtime {
     untrack: Vec<IpAddr>,
     converged: Option<bool>,
     dials: JoinSet<Dialled>,
+    /// Where sockets are read and written.
+    io: Handle,
     _listeners: JoinSet<()>,
 }
 
@@ -268,8 +283,8 @@ impl Runtime {
     fn adopt(&mut self, stream: TcpStream) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.connections
-            .insert(id, connection::spawn(id, stream, self.event_sender.clone()));
+        let writer = connection::spawn(&self.io, id, stream, self.event_sender.clone());
+        self.connections.insert(id, writer);
         id
     }
 
@@ -279,8 +294,8 @@ impl Runtime {
             match action {
                 Action::Connect(peer) => {
                     if let Some(config) = self.speaker.config_of(peer).cloned() {
-                        self.dials
-                            .spawn(async move { (peer, connection::connect(config).await) });
+                        let dial = async move { (peer, connection::connect(config).await) };
+                        self.dials.spawn_on(dial, &self.io);
                     }
                 }
                 Action::Close(id) => {

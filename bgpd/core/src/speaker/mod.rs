@@ -290,17 +290,23 @@ impl Speaker {
         };
         let peer = connection.peer;
         let mut partial = std::mem::take(&mut connection.partial);
-        let used = if partial.is_empty() {
-            self.handle_messages(peer, id, octets, now)
-                .map(|used| &octets[used..])
-        } else {
-            partial.extend_from_slice(octets);
-            self.handle_messages(peer, id, &partial, now)
-                .map(|used| &partial[used..])
-        };
-        let rest = used.map(<[u8]>::to_vec);
-        if let (Some(rest), Some(connection)) = (rest, self.connections.get_mut(&id)) {
-            connection.partial = rest;
+        let mut octets = octets;
+        let mut ended = false;
+        if !partial.is_empty() {
+            octets = complete(&mut partial, octets);
+            match self.handle_messages(peer, id, &partial, now) {
+                Some(used) => drop(partial.drain(..used)),
+                None => ended = true,
+            }
+        }
+        if !ended && partial.is_empty() {
+            match self.handle_messages(peer, id, octets, now) {
+                Some(used) => partial.extend_from_slice(&octets[used..]),
+                None => ended = true,
+            }
+        }
+        if !ended && let Some(connection) = self.connections.get_mut(&id) {
+            connection.partial = partial;
         }
         if let Some(neighbor) = self.neighbor_mut(peer) {
             neighbor.session.handle_alive(now, id);
@@ -656,5 +662,20 @@ impl Connection {
             control: VecDeque::new(),
             closing: false,
         }
+    }
+}
+
+/// Moves the octets that end the message begun in `partial` there; returns what follows them.
+fn complete<'a>(partial: &mut Vec<u8>, octets: &'a [u8]) -> &'a [u8] {
+    let fill = |partial: &mut Vec<u8>, octets: &'a [u8], len: usize| {
+        let missing = len.saturating_sub(partial.len()).min(octets.len());
+        let (head, tail) = octets.split_at(missing);
+        partial.extend_from_slice(head);
+        tail
+    };
+    let rest = fill(partial, octets, HEADER_LEN);
+    match partial.get(HEADER_LEN - 3..HEADER_LEN - 1) {
+        Some(&[high, low]) => fill(partial, rest, usize::from(u16::from_be_bytes([high, low]))),
+        _ => rest,
     }
 }

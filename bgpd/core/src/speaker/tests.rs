@@ -164,10 +164,10 @@ impl Line {
         if let Some((a, b)) = self.wires.get(&id)
             && let Some(far) = &mut self.speakers[a + b - from]
         {
-            // Cut somewhere, as TCP does.
-            let (first, second) = octets.split_at(octets.len() / 3);
-            far.handle_octets(id, first, self.now);
-            far.handle_octets(id, second, self.now);
+            // Cut anywhere, as TCP does: also inside of headers.
+            for piece in octets.chunks(1 + octets.len() % 23) {
+                far.handle_octets(id, piece, self.now);
+            }
         }
     }
 
