@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use rustc_hash::FxHashMap;
 use weft_bgp_wire::{
     AttributesBuilder, EncodeContext, Family, NextHop, UpdateWriter, code, encode_attributes,
 };
@@ -78,14 +77,25 @@ struct Exported {
     next_hop: NextHop,
 }
 
+/// Attribute sets of one batch that are remembered; a power of two.
+const KNOWN: usize = 1024;
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    batch: u32,
+    key: (AttributeId, PeerId),
+    result: Option<u32>,
+}
+
 /// What the routes of one batch came to. It lives as long as the batch: an attribute id means the same thing
 /// throughout. Its memory is used again for the next batch, and is bounded. A run of routes with one set of attributes costs one decision and one encoding.
 #[derive(Default)]
 pub(crate) struct ExportBatch {
     exported: Vec<Exported>,
     octets: Vec<u8>,
-    known: FxHashMap<(AttributeId, PeerId), Option<u32>>,
-    last: Option<((AttributeId, PeerId), Option<u32>)>,
+    /// Direct-mapped by attribute id, of this batch where the number says so.
+    known: Vec<Known>,
+    batch: u32,
     /// Routes whose attributes leave no room for a prefix.
     pub(crate) too_large: u64,
     edit: AttributesBuilder,
@@ -106,8 +116,10 @@ impl ExportBatch {
     pub(crate) fn clear(&mut self) {
         self.exported.clear();
         self.octets.clear();
-        self.known.clear();
-        self.last = None;
+        self.batch = self.batch.wrapping_add(1);
+        if self.batch == 0 {
+            self.known.clear();
+        }
         self.too_large = 0;
     }
 
@@ -141,20 +153,22 @@ impl ExportBatch {
             }
         }
         let key = (path.attributes, path.peer);
-        if let Some((last, result)) = self.last
-            && last == key
-        {
-            return result;
+        if self.known.is_empty() {
+            // Nothing in it is of a batch yet: they count from 1.
+            self.known.resize(KNOWN, Known::default());
+            self.batch = self.batch.max(1);
         }
-        let result = match self.known.get(&key) {
-            Some(result) => *result,
-            None => {
-                let result = self.make(shared, settings, path, &mut std::iter::empty());
-                self.known.insert(key, result);
-                result
-            }
+        let at = path.attributes.index() & (KNOWN - 1);
+        let known = self.known[at];
+        if known.batch == self.batch && known.key == key {
+            return known.result;
+        }
+        let result = self.make(shared, settings, path, &mut std::iter::empty());
+        self.known[at] = Known {
+            batch: self.batch,
+            key,
+            result,
         };
-        self.last = Some((key, result));
         result
     }
 
@@ -184,7 +198,21 @@ impl ExportBatch {
             source: shared.kind(path.peer),
         };
         let edit = &mut self.edit;
-        edit.load(set.view());
+        if internal {
+            edit.load(set.view());
+        } else {
+            edit.load_some(set.view(), |kind| {
+                // RFC 4271 section 5.1.4: a MED from one neighbouring AS is not passed on to another.
+                let kept = kind == code::MULTI_EXIT_DISC && source.is_none();
+                kept || !matches!(
+                    kind,
+                    code::MULTI_EXIT_DISC
+                        | code::LOCAL_PREF
+                        | code::ORIGINATOR_ID
+                        | code::CLUSTER_LIST
+                )
+            });
+        }
         if !shared.hook.export(&context(path), set.view(), edit) {
             return None;
         }
@@ -214,13 +242,6 @@ impl ExportBatch {
                 received
             }
         } else {
-            // RFC 4271 section 5.1.4: a MED from one neighbouring AS is not passed on to another.
-            if source.is_some() {
-                edit.remove(code::MULTI_EXIT_DISC);
-            }
-            edit.remove(code::LOCAL_PREF);
-            edit.remove(code::ORIGINATOR_ID);
-            edit.remove(code::CLUSTER_LIST);
             edit.prepend_as(shared.config.asn);
             settings.local_address?.into()
         };

@@ -7,14 +7,21 @@ use weft_bgp_wire::{AttributesView, Community, NextHop};
 
 use super::index::{Index, LIMIT, Tag};
 use super::next_hop::{NextHopId, NextHops};
+use super::slab::Slab;
 use super::types::{AttributeKey, AttributeSet, RibConfig};
 
 /// A set of attributes in the interner; valid while a route or the holder counts a reference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AttributeId(u32);
 
+impl AttributeId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 struct Slot {
-    set: Option<AttributeSet>,
+    set: AttributeSet,
     references: u32,
     next_hop: NextHopId,
 }
@@ -32,8 +39,7 @@ struct Raw {
 
 /// Holds every distinct (attributes, next hop) once, with reference counts.
 pub(crate) struct Interner {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slab<Slot>,
     by_content: Index,
     config: RibConfig,
     /// The next hops of all sets.
@@ -54,8 +60,7 @@ fn raw_slot(section: &[u8]) -> usize {
 impl Interner {
     pub(crate) fn new(config: RibConfig) -> Self {
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slab::default(),
             by_content: Index::default(),
             config,
             next_hops: NextHops::default(),
@@ -63,13 +68,15 @@ impl Interner {
         }
     }
 
+    #[inline]
+    fn slot(&self, id: AttributeId) -> &Slot {
+        self.slots.get(id.0).expect("a referenced id has its set")
+    }
+
     /// The set of an id.
     #[inline]
     pub(crate) fn get(&self, id: AttributeId) -> &AttributeSet {
-        self.slots[id.0 as usize]
-            .set
-            .as_ref()
-            .expect("a referenced id has its set")
+        &self.slot(id).set
     }
 
     /// Finds or makes the set; the caller owns one reference. `None` where there are too many.
@@ -82,36 +89,27 @@ impl Interner {
         let tag = tag(octets, &next_hop);
         let slots = &mut self.slots;
         let found = self.by_content.find(tag, |at| {
-            slots[at as usize]
-                .set
-                .as_ref()
-                .is_some_and(|set| *set.octets == *octets && set.next_hop == next_hop)
+            slots
+                .get(at)
+                .is_some_and(|slot| *slot.set.octets == *octets && slot.set.next_hop == next_hop)
         });
         if let Some(at) = found {
-            slots[at as usize].references += 1;
+            self.retain(AttributeId(at));
             return Some(AttributeId(at));
-        }
-        if self.free.is_empty() && slots.len() == LIMIT {
-            return None;
         }
         let slot = Slot {
             references: 1,
             next_hop: self.next_hops.add(next_hop.address),
-            set: Some(AttributeSet {
+            set: AttributeSet {
                 key: key(attributes, &self.config),
                 next_hop,
                 octets: octets.into(),
-            }),
+            },
         };
-        let at = match self.free.pop() {
-            Some(at) => {
-                slots[at as usize] = slot;
-                at
-            }
-            None => {
-                slots.push(slot);
-                (slots.len() - 1) as u32
-            }
+        let next_hop = slot.next_hop;
+        let Some(at) = slots.insert(slot, LIMIT) else {
+            self.next_hops.remove(next_hop);
+            return None;
         };
         self.by_content.insert(tag, at);
         Some(AttributeId(at))
@@ -121,7 +119,7 @@ impl Interner {
     /// on it.
     #[inline]
     pub(crate) fn metric(&self, id: AttributeId) -> Option<u32> {
-        let metric = self.next_hops.metric(self.slots[id.0 as usize].next_hop);
+        let metric = self.next_hops.metric(self.slot(id).next_hop);
         if self.labelled(id) {
             Some(metric.unwrap_or(u32::MAX))
         } else {
@@ -136,32 +134,35 @@ impl Interner {
 
     /// Brings what is looked at for these sets into the cache.
     pub(crate) fn warm(&self, ids: impl Iterator<Item = AttributeId>) {
-        let references = ids.map(|id| self.slots[id.0 as usize].references);
+        let references = ids.map(|id| self.slot(id).references);
         std::hint::black_box(references.fold(0, u32::wrapping_add));
     }
 
     /// One reference more.
     #[inline]
     pub(crate) fn retain(&mut self, id: AttributeId) {
-        self.slots[id.0 as usize].references += 1;
+        if let Some(slot) = self.slots.get_mut(id.0) {
+            slot.references += 1;
+        }
     }
 
     /// One reference less; with the last one the set goes.
     pub(crate) fn release(&mut self, id: AttributeId) {
-        let slot = &mut self.slots[id.0 as usize];
-        slot.references -= 1;
-        if slot.references > 0 {
-            return;
+        match self.slots.get_mut(id.0) {
+            Some(slot) if slot.references > 1 => slot.references -= 1,
+            _ => self.remove(id),
         }
-        let Some(set) = slot.set.take() else { return };
-        let next_hop = slot.next_hop;
-        self.next_hops.remove(next_hop);
-        self.by_content
-            .remove(tag(&set.octets, &set.next_hop), id.0);
-        self.free.push(id.0);
+    }
+
+    fn remove(&mut self, id: AttributeId) {
+        let Some(slot) = self.slots.remove(id.0) else {
+            return;
+        };
+        self.next_hops.remove(slot.next_hop);
+        let tag = tag(&slot.set.octets, &slot.set.next_hop);
+        self.by_content.remove(tag, id.0);
         if self.by_content.len() == 0 {
-            self.slots = Vec::new();
-            self.free = Vec::new();
+            self.slots = Slab::default();
         }
     }
 

@@ -13,6 +13,7 @@ mod index;
 mod interner;
 mod next_hop;
 mod query;
+mod slab;
 mod table;
 #[cfg(test)]
 mod tests;

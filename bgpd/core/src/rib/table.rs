@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::index::{Index, LIMIT, Tag, Tagged};
 use super::interner::AttributeId;
+use super::slab::Slab;
 use super::types::PeerId;
 
 /// Prefixes looked up together.
@@ -57,16 +58,14 @@ impl<P> Entry<P> {
 
 /// A slab of entries with an index by prefix. Numbers of entries stay the same while the entry lives.
 pub(crate) struct Table<P> {
-    entries: Vec<Option<Entry<P>>>,
-    free: Vec<u32>,
+    entries: Slab<Entry<P>>,
     index: Index,
 }
 
 impl<P: Tagged> Table<P> {
     pub(crate) fn new() -> Self {
         Self {
-            entries: Vec::new(),
-            free: Vec::new(),
+            entries: Slab::default(),
             index: Index::default(),
         }
     }
@@ -78,7 +77,7 @@ impl<P: Tagged> Table<P> {
 
     /// One more than the highest number in use.
     pub(crate) fn bound(&self) -> u32 {
-        self.entries.len() as u32
+        self.entries.bound()
     }
 
     /// Brings what will be looked at for these prefixes into the cache: the accesses do not wait for each other.
@@ -103,9 +102,7 @@ impl<P: Tagged> Table<P> {
 
     #[inline]
     fn prefix_is(&self, at: u32, prefix: &P) -> bool {
-        self.entries[at as usize]
-            .as_ref()
-            .is_some_and(|entry| entry.prefix == *prefix)
+        self.get(at).is_some_and(|entry| entry.prefix == *prefix)
     }
 
     /// The entry of a prefix, made where there is none; `None` where the table is full.
@@ -114,35 +111,25 @@ impl<P: Tagged> Table<P> {
         if let Some(at) = self.find(&prefix) {
             return Some(at);
         }
-        let entry = Some(Entry {
+        let entry = Entry {
             paths: SmallVec::new(),
             prefix,
             has_best: false,
             reported: false,
-        });
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.entries[at as usize] = entry;
-                at
-            }
-            None if self.entries.len() == LIMIT => return None,
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
-            }
         };
+        let at = self.entries.insert(entry, LIMIT)?;
         self.index.insert(prefix.tag(), at);
         Some(at)
     }
 
     #[inline]
     pub(crate) fn get(&self, at: u32) -> Option<&Entry<P>> {
-        self.entries.get(at as usize)?.as_ref()
+        self.entries.get(at)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Entry<P>> {
-        self.entries.get_mut(at as usize)?.as_mut()
+        self.entries.get_mut(at)
     }
 
     /// Removes entries, each of which is there; their numbers may be given to other prefixes.
@@ -154,23 +141,20 @@ impl<P: Tagged> Table<P> {
         for run in entries.chunks(WARM) {
             let tags: SmallVec<[Option<Tag>; WARM]> = run
                 .iter()
-                .map(|at| Some(self.entries[*at as usize].take()?.prefix.tag()))
+                .map(|at| Some(self.entries.remove(*at)?.prefix.tag()))
                 .collect();
             let first = tags.iter().flatten().map(|tag| self.index.first(*tag));
             std::hint::black_box(first.flatten().fold(0, u32::wrapping_add));
             for (at, tag) in run.iter().zip(tags) {
                 if let Some(tag) = tag {
                     self.index.remove(tag, *at);
-                    self.free.push(*at);
                 }
             }
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<P>)> {
-        (0..)
-            .zip(&self.entries)
-            .filter_map(|(at, entry)| Some((at, entry.as_ref()?)))
+        self.entries.iter()
     }
 }
 

@@ -10,7 +10,7 @@ use weft_bgp_wire::{
 };
 
 /// A neighbour's number in this process, dense from 1; 0 is this router itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct PeerId(pub u16);
 
 impl PeerId {

@@ -27,6 +27,19 @@ impl AttributesBuilder {
         self.octets.extend_from_slice(from.octets());
     }
 
+    /// Starts over from those of other attributes whose type codes `keep` confirms.
+    pub fn load_some(&mut self, from: AttributesView<'_>, keep: impl Fn(u8) -> bool) {
+        self.octets.clear();
+        let mut rest = from.octets();
+        while let Some((attribute, tail)) = split_attribute(rest) {
+            if keep(attribute.code) {
+                self.octets
+                    .extend_from_slice(&rest[..rest.len() - tail.len()]);
+            }
+            rest = tail;
+        }
+    }
+
     /// What it holds now.
     pub fn view(&self) -> AttributesView<'_> {
         AttributesView::new(&self.octets)
