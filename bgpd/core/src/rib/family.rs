@@ -22,7 +22,12 @@ pub(crate) struct FamilyRib<P> {
     report_queued: BitSet,
     /// Entries that lost their last path; freed when nothing refers to them any more.
     empty: Vec<u32>,
+    /// Entries with a path.
+    live: usize,
 }
+
+/// Entries that are freed one by one.
+const FEW: usize = 1024;
 
 impl<P: Tagged> FamilyRib<P> {
     pub(crate) fn new() -> Self {
@@ -33,6 +38,7 @@ impl<P: Tagged> FamilyRib<P> {
             report: Vec::new(),
             report_queued: BitSet::default(),
             empty: Vec::new(),
+            live: 0,
         }
     }
 
@@ -97,10 +103,12 @@ impl<P: Tagged> FamilyRib<P> {
                 let path = entry.paths.remove(position);
                 shared.interner.release(path.attributes);
                 shared.count(peer, P::FAMILY, -1);
+                self.live -= usize::from(entry.paths.is_empty());
                 path.local_id
             }
             (None, Some(attributes)) => {
                 let local_id = entry.free_local_id();
+                self.live += usize::from(entry.paths.is_empty());
                 entry.paths.push(Path {
                     attributes,
                     path_id,
@@ -321,24 +329,38 @@ impl<P: Tagged> FamilyRib<P> {
         self.bury();
     }
 
-    /// Frees entries without paths, once nothing that was queued refers to them.
+    /// Prefixes with a path.
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Frees entries without paths, once nothing that was queued refers to them: a few at once, many when they are
+    /// half of the table, since that is cheaper by far than one by one.
     pub(crate) fn bury(&mut self) {
+        if self.empty.len() < FEW || self.live * 2 <= self.table.len() {
+            self.bury_all();
+        }
+    }
+
+    /// Frees entries without paths however many they are.
+    pub(crate) fn bury_all(&mut self) {
         if self.empty.is_empty()
             || !self.report.is_empty()
             || !self.groups.iter().flatten().all(Group::is_quiet)
         {
             return;
         }
-        let mut empty = std::mem::take(&mut self.empty);
-        empty.retain(|at| {
-            self.table
-                .get(*at)
-                .is_some_and(|entry| entry.paths.is_empty())
-        });
-        empty.sort_unstable();
-        empty.dedup();
-        self.table.remove(&empty);
-        if self.table.len() == 0 {
+        if self.table.len() - self.live < FEW {
+            for at in std::mem::take(&mut self.empty) {
+                if self.table.get(at).is_some_and(Entry::is_empty) {
+                    self.table.remove(at);
+                }
+            }
+        } else {
+            self.empty = Vec::new();
+            self.table.retain(|entry| !entry.is_empty());
+        }
+        if self.live == 0 {
             self.report = Vec::new();
             self.report_queued = BitSet::default();
         }

@@ -24,6 +24,8 @@ use super::types::PeerId;
 const BATCH: usize = 4096;
 /// Octets of a chunk, about: one write of a socket.
 const CHUNK: usize = 64 * 1024;
+/// Room for changes that an empty queue keeps.
+const QUEUE_KEPT: usize = 256 * 1024;
 /// Octets of the log that a slow member can hold back.
 const LOG_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -466,7 +468,7 @@ impl Group {
             self.advertised
                 .set(touched, announced.map(|(source, _)| source));
         }
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
             self.queue = VecDeque::new();
         }
         self.too_large += batch.too_large;
@@ -504,7 +506,8 @@ impl Group {
         }
         let settings = &self.settings;
         let mut out = Vec::with_capacity(CHUNK + 4096);
-        let mut touched = Vec::new();
+        let mut actions_left = actions.len();
+        let mut touched = Vec::with_capacity(actions_left);
         let mut runs = actions.chunk_by(|a, b| key(a) == key(b)).peekable();
         while let Some(run) = runs.next() {
             let (audience, exported) = key(&run[0]);
@@ -525,6 +528,7 @@ impl Group {
                     }
                 }
             };
+            actions_left -= run.len();
             for action in run {
                 writer.push(action.touched.1, action.prefix);
                 touched.push(action.touched);
@@ -540,7 +544,8 @@ impl Group {
                     out.clear();
                     small
                 };
-                chunk(octets, audience, std::mem::take(&mut touched));
+                let touched = std::mem::replace(&mut touched, Vec::with_capacity(actions_left));
+                chunk(octets, audience, touched);
             }
         }
     }

@@ -75,13 +75,15 @@ impl Index {
         (product >> (64 - self.slots.len().trailing_zeros())) as usize
     }
 
-    /// The first slot that is looked at for a tag, to have it in the cache before it is needed.
+    /// Looks at the first slot for a tag, to have it in the cache before it is needed. The number there, where it is
+    /// that of the tag.
     #[inline]
     pub(crate) fn first(&self, tag: Tag) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
         }
-        number(self.slots[self.start(tag)])
+        let slot = self.slots[self.start(tag)];
+        number(slot).filter(|_| slot >> NUMBER_BITS == tag.0)
     }
 
     /// The number indexed under the tag that `is_it` confirms.

@@ -410,6 +410,11 @@ impl Rib {
         Ok(outcome)
     }
 
+    /// Gives back what routes that are gone have left; to be called now and then.
+    pub fn tidy(&mut self) {
+        families!(self, rib => rib.bury_all());
+    }
+
     /// Announces or withdraws routes of our own.
     pub fn originate(&mut self, routes: &[Origination]) {
         for route in routes {

@@ -130,7 +130,7 @@ impl Rib {
 
     /// Prefixes with at least one path, by [`Family::index`].
     pub fn prefixes(&self) -> [usize; 2] {
-        [self.v4.table.len(), self.v6.table.len()]
+        [self.v4.len(), self.v6.len()]
     }
 
     /// Distinct sets of attributes.

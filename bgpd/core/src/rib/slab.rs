@@ -70,6 +70,15 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        for (at, value) in (0..).zip(self.chunks.iter_mut().flatten()) {
+            if value.as_ref().is_some_and(|value| !keep(value)) {
+                *value = None;
+                self.free.push(at);
+            }
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..)
             .zip(self.chunks.iter().flatten())

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::index::{Index, LIMIT, Tag, Tagged};
+use super::index::{Index, LIMIT, Tagged};
 use super::interner::AttributeId;
 use super::slab::Slab;
 use super::types::PeerId;
@@ -35,6 +35,10 @@ pub(crate) struct Entry<P> {
 }
 
 impl<P> Entry<P> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
     pub(crate) fn best(&self) -> Option<&Path> {
         self.paths.first().filter(|_| self.has_best)
     }
@@ -132,24 +136,26 @@ impl<P: Tagged> Table<P> {
         self.entries.get_mut(at)
     }
 
-    /// Removes entries, each of which is there; their numbers may be given to other prefixes.
-    pub(crate) fn remove(&mut self, entries: &[u32]) {
-        if entries.len() == self.len() {
-            *self = Self::new();
-            return;
+    /// Removes an entry; its number may be given to another prefix.
+    pub(crate) fn remove(&mut self, at: u32) {
+        if let Some(entry) = self.entries.remove(at) {
+            self.index.remove(entry.prefix.tag(), at);
         }
-        for run in entries.chunks(WARM) {
-            let tags: SmallVec<[Option<Tag>; WARM]> = run
-                .iter()
-                .map(|at| Some(self.entries.remove(*at)?.prefix.tag()))
-                .collect();
-            let first = tags.iter().flatten().map(|tag| self.index.first(*tag));
-            std::hint::black_box(first.flatten().fold(0, u32::wrapping_add));
-            for (at, tag) in run.iter().zip(tags) {
-                if let Some(tag) = tag {
-                    self.index.remove(tag, *at);
-                }
-            }
+        if self.index.len() == 0 {
+            *self = Self::new();
+        }
+    }
+
+    /// Removes all entries that `keep` does not confirm, in one walk.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Entry<P>) -> bool) {
+        self.entries.retain(&keep);
+        let mut index = Index::default();
+        for (at, entry) in self.entries.iter() {
+            index.insert(entry.prefix.tag(), at);
+        }
+        self.index = index;
+        if self.index.len() == 0 {
+            *self = Self::new();
         }
     }
 

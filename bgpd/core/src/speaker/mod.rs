@@ -403,6 +403,7 @@ impl Speaker {
                 self.drain(peer, now);
             }
         }
+        self.rib.tidy();
         self.check_converged(now);
     }
 
