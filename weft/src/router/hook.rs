@@ -9,6 +9,52 @@ use weft_overlay::{EndpointId, Vni, VniSet};
 
 use crate::config::{Config, LocalNextHop};
 
+/// Neighbours that are treated alike have one class: those of one export class are sent the same octets, encoded once.
+pub(super) struct Classes {
+    accept: Vec<VniSet>,
+    export: Vec<ExportSettings>,
+    /// Import and export class of each neighbour, in the order of the configuration.
+    pub(super) of: Vec<(u32, u32)>,
+}
+
+impl Classes {
+    pub(super) fn new(config: &Config) -> Self {
+        // Class 0, of our own routes, accepts and keeps everything.
+        let mut accept = vec![VniSet::all()];
+        let mut export = vec![ExportSettings {
+            local_next_hop: None,
+            strip_overlay: false,
+        }];
+        let of = config
+            .neighbors
+            .iter()
+            .map(|neighbor| {
+                let settings = ExportSettings {
+                    local_next_hop: neighbor.local_next_hop.map(|mode| match mode {
+                        LocalNextHop::Own => LocalNextHopMode::Self_,
+                        LocalNextHop::Keep => LocalNextHopMode::Keep,
+                        LocalNextHop::Strip => LocalNextHopMode::Strip,
+                    }),
+                    strip_overlay: neighbor.strip_overlay,
+                };
+                (
+                    class(&mut accept, &neighbor.accept_vnis),
+                    class(&mut export, &settings),
+                )
+            })
+            .collect();
+        Self { accept, export, of }
+    }
+}
+
+fn class<T: Clone + PartialEq>(known: &mut Vec<T>, settings: &T) -> u32 {
+    let at = known.iter().position(|one| one == settings);
+    at.unwrap_or_else(|| {
+        known.push(settings.clone());
+        known.len() - 1
+    }) as u32
+}
+
 /// Rewrites label communities by each neighbour's settings.
 pub(super) struct LabelHook {
     own: OwnLabels,
@@ -37,27 +83,12 @@ impl LabelHook {
             .iter()
             .flat_map(|tenant| tenant.vnis.iter().chain([&tenant.vni]));
         let tables = tables.union(&VniSet::from_ranges(tenants.map(|vni| (*vni, *vni))));
-        let settings = config.neighbors.iter().map(|neighbor| ExportSettings {
-            local_next_hop: neighbor.local_next_hop.map(|mode| match mode {
-                LocalNextHop::Own => LocalNextHopMode::Self_,
-                LocalNextHop::Keep => LocalNextHopMode::Keep,
-                LocalNextHop::Strip => LocalNextHopMode::Strip,
-            }),
-            strip_overlay: neighbor.strip_overlay,
-        });
-        // Class 0, which nobody has, keeps everything.
-        let plain = ExportSettings {
-            local_next_hop: None,
-            strip_overlay: false,
-        };
+        let Classes { accept, export, .. } = Classes::new(config);
         Box::new(Self {
             own,
             tables,
-            accept: [VniSet::all()]
-                .into_iter()
-                .chain(config.neighbors.iter().map(|of| of.accept_vnis.clone()))
-                .collect(),
-            export: [plain].into_iter().chain(settings).collect(),
+            accept,
+            export,
         })
     }
 

@@ -9,6 +9,7 @@ use weft_dataplane::DataplaneConfig;
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
 use weft_overlay::{EndpointId, VniSet};
 
+use super::hook::Classes;
 use crate::config::{self, Config};
 
 /// How long the routes of all neighbours are waited for after the start, where graceful restart is off.
@@ -50,8 +51,7 @@ fn stitched(config: &Config) -> VniSet {
         })
 }
 
-/// The speaker and its neighbours. Neighbour number N of the configuration has import and export class N + 1; class 0
-/// is this router's own routes.
+/// The speaker and its neighbours.
 pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -> BgpConfig {
     let router = &config.router;
     let report = config.install.clone();
@@ -77,15 +77,21 @@ pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -
             .iter()
             .map(|address| SocketAddr::new(*address, router.listen.port))
             .collect(),
-        neighbors: (1..)
-            .zip(&config.neighbors)
-            .map(|(class, of)| neighbor(config, class, of))
+        neighbors: config
+            .neighbors
+            .iter()
+            .zip(Classes::new(config).of)
+            .map(|(of, classes)| neighbor(config, classes, of))
             .collect(),
         routes,
     }
 }
 
-fn neighbor(config: &Config, class: u32, of: &config::Neighbor) -> NeighborConfig {
+fn neighbor(
+    config: &Config,
+    (import_class, export_class): (u32, u32),
+    of: &config::Neighbor,
+) -> NeighborConfig {
     let filter = |ranges: &Option<Vec<config::PrefixRange>>| -> PrefixFilter {
         let ranges = ranges.as_ref()?;
         let range = |of: &config::PrefixRange| PrefixRange {
@@ -120,7 +126,7 @@ fn neighbor(config: &Config, class: u32, of: &config::Neighbor) -> NeighborConfi
         export_filter: filter(&of.export),
         max_prefixes: of.max_prefixes,
         allow_own_as: usize::from(of.allow_own_as),
-        import_class: class,
-        export_class: class,
+        import_class,
+        export_class,
     }
 }
