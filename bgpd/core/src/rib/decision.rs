@@ -32,18 +32,23 @@ impl Candidate<'_> {
 
 type Ladder = fn(&Candidate<'_>, &Candidate<'_>) -> (Ordering, Reason);
 
-/// The first step at which the two differ.
-fn first_difference<const N: usize>(steps: [(Ordering, Reason); N]) -> (Ordering, Reason) {
-    steps
-        .into_iter()
-        .find(|(order, _)| order.is_ne())
-        .unwrap_or((Ordering::Equal, Reason::PathId))
+/// Returns the first step at which two differ; the steps behind it are not looked at.
+macro_rules! first_difference {
+    ($(($order:expr, $reason:expr $(,)?)),+ $(,)?) => {{
+        $(
+            let order: Ordering = $order;
+            if order.is_ne() {
+                return (order, $reason);
+            }
+        )+
+        (Ordering::Equal, Reason::PathId)
+    }};
 }
 
 /// The steps before MULTI_EXIT_DISC.
 fn before_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
     let (x, y) = (a.key, b.key);
-    first_difference([
+    first_difference!(
         (a.kind.is_some().cmp(&b.kind.is_some()), Reason::NotLocal),
         (y.local_pref.cmp(&x.local_pref), Reason::LocalPref),
         (
@@ -51,14 +56,14 @@ fn before_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
             Reason::AsPathLength,
         ),
         (x.origin.cmp(&y.origin), Reason::Origin),
-    ])
+    )
 }
 
 /// The steps after MULTI_EXIT_DISC. No two paths of a prefix are equal in all of them.
 fn after_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
     let internal =
         |c: &Candidate<'_>| matches!(c.kind, Some(PeerKind::Ibgp | PeerKind::IbgpClient));
-    first_difference([
+    first_difference!(
         (internal(a).cmp(&internal(b)), Reason::Ibgp),
         (a.metric.cmp(&b.metric), Reason::IgpMetric),
         (a.identifier().cmp(&b.identifier()), Reason::RouterId),
@@ -69,8 +74,35 @@ fn after_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
         (a.address.cmp(&b.address), Reason::PeerAddress),
         (a.peer.cmp(&b.peer), Reason::PeerAddress),
         (a.path_id.cmp(&b.path_id), Reason::PathId),
-    ])
+    )
 }
+
+/// The best of paths among which MULTI_EXIT_DISC decides nothing, since all have the same; `Err` where it may decide.
+pub(crate) fn decide_without_med<'a>(
+    candidates: impl Iterator<Item = Candidate<'a>>,
+) -> Result<Option<usize>, MedDecides> {
+    let mut best: Option<(usize, Candidate<'a>)> = None;
+    for (at, candidate) in candidates.enumerate() {
+        if candidate.metric.is_none() {
+            continue;
+        }
+        let Some((_, other)) = &best else {
+            best = Some((at, candidate));
+            continue;
+        };
+        if candidate.key.med != other.key.med {
+            return Err(MedDecides);
+        }
+        let order = before_med(&candidate, other).0;
+        if order.then_with(|| after_med(&candidate, other).0).is_lt() {
+            best = Some((at, candidate));
+        }
+    }
+    Ok(best.map(|(at, _)| at))
+}
+
+/// [`decide`] has to be asked.
+pub(crate) struct MedDecides;
 
 /// Decides. Returns the index of the best path, where one is eligible. With `reasons`, says for every other path why
 /// it lost. The result does not depend on the order of the paths: steps eliminate, as the RFC words it, and

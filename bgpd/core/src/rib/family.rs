@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use weft_bgp_wire::Nlri;
 
 use super::Shared;
-use super::decision::{Candidate, decide};
+use super::decision::{Candidate, MedDecides, decide, decide_without_med};
 use super::export::ExportSettings;
 use super::group::Group;
 use super::index::Tagged;
@@ -406,7 +406,9 @@ fn select<P>(shared: &Shared, entry: &mut Entry<P>) {
     let best = if let [only] = &entry.paths[..] {
         shared.eligible(only).then_some(0)
     } else {
-        decide(&candidates(shared, entry), None)
+        let paths = entry.paths.iter().map(|path| shared.candidate(path));
+        decide_without_med(paths)
+            .unwrap_or_else(|MedDecides| decide(&candidates(shared, entry), None))
     };
     entry.has_best = best.is_some();
     if let Some(best) = best {
