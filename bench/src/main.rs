@@ -82,7 +82,7 @@ fn main() -> Result<()> {
                 if *kind == Kind::Relay && matches!(run, Run::Idle1000 | Run::Memory) {
                     continue;
                 }
-                match prepared.measure(*kind, &arguments.weft) {
+                match prepared.measure(*kind, &arguments.weft, round == 0) {
                     Ok(samples) => report.add(*kind, round, samples),
                     Err(error) => report.failed(*kind, *run, &error),
                 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::run::{Run, Sample};
+use crate::run::{MEMORY_BEHIND, Run, Sample};
 use crate::speaker::Kind;
 
 #[derive(Serialize)]
@@ -120,21 +120,6 @@ impl Report {
                 self.ratio(row, |sample| sample.peak as f64)
             );
         }
-        for (kind, _) in &self.speakers {
-            let row = self.rows.iter().position(|row| *row == "withdraw 1M");
-            let samples = row.and_then(|row| self.samples.get(&(row, *kind)));
-            if let Some((_, sample)) = samples.and_then(|samples| samples.last())
-                && *kind != Kind::Relay
-            {
-                let _ = writeln!(
-                    out,
-                    "{}: {} MB resident before the routes, {} MB behind the withdrawal",
-                    kind.name(),
-                    sample.idle >> 20,
-                    sample.resident >> 20
-                );
-            }
-        }
         for failure in &self.failures {
             let _ = writeln!(out, "FAILED: {failure}");
         }
@@ -181,7 +166,9 @@ impl Report {
 }
 
 fn value(row: &str, value: f64) -> String {
-    if row.starts_with("memory") {
+    if row == MEMORY_BEHIND {
+        format!("{value:.2} x idle")
+    } else if row.starts_with("memory") {
         format!("{value:.0} octets")
     } else if row.contains("idle") {
         format!("{:.1} % CPU", value * 100.0)

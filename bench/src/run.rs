@@ -15,6 +15,10 @@ use crate::speaker::{ADDRESS, ASN, Kind, Process, Setup, Usage};
 
 /// The slowest speaker takes a minute for a million prefixes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a speaker may take to give memory back.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Resident memory behind the withdrawal, to that before the routes.
+pub(crate) const MEMORY_BEHIND: &str = "resident behind the withdrawal";
 const IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -161,6 +165,19 @@ impl Bench<'_> {
             }
             outcome
         })
+    }
+
+    /// Waits until the speaker is nearly as small as it was before the routes, or some time has passed.
+    fn settle(&mut self) -> Result<Usage> {
+        let end = Instant::now() + SETTLE;
+        loop {
+            let usage = self.process.usage()?;
+            if usage.resident * 100 <= self.idle.resident * 110 || Instant::now() > end {
+                return Ok(usage);
+            }
+            let pause = Awaited::Time(Duration::from_secs(1));
+            self.monitor.watch(Instant::now(), pause, PATIENCE)?;
+        }
     }
 
     fn sample(&self, row: &'static str, value: f64, octets: usize) -> Result<Sample> {
@@ -317,19 +334,19 @@ impl Prepared {
         })
     }
 
-    /// Does it with a speaker.
-    pub(crate) fn measure(&self, kind: Kind, weft: &Path) -> Result<Vec<Sample>> {
+    /// Does it with a speaker. The first time it is waited for that the speaker gives memory back.
+    pub(crate) fn measure(&self, kind: Kind, weft: &Path, first: bool) -> Result<Vec<Sample>> {
         match self.run {
             Run::Idle1000 => self.idle(kind, weft),
             Run::Memory => Ok(vec![
                 self.memory(kind, weft, 1, self.rows[0])?,
                 self.memory(kind, weft, 8, self.rows[1])?,
             ]),
-            _ => self.load(kind, weft),
+            _ => self.load(kind, weft, first),
         }
     }
 
-    fn load(&self, kind: Kind, weft: &Path) -> Result<Vec<Sample>> {
+    fn load(&self, kind: Kind, weft: &Path, first: bool) -> Result<Vec<Sample>> {
         let peers = [&self.senders[..], &self.receivers[..]];
         with_speaker(kind, weft, peers, self.setup, |bench| {
             let mut samples = Vec::new();
@@ -359,6 +376,15 @@ impl Prepared {
                     bench.monitor.check(std::iter::empty(), true)?;
                 }
                 add(bench, self.rows[2], outcome)?;
+                if first && kind != Kind::Relay {
+                    let behind = bench.settle()?;
+                    samples.extend(samples.last().cloned().map(|sample| Sample {
+                        row: MEMORY_BEHIND,
+                        value: behind.resident as f64 / bench.idle.resident as f64,
+                        resident: behind.resident,
+                        ..sample
+                    }));
+                }
             }
             Ok(samples)
         })

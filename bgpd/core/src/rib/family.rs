@@ -363,6 +363,9 @@ impl<P: Tagged> FamilyRib<P> {
         if self.live == 0 {
             self.report = Vec::new();
             self.report_queued = BitSet::default();
+            for group in self.groups.iter_mut().flatten() {
+                group.shrink();
+            }
         }
     }
 

@@ -85,6 +85,14 @@ enum Advertised {
 }
 
 impl Advertised {
+    fn new(settings: &ExportSettings) -> Self {
+        if settings.add_path() {
+            Self::All(Vec::new())
+        } else {
+            Self::Best(Vec::new())
+        }
+    }
+
     fn get(&self, (at, id): Touched) -> Option<PeerId> {
         match self {
             Self::Best(sources) => {
@@ -161,15 +169,10 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(settings: ExportSettings) -> Self {
-        let advertised = if settings.add_path() {
-            Advertised::All(Vec::new())
-        } else {
-            Advertised::Best(Vec::new())
-        };
         Self {
+            advertised: Advertised::new(&settings),
             settings,
             members: Vec::new(),
-            advertised,
             queue: VecDeque::new(),
             queued: BitSet::default(),
             queued_paths: FxHashSet::default(),
@@ -244,6 +247,16 @@ impl Group {
                 .members
                 .iter()
                 .all(|member| member.walk.is_none() && member.missed.is_empty())
+    }
+
+    /// Gives back what a table that is empty now has needed. Nothing may be queued or announced.
+    pub(crate) fn shrink(&mut self) {
+        self.advertised = Advertised::new(&self.settings);
+        self.queue = VecDeque::new();
+        self.queued = BitSet::default();
+        self.queued_paths = FxHashSet::default();
+        self.log = VecDeque::new();
+        self.batch = ExportBatch::default();
     }
 
     pub(crate) fn advertised(&self, peer: PeerId) -> u32 {

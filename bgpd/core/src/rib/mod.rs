@@ -514,9 +514,14 @@ impl Rib {
         if self.held {
             return None;
         }
-        self.v4
+        let octets = self
+            .v4
             .poll(peer, &self.shared)
-            .or_else(|| self.v6.poll(peer, &self.shared))
+            .or_else(|| self.v6.poll(peer, &self.shared));
+        if octets.is_none() && self.v4.len() + self.v6.len() == 0 {
+            self.shared.interner.forget();
+        }
+        octets
     }
 
     /// True where [`Rib::poll_report`] has something.
