@@ -335,8 +335,7 @@ impl Runtime {
 
     /// Hands octets to every writer that has room.
     fn transmit(&mut self) {
-        let wanting: Vec<ConnectionId> = self.speaker.wanting().collect();
-        for id in wanting {
+        for id in self.speaker.wanting() {
             let Some(writer) = self.connections.get(&id) else {
                 continue;
             };

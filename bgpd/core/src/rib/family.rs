@@ -201,6 +201,10 @@ impl<P: Tagged> FamilyRib<P> {
         self.groups[self.group_of.get(peer.index()).copied().flatten()?].as_ref()
     }
 
+    pub(crate) fn has_any_pending(&self) -> bool {
+        self.groups.iter().flatten().any(Group::has_any_pending)
+    }
+
     pub(crate) fn readvertise(&mut self, peer: PeerId) {
         if let Some(at) = self.group_of.get(peer.index()).copied().flatten()
             && let Some(group) = &mut self.groups[at]

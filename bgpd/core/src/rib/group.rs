@@ -155,6 +155,7 @@ struct Action<P> {
 
 pub(crate) struct Group {
     pub(crate) settings: ExportSettings,
+    /// Sorted by neighbour.
     members: Vec<Member>,
     advertised: Advertised,
     queue: VecDeque<Touched>,
@@ -194,13 +195,15 @@ impl Group {
                 }
             }
         }
-        self.members.push(Member {
+        let at = self.members.partition_point(|member| member.peer < peer);
+        let member = Member {
             peer,
             position: self.log_start + self.log.len() as u64,
             walk: (!first).then_some(0),
             missed: FxHashSet::default(),
             end_of_rib: true,
-        });
+        };
+        self.members.insert(at, member);
     }
 
     /// Removes a member; true where it was the last.
@@ -212,7 +215,8 @@ impl Group {
 
     /// Sends the whole table again (RFC 2918), with an End-of-RIB behind it.
     pub(crate) fn readvertise(&mut self, peer: PeerId) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.peer == peer) {
+        if let Some(at) = self.position(peer) {
+            let member = &mut self.members[at];
             member.walk = Some(0);
             member.end_of_rib = true;
         }
@@ -270,13 +274,28 @@ impl Group {
     /// True where [`Group::poll`] may have octets for the member.
     pub(crate) fn has_pending(&self, peer: PeerId) -> bool {
         !self.queue.is_empty()
-            || self.members.iter().any(|member| {
-                member.peer == peer
-                    && (member.end_of_rib
-                        || member.walk.is_some()
-                        || !member.missed.is_empty()
-                        || member.position < self.log_start + self.log.len() as u64)
-            })
+            || self
+                .position(peer)
+                .is_some_and(|at| self.is_behind(&self.members[at]))
+    }
+
+    /// True where [`Group::poll`] may have octets for some member.
+    pub(crate) fn has_any_pending(&self) -> bool {
+        !self.queue.is_empty() || self.members.iter().any(|member| self.is_behind(member))
+    }
+
+    fn is_behind(&self, member: &Member) -> bool {
+        member.end_of_rib
+            || member.walk.is_some()
+            || !member.missed.is_empty()
+            || member.position < self.log_start + self.log.len() as u64
+    }
+
+    /// Where a member is.
+    fn position(&self, peer: PeerId) -> Option<usize> {
+        self.members
+            .binary_search_by_key(&peer, |member| member.peer)
+            .ok()
     }
 
     /// The next octets for a member, whole messages.
@@ -286,7 +305,7 @@ impl Group {
         table: &Table<P>,
         shared: &Shared,
     ) -> Option<Bytes> {
-        let at = self.members.iter().position(|member| member.peer == peer)?;
+        let at = self.position(peer)?;
         loop {
             if let Some(octets) = self.poll_own(at, table, shared) {
                 return Some(octets);
@@ -503,7 +522,7 @@ impl Group {
     }
 
     fn is_member(&self, peer: PeerId) -> bool {
-        self.members.iter().any(|member| member.peer == peer)
+        self.position(peer).is_some()
     }
 
     /// Encodes actions, grouped by audience and attributes, into chunks.

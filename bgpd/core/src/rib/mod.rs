@@ -509,6 +509,11 @@ impl Rib {
                     .is_some_and(|group| group.has_pending(peer)))
     }
 
+    /// True where [`Rib::has_pending`] is, for some neighbour.
+    pub fn has_any_pending(&self) -> bool {
+        !self.held && (self.v4.has_any_pending() || self.v6.has_any_pending())
+    }
+
     /// The next octets for a neighbour: whole messages, about 64 KiB at most.
     pub fn poll_transmit(&mut self, peer: PeerId) -> Option<Bytes> {
         if self.held {

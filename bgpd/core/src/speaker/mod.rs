@@ -7,7 +7,7 @@
 mod tests;
 mod types;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ struct Neighbor {
     awaited: Vec<Family>,
     updates: u64,
     problems: u64,
+    /// As in [`Speaker::timers`].
+    due: Option<Instant>,
 }
 
 struct Connection {
@@ -59,6 +61,10 @@ pub struct Speaker {
     neighbors: Vec<Option<Neighbor>>,
     connections: FxHashMap<ConnectionId, Connection>,
     actions: VecDeque<Action>,
+    /// Connections with messages of their sessions to be sent.
+    control: BTreeSet<ConnectionId>,
+    /// When which neighbour is next to be looked at.
+    timers: BTreeSet<(Instant, PeerId)>,
     /// Until when the routes of the neighbours are awaited: after a start their set is not complete before.
     converging: Option<Instant>,
     next_seed: u64,
@@ -88,6 +94,8 @@ impl Speaker {
             neighbors: vec![None],
             connections: FxHashMap::default(),
             actions: VecDeque::new(),
+            control: BTreeSet::new(),
+            timers: BTreeSet::new(),
         }
     }
 
@@ -152,6 +160,7 @@ impl Speaker {
             awaited,
             updates: 0,
             problems: 0,
+            due: None,
         };
         if at == self.neighbors.len() {
             self.neighbors.push(None);
@@ -170,8 +179,13 @@ impl Speaker {
             self.drain(peer, now);
         }
         self.rib.remove_peer(peer);
-        if let Some(slot) = self.neighbors.get_mut(peer.0 as usize) {
-            *slot = None;
+        if let Some(neighbor) = self
+            .neighbors
+            .get_mut(peer.0 as usize)
+            .and_then(Option::take)
+            && let Some(due) = neighbor.due
+        {
+            self.timers.remove(&(due, peer));
         }
     }
 
@@ -273,6 +287,7 @@ impl Speaker {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
+        self.control.remove(&id);
         if let Some(neighbor) = self.neighbor_mut(connection.peer) {
             neighbor.session.handle_closed(now, id, error);
         }
@@ -384,24 +399,23 @@ impl Speaker {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for at in 1..self.neighbors.len() {
-            let peer = PeerId(at as u16);
-            let Some(neighbor) = &mut self.neighbors[at] else {
+        let late = (now, PeerId(u16::MAX));
+        let due: Vec<PeerId> = self.timers.range(..=late).map(|(_, peer)| *peer).collect();
+        for peer in due {
+            let Some(neighbor) = self.neighbor_mut(peer) else {
                 continue;
             };
-            if let Some((families, _)) = neighbor.stale.take_if(|(_, until)| *until <= now) {
+            let flushed = neighbor.stale.take_if(|(_, until)| *until <= now);
+            let timeout = neighbor.session.poll_timeout();
+            if timeout.is_some_and(|due| due <= now) {
+                neighbor.session.handle_timeout(now);
+            }
+            if let Some((families, _)) = flushed {
                 for family in families {
                     self.rib.sweep_stale(peer, family);
                 }
             }
-            if neighbor
-                .session
-                .poll_timeout()
-                .is_some_and(|due| due <= now)
-            {
-                neighbor.session.handle_timeout(now);
-                self.drain(peer, now);
-            }
+            self.drain(peer, now);
         }
         self.rib.tidy();
         self.check_converged(now);
@@ -409,13 +423,33 @@ impl Speaker {
 
     /// When [`Speaker::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let neighbors = self.peers().flat_map(|(_, neighbor)| {
-            [
-                neighbor.session.poll_timeout(),
-                neighbor.stale.as_ref().map(|(_, until)| *until),
-            ]
-        });
-        neighbors.flatten().chain(self.converging).min()
+        let next = self.timers.first().map(|(due, _)| *due);
+        next.into_iter().chain(self.converging).min()
+    }
+
+    /// Notes when a neighbour is next to be looked at.
+    fn retime(&mut self, peer: PeerId) {
+        let Some(neighbor) = self
+            .neighbors
+            .get_mut(peer.0 as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let stale = neighbor.stale.as_ref().map(|(_, until)| *until);
+        let due = neighbor
+            .session
+            .poll_timeout()
+            .into_iter()
+            .chain(stale)
+            .min();
+        if due == neighbor.due {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut neighbor.due, due) {
+            self.timers.remove(&(before, peer));
+        }
+        self.timers.extend(due.map(|due| (due, peer)));
     }
 
     fn check_converged(&mut self, now: Instant) {
@@ -447,6 +481,7 @@ impl Speaker {
                 Output::Send(id, octets) => {
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.control.push_back(octets);
+                        self.control.insert(id);
                     }
                 }
                 Output::Close(id) => {
@@ -466,6 +501,7 @@ impl Speaker {
                 }
             }
         }
+        self.retime(peer);
         self.check_converged(now);
     }
 
@@ -563,13 +599,15 @@ impl Speaker {
     }
 
     /// Connections that [`Speaker::poll_transmit`] may have octets for.
-    pub fn wanting(&self) -> impl Iterator<Item = ConnectionId> {
-        self.connections
-            .iter()
-            .filter(|(id, connection)| {
-                !connection.control.is_empty() || self.sends_routes(**id, connection)
-            })
-            .map(|(id, _)| *id)
+    pub fn wanting(&self) -> Vec<ConnectionId> {
+        if !self.rib.has_any_pending() {
+            return self.control.iter().copied().collect();
+        }
+        let wants = |(id, connection): (&ConnectionId, &Connection)| {
+            let wants = !connection.control.is_empty() || self.sends_routes(*id, connection);
+            wants.then_some(*id)
+        };
+        self.connections.iter().filter_map(wants).collect()
     }
 
     fn sends_routes(&self, id: ConnectionId, connection: &Connection) -> bool {
@@ -584,6 +622,9 @@ impl Speaker {
     pub fn poll_transmit(&mut self, id: ConnectionId) -> Option<Bytes> {
         let connection = self.connections.get_mut(&id)?;
         if let Some(octets) = connection.control.pop_front() {
+            if connection.control.is_empty() {
+                self.control.remove(&id);
+            }
             return Some(octets);
         }
         let connection = &self.connections[&id];
@@ -595,6 +636,7 @@ impl Speaker {
 
     /// What is left to send on a connection that [`Action::Close`] named; forgets the connection.
     pub fn take_closing(&mut self, id: ConnectionId) -> Vec<Bytes> {
+        self.control.remove(&id);
         self.connections
             .remove(&id)
             .map(|connection| connection.control.into())

@@ -107,8 +107,7 @@ impl Line {
             .collect();
         let now = self.now;
         speaker.set_next_hops(&resolved, now);
-        let wanting: Vec<ConnectionId> = speaker.wanting().collect();
-        for id in wanting {
+        for id in speaker.wanting() {
             while let Some(octets) = self.speakers[at].as_mut().unwrap().poll_transmit(id) {
                 busy = true;
                 self.carry(at, id, &octets);
