@@ -5,10 +5,11 @@ CARGO ?= cargo
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark
+TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark valgrind
+BENCH_PACKAGES := iproute2 bird2 frr gobgpd openbgpd
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test demo demo-down clean test-packages demo-packages
+.PHONY: help build fmt lint test bench demo demo-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -25,8 +26,13 @@ lint: ## Check format and lints
 
 test: test-packages lint ## Run every test; installs what they need
 	$(CARGO) test --workspace --exclude weft-tests
-	$(CARGO) build --release -p weft
+	$(CARGO) build --release -p weft -p weft-bench
+	@bench/instructions "$(target_dir)/release/fixed-load"
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
+
+bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD and GoBGP (a quarter of an hour)
+	$(CARGO) build --release -p weft -p weft-bench
+	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
 
 demo: demo-packages build ## Bring up two domains and two tenants, and show them
 	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh
@@ -39,6 +45,9 @@ clean: ## Remove what was built
 
 test-packages:
 	@tests/install $(TEST_PACKAGES)
+
+bench-packages:
+	@tests/install $(BENCH_PACKAGES)
 
 demo-packages:
 	@tests/install $(DEMO_PACKAGES)

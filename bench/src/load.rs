@@ -12,33 +12,36 @@ use weft_bgp_wire::{
     Family, LargeCommunity, NextHop, Origin, PeerType, UpdateWriter, encode_attributes,
 };
 
-use crate::speaker::ASN;
+/// AS of the speaker under test: no load names it.
+pub const SPEAKER_ASN: u32 = 65_000;
 
 /// xorshift64*: the same load in every run.
-pub(crate) struct Random(pub(crate) u64);
+struct Random(u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    fn below(&mut self, bound: u64) -> u64 {
         (self.next() >> 33) % bound
     }
 }
 
 /// Attribute sets, each with the prefixes that carry it, in the order of sending.
-pub(crate) struct Routes(pub(crate) Vec<(Vec<u8>, Vec<Ipv4Net>)>);
+#[derive(Clone, Debug)]
+pub struct Routes(pub Vec<(Vec<u8>, Vec<Ipv4Net>)>);
 
 /// Who sends.
-#[derive(Clone, Copy)]
-pub(crate) struct Sender {
-    pub(crate) address: Ipv4Addr,
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// NEXT_HOP.
+    pub address: Ipv4Addr,
     /// Prepended; `None` inside the speaker's own AS.
-    pub(crate) asn: Option<u32>,
+    pub asn: Option<u32>,
 }
 
 const CONTEXT: EncodeContext = EncodeContext {
@@ -48,12 +51,16 @@ const CONTEXT: EncodeContext = EncodeContext {
 };
 
 impl Routes {
-    pub(crate) fn prefixes(&self) -> impl Iterator<Item = Ipv4Net> {
+    /// All prefixes, in the order of sending.
+    pub fn prefixes(&self) -> impl Iterator<Item = Ipv4Net> {
         self.0.iter().flat_map(|(_, prefixes)| prefixes).copied()
     }
 
-    /// The UPDATEs that announce them.
-    pub(crate) fn announce(&self, sender: Sender) -> Vec<u8> {
+    /// The UPDATEs that announce them, by a session with 4-octet AS numbers and messages of 4,096 octets.
+    ///
+    /// # Panics
+    /// Where attributes leave no room for a prefix: no load has such.
+    pub fn announce(&self, sender: Sender) -> Vec<u8> {
         let mut out = Vec::new();
         let next_hop = NextHop::from(std::net::IpAddr::from(sender.address));
         let mut edit = AttributesBuilder::new();
@@ -84,7 +91,7 @@ impl Routes {
     }
 
     /// The UPDATEs that withdraw them.
-    pub(crate) fn withdraw(&self) -> Vec<u8> {
+    pub fn withdraw(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut writer = UpdateWriter::withdraw(&mut out, &CONTEXT, Family::Ipv4Unicast);
         for prefix in self.prefixes() {
@@ -95,7 +102,7 @@ impl Routes {
     }
 
     /// About `count` of the prefixes, spread over all, with longer paths.
-    pub(crate) fn churn(&self, count: usize) -> Self {
+    pub fn churn(&self, count: usize) -> Self {
         let total = self.prefixes().count();
         let step = (total / count).max(1);
         let changed = self.0.iter().step_by(step).map(|(attributes, prefixes)| {
@@ -140,7 +147,7 @@ fn generate(
 }
 
 /// The shape of the Internet's table: 8 prefixes an attribute set, in runs of equal attributes, 60 % of them /24.
-pub(crate) fn internet(count: usize) -> Routes {
+pub fn internet(count: usize) -> Routes {
     let mut random = Random(0x1234_5678_9abc_def1);
     let mut known = HashSet::new();
     let mut routes = Vec::new();
@@ -180,8 +187,12 @@ pub(crate) fn internet(count: usize) -> Routes {
     Routes(routes)
 }
 
-/// Attribute sets of a real table on the prefixes of a later one; what is missing is generated.
-pub(crate) fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>> {
+/// Attribute sets of a real table on the prefixes of a later one; what is missing is generated. `None` where `data` does
+/// not hold them.
+///
+/// # Errors
+/// Where the files cannot be read.
+pub fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>> {
     let (table, list) = (
         data.join("routeviews-jinx-20140530.rib.bz2"),
         data.join("prefixes-2020s.txt.gz"),
@@ -221,7 +232,7 @@ pub(crate) fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>>
         let attributes = decoded.attributes;
         let (path, well_known) = (attributes.as_path(), 0xffff_0000);
         if path.path_length() > 0
-            && path.count(Asn(ASN)) == 0
+            && path.count(Asn(SPEAKER_ASN)) == 0
             && attributes
                 .communities()
                 .all(|community| community.0 < well_known)
@@ -243,7 +254,7 @@ pub(crate) fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>>
 }
 
 /// Tenants' prefixes of /24 to /32 with a label and a local next hop each: 5,000 VNIs at 500 endpoints.
-pub(crate) fn tenant(count: usize) -> Routes {
+pub fn tenant(count: usize) -> Routes {
     let mut random = Random(0xfeed_5678_9abc_def1);
     let mut known = HashSet::new();
     let mut sets: std::collections::BTreeMap<(u32, u32), Vec<Ipv4Net>> = Default::default();

@@ -120,6 +120,7 @@ impl Report {
                 self.ratio(row, |sample| sample.peak as f64)
             );
         }
+        self.compare_tables(&mut out);
         for failure in &self.failures {
             let _ = writeln!(out, "FAILED: {failure}");
         }
@@ -129,12 +130,33 @@ impl Report {
         }
     }
 
-    /// Median of the rounds' ratios.
-    fn ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> String {
-        let rounds = |kind| self.samples.get(&(row, kind));
-        let (Some(weft), Some(bird)) = (rounds(Kind::Weft), rounds(Kind::Bird)) else {
-            return "-".into();
+    /// Says whether the real table and the generated one give like ratios.
+    fn compare_tables(&self, out: &mut String) {
+        let ratio = |name| {
+            let row = self.rows.iter().position(|row| *row == name)?;
+            self.median_ratio(row, |sample| sample.value)
         };
+        if let (Some(real), Some(generated)) =
+            (ratio("internet 1M"), ratio("internet 1M, generated"))
+        {
+            let apart = (real / generated).max(generated / real) - 1.0;
+            let verdict = if apart <= 0.2 { "within" } else { "NOT within" };
+            let _ = writeln!(
+                out,
+                "Real and generated table: Weft : BIRD is {real:.2} and {generated:.2}, {verdict} 20 % of each other"
+            );
+        }
+    }
+
+    fn ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> String {
+        self.median_ratio(row, of)
+            .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"))
+    }
+
+    /// Median of the rounds' ratios.
+    fn median_ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        let rounds = |kind| self.samples.get(&(row, kind));
+        let (weft, bird) = (rounds(Kind::Weft)?, rounds(Kind::Bird)?);
         let mut ratios: Vec<f64> = weft
             .iter()
             .filter_map(|(round, one)| {
@@ -143,10 +165,7 @@ impl Report {
             })
             .collect();
         ratios.sort_by(f64::total_cmp);
-        match ratios.get(ratios.len() / 2) {
-            Some(ratio) => format!("{ratio:.2}"),
-            None => "-".into(),
-        }
+        ratios.get(ratios.len() / 2).copied()
     }
 
     pub(crate) fn json(&self) -> Result<String> {

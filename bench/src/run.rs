@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use serde::Serialize;
+use weft_bench::load::{self, Routes, Sender};
 
-use crate::load::{self, Routes, Sender};
 use crate::monitor::{Awaited, Monitor, Outcome};
 use crate::session::{Peer, Session};
 use crate::speaker::{ADDRESS, ASN, Kind, Process, Setup, Usage};
@@ -28,6 +28,9 @@ pub(crate) enum Run {
     /// With churn and withdrawal of everything behind it.
     #[value(name = "internet-1m")]
     Internet1m,
+    /// The table that stands in for the real one where that is absent: both have to give like ratios.
+    #[value(name = "generated-1m")]
+    Generated1m,
     #[value(name = "tenant-100k")]
     Tenant100k,
     #[value(name = "tenant-1m")]
@@ -50,6 +53,11 @@ impl Run {
     /// Long for all but the fastest.
     pub(crate) fn is_long(self) -> bool {
         matches!(self, Self::Internet1m | Self::Tenant1m | Self::FanOut)
+    }
+
+    /// Only about Weft and BIRD.
+    pub(crate) fn is_check(self) -> bool {
+        self == Self::Generated1m
     }
 }
 
@@ -109,15 +117,22 @@ fn with_speaker<T>(
     let all = peers.concat();
     let mut process = Process::start(kind, weft, &all, setup)?;
     let address = SocketAddr::from((ADDRESS, 179));
-    let sessions = all
-        .iter()
-        .map(|peer| Session::establish(*peer, address, setup.hold_time))
-        .collect::<Result<Vec<_>>>()
-        .with_context(|| process.log())?;
-    process.find_children()?;
     let keep_alive = setup.hold_time.map_or(Duration::from_secs(20), |time| {
         Duration::from_secs(u64::from(time) / 3)
     });
+    let mut sessions: Vec<Session> = Vec::new();
+    let mut kept_alive = Instant::now();
+    for peer in &all {
+        let session = Session::establish(*peer, address, setup.hold_time);
+        sessions.push(session.with_context(|| process.log())?);
+        if kept_alive.elapsed() > keep_alive {
+            kept_alive = Instant::now();
+            for session in &sessions {
+                session.keep_alive()?;
+            }
+        }
+    }
+    process.find_children()?;
     let mut monitor = Monitor::new(&sessions, peers[1].len(), keep_alive)?;
     monitor.watch(
         Instant::now(),
@@ -243,6 +258,13 @@ impl Prepared {
             Run::Internet1m => (
                 ["internet 1M", "churn 100k after 1M", "withdraw 1M"],
                 loads.internet(1_000_000)?,
+                1,
+                1,
+                PLAIN,
+            ),
+            Run::Generated1m => (
+                ["internet 1M, generated", "", ""],
+                load::internet(1_000_000),
                 1,
                 1,
                 PLAIN,

@@ -37,7 +37,7 @@ impl<T> Slab<T> {
         if at as usize >= limit {
             return None;
         }
-        if at as usize % CHUNK == 0 {
+        if (at as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         self.chunks[at as usize / CHUNK].push(Some(value));
