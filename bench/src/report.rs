@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -22,6 +23,44 @@ pub(crate) struct Report {
     rows: Vec<&'static str>,
     samples: BTreeMap<(usize, Kind), Vec<(usize, Sample)>>,
     failures: Vec<String>,
+    start: Instant,
+    /// Stolen before it began.
+    stolen: f64,
+}
+
+/// Ratios to BIRD that are to be reached.
+struct Goal {
+    time: Option<f64>,
+    memory: Option<f64>,
+}
+
+fn goal(row: &str) -> Goal {
+    let (time, memory) = match row {
+        "internet 1M" | "tenant 1M" => (Some(0.33), Some(1.0)),
+        "fan-out 100k to 200 clients" => (Some(0.2), None),
+        "internet 1M, generated" => (None, None),
+        row if row.starts_with("memory") || row.contains("idle") || row == MEMORY_BEHIND => {
+            (None, None)
+        }
+        _ => (Some(0.5), None),
+    };
+    Goal { time, memory }
+}
+
+/// A ratio, and the goal where it falls short of it.
+fn verdict(ratio: Option<f64>, goal: Option<f64>) -> String {
+    match (ratio, goal) {
+        (None, _) => "-".into(),
+        (Some(ratio), Some(goal)) if ratio > goal => {
+            format!("{ratio:.2}, FALLS SHORT of {goal:.2}")
+        }
+        (Some(ratio), Some(goal)) => format!("{ratio:.2} (goal {goal:.2})"),
+        (Some(ratio), None) => format!("{ratio:.2}"),
+    }
+}
+
+fn processors() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64)
 }
 
 /// Seconds of processor time that the machine's other guests took.
@@ -42,6 +81,8 @@ impl Report {
             rows: Vec::new(),
             samples: BTreeMap::new(),
             failures: Vec::new(),
+            start: Instant::now(),
+            stolen: stolen(),
         }
     }
 
@@ -113,13 +154,34 @@ impl Report {
                 }
                 let _ = write!(out, ", {} MB |", peak.div_ceil(1 << 20));
             }
+            let goal = goal(name);
             let _ = writeln!(
                 out,
                 " {} | {} |",
-                self.ratio(row, |sample| sample.value),
-                self.ratio(row, |sample| sample.peak as f64)
+                verdict(
+                    self.median_ratio(row, Kind::Bird, |one| one.value),
+                    goal.time
+                ),
+                verdict(
+                    self.median_ratio(row, Kind::Bird, |one| one.peak as f64),
+                    goal.memory
+                )
             );
         }
+        if let Some(row) = self.rows.iter().position(|row| row.starts_with("fan-out")) {
+            let ratio = self.median_ratio(row, Kind::Frr, |one| one.value);
+            let _ = writeln!(
+                out,
+                "Fan-out, Weft : FRR, time: {}",
+                verdict(ratio, Some(0.2))
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{:.1} s of processor time stolen by other guests of the machine, of {:.0} s.",
+            stolen() - self.stolen,
+            self.start.elapsed().as_secs_f64() * processors()
+        );
         self.compare_tables(&mut out);
         for failure in &self.failures {
             let _ = writeln!(out, "FAILED: {failure}");
@@ -134,7 +196,7 @@ impl Report {
     fn compare_tables(&self, out: &mut String) {
         let ratio = |name| {
             let row = self.rows.iter().position(|row| *row == name)?;
-            self.median_ratio(row, |sample| sample.value)
+            self.median_ratio(row, Kind::Bird, |sample| sample.value)
         };
         if let (Some(real), Some(generated)) =
             (ratio("internet 1M"), ratio("internet 1M, generated"))
@@ -148,19 +210,14 @@ impl Report {
         }
     }
 
-    fn ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> String {
-        self.median_ratio(row, of)
-            .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"))
-    }
-
-    /// Median of the rounds' ratios.
-    fn median_ratio(&self, row: usize, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+    /// Median of the rounds' ratios of Weft to another.
+    fn median_ratio(&self, row: usize, other: Kind, of: impl Fn(&Sample) -> f64) -> Option<f64> {
         let rounds = |kind| self.samples.get(&(row, kind));
-        let (weft, bird) = (rounds(Kind::Weft)?, rounds(Kind::Bird)?);
+        let (weft, other) = (rounds(Kind::Weft)?, rounds(other)?);
         let mut ratios: Vec<f64> = weft
             .iter()
             .filter_map(|(round, one)| {
-                let (_, other) = bird.iter().find(|(other, _)| other == round)?;
+                let (_, other) = other.iter().find(|(other, _)| other == round)?;
                 Some(of(one) / of(other))
             })
             .collect();

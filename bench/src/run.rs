@@ -78,6 +78,8 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
     /// Octets that the receivers got.
     pub(crate) octets: usize,
+    /// Octets a second at all receivers together; 0 where no time was measured.
+    pub(crate) rate: f64,
 }
 
 fn sender(at: usize, reflector: bool) -> Peer {
@@ -205,6 +207,7 @@ impl Bench<'_> {
             idle: self.idle.resident,
             cpu: usage.cpu - self.idle.cpu,
             octets,
+            rate: 0.0,
         })
     }
 }
@@ -379,7 +382,9 @@ impl Prepared {
                 bench.monitor.check(self.prefixes.iter().copied(), once)?;
             }
             let mut add = |bench: &Bench<'_>, row, outcome: Outcome| -> Result<()> {
-                samples.push(bench.sample(row, outcome.time.as_secs_f64(), outcome.octets)?);
+                let sample = bench.sample(row, outcome.time.as_secs_f64(), outcome.octets)?;
+                let rate = sample.octets as f64 / sample.value;
+                samples.push(Sample { rate, ..sample });
                 Ok(())
             };
             add(bench, self.rows[0], outcome)?;

@@ -8,6 +8,7 @@
 //! One thread owns the state and talks netlink; another one reads the kernel's events.
 
 mod actor;
+pub mod doctor;
 mod host;
 mod model;
 mod monitor;

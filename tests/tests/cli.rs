@@ -100,3 +100,38 @@ tenants:
     assert!(lines[0].contains("CAP_NET_ADMIN"), "{text}");
     assert!(lines[0].contains("setcap"), "{text}");
 }
+
+#[test]
+fn the_doctor_tries_the_kernel_and_names_what_is_in_the_way() {
+    if !need(&["ip", "nft"]) {
+        return;
+    }
+    let doctor = |before: &str| {
+        let script = format!("ip link set lo up; {before} \"$0\" doctor --json");
+        let output = Command::new("unshare")
+            .args(["--net", "sh", "-c", &script])
+            .arg(weft())
+            .output()
+            .unwrap();
+        let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let bad: Vec<String> = findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|finding| finding["health"] == "bad")
+            .map(|finding| format!("{} {}", finding["what"], finding["remedy"]))
+            .collect();
+        (output.status.success(), bad)
+    };
+    assert_eq!(
+        doctor(""),
+        (true, Vec::new()),
+        "this kernel has what weft needs"
+    );
+    let (success, bad) = doctor("ip link add vx0 type veth peer name other;");
+    assert!(!success);
+    assert_eq!(
+        bad,
+        ["\"device vx0\" \"ip link del vx0, or ip link set vx0 name another\""]
+    );
+}

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
-use weft_bgp_wire::LargeCommunity;
 
 use crate::export::OwnLabels;
 use crate::intent::{
@@ -37,6 +36,7 @@ struct Tenant {
     stitched: bool,
     up: BTreeSet<String>,
     redistributed: BTreeSet<IpNet>,
+    announced: BTreeSet<IpNet>,
     routes: usize,
 }
 
@@ -57,7 +57,7 @@ impl Tenant {
     }
 
     /// The prefixes to announce: configured ones while somebody is there to receive their packets.
-    fn announced(&self) -> BTreeSet<IpNet> {
+    fn wanted(&self) -> BTreeSet<IpNet> {
         let mut prefixes = self.redistributed.clone();
         if self.config.attachments.is_empty() || !self.up.is_empty() {
             prefixes.extend(self.config.prefixes.iter().map(IpNet::trunc));
@@ -91,7 +91,8 @@ pub struct Overlay {
     locators: FxHashMap<EndpointId, BTreeSet<IpAddr>>,
     locator_of: FxHashMap<IpNet, EndpointId>,
     underlay: FxHashMap<IpNet, IpAddr>,
-    announced: BTreeMap<(IpNet, u32), Vec<LargeCommunity>>,
+    /// The tenants of an interface.
+    by_attachment: FxHashMap<String, SmallVec<[TenantId; 1]>>,
     intent: IntentDelta,
     originations: Vec<OriginationChange>,
     track: Vec<IpAddr>,
@@ -115,7 +116,7 @@ impl Overlay {
             locators: FxHashMap::default(),
             locator_of: FxHashMap::default(),
             underlay: FxHashMap::default(),
-            announced: BTreeMap::new(),
+            by_attachment: FxHashMap::default(),
             intent: IntentDelta::default(),
             originations: Vec::new(),
             track: Vec::new(),
@@ -123,7 +124,7 @@ impl Overlay {
             counters: Counters::default(),
             overlaps: Overlaps::default(),
         };
-        overlay.announce();
+        overlay.announce_locator();
         overlay
     }
 
@@ -149,44 +150,45 @@ impl Overlay {
         for vni in config.vnis.iter().chain([&config.primary_vni]) {
             self.by_vni.insert(*vni, id);
         }
+        for attachment in &config.attachments {
+            let tenants = self.by_attachment.entry(attachment.clone());
+            tenants.or_default().push(id);
+        }
         let tenant = Tenant {
             config,
             stitched,
             up: BTreeSet::new(),
             redistributed: BTreeSet::new(),
+            announced: BTreeSet::new(),
             routes: 0,
         };
         self.intent.tenants.push((id, Some(tenant.intent())));
         self.tenants.insert(id, tenant);
-        self.announce();
+        self.announce(id);
         id
     }
 
     /// An interface went up or down.
     pub fn set_attachment(&mut self, name: &str, up: bool) {
-        let mut changed = false;
-        for tenant in self.tenants.values_mut() {
-            if tenant
-                .config
-                .attachments
-                .iter()
-                .any(|attachment| attachment == name)
-            {
-                changed |= if up {
-                    tenant.up.insert(name.to_owned())
-                } else {
-                    tenant.up.remove(name)
-                };
+        let tenants = self.by_attachment.get(name).cloned().unwrap_or_default();
+        for id in tenants {
+            let Some(tenant) = self.tenants.get_mut(&id) else {
+                continue;
+            };
+            let changed = if up {
+                tenant.up.insert(name.to_owned())
+            } else {
+                tenant.up.remove(name)
+            };
+            if changed {
+                self.announce(id);
             }
-        }
-        if changed {
-            self.announce();
         }
     }
 
     /// The kernel has, or no longer has, a route of the tenant that is to be announced.
-    pub fn set_redistributed(&mut self, tenant: TenantId, prefix: IpNet, present: bool) {
-        if let Some(tenant) = self.tenants.get_mut(&tenant) {
+    pub fn set_redistributed(&mut self, id: TenantId, prefix: IpNet, present: bool) {
+        if let Some(tenant) = self.tenants.get_mut(&id) {
             let prefix = prefix.trunc();
             let changed = if present {
                 tenant.redistributed.insert(prefix)
@@ -194,60 +196,49 @@ impl Overlay {
                 tenant.redistributed.remove(&prefix)
             };
             if changed {
-                self.announce();
+                self.announce(id);
             }
         }
     }
 
-    /// Brings what is announced in line with the tenants.
-    fn announce(&mut self) {
+    /// Announces this router's endpoint, where that is wanted.
+    fn announce_locator(&mut self) {
         let Some(own) = self.own_labels() else { return };
-        let mut wanted: BTreeMap<(IpNet, u32), Vec<LargeCommunity>> = BTreeMap::new();
-        for tenant in self.tenants.values() {
-            let vni = tenant.config.primary_vni;
-            for prefix in tenant.announced() {
-                wanted.insert((prefix, vni.get()), vec![own.label(vni)]);
-            }
-        }
         if self
             .config
             .membership
             .as_ref()
             .is_some_and(|membership| membership.announce_locator)
         {
-            let locator = Locator {
+            let locator = LabelCommunity::Locator(Locator {
                 encapsulation: own.encapsulation,
                 id: own.id,
-            };
-            let community = LabelCommunity::Locator(locator).encode(own.administrator);
-            wanted.insert((IpAddr::from(own.endpoint).into(), 0), vec![community]);
+            });
+            self.originations.push(OriginationChange {
+                prefix: IpAddr::from(own.endpoint).into(),
+                path_id: 0,
+                communities: Some(vec![locator.encode(own.administrator)]),
+            });
         }
-        let before = std::mem::replace(&mut self.announced, wanted);
-        let mut touched = BTreeSet::new();
-        for ((prefix, path_id), communities) in &self.announced {
-            if before.get(&(*prefix, *path_id)) != Some(communities) {
-                let communities = Some(communities.clone());
-                self.originations.push(OriginationChange {
-                    prefix: *prefix,
-                    path_id: *path_id,
-                    communities,
-                });
-                touched.insert(*prefix);
-            }
-        }
-        for (prefix, path_id) in before.keys() {
-            if !self.announced.contains_key(&(*prefix, *path_id)) {
-                self.originations.push(OriginationChange {
-                    prefix: *prefix,
-                    path_id: *path_id,
-                    communities: None,
-                });
-                touched.insert(*prefix);
-            }
-        }
-        // What is local here is not routed elsewhere, and what is no longer local may be.
-        for prefix in touched {
-            self.decide(prefix);
+    }
+
+    /// Brings what is announced for a tenant in line with it.
+    fn announce(&mut self, id: TenantId) {
+        let Some(own) = self.own_labels() else { return };
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        let vni = tenant.config.primary_vni;
+        let wanted = tenant.wanted();
+        let before = std::mem::replace(&mut tenant.announced, wanted.clone());
+        for prefix in wanted.symmetric_difference(&before) {
+            self.originations.push(OriginationChange {
+                prefix: *prefix,
+                path_id: vni.get(),
+                communities: wanted.contains(prefix).then(|| vec![own.label(vni)]),
+            });
+            // What is local here is not routed elsewhere, and what is no longer local may be.
+            self.decide(*prefix);
         }
     }
 
@@ -450,10 +441,9 @@ impl Overlay {
     }
 
     fn is_local(&self, tenant: TenantId, prefix: IpNet) -> bool {
-        self.tenants.get(&tenant).is_some_and(|tenant| {
-            self.announced
-                .contains_key(&(prefix, tenant.config.primary_vni.get()))
-        })
+        self.tenants
+            .get(&tenant)
+            .is_some_and(|tenant| tenant.announced.contains(&prefix))
     }
 
     /// Whether a candidate may be used, and how far its forwarding next hop is.

@@ -17,7 +17,7 @@ impl Overlay {
                 config: tenant.config.clone(),
                 stitched: tenant.stitched,
                 up: tenant.up.iter().cloned().collect(),
-                announced: tenant.announced().into_iter().collect(),
+                announced: tenant.announced.iter().copied().collect(),
                 routes: tenant.routes,
             })
             .collect()
@@ -37,7 +37,7 @@ impl Overlay {
         let own = self
             .tenants
             .get(&tenant)
-            .map(|tenant| tenant.announced())
+            .map(|tenant| tenant.announced.clone())
             .unwrap_or_default();
         let remote = self.prefixes.iter().filter_map(|(prefix, slots)| {
             Some((*prefix, slots.iter().find(|slot| slot.tenant == tenant)?))

@@ -1,5 +1,7 @@
 use std::net::Ipv4Addr;
 
+use weft_bgp_wire::LargeCommunity;
+
 use super::*;
 use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod doctor;
 mod human;
 mod logging;
 mod output;
@@ -53,6 +54,12 @@ enum Command {
     Show(show::Arguments),
     /// Build and use labs of routers in network namespaces.
     Lab(lab::LabArgs),
+    /// Say what this host can do for an overlay, and how to mend what it cannot.
+    Doctor {
+        /// Print every finding as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove everything that is Weft's from the kernel, in this network namespace.
     Down,
     /// Print a completion script for a shell.
@@ -76,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(arguments) => return lab::run(arguments),
+        Command::Doctor { json } => return doctor::run(json),
         Command::Router { config } => {
             let config = Config::read(&config)?;
             logging::start(&config.log)?;
