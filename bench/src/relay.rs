@@ -43,16 +43,33 @@ fn copy(mut stream: TcpStream, sends: bool, receivers: &Mutex<Vec<TcpStream>>) {
     let mut buffer = vec![0; 256 * 1024];
     // OPEN and KEEPALIVE of the handshake are the relay's own.
     let mut handshake = Handshake::default();
+    // Whole messages only, or those of several senders would be mixed up.
+    let mut rest: Vec<u8> = Vec::new();
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        let routes = handshake.skip(&buffer[..count]);
+        rest.extend_from_slice(handshake.skip(&buffer[..count]));
+        let end = whole(&rest);
         if sends && let Ok(mut receivers) = receivers.lock() {
             for receiver in receivers.iter_mut() {
-                if receiver.write_all(routes).is_err() {
+                if receiver.write_all(&rest[..end]).is_err() {
                     return;
                 }
             }
         }
+        rest.drain(..end);
     }
+}
+
+/// Where the last whole message ends.
+fn whole(octets: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(header) = octets.get(end..end + 19) {
+        let next = end + usize::from(u16::from_be_bytes([header[16], header[17]]));
+        if next > octets.len() || next == end {
+            break;
+        }
+        end = next;
+    }
+    end
 }
 
 /// Finds the end of the first two messages.
