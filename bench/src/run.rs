@@ -52,7 +52,7 @@ pub(crate) enum Run {
 impl Run {
     /// Long for all but the fastest.
     pub(crate) fn is_long(self) -> bool {
-        matches!(self, Self::Internet1m | Self::Tenant1m | Self::FanOut)
+        !matches!(self, Self::Internet100k | Self::Tenant100k)
     }
 
     /// Only about Weft and BIRD.
