@@ -552,6 +552,49 @@ fn a_refused_route_says_what_the_kernel_says() {
     );
 }
 
+/// More than the kernel's send buffer holds goes in pieces.
+#[test]
+fn a_table_of_thousands_arrives_whole_and_goes_whole() {
+    if !privileged() {
+        return;
+    }
+    const COUNT: u32 = 20_000;
+    let lab = Lab::new(&["r", "far"]);
+    lab.link(
+        ("r", "wan", "198.51.100.1/30"),
+        ("far", "wan", "198.51.100.2/30"),
+    );
+    lab.run(
+        "r",
+        "ip addr add 192.0.2.1/32 dev lo; ip route add 192.0.2.2/32 via 198.51.100.2",
+    );
+    let router = lab.start("r", Some(A));
+    let prefix = |at: u32| format!("10.{}.{}.0/24", at >> 8, at & 0xff);
+    let routes = || (0..COUNT).map(|at| route(0, &prefix(at), 10001, &[M]));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        routes: routes().collect(),
+        underlay: Vec::new(),
+    });
+    assert_eq!(router.status().refused, []);
+    let held = || {
+        let table = 0x5700_0000u32 + 10001;
+        let list = format!("ip route show table {table} proto 87 | grep -c ^10 || true");
+        lab.run("r", &list).trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(held(), COUNT);
+    let gone = |mut route: TenantRoute| {
+        route.next_hops = None;
+        route
+    };
+    router.apply(IntentDelta {
+        routes: routes().map(gone).collect(),
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    assert_eq!(held(), 0);
+}
+
 #[test]
 fn links_and_reachability_are_reported() {
     if !privileged() {

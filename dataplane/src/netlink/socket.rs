@@ -12,8 +12,8 @@ const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const NLM_F_ACK: u16 = libc::NLM_F_ACK as u16;
 const NLM_F_DUMP: u16 = libc::NLM_F_DUMP as u16;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-/// Octets sent at once: some thousand routes.
-const CHUNK: usize = 256 * 1024;
+/// Octets sent at once: some thousand routes. The kernel refuses what its send buffer does not hold, 208 KiB by default.
+const CHUNK: usize = 96 * 1024;
 const RECEIVE: usize = 1 << 20;
 /// A dump that the kernel says was interrupted by changes is taken again, this often.
 const DUMPS: usize = 8;
