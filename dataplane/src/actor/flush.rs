@@ -27,10 +27,17 @@ enum Operation {
     Rule(Rule, bool),
 }
 
+/// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
+const HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(1);
+
 impl Actor {
     /// Sends what differs: what routes rest on first, then routes, then the rules that lead to them; removals the other
     /// way round.
     pub(super) fn flush(&mut self) {
+        if self.held_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.held_until = None;
         let protocol = self.config.protocol;
         let mut batch = Batch::default();
         let mut operations = Vec::new();
@@ -65,7 +72,11 @@ impl Actor {
                 operations.push(Operation::NextHop(id, true));
             }
         }
-        for key in std::mem::take(&mut self.queue) {
+        // A route may be queued twice, when its intent changed and the kernel was read again: it is sent once.
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.sort_unstable();
+        queue.dedup();
+        for key in queue {
             match (self.wanted.get(&key).copied(), self.held.get(&key).copied()) {
                 (wanted, held) if wanted == held => {}
                 (Some(spec), held) => {
@@ -109,6 +120,7 @@ impl Actor {
                     // What became of the batch is not known: the kernel is asked.
                     error!(%error, "netlink failed in a batch: reading the kernel again");
                     self.pending.drift = true;
+                    self.held_until = Some(Instant::now() + HOLD_OFF);
                     if let Err(error) = self.read_objects() {
                         error!(%error, "cannot read the kernel's tables");
                     }

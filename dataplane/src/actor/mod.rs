@@ -88,6 +88,8 @@ pub(crate) struct Actor {
     vnis_held: BTreeSet<u32>,
     neighbours_held: BTreeSet<IpAddr>,
     refused: BTreeMap<RouteKey, Refused>,
+    /// Netlink failed: nothing is sent before then.
+    held_until: Option<Instant>,
     tracked: BTreeMap<IpAddr, Tracked>,
     attachments: BTreeMap<String, bool>,
     redistributed: BTreeSet<(TenantId, IpNet)>,
@@ -179,6 +181,7 @@ impl Actor {
             vnis_held: BTreeSet::new(),
             neighbours_held: BTreeSet::new(),
             refused: BTreeMap::new(),
+            held_until: None,
             tracked: BTreeMap::new(),
             attachments: BTreeMap::new(),
             redistributed: BTreeSet::new(),
@@ -259,7 +262,7 @@ impl Actor {
         let events = self.events.clone();
         loop {
             let retry = self.refused.values().map(|refused| refused.retry_at).min();
-            let next = due.into_iter().chain(retry).min();
+            let next = due.into_iter().chain(retry).chain(self.held_until).min();
             let timer = async {
                 match next {
                     Some(next) => tokio::time::sleep_until(next.into()).await,
