@@ -11,25 +11,10 @@ use weft_bgp_wire::{
     Asn, AttributeContext, AttributeDecoder, AttributesBuilder, AttributesView, EncodeContext,
     Family, LargeCommunity, NextHop, Origin, PeerType, UpdateWriter, encode_attributes,
 };
+use weft_tests::Random;
 
 /// AS of the speaker under test: no load names it.
 pub const SPEAKER_ASN: u32 = 65_000;
-
-/// xorshift64*: the same load in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        (self.next() >> 33) % bound
-    }
-}
 
 /// Attribute sets, each with the prefixes that carry it, in the order of sending.
 #[derive(Clone, Debug)]

@@ -212,7 +212,7 @@ impl Bench<'_> {
     }
 }
 
-/// Loads, made once and sent to every speaker.
+/// Where loads come from: real tables, or generated ones.
 pub(crate) struct Loads {
     data: std::path::PathBuf,
 }

@@ -27,7 +27,7 @@ pub(crate) struct Session {
     writer: Mutex<TcpStream>,
 }
 
-/// Octets a lock: whole messages need not be, since nobody else writes while a load is sent.
+/// Offered where a run does not ask for another, seconds.
 const HOLD_TIME: u16 = 240;
 
 impl Session {

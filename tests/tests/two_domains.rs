@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use weft_tests::topology::{ROUTERS, Topology, two_domains};
-use weft_tests::{Daemon, Lab, find, in_netns, need, wait_until};
+use weft_tests::{Daemon, Lab, Random, find, in_netns, need, wait_until};
 
 /// Overlay 64512, VNI 10001 and 10002 at 192.0.2.11, local next hop 192.0.2.12 for all labels.
 const LABELS: [&str; 3] = [
@@ -202,18 +202,6 @@ fn text(path: &Path) -> &str {
 
 const PACKETS: usize = 1000;
 const PORT: u16 = 40_000;
-
-/// xorshift64*: the packets differ from run to run; the seed is printed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
 
 /// Packets that arrived at one host: how many of each tenant.
 #[derive(Default)]
