@@ -30,7 +30,7 @@ test: test-packages lint ## Run every test; installs what they need
 	@bench/instructions "$(target_dir)/release/fixed-load"
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
 
-bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD and GoBGP (a quarter of an hour)
+bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD and GoBGP (half an hour)
 	$(CARGO) build --release -p weft -p weft-bench
 	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
 

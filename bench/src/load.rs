@@ -135,11 +135,24 @@ fn generate(
 pub fn internet(count: usize) -> Routes {
     let mut random = Random(0x1234_5678_9abc_def1);
     let mut known = HashSet::new();
+    let mut prefixes: Vec<Ipv4Net> = (0..count)
+        .map(|_| {
+            generate(&mut random, &mut known, |random| match random.below(10) {
+                0..6 => 24,
+                6 => 23,
+                7 => 22,
+                _ => 16 + random.below(6) as u8,
+            })
+        })
+        .collect();
+    // Neighbours in the address space share their origin, as in a real table.
+    prefixes.sort_unstable();
     let mut routes = Vec::new();
-    let mut left = count;
-    while left > 0 {
-        let run = (1 + random.below(15) as usize).min(left);
-        left -= run;
+    let mut left = &prefixes[..];
+    while !left.is_empty() {
+        let run = (1 + random.below(15) as usize).min(left.len());
+        let (run, rest) = left.split_at(run);
+        left = rest;
         let mut edit = AttributesBuilder::new();
         edit.set_origin(if random.below(10) == 0 {
             Origin::Incomplete
@@ -157,17 +170,7 @@ pub fn internet(count: usize) -> Routes {
         if !communities.is_empty() {
             edit.set(0xc0, 8, &communities);
         }
-        let prefixes = (0..run)
-            .map(|_| {
-                generate(&mut random, &mut known, |random| match random.below(10) {
-                    0..6 => 24,
-                    6 => 23,
-                    7 => 22,
-                    _ => 16 + random.below(6) as u8,
-                })
-            })
-            .collect();
-        routes.push((edit.octets().to_vec(), prefixes));
+        routes.push((edit.octets().to_vec(), run.to_vec()));
     }
     Routes(routes)
 }

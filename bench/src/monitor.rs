@@ -13,8 +13,10 @@ use weft_bgp_wire::{HEADER_LEN, MessageType, NlriIter, UpdateView};
 
 use crate::session::Session;
 
-/// Without an UPDATE for this long after the last one that was waited for, it is over.
+/// Without an UPDATE for this long after the last one that was waited for, it is over, if the table is right.
 const QUIET: Duration = Duration::from_millis(500);
+/// Without an UPDATE for this long, and without what is waited for: it will not come.
+const STALLED: Duration = Duration::from_secs(30);
 const READ: usize = 256 * 1024;
 
 /// What a receiver was sent since it was last asked.
@@ -98,6 +100,14 @@ pub(crate) enum Awaited {
     Time(Duration),
 }
 
+/// What the first receiver has to hold in the end.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected<'t> {
+    pub(crate) table: &'t [Ipv4Net],
+    /// Each prefix is told of once, or it fails.
+    pub(crate) once: bool,
+}
+
 /// How it went.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
@@ -105,6 +115,8 @@ pub(crate) struct Outcome {
     pub(crate) time: Duration,
     /// Octets of all receivers.
     pub(crate) octets: usize,
+    /// Whether patience ran out while UPDATEs still came.
+    pub(crate) unfinished: bool,
 }
 
 /// Everybody's receiving end.
@@ -117,6 +129,8 @@ pub(crate) struct Monitor<'s> {
     keep_alive: Duration,
     /// The table of the first receiver, by all that was kept.
     table: HashSet<Ipv4Net>,
+    /// How often it was told of each prefix since the start of the run.
+    told: HashMap<Ipv4Net, u32>,
 }
 
 impl<'s> Monitor<'s> {
@@ -146,19 +160,24 @@ impl<'s> Monitor<'s> {
             receivers: first..sessions.len(),
             keep_alive,
             table: HashSet::new(),
+            told: HashMap::new(),
         })
     }
 
-    /// Reads until what is awaited has come at every receiver and quiet has returned.
+    /// Reads until what is awaited has come at every receiver, quiet has returned and the table is what is expected.
+    ///
+    /// Speakers pause: a quiet time with a wrong table is not the end.
     pub(crate) fn watch(
         &mut self,
         start: Instant,
         awaited: Awaited,
+        expected: Option<Expected<'_>>,
         patience: Duration,
     ) -> Result<Outcome> {
         for received in &mut self.received {
             (received.announced, received.withdrawn, received.octets) = (0, 0, 0);
         }
+        self.told.clear();
         if let Awaited::Announced(count) = awaited
             && let Some(kept) = &mut self.received[self.receivers.start].kept
         {
@@ -168,6 +187,8 @@ impl<'s> Monitor<'s> {
         let mut last = start;
         let mut kept_alive = Instant::now();
         let mut waiting = self.receivers.len();
+        // What was wrong with the table when it was last looked at, and when the last UPDATE had come then.
+        let mut wrong: Option<(String, Instant)> = None;
         loop {
             let mut events = [EpollEvent::empty(); 64];
             let timeout = EpollTimeout::from(50u8);
@@ -195,11 +216,19 @@ impl<'s> Monitor<'s> {
                     session.keep_alive()?;
                 }
             }
-            let over = match awaited {
+            let mut over = match awaited {
                 Awaited::Time(time) => now - start > time,
-                _ => waiting == 0 && now - last > QUIET,
+                _ => {
+                    let looked_at = wrong.as_ref().is_some_and(|(_, at)| *at == last);
+                    waiting == 0 && now - last > QUIET && !looked_at
+                }
             };
-            if over {
+            if over && let Some(expected) = expected {
+                wrong = self.check(expected)?.map(|wrong| (wrong, last));
+                over = wrong.is_none();
+            }
+            let unfinished = !over && now - start > patience && now - last < STALLED;
+            if over || unfinished {
                 let octets = self.received[self.receivers.clone()]
                     .iter()
                     .map(|received| received.octets)
@@ -207,9 +236,13 @@ impl<'s> Monitor<'s> {
                 return Ok(Outcome {
                     time: last - start,
                     octets,
+                    unfinished,
                 });
             }
             if now - start > patience {
+                if let Some((wrong, _)) = wrong {
+                    bail!("not over after {patience:?}: {wrong}");
+                }
                 let counts: Vec<String> = self.received[self.receivers.clone()]
                     .iter()
                     .take(4)
@@ -223,16 +256,15 @@ impl<'s> Monitor<'s> {
         }
     }
 
-    /// The first receiver holds exactly these prefixes; with `once`, it was told of each once since the last check.
-    pub(crate) fn check(
-        &mut self,
-        expected: impl Iterator<Item = Ipv4Net>,
-        once: bool,
-    ) -> Result<()> {
+    /// Brings the first receiver's table up to date and says what is wrong with it.
+    ///
+    /// # Errors
+    /// UPDATEs that cannot be read, and prefixes told of more than once where that is not allowed.
+    fn check(&mut self, expected: Expected<'_>) -> Result<Option<String>> {
         let received = &mut self.received[self.receivers.start];
-        let octets = received.kept.replace(Vec::new()).unwrap_or_default();
-        let mut rest = &octets[..];
-        let mut told: HashMap<Ipv4Net, u32> = HashMap::new();
+        let mut octets = received.kept.replace(Vec::new()).unwrap_or_default();
+        let whole = octets.len() - received.rest.len();
+        let mut rest = &octets[..whole];
         while let Some(header) = rest.get(..HEADER_LEN) {
             let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
             let (message, tail) = rest.split_at(length);
@@ -245,28 +277,31 @@ impl<'s> Monitor<'s> {
             for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, false) {
                 let prefix = nlri?.prefix;
                 self.table.remove(&prefix);
-                *told.entry(prefix).or_default() += 1;
+                *self.told.entry(prefix).or_default() += 1;
             }
             for nlri in NlriIter::<Ipv4Net>::new(update.nlri, false) {
                 let prefix = nlri?.prefix;
                 self.table.insert(prefix);
-                *told.entry(prefix).or_default() += 1;
+                *self.told.entry(prefix).or_default() += 1;
             }
         }
-        let mut count = 0;
-        for prefix in expected {
-            ensure!(self.table.contains(&prefix), "{prefix} is lost");
-            count += 1;
-        }
-        ensure!(
-            self.table.len() == count,
-            "{} prefixes held, {count} expected",
-            self.table.len()
-        );
-        if once && let Some((prefix, times)) = told.iter().find(|(_, times)| **times > 1) {
+        octets.drain(..whole);
+        received.kept = Some(octets);
+        if expected.once
+            && let Some((prefix, times)) = self.told.iter().find(|(_, times)| **times > 1)
+        {
             bail!("{prefix} came {times} times");
         }
-        Ok(())
+        let lost = expected
+            .table
+            .iter()
+            .find(|prefix| !self.table.contains(prefix));
+        let (held, count) = (self.table.len(), expected.table.len());
+        Ok(match lost {
+            Some(prefix) => Some(format!("{prefix} is lost")),
+            None if held != count => Some(format!("{held} prefixes held, {count} expected")),
+            None => None,
+        })
     }
 }
 

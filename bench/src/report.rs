@@ -147,7 +147,9 @@ impl Report {
                 let mut values: Vec<f64> = samples.iter().map(|(_, one)| one.value).collect();
                 values.sort_by(f64::total_cmp);
                 let peak = samples.iter().map(|(_, one)| one.peak).max().unwrap_or(0);
-                let _ = write!(out, " {}", value(name, values[values.len() / 2]));
+                let unfinished = samples.iter().any(|(_, one)| one.unfinished);
+                let bound = if unfinished { "more than " } else { "" };
+                let _ = write!(out, " {bound}{}", value(name, values[values.len() / 2]));
                 if values.len() > 1 {
                     let (least, most) = (values[0], values[values.len() - 1]);
                     let _ = write!(out, " ({} to {})", value(name, least), value(name, most));

@@ -9,12 +9,12 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 use weft_bench::load::{self, Routes, Sender};
 
-use crate::monitor::{Awaited, Monitor, Outcome};
+use crate::monitor::{Awaited, Expected, Monitor, Outcome};
 use crate::session::{Peer, Session};
 use crate::speaker::{ADDRESS, ASN, Kind, Process, Setup, Usage};
 
 /// The slowest speaker takes a minute for a million prefixes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// How long a speaker may take to give memory back.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Resident memory behind the withdrawal, to that before the routes.
@@ -78,6 +78,8 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
     /// Octets that the receivers got.
     pub(crate) octets: usize,
+    /// Whether it was given up while UPDATEs still came: `value` is a lower bound.
+    pub(crate) unfinished: bool,
     /// Octets a second at all receivers together; 0 where no time was measured.
     pub(crate) rate: f64,
 }
@@ -139,6 +141,7 @@ fn with_speaker<T>(
     monitor.watch(
         Instant::now(),
         Awaited::Time(Duration::from_millis(500)),
+        None,
         PATIENCE,
     )?;
     let idle = process.usage()?;
@@ -157,7 +160,12 @@ fn with_speaker<T>(
 
 impl Bench<'_> {
     /// Sends a stream a sender, and waits for the receivers.
-    fn send(&mut self, streams: &[Vec<u8>], awaited: Awaited) -> Result<Outcome> {
+    fn send(
+        &mut self,
+        streams: &[Vec<u8>],
+        awaited: Awaited,
+        expected: Option<Expected<'_>>,
+    ) -> Result<Outcome> {
         let sessions = self.sessions;
         let monitor = &mut self.monitor;
         std::thread::scope(|scope| {
@@ -167,8 +175,9 @@ impl Bench<'_> {
                 .zip(streams)
                 .map(|(session, stream)| scope.spawn(|| session.send(stream)))
                 .collect();
-            let outcome = monitor.watch(start, awaited, PATIENCE);
-            if outcome.is_err() {
+            let outcome = monitor.watch(start, awaited, expected, PATIENCE);
+            let over = matches!(&outcome, Ok(outcome) if !outcome.unfinished);
+            if !over {
                 for session in sessions {
                     // A sender must not wait for a speaker that does not read.
                     let _ = session.stream.shutdown(std::net::Shutdown::Both);
@@ -176,7 +185,7 @@ impl Bench<'_> {
             }
             for sender in senders {
                 let sent = sender.join().expect("senders do not panic");
-                if outcome.is_ok() {
+                if over {
                     sent?;
                 }
             }
@@ -193,7 +202,7 @@ impl Bench<'_> {
                 return Ok(usage);
             }
             let pause = Awaited::Time(Duration::from_secs(1));
-            self.monitor.watch(Instant::now(), pause, PATIENCE)?;
+            self.monitor.watch(Instant::now(), pause, None, PATIENCE)?;
         }
     }
 
@@ -207,6 +216,7 @@ impl Bench<'_> {
             idle: self.idle.resident,
             cpu: usage.cpu - self.idle.cpu,
             octets,
+            unfinished: false,
             rate: 0.0,
         })
     }
@@ -375,33 +385,36 @@ impl Prepared {
         let peers = [&self.senders[..], &self.receivers[..]];
         with_speaker(kind, weft, peers, self.setup, |bench| {
             let mut samples = Vec::new();
-            let once = self.senders.len() == 1;
-            let outcome = bench.send(&self.streams, Awaited::Announced(self.prefixes.len()))?;
             // The relay passes every sender's routes on.
-            if kind != Kind::Relay {
-                bench.monitor.check(self.prefixes.iter().copied(), once)?;
-            }
+            let expected = |table, once| (kind != Kind::Relay).then_some(Expected { table, once });
+            let awaited = Awaited::Announced(self.prefixes.len());
+            let table = expected(&self.prefixes[..], self.senders.len() == 1);
+            let outcome = bench.send(&self.streams, awaited, table)?;
             let mut add = |bench: &Bench<'_>, row, outcome: Outcome| -> Result<()> {
                 let sample = bench.sample(row, outcome.time.as_secs_f64(), outcome.octets)?;
                 let rate = sample.octets as f64 / sample.value;
-                samples.push(Sample { rate, ..sample });
+                let unfinished = outcome.unfinished;
+                samples.push(Sample {
+                    rate,
+                    unfinished,
+                    ..sample
+                });
                 Ok(())
             };
             add(bench, self.rows[0], outcome)?;
+            if outcome.unfinished {
+                return Ok(samples);
+            }
             if let Some((churn, count)) = &self.churn {
-                let outcome =
-                    bench.send(std::slice::from_ref(churn), Awaited::Announced(*count))?;
-                if kind != Kind::Relay {
-                    bench.monitor.check(self.prefixes.iter().copied(), true)?;
-                }
+                let table = expected(&self.prefixes[..], true);
+                let awaited = Awaited::Announced(*count);
+                let outcome = bench.send(std::slice::from_ref(churn), awaited, table)?;
                 add(bench, self.rows[1], outcome)?;
             }
             if let Some(withdraw) = &self.withdraw {
                 let awaited = Awaited::Withdrawn(self.prefixes.len());
-                let outcome = bench.send(std::slice::from_ref(withdraw), awaited)?;
-                if kind != Kind::Relay {
-                    bench.monitor.check(std::iter::empty(), true)?;
-                }
+                let table = expected(&[], true);
+                let outcome = bench.send(std::slice::from_ref(withdraw), awaited, table)?;
                 add(bench, self.rows[2], outcome)?;
                 if first && kind != Kind::Relay {
                     let behind = bench.settle()?;
@@ -422,7 +435,9 @@ impl Prepared {
         with_speaker(kind, weft, peers, self.setup, |bench| {
             let before = bench.process.usage()?.cpu;
             let start = Instant::now();
-            bench.monitor.watch(start, Awaited::Time(IDLE), PATIENCE)?;
+            bench
+                .monitor
+                .watch(start, Awaited::Time(IDLE), None, PATIENCE)?;
             let share = (bench.process.usage()?.cpu - before) / start.elapsed().as_secs_f64();
             Ok(vec![bench.sample(self.rows[0], share, 0)?])
         })
@@ -433,10 +448,19 @@ impl Prepared {
         // The last prefix of each other sender does not come.
         let count = self.prefixes.len() - self.senders.len() + senders;
         with_speaker(kind, weft, peers, self.setup, |bench| {
-            let outcome = bench.send(&self.streams[..senders], Awaited::Announced(count))?;
+            let expected = Expected {
+                table: &self.prefixes[..count],
+                once: false,
+            };
+            let awaited = Awaited::Announced(count);
+            let outcome = bench.send(&self.streams[..senders], awaited, Some(expected))?;
             let sample = bench.sample(row, 0.0, outcome.octets)?;
             let value = sample.resident.saturating_sub(sample.idle) as f64 / count as f64;
-            Ok(Sample { value, ..sample })
+            Ok(Sample {
+                value,
+                unfinished: outcome.unfinished,
+                ..sample
+            })
         })
     }
 }
