@@ -5,7 +5,7 @@ CARGO ?= cargo
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark valgrind
+TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 busybox-static cpio kmod
 BENCH_PACKAGES := iproute2 bird2 frr gobgpd openbgpd
 
 .DEFAULT_GOAL := help
@@ -29,6 +29,7 @@ test: test-packages lint ## Run every test; installs what they need
 	$(CARGO) build --release -p weft -p weft-bench
 	@bench/instructions "$(target_dir)/release/fixed-load"
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
+	@tests/kernels $(CARGO)
 
 bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD and GoBGP (half an hour)
 	$(CARGO) build --release -p weft -p weft-bench

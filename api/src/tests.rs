@@ -140,8 +140,8 @@ impl RouterState for Fake {
         assert_eq!((query.offset, query.limit), (0, 100));
         self.answer(Kernel {
             release: "6.18.0".to_owned(),
-            device: None,
-            mtu: None,
+            devices: Vec::new(),
+            segmentation: Segmentation::Table,
             settled: true,
             objects: Vec::new(),
             requests: 0,

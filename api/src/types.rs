@@ -575,12 +575,10 @@ pub struct KernelNextHop {
 pub struct Kernel {
     /// Release of the kernel.
     pub release: String,
-    /// The device that ends tunnels, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// Its MTU: the longest packet of a tenant, in octets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
+    /// The devices that end tunnels.
+    pub devices: Vec<Device>,
+    /// How tenants are kept apart.
+    pub segmentation: Segmentation,
     /// The intent is whole, and what an earlier process left over is gone.
     pub settled: bool,
     /// Objects of ours by sort: routes, underlay routes, next hops, VNIs, rules.
@@ -595,6 +593,29 @@ pub struct Kernel {
     pub tracked: Vec<Tracked>,
     /// Routes that the kernel refused.
     pub refused: Page<RefusedRoute>,
+}
+
+/// A device that ends tunnels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// How it carries packets.
+    pub encapsulation: Encapsulation,
+    /// The longest packet of a tenant, in octets.
+    pub mtu: u32,
+    /// It is up.
+    pub up: bool,
+}
+
+/// How tenants are kept apart in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Segmentation {
+    /// Each has a VRF device.
+    Vrf,
+    /// Each has a table, and policy rules lead into it.
+    Table,
 }
 
 /// How many objects of one sort.
@@ -613,6 +634,9 @@ pub struct KernelTable {
     pub table: u32,
     /// The tenant.
     pub tenant: String,
+    /// Its VRF device, where tenants are VRFs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Routes in it.
     pub routes: u64,
 }

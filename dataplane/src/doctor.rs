@@ -7,21 +7,22 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
+use weft_overlay::intent::ForwardingNextHop;
+use weft_overlay::{Encapsulation, Vni};
 
 use crate::actor::ALIAS;
-use crate::model::{Family, NextHop, NextHopKind, Rule, RuleMatch};
+use crate::model::{Carrier, Family, NextHop, Rule, RuleMatch, Tunnel};
 use crate::netlink::objects::{
-    NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_link_mtu, put_next_hop, put_rule, put_vni,
-    put_vxlan,
+    NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_link, put_link_mtu, put_next_hop, put_rule,
+    put_tunnel_device, put_vni, put_vrf,
 };
 use crate::netlink::socket::{Batch, Netlink};
-use crate::{DEVICE, PROTOCOL, host, snapshot};
+use crate::{PROTOCOL, host, snapshot};
 
-/// IPv4, UDP, VXLAN and Ethernet headers around a tenant's packet, octets.
+/// What VXLAN over IPv4 puts around a tenant's packet, octets.
 const OVERHEAD: u32 = 50;
 /// What hosts expect of a network.
 const USUAL_MTU: u32 = 1500;
-const PORT: u16 = 4789;
 /// Index of the loopback interface in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -162,20 +163,58 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     one(&mut netlink, libc::RTM_NEWLINK, 0, &|out| {
         put_link_mtu(out, LOOPBACK, 65_536);
     })?;
-    let vxlan = one(&mut netlink, libc::RTM_NEWLINK, NEW, &|out| {
-        put_vxlan(out, DEVICE, local, [2, 0, 0, 0, 0, 1], 1450);
+    for (carrier, what, health, remedy) in [
+        (
+            Carrier::Vxlan,
+            "VXLAN with metadata and VNI filter",
+            Health::Bad,
+            "modprobe vxlan; Linux 5.18 or later",
+        ),
+        (
+            Carrier::VxlanGpe,
+            "VXLAN-GPE with metadata and VNI filter",
+            Health::Warning,
+            "modprobe vxlan; needed for routers that accept vxlan-gpe",
+        ),
+        (
+            Carrier::Gre,
+            "GRE with metadata",
+            Health::Warning,
+            "modprobe ip_gre; needed for routers that accept gre",
+        ),
+        (
+            Carrier::Gre6,
+            "GRE over IPv6 with metadata",
+            Health::Warning,
+            "modprobe ip6_gre; needed for routers that accept gre over IPv6",
+        ),
+    ] {
+        let made = one(&mut netlink, libc::RTM_NEWLINK, NEW, &|out| {
+            put_tunnel_device(out, carrier, local.into(), [2, 0, 0, 0, 0, 1], 1400);
+        })?;
+        note(
+            Object {
+                what,
+                health,
+                remedy,
+            },
+            made,
+        );
+    }
+    let vrf = one(&mut netlink, libc::RTM_NEWLINK, NEW, &|out| {
+        put_vrf(out, "vrf-1", 10_001);
     })?;
     note(
         Object {
-            what: "VXLAN with metadata and VNI filter",
-            health: Health::Bad,
-            remedy: "modprobe vxlan; Linux 5.18 or later",
+            what: "VRF devices",
+            health: Health::Warning,
+            remedy: "modprobe vrf; without them tables and rules keep tenants apart",
         },
-        vxlan,
+        vrf,
     );
     let interface = snapshot::links(&mut netlink)?
         .iter()
-        .find(|link| link.name == DEVICE)
+        .find(|link| link.name == Carrier::Vxlan.name())
         .map_or(0, |link| link.index);
     let vni = one(&mut netlink, RTM_NEWTUNNEL, NEW, &|out| {
         put_vni(out, interface, 10_001);
@@ -188,23 +227,22 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         vni,
     );
-    let tunnel = |id: u32| NextHop {
-        family: Family::V4,
-        kind: NextHopKind::Tunnel {
-            vni: 10_000 + id,
-            source: local,
-            destination: Ipv4Addr::new(192, 0, 2, 2),
-            interface,
-        },
+    let hop = ForwardingNextHop {
+        vni: Vni::MIN,
+        encapsulation: Encapsulation::Vxlan,
+        address: Ipv4Addr::new(192, 0, 2, 2).into(),
+        endpoint_id: None,
     };
+    let tunnel = Tunnel::to(&hop, Family::V4, Some(local.into()), interface);
     for (id, next_hop, what) in [
-        (1, tunnel(1), "next-hop objects that encapsulate"),
+        (
+            1,
+            NextHop::Tunnel(tunnel),
+            "next-hop objects that encapsulate",
+        ),
         (
             2,
-            NextHop {
-                family: Family::V4,
-                kind: NextHopKind::Group(vec![1]),
-            },
+            NextHop::Group(vec![1]),
             "groups of next-hop objects (ECMP)",
         ),
     ] {
@@ -237,7 +275,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         refusal,
     );
-    let refusal = host::load(&host::ruleset(&[], DEVICE)).err();
+    let refusal = host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()])).err();
     note(
         Object {
             what: "nftables: marks, fib, maximum segment size",
@@ -246,44 +284,33 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         refusal,
     );
-    // What weft does without where it is not there.
-    for (what, arguments) in [
-        ("VRF devices", &["vrf", "table", "10001"][..]),
-        ("GRE with metadata", &["gretap", "external"]),
-        ("WireGuard", &["wireguard"]),
-    ] {
-        note(
-            Object {
-                what,
-                health: Health::Warning,
-                remedy: "nothing that weft does needs it; Debian's own kernel has it",
-            },
-            try_link(arguments),
-        );
-    }
     Ok(findings)
 }
 
-fn try_link(kind: &[&str]) -> Option<String> {
-    let output = Command::new("ip")
-        .args(["link", "add", "weft-try", "type"])
-        .args(kind)
-        .stdin(Stdio::null())
-        .output();
-    let refusal = match output {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Some(said.lines().next().unwrap_or("refused").to_owned())
+/// The kernel has VRF devices: tried in a namespace of its own, or, where that may not be made, here.
+pub(crate) fn has_vrf() -> bool {
+    let attempt = || -> std::io::Result<bool> {
+        let mut netlink = Netlink::open()?;
+        let name = "weft-try";
+        let mut batch = Batch::default();
+        batch.push(libc::RTM_NEWLINK, NEW, |out| put_vrf(out, name, 10_001));
+        let made = netlink.send(batch)?.is_empty();
+        let links = snapshot::links(&mut netlink)?;
+        if let Some(link) = links.iter().find(|link| made && link.name == name) {
+            let mut batch = Batch::default();
+            batch.push(libc::RTM_DELLINK, 0, |out| put_link(out, link.index));
+            netlink.send(batch)?;
         }
-        Err(error) => Some(format!("cannot run ip: {error}")),
+        Ok(made)
     };
-    let _ = Command::new("ip")
-        .args(["link", "del", "weft-try"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    refusal
+    let apart = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
+        attempt().ok()
+    });
+    match apart.join() {
+        Ok(Some(found)) => found,
+        _ => attempt().unwrap_or(false),
+    }
 }
 
 /// `weft router` sets what differs; only what it may not set stands in the way.
@@ -319,33 +346,36 @@ fn links() -> Vec<Finding> {
             return vec![finding.but(Health::Bad, "ip link")];
         }
     };
-    let ours = links.iter().find(|link| link.name == DEVICE);
-    findings.push(match ours {
-        Some(link) if link.alias.as_deref() == Some(ALIAS) => Finding::good(
-            "port",
-            format!("UDP port {PORT} (VXLAN)"),
-            format!("{DEVICE} is weft's"),
-        ),
-        Some(_) => Finding::good("port", format!("device {DEVICE}"), "somebody else's").but(
-            Health::Bad,
-            format!("ip link del {DEVICE}, or ip link set {DEVICE} name another"),
-        ),
-        None => match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
-            Ok(_) => Finding::good("port", format!("UDP port {PORT} (VXLAN)"), "free"),
-            Err(error) => Finding::good(
-                "port",
-                format!("UDP port {PORT} (VXLAN)"),
-                error.to_string(),
-            )
-            .but(
+    let is_ours = |link: &snapshot::Link| link.alias.as_deref() == Some(ALIAS);
+    for carrier in Carrier::ALL {
+        let name = carrier.name();
+        let what = match carrier.port() {
+            Some(port) => format!("UDP port {port} ({})", carrier.encapsulation()),
+            None => format!("device {name} ({})", carrier.encapsulation()),
+        };
+        findings.push(match links.iter().find(|link| link.name == name) {
+            Some(link) if is_ours(link) => {
+                Finding::good("port", what, format!("{name} is weft's"))
+            }
+            Some(_) => Finding::good("port", format!("device {name}"), "somebody else's").but(
                 Health::Bad,
-                format!(
-                    "`ip -d link show type vxlan` and `ss -lunp sport = {PORT}` name who has it"
-                ),
+                format!("ip link del {name}, or ip link set {name} name another"),
             ),
-        },
-    });
-    for link in links.iter().filter(|link| link.up && link.name != DEVICE) {
+            None => {
+                let Some(port) = carrier.port() else { continue };
+                match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+                    Ok(_) => Finding::good("port", what, "free"),
+                    Err(error) => Finding::good("port", what, error.to_string()).but(
+                        Health::Bad,
+                        format!(
+                            "`ip -d link show type vxlan` and `ss -lunp sport = {port}` name who has it"
+                        ),
+                    ),
+                }
+            }
+        });
+    }
+    for link in links.iter().filter(|link| link.up && !is_ours(link)) {
         if link.name == "lo" {
             continue;
         }

@@ -1,6 +1,5 @@
 //! The settings of the host that forwarding needs: sysctls, and our own nftables table.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -87,57 +86,102 @@ pub(crate) fn set(sysctls: &[Sysctl]) {
     }
 }
 
-/// A tenant's part of the nftables table.
-pub(crate) struct Marked {
+/// Where a tenant's packets enter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entrance {
+    /// The attachment.
+    pub(crate) interface: String,
+    /// What a packet for the router itself seems to have come in by: the attachment, or the tenant's VRF.
+    pub(crate) input: String,
+    /// The tenant's mark.
     pub(crate) mark: u32,
-    /// Its interfaces, each with the router's addresses on it.
-    pub(crate) attachments: Vec<(String, Vec<IpAddr>)>,
+    /// The router's addresses there.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Our table: marks what enters from tenants, so that the router's own answers find the way back; keeps tenants from
-/// addresses of the router that are not theirs; fits TCP segments to the tunnel.
-pub(crate) fn ruleset(tenants: &[Marked], device: &str) -> String {
-    let chain = |name: &str, hook: &str, rules: String| {
+/// addresses of the router that are not theirs, and from each other; fits TCP segments to the tunnel. Sets and maps
+/// make it cost the same for every number of tenants.
+pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str]) -> String {
+    let set = |name: &str, kind: &str, elements: Vec<String>| {
+        let elements = match elements[..] {
+            [] => String::new(),
+            _ => format!(" elements = {{ {} }};", elements.join(", ")),
+        };
+        format!("  {name} {{ type {kind};{elements} }}\n")
+    };
+    let chain = |name: &str, hook: &str, rules: &str| {
         format!("  chain {name} {{\n    type filter hook {hook}; policy accept;\n{rules}  }}\n")
     };
-    let mut mark = String::new();
-    let mut own = String::new();
-    for tenant in tenants {
-        for (name, addresses) in &tenant.attachments {
-            let _ = writeln!(
-                mark,
-                "    iifname \"{name}\" meta mark set 0x{:08x}",
-                tenant.mark
-            );
-            // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
-            // interface that has it only.
-            let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
-                addresses.iter().partition(|address| address.is_ipv4());
-            for (family, protocol, addresses) in [("ip", "ipv4", v4), ("ip6", "ipv6", v6)] {
-                let foreign = if addresses.is_empty() {
-                    format!("meta nfproto {protocol}")
-                } else {
-                    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                    format!("{family} daddr != {{ {} }}", list.join(", "))
-                };
-                let _ = writeln!(
-                    own,
-                    "    iifname \"{name}\" fib daddr type local {foreign} counter drop"
-                );
-            }
-        }
-    }
-    let fit = ["oifname", "iifname"].map(|side| {
-        format!("    {side} \"{device}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n")
+    let all = |each: &dyn Fn(&Entrance) -> Vec<String>| -> Vec<String> {
+        entrances.iter().flat_map(each).collect()
+    };
+    let addresses = |v4: bool| {
+        let mut elements = all(&|entrance| {
+            let addresses = entrance.addresses.iter();
+            addresses
+                .filter(|address| address.is_ipv4() == v4)
+                .map(|address| format!("\"{}\" . {address}", entrance.input))
+                .collect()
+        });
+        elements.sort_unstable();
+        elements.dedup();
+        elements
+    };
+    let mut inputs = all(&|entrance| vec![format!("\"{}\"", entrance.input)]);
+    inputs.sort_unstable();
+    inputs.dedup();
+    let interfaces = all(&|entrance| vec![format!("\"{}\"", entrance.interface)]);
+    let marks = all(&|entrance| {
+        vec![format!(
+            "\"{}\" : 0x{:08x}",
+            entrance.interface, entrance.mark
+        )]
     });
-    // The mark must not steer the tunnel's own packet.
-    let unmark = format!("    oifname \"{device}\" meta mark set 0\n");
+    let own = all(&|entrance| {
+        vec![format!(
+            "0x{:08x} . \"{}\"",
+            entrance.mark, entrance.interface
+        )]
+    });
+    let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
+    let devices = format!("{{ {} }}", devices.join(", "));
+    let fit = ["oifname", "iifname"].map(|side| {
+        format!("    {side} {devices} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n")
+    });
     [
         "table inet weft\ndelete table inet weft\ntable inet weft {\n".to_owned(),
-        chain("mark-tenant", "prerouting priority mangle", mark),
-        chain("own-addresses", "input priority filter", own),
-        chain("fit-segments", "forward priority mangle", fit.concat()),
-        chain("unmark-outer", "postrouting priority mangle", unmark),
+        set("set attachments", "ifname", interfaces),
+        set("set inputs", "ifname", inputs),
+        set("map marks", "ifname : mark", marks),
+        set("set own-attachments", "mark . ifname", own),
+        // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
+        // interface that has it only.
+        set("set own4", "ifname . ipv4_addr", addresses(true)),
+        set("set own6", "ifname . ipv6_addr", addresses(false)),
+        chain(
+            "mark-tenant",
+            "prerouting priority mangle",
+            "    meta mark set iifname map @marks\n",
+        ),
+        chain(
+            "own-addresses",
+            "input priority filter",
+            "    iifname @inputs fib daddr type local iifname . ip daddr != @own4 counter drop\n    \
+             iifname @inputs fib daddr type local iifname . ip6 daddr != @own6 counter drop\n",
+        ),
+        chain(
+            "between-tenants",
+            "forward priority filter",
+            "    iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop\n",
+        ),
+        chain("fit-segments", "forward priority mangle", &fit.concat()),
+        // The mark must not steer the tunnel's own packet.
+        chain(
+            "unmark-outer",
+            "postrouting priority mangle",
+            &format!("    oifname {devices} meta mark set 0\n"),
+        ),
         "}\n".to_owned(),
     ]
     .concat()

@@ -21,27 +21,43 @@ mod teardown;
 mod tests;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
+use weft_overlay::{Encapsulation, EndpointId};
 
-pub use status::{DataplaneStatus, KernelRoute, RefusedRoute, TenantTable};
+pub use status::{DataplaneStatus, DeviceStatus, KernelRoute, RefusedRoute, TenantTable};
 pub use teardown::{TeardownReport, teardown};
 
 /// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
 /// zebra marks its routes with, and what is not ours is never touched.
 pub const PROTOCOL: u8 = 87;
 
-/// Name of the VXLAN device.
-pub const DEVICE: &str = "vx0";
+/// How tenants are kept apart in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Segmentation {
+    /// VRFs where the kernel has them.
+    #[default]
+    Auto,
+    /// A VRF device a tenant, with its attachments as members: what runs on the router can be bound to it.
+    Vrf,
+    /// A routing table a tenant, and policy rules that lead into it.
+    Table,
+}
 
 /// How the data plane is started.
 #[derive(Clone, Debug)]
 pub struct DataplaneConfig {
     /// Where our tunnels end; `None` for a router without an overlay.
-    pub endpoint: Option<Ipv4Addr>,
+    pub endpoint: Option<IpAddr>,
+    /// What stands for an IPv6 endpoint.
+    pub endpoint_id: EndpointId,
+    /// How packets come to us.
+    pub encapsulation: Encapsulation,
+    /// How tenants are kept apart.
+    pub segmentation: Segmentation,
     /// Route protocol number of everything of ours: [`PROTOCOL`] unless another router shares the namespace.
     pub protocol: u8,
     /// A tenant's table is this plus its primary VNI, so that a restarted router finds it again.
@@ -52,6 +68,9 @@ impl Default for DataplaneConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
+            endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
+            encapsulation: Encapsulation::Vxlan,
+            segmentation: Segmentation::Auto,
             protocol: PROTOCOL,
             table_base: 0x5700_0000,
         }
@@ -90,10 +109,19 @@ pub enum Error {
     )]
     Privilege(String),
     /// A device of our name that is not ours.
-    #[error(
-        "a device {DEVICE} exists that weft did not make: rename or remove it (`ip link del {DEVICE}`)"
-    )]
-    ForeignDevice,
+    #[error("a device {0} exists that weft did not make: rename or remove it (`ip link del {0}`)")]
+    ForeignDevice(&'static str),
+    /// Tunnels need one.
+    #[error("this router has no tunnel endpoint")]
+    NoEndpoint,
+    /// The kernel does not make a device.
+    #[error("the kernel refused the device {what}: {kernel}; `weft doctor` says what it can do")]
+    Refused {
+        /// Its name.
+        what: &'static str,
+        /// The kernel's word.
+        kernel: String,
+    },
     /// The kernel refused something that nothing works without.
     #[error("{what}: {source}")]
     Kernel {
@@ -121,7 +149,7 @@ enum Command {
     Settle,
     Track(Vec<IpAddr>),
     Untrack(Vec<IpAddr>),
-    Redistribute(TenantId, bool, bool),
+    Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     Routes(TenantId, oneshot::Sender<Vec<(IpNet, KernelRoute)>>),
     Stop(oneshot::Sender<()>),
@@ -192,9 +220,21 @@ impl Dataplane {
         self.send(Command::Untrack(addresses)).await;
     }
 
-    /// Reports routes of the kernel on a tenant's attachments: networks of their addresses, and static ones.
-    pub async fn redistribute(&self, tenant: TenantId, connected: bool, static_: bool) {
-        self.send(Command::Redistribute(tenant, connected, static_))
+    /// Reports routes of the kernel on a tenant's attachments: networks of their addresses, what an administrator set,
+    /// and routes of further protocols by their numbers.
+    pub async fn redistribute(
+        &self,
+        tenant: TenantId,
+        connected: bool,
+        statics: bool,
+        protocols: &[u8],
+    ) {
+        let statics = actor::links::STATIC.into_iter().filter(|_| statics);
+        let redistribution = actor::Redistribution {
+            connected,
+            protocols: statics.chain(protocols.iter().copied()).collect(),
+        };
+        self.send(Command::Redistribute(tenant, redistribution))
             .await;
     }
 

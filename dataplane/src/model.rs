@@ -1,9 +1,12 @@
 //! What the data plane wants in the kernel, as plain values.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
+use serde::Serialize;
+use weft_overlay::intent::ForwardingNextHop;
+use weft_overlay::{Encapsulation, EndpointId};
 
 /// Address family of a route or rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,25 +63,135 @@ pub(crate) enum RouteSpec {
     Unreachable,
 }
 
-/// A next-hop object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NextHop {
-    /// Of the tenant's packets; IPv4 for groups, which have none.
-    pub(crate) family: Family,
-    pub(crate) kind: NextHopKind,
+/// A kind of tunnel device. A router has at most one of each, for all VNIs: the packet's metadata names the VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Carrier {
+    /// RFC 7348, over IPv4 and IPv6.
+    Vxlan,
+    /// VXLAN-GPE with IP payload, over IPv4 and IPv6.
+    VxlanGpe,
+    /// GRE with key, over IPv4.
+    Gre,
+    /// GRE with key, over IPv6.
+    Gre6,
 }
 
+impl Carrier {
+    pub(crate) const ALL: [Self; 4] = [Self::Vxlan, Self::VxlanGpe, Self::Gre, Self::Gre6];
+
+    /// The device that packets of an encapsulation leave and enter by.
+    pub(crate) fn of(encapsulation: Encapsulation, endpoint: IpAddr) -> Self {
+        match (encapsulation, endpoint) {
+            (Encapsulation::Vxlan, _) => Self::Vxlan,
+            (Encapsulation::VxlanGpe, _) => Self::VxlanGpe,
+            (Encapsulation::Gre, IpAddr::V4(_)) => Self::Gre,
+            (Encapsulation::Gre, IpAddr::V6(_)) => Self::Gre6,
+        }
+    }
+
+    /// Its name. `gre0` is not free: the kernel makes that one itself.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vx0",
+            Self::VxlanGpe => "vxg0",
+            Self::Gre => "wgre0",
+            Self::Gre6 => "wgre6",
+        }
+    }
+
+    pub(crate) fn encapsulation(self) -> Encapsulation {
+        match self {
+            Self::Vxlan => Encapsulation::Vxlan,
+            Self::VxlanGpe => Encapsulation::VxlanGpe,
+            Self::Gre | Self::Gre6 => Encapsulation::Gre,
+        }
+    }
+
+    /// UDP port, for those that have one.
+    pub(crate) fn port(self) -> Option<u16> {
+        match self {
+            Self::Vxlan => Some(4789),
+            Self::VxlanGpe => Some(4790),
+            Self::Gre | Self::Gre6 => None,
+        }
+    }
+
+    /// Octets around a tenant's packet: outer IP header, UDP and VXLAN or GRE with key, and an Ethernet header for
+    /// RFC 7348.
+    pub(crate) fn overhead(self, endpoint: IpAddr) -> u32 {
+        let outer = if endpoint.is_ipv4() { 20 } else { 40 };
+        outer
+            + match self {
+                Self::Vxlan => 8 + 8 + 14,
+                Self::VxlanGpe => 8 + 8,
+                Self::Gre | Self::Gre6 => 8,
+            }
+    }
+
+    /// It only lets in VNIs that it was told of.
+    pub(crate) fn has_vni_filter(self) -> bool {
+        matches!(self, Self::Vxlan | Self::VxlanGpe)
+    }
+}
+
+/// A next-hop object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum NextHopKind {
+pub(crate) enum NextHop {
     /// Encapsulate and send.
-    Tunnel {
-        vni: u32,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        interface: u32,
-    },
-    /// Share between these objects.
+    Tunnel(Tunnel),
+    /// Share between these objects, sorted.
     Group(Vec<u32>),
+}
+
+/// One way through one VNI to one router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tunnel {
+    /// Of the tenant's packets; IPv6 where the gateway is, whichever packets use it.
+    pub(crate) family: Family,
+    pub(crate) vni: u32,
+    /// Outer source; `None` leaves it to the route.
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) destination: IpAddr,
+    /// Whose MAC address the payload goes to, where it is Ethernet.
+    pub(crate) gateway: Option<IpAddr>,
+    /// Flags of the outer header, as the kernel counts them.
+    pub(crate) flags: u16,
+    pub(crate) interface: u32,
+}
+
+/// Outer UDP checksum: IPv6 has to have one (RFC 8200 section 8.1).
+pub(crate) const TUNNEL_CHECKSUM: u16 = 0x0001;
+/// The VNI is there: GRE packets have a key.
+pub(crate) const TUNNEL_KEY: u16 = 0x0004;
+/// Outer packets are not fragmented.
+pub(crate) const TUNNEL_DONT_FRAGMENT: u16 = 0x0100;
+
+impl Tunnel {
+    /// To the router that `hop` names, for a tenant's packets of a family.
+    pub(crate) fn to(
+        hop: &ForwardingNextHop,
+        family: Family,
+        own: Option<IpAddr>,
+        interface: u32,
+    ) -> Self {
+        let carrier = Carrier::of(hop.encapsulation, hop.address);
+        let checksum = carrier.has_vni_filter() && hop.address.is_ipv6();
+        let gateway =
+            (carrier == Carrier::Vxlan).then(|| gateway(hop.address, hop.endpoint_id, family));
+        Self {
+            family: match gateway {
+                Some(IpAddr::V6(_)) => Family::V6,
+                _ => family,
+            },
+            vni: hop.vni.get(),
+            source: own.filter(|own| own.is_ipv4() == hop.address.is_ipv4()),
+            destination: hop.address,
+            gateway,
+            flags: TUNNEL_KEY | TUNNEL_DONT_FRAGMENT | if checksum { TUNNEL_CHECKSUM } else { 0 },
+            interface,
+        }
+    }
 }
 
 /// What a rule looks at.
@@ -111,20 +224,32 @@ pub(crate) const LAST_RESORT: u32 = u32::MAX;
 /// Metric of underlay routes: another protocol's, with the default metric, goes first.
 pub(crate) const UNDERLAY_METRIC: u32 = 200;
 
-/// The MAC address of the router at an endpoint: `02:00` and the IPv4 address, so that every router knows everybody's
-/// without asking, and no two are alike.
-pub(crate) fn mac(endpoint: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = endpoint.octets();
-    [2, 0, a, b, c, d]
+/// The MAC address of the router at an endpoint: `02:00` and the IPv4 address, `02:01` and the id that stands for an IPv6
+/// one, so that every router knows everybody's without asking, and no two are alike.
+pub(crate) fn mac(endpoint: IpAddr, id: Option<EndpointId>) -> [u8; 6] {
+    let (kind, [a, b, c, d]) = number(endpoint, id);
+    [2, kind, a, b, c, d]
 }
 
-/// The gateway of a next hop in the tenant's family. It is on the device by decree; its neighbour entry is permanent.
-pub(crate) fn gateway(endpoint: Ipv4Addr, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => endpoint.into(),
-        Family::V6 => {
-            let [a, b, c, d] = endpoint.octets().map(u16::from);
-            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, a << 8 | b, c << 8 | d).into()
+/// The gateway of a next hop. It is on the device by decree; its neighbour entry is permanent. What has an IPv6
+/// endpoint has an IPv6 gateway for IPv4 packets too (RFC 8950): no IPv4 address stands for it.
+pub(crate) fn gateway(endpoint: IpAddr, id: Option<EndpointId>, family: Family) -> IpAddr {
+    if let (IpAddr::V4(_), Family::V4) = (endpoint, family) {
+        return endpoint;
+    }
+    let (kind, octets) = number(endpoint, id);
+    let [a, b, c, d] = octets.map(u16::from);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, u16::from(kind), a << 8 | b, c << 8 | d).into()
+}
+
+fn number(endpoint: IpAddr, id: Option<EndpointId>) -> (u8, [u8; 4]) {
+    match (endpoint, id) {
+        (IpAddr::V4(address), _) => (0, address.octets()),
+        (IpAddr::V6(_), Some(EndpointId(id))) => (1, id.octets()),
+        // Nothing names an IPv6 endpoint but its id; the last octets are the best guess for one that has none.
+        (IpAddr::V6(address), None) => {
+            let [.., a, b, c, d] = address.octets();
+            (2, [a, b, c, d])
         }
     }
 }

@@ -12,19 +12,20 @@ use tokio::sync::mpsc;
 pub(crate) struct Changes {
     /// Links or addresses.
     pub(crate) links: bool,
-    /// Routes of the main table, not ours.
+    /// Routes that are not ours, of the underlay or of a tenant.
     pub(crate) underlay: bool,
     /// Objects of ours, changed by somebody else; or events were lost.
     pub(crate) drift: bool,
 }
 
-const GROUPS: [u32; 7] = [
+const GROUPS: [u32; 8] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV6_ROUTE,
     libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_RULE,
     libc::RTNLGRP_NEXTHOP,
 ];
 
@@ -82,8 +83,9 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
             }
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                 let ours = payload.get(5) == Some(&protocol);
-                let main = payload.get(4) == Some(&libc::RT_TABLE_MAIN);
-                changes.underlay |= main;
+                let table = payload.get(4).copied().unwrap_or_default();
+                changes.underlay |=
+                    table == libc::RT_TABLE_MAIN || (!ours && table != libc::RT_TABLE_LOCAL);
                 changes.drift |= ours && !own && kind == libc::RTM_DELROUTE;
             }
             // A rule or a next-hop object that somebody else deleted may have been ours.

@@ -1,139 +1,221 @@
-//! Numbers of next-hop objects: found again after a restart by what the objects are.
+//! Next-hop objects: what the kernel is to hold, what it holds, and their numbers.
+//!
+//! A tunnel is found again after a restart by what it is. A group stands for routes that share their ways, and what it
+//! is made of changes under them; it is found again by the routes that point to it.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::model::NextHop;
+use crate::model::{NextHop, Tunnel};
 
 /// Our range of ids: the upper octet of all of them.
 const RANGE: u32 = 0x5700_0000;
 
 struct Object {
-    next_hop: NextHop,
+    wanted: NextHop,
+    held: Option<NextHop>,
     references: u32,
-    in_kernel: bool,
 }
 
 /// Every next-hop object of ours.
 #[derive(Default)]
 pub(crate) struct NextHops {
-    ids: FxHashMap<NextHop, u32>,
+    tunnels: FxHashMap<Tunnel, u32>,
     objects: FxHashMap<u32, Object>,
+    /// Objects whose kernel side may have to change.
+    dirty: BTreeSet<u32>,
+    in_kernel: usize,
 }
 
 impl NextHops {
-    /// The kernel holds this one.
-    pub(crate) fn adopt(&mut self, id: u32, next_hop: NextHop) {
-        self.ids.insert(next_hop.clone(), id);
-        let references = self.objects.get(&id).map_or(0, |object| object.references);
-        self.objects.insert(
-            id,
-            Object {
-                next_hop,
-                references,
-                in_kernel: true,
-            },
-        );
-    }
-
-    /// Nothing is known of the kernel's any more.
-    pub(crate) fn forget_kernel(&mut self) {
-        self.objects
-            .values_mut()
-            .for_each(|object| object.in_kernel = false);
-        self.drop_unknown();
-    }
-
-    fn drop_unknown(&mut self) {
-        self.objects
-            .retain(|_, object| object.in_kernel || object.references > 0);
-        let objects = &self.objects;
-        self.ids.retain(|_, id| objects.contains_key(id));
-    }
-
-    /// The id of an object, made where there is none; one reference more.
-    pub(crate) fn acquire(&mut self, next_hop: NextHop) -> u32 {
-        if let Some(&id) = self.ids.get(&next_hop) {
-            if let Some(object) = self.objects.get_mut(&id) {
-                object.references += 1;
+    /// This is what the kernel holds.
+    pub(crate) fn adopt_all(&mut self, held: Vec<(u32, NextHop)>) {
+        for object in self.objects.values_mut() {
+            object.held = None;
+        }
+        self.in_kernel = held.len();
+        for (id, next_hop) in held {
+            match self.objects.get_mut(&id) {
+                Some(object) => object.held = Some(next_hop),
+                None => {
+                    if let NextHop::Tunnel(tunnel) = &next_hop {
+                        self.tunnels.entry(*tunnel).or_insert(id);
+                    }
+                    let object = Object {
+                        wanted: next_hop.clone(),
+                        held: Some(next_hop),
+                        references: 0,
+                    };
+                    self.objects.insert(id, object);
+                }
             }
+        }
+        self.dirty = self.objects.keys().copied().collect();
+    }
+
+    /// The id of a tunnel's object, made where there is none; one reference more.
+    pub(crate) fn tunnel(&mut self, tunnel: Tunnel) -> u32 {
+        if let Some(&id) = self.tunnels.get(&tunnel) {
+            self.refer(id);
             return id;
         }
-        // Where the hash says, or the next free number behind it.
-        let start = FxBuildHasher.hash_one(&next_hop) as u32 & 0x00ff_ffff;
-        let id = (0..=0x00ff_ffff)
-            .map(|step| RANGE | (start.wrapping_add(step) & 0x00ff_ffff))
-            .find(|id| *id != RANGE && !self.objects.contains_key(id))
-            .unwrap_or(RANGE | 1);
-        self.ids.insert(next_hop.clone(), id);
-        self.objects.insert(
-            id,
-            Object {
-                next_hop,
-                references: 1,
-                in_kernel: false,
-            },
-        );
+        let id = self.free_id(FxBuildHasher.hash_one(tunnel));
+        self.tunnels.insert(tunnel, id);
+        self.insert(id, NextHop::Tunnel(tunnel));
         id
     }
 
-    /// One reference less.
-    pub(crate) fn release(&mut self, id: u32) {
+    /// A group of objects, whose references it takes over. `known` is a group that a route of it points to already: that
+    /// one it is, where it is nobody's and says the same.
+    pub(crate) fn group(&mut self, mut members: Vec<u32>, known: Option<u32>) -> u32 {
+        members.sort_unstable();
+        let wanted = NextHop::Group(members);
+        if let Some(id) = known
+            && let Some(object) = self.objects.get(&id)
+            && object.references == 0
+            && object.held.as_ref() == Some(&wanted)
+        {
+            self.refer(id);
+            return id;
+        }
+        let id = self.free_id(FxBuildHasher.hash_one(&wanted));
+        self.insert(id, wanted);
+        id
+    }
+
+    /// Makes a group of other objects, whose references it takes over; gives up those that it had.
+    pub(crate) fn regroup(&mut self, id: u32, mut members: Vec<u32>) {
+        members.sort_unstable();
+        let Some(object) = self.objects.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut object.wanted, NextHop::Group(members));
+        self.dirty.insert(id);
+        self.release_members(&before);
+    }
+
+    fn insert(&mut self, id: u32, wanted: NextHop) {
+        let object = Object {
+            wanted,
+            held: None,
+            references: 1,
+        };
+        self.objects.insert(id, object);
+        self.dirty.insert(id);
+    }
+
+    fn refer(&mut self, id: u32) {
         if let Some(object) = self.objects.get_mut(&id) {
-            object.references = object.references.saturating_sub(1);
+            object.references += 1;
+            self.dirty.insert(id);
         }
     }
 
-    pub(crate) fn get(&self, id: u32) -> Option<&NextHop> {
-        Some(&self.objects.get(&id)?.next_hop)
+    /// Where the hash says, or the next free number behind it.
+    fn free_id(&self, hash: u64) -> u32 {
+        let start = hash as u32 & 0x00ff_ffff;
+        (0..=0x00ff_ffff)
+            .map(|step| RANGE | (start.wrapping_add(step) & 0x00ff_ffff))
+            .find(|id| *id != RANGE && !self.objects.contains_key(id))
+            .unwrap_or(RANGE | 1)
     }
 
-    /// Objects to make: those that others are made of first.
+    /// One reference less; a group that nobody refers to gives up its members.
+    pub(crate) fn release(&mut self, id: u32) {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return;
+        };
+        object.references = object.references.saturating_sub(1);
+        if object.references > 0 {
+            return;
+        }
+        self.dirty.insert(id);
+        let members = object.wanted.clone();
+        self.release_members(&members);
+    }
+
+    fn release_members(&mut self, of: &NextHop) {
+        if let NextHop::Group(members) = of {
+            for member in members {
+                self.release(*member);
+            }
+        }
+    }
+
+    /// Something refers to it.
+    pub(crate) fn is_used(&self, id: u32) -> bool {
+        self.objects
+            .get(&id)
+            .is_some_and(|object| object.references > 0)
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<&NextHop> {
+        Some(&self.objects.get(&id)?.wanted)
+    }
+
+    /// Objects to make or to change: tunnels, then groups, which are made of them.
     pub(crate) fn missing(&self) -> Vec<u32> {
         let mut missing: Vec<u32> = self
-            .objects
+            .dirty
             .iter()
-            .filter(|(_, object)| object.references > 0 && !object.in_kernel)
-            .map(|(id, _)| *id)
+            .filter(|id| {
+                self.objects.get(id).is_some_and(|object| {
+                    object.references > 0 && object.held.as_ref() != Some(&object.wanted)
+                })
+            })
+            .copied()
             .collect();
         missing.sort_by_key(|id| (self.is_group(*id), *id));
         missing
     }
 
-    /// Objects that nobody refers to: those that are made of others first.
+    /// Objects that nobody refers to: groups, then tunnels, which they are made of.
     pub(crate) fn unused(&self) -> Vec<u32> {
         let mut unused: Vec<u32> = self
-            .objects
+            .dirty
             .iter()
-            .filter(|(_, object)| object.references == 0)
-            .map(|(id, _)| *id)
+            .filter(|id| {
+                self.objects
+                    .get(id)
+                    .is_some_and(|object| object.references == 0)
+            })
+            .copied()
             .collect();
         unused.sort_by_key(|id| (!self.is_group(*id), *id));
         unused
     }
 
     fn is_group(&self, id: u32) -> bool {
-        self.get(id)
-            .is_some_and(|next_hop| matches!(next_hop.kind, crate::model::NextHopKind::Group(_)))
+        matches!(self.get(id), Some(NextHop::Group(_)))
     }
 
+    /// The kernel took it.
     pub(crate) fn made(&mut self, id: u32) {
         if let Some(object) = self.objects.get_mut(&id) {
-            object.in_kernel = true;
+            self.in_kernel += usize::from(object.held.is_none());
+            object.held = Some(object.wanted.clone());
+            if object.references > 0 {
+                self.dirty.remove(&id);
+            }
         }
     }
 
+    /// The kernel holds it no more.
     pub(crate) fn removed(&mut self, id: u32) {
+        self.dirty.remove(&id);
         if let Some(object) = self.objects.remove(&id) {
-            self.ids.remove(&object.next_hop);
+            self.in_kernel -= usize::from(object.held.is_some());
+            if let NextHop::Tunnel(tunnel) = object.wanted
+                && self.tunnels.get(&tunnel) == Some(&id)
+            {
+                self.tunnels.remove(&tunnel);
+            }
         }
     }
 
     pub(crate) fn in_kernel(&self) -> usize {
-        self.objects
-            .values()
-            .filter(|object| object.in_kernel)
-            .count()
+        self.in_kernel
     }
 }

@@ -1,5 +1,6 @@
 //! What the kernel holds, read whole.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -12,7 +13,8 @@ use tracing::debug;
 
 use crate::model::{NextHop, RouteKey, RouteSpec, Rule};
 use crate::netlink::objects::{
-    RTM_GETNEXTHOP, RTM_GETTUNNEL, get_next_hop, get_route, get_rule, get_vnis, put_vni_query,
+    RTM_GETNEXTHOP, RTM_GETTUNNEL, get_foreign_route, get_next_hop, get_route, get_rule, get_vnis,
+    put_vni_query,
 };
 use crate::netlink::socket::Netlink;
 
@@ -25,6 +27,8 @@ pub(crate) struct Link {
     /// Administratively up, with carrier.
     pub(crate) up: bool,
     pub(crate) mtu: u32,
+    /// The bridge, bond or VRF that it belongs to.
+    pub(crate) master: Option<u32>,
 }
 
 /// Address of a link, with its network.
@@ -53,12 +57,14 @@ pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
                     .flags
                     .contains(LinkFlags::Up | LinkFlags::LowerUp),
                 mtu: 1500,
+                master: None,
             };
             for attribute in parsed.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,
                     LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                     LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                    LinkAttribute::Controller(master) => link.master = Some(master),
                     _ => {}
                 }
             }
@@ -118,40 +124,30 @@ pub(crate) fn routes(
     Ok(all)
 }
 
-/// Static routes of the main table out of a link: prefix and gateway.
-pub(crate) fn static_routes(
+/// A route of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ForeignRoute {
+    pub(crate) protocol: u8,
+    pub(crate) table: u32,
+    pub(crate) interface: u32,
+    pub(crate) prefix: IpNet,
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+/// Routes of these protocols in all tables, by the kernel's own filter.
+pub(crate) fn foreign_routes(
     netlink: &mut Netlink,
-    links: &[u32],
-) -> io::Result<Vec<(u32, IpNet, Option<IpAddr>)>> {
+    protocols: &BTreeSet<u8>,
+) -> io::Result<Vec<ForeignRoute>> {
     let mut all = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for protocol in [libc::RTPROT_BOOT, libc::RTPROT_STATIC] {
-            let request = [
-                family,
-                0,
-                0,
-                0,
-                libc::RT_TABLE_MAIN,
-                protocol,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-            ];
+        for protocol in protocols {
+            let request = [family, 0, 0, 0, 0, *protocol, 0, 0, 0, 0, 0, 0];
             let found = netlink.dump(
                 libc::RTM_GETROUTE,
                 &request,
-                |routes: &mut Vec<_>, message| {
-                    let Some((key, spec, interface)) =
-                        crate::netlink::objects::get_foreign_route(message.payload)
-                    else {
-                        return;
-                    };
-                    if key.table == u32::from(libc::RT_TABLE_MAIN) && links.contains(&interface) {
-                        routes.push((interface, key.prefix, spec));
-                    }
+                |routes: &mut Vec<ForeignRoute>, message| {
+                    routes.extend(get_foreign_route(message.payload));
                 },
             )?;
             all.extend(found);

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
+use weft_overlay::Encapsulation;
 
 /// The data plane in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DataplaneStatus {
-    /// The VXLAN device, where there is one.
-    pub device: Option<String>,
-    /// Its MTU: what a tenant's packet may have.
-    pub mtu: Option<u32>,
+    /// Tunnel devices.
+    pub devices: Vec<DeviceStatus>,
+    /// Tenants are VRFs; else tables and rules keep them apart.
+    pub vrf: bool,
     /// The intent is whole, leftovers are gone.
     pub settled: bool,
     /// Tables of tenants.
@@ -36,6 +37,19 @@ pub struct DataplaneStatus {
     pub tracked: Vec<(IpAddr, Option<u32>)>,
 }
 
+/// A tunnel device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// How it carries packets.
+    pub encapsulation: Encapsulation,
+    /// What a tenant's packet may have.
+    pub mtu: u32,
+    /// It is up.
+    pub up: bool,
+}
+
 /// A tenant's table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TenantTable {
@@ -43,6 +57,8 @@ pub struct TenantTable {
     pub name: String,
     /// Its number in the kernel.
     pub table: u32,
+    /// Its VRF device, where tenants are VRFs.
+    pub vrf: Option<String>,
     /// Its routes.
     pub routes: usize,
 }

@@ -3,11 +3,13 @@
 use serde::Serialize;
 
 use crate::actor::ALIAS;
+use crate::actor::links::is_tenant_vrf;
+use crate::model::NextHop;
 use crate::netlink::objects::{
     RTM_DELNEXTHOP, RTM_DELROUTE, put_link, put_next_hop_id, put_route_key, put_rule,
 };
 use crate::netlink::socket::{Batch, Netlink};
-use crate::{DEVICE, Error, host, snapshot};
+use crate::{Error, host, snapshot};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -18,11 +20,11 @@ pub struct TeardownReport {
     pub routes: usize,
     /// Next-hop objects.
     pub next_hops: usize,
-    /// The VXLAN device.
-    pub device: bool,
+    /// Tunnel devices and VRFs.
+    pub devices: usize,
 }
 
-/// Removes what carries this protocol number, the device and the nftables table. Sysctls stay as they are.
+/// Removes what carries this protocol number, the devices and the nftables table. Sysctls stay as they are.
 ///
 /// # Errors
 /// Without the privilege, or where the kernel refuses a removal.
@@ -33,16 +35,12 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
     let routes = snapshot::routes(&mut netlink, protocol).map_err(&read)?;
     let mut next_hops = snapshot::next_hops(&mut netlink, protocol).map_err(&read)?;
     // Groups before what they are made of.
-    next_hops.sort_by_key(|(id, next_hop)| {
-        (
-            !matches!(next_hop.kind, crate::model::NextHopKind::Group(_)),
-            *id,
-        )
-    });
+    next_hops.sort_by_key(|(id, next_hop)| (!matches!(next_hop, NextHop::Group(_)), *id));
     let links = snapshot::links(&mut netlink).map_err(&read)?;
-    let device = links
+    let devices: Vec<_> = links
         .iter()
-        .find(|link| link.name == DEVICE && link.alias.as_deref() == Some(ALIAS));
+        .filter(|link| link.alias.as_deref() == Some(ALIAS) || is_tenant_vrf(link))
+        .collect();
     let mut batch = Batch::default();
     for rule in &rules {
         batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));
@@ -53,14 +51,14 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
     for (id, _) in &next_hops {
         batch.push(RTM_DELNEXTHOP, 0, |out| put_next_hop_id(out, *id));
     }
-    if let Some(device) = device {
+    for device in &devices {
         batch.push(libc::RTM_DELLINK, 0, |out| put_link(out, device.index));
     }
     let report = TeardownReport {
         rules: rules.len(),
         routes: routes.len(),
         next_hops: next_hops.len(),
-        device: device.is_some(),
+        devices: devices.len(),
     };
     if batch.len() > 0 {
         let refused = netlink

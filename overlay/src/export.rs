@@ -1,6 +1,6 @@
 //! What becomes of labels when a route leaves for a neighbour (`docs/label-community.md`, rules 2 to 5 and 10).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
@@ -35,8 +35,8 @@ pub struct ExportSettings {
 pub struct OwnLabels {
     /// Global Administrator.
     pub administrator: u32,
-    /// Where its tunnels end.
-    pub endpoint: Ipv4Addr,
+    /// Where its tunnels end. Labels name an IPv6 address by `id`.
+    pub endpoint: IpAddr,
     /// Its endpoint id.
     pub id: EndpointId,
     /// What it accepts.
@@ -44,9 +44,17 @@ pub struct OwnLabels {
 }
 
 impl OwnLabels {
+    /// Its endpoint, as labels name it.
+    pub fn named(&self) -> Endpoint {
+        match self.endpoint {
+            IpAddr::V4(address) => Endpoint::V4(address),
+            IpAddr::V6(_) => Endpoint::Id(self.id),
+        }
+    }
+
     /// The label of a tenant that it hosts.
     pub fn label(&self, vni: Vni) -> LargeCommunity {
-        let endpoint = Endpoint::V4(self.endpoint);
+        let endpoint = self.named();
         let label = Label {
             kind: crate::label::LabelKind::Tenant,
             vni,
@@ -57,7 +65,7 @@ impl OwnLabels {
     }
 
     fn local_next_hop(&self, vni: Option<Vni>) -> LargeCommunity {
-        let endpoint = Endpoint::V4(self.endpoint);
+        let endpoint = self.named();
         LabelCommunity::LocalNextHop(LocalNextHop {
             vni,
             encapsulation: self.encapsulation,
@@ -210,6 +218,8 @@ pub fn join(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const ADMINISTRATOR: u32 = 64512;
@@ -218,7 +228,7 @@ mod tests {
         let endpoint = Ipv4Addr::new(192, 0, 2, 12);
         OwnLabels {
             administrator: ADMINISTRATOR,
-            endpoint,
+            endpoint: endpoint.into(),
             id: EndpointId(endpoint),
             encapsulation: Encapsulation::Vxlan,
         }
@@ -230,7 +240,7 @@ mod tests {
 
     fn label(number: u32) -> LargeCommunity {
         OwnLabels {
-            endpoint: Ipv4Addr::new(192, 0, 2, 11),
+            endpoint: [192, 0, 2, 11].into(),
             ..own()
         }
         .label(vni(number))
@@ -238,7 +248,7 @@ mod tests {
 
     fn hop(number: Option<u32>, last: u8) -> LargeCommunity {
         OwnLabels {
-            endpoint: Ipv4Addr::new(192, 0, 2, last),
+            endpoint: [192, 0, 2, last].into(),
             ..own()
         }
         .local_next_hop(number.map(vni))

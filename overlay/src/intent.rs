@@ -5,7 +5,6 @@
 //! [`NextHopSet`], so that a data plane can map one set to one kernel object and move all of its routes at once.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -49,15 +48,28 @@ pub struct ForwardingNextHop {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NextHopSet(pub Vec<ForwardingNextHop>);
 
-/// One tenant route to install, or to remove where `next_hops` is `None`.
+/// What routes share.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The ways out in use.
+    pub hops: NextHopSet,
+    /// There are others for when these fail: `hops` may change while routes use the group.
+    pub has_others: bool,
+}
+
+/// Names a [`Group`]. What it stands for may change: its routes follow without being touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct GroupId(pub u32);
+
+/// One tenant route to install, or to remove where `group` is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantRoute {
     /// The table that it belongs to.
     pub tenant: TenantId,
     /// The tenant's destination.
     pub prefix: IpNet,
-    /// Shared with every route that goes the same way.
-    pub next_hops: Option<Arc<NextHopSet>>,
+    /// Where it leads.
+    pub group: Option<GroupId>,
 }
 
 /// One route of the underlay (the main table) to install, or to remove where `via` is empty.
@@ -69,12 +81,14 @@ pub struct UnderlayRoute {
     pub via: Vec<IpAddr>,
 }
 
-/// A batch of changes to the intent. Within one delta tenants come first, then routes; of two entries for the same
-/// key the later one holds.
+/// A batch of changes to the intent. Within one delta tenants come first, then groups that are made or changed, then
+/// routes, then groups that go; of two entries for the same key the later one holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntentDelta {
     /// Tenants to create or change (`Some`) or to remove with all of their routes (`None`).
     pub tenants: Vec<(TenantId, Option<TenantIntent>)>,
+    /// Groups to make or to change (`Some`), or to forget (`None`): no route uses those any more.
+    pub groups: Vec<(GroupId, Option<Group>)>,
     /// Tenant routes.
     pub routes: Vec<TenantRoute>,
     /// Routes of the main table.
@@ -84,6 +98,9 @@ pub struct IntentDelta {
 impl IntentDelta {
     /// True where applying it would change nothing.
     pub fn is_empty(&self) -> bool {
-        self.tenants.is_empty() && self.routes.is_empty() && self.underlay.is_empty()
+        self.tenants.is_empty()
+            && self.groups.is_empty()
+            && self.routes.is_empty()
+            && self.underlay.is_empty()
     }
 }

@@ -1,16 +1,16 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use tracing::{error, warn};
 
+use super::links::vrf_name;
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
-use crate::DEVICE;
-use crate::host::{self, Marked};
+use crate::host::{self, Entrance};
 use crate::model::{
-    Family, RULE_LAST, RULE_TENANT, RouteKey, RouteSpec, Rule, RuleMatch, gateway, mac,
+    Carrier, Family, RULE_LAST, RULE_TENANT, RouteKey, RouteSpec, Rule, RuleMatch, gateway, mac,
 };
 use crate::netlink::objects::{
     NEW, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTM_NEWTUNNEL,
@@ -20,11 +20,18 @@ use crate::netlink::socket::{Batch, Refusal};
 
 /// What a request of a batch was about.
 enum Operation {
-    Vni(u32, bool),
-    Neighbour(IpAddr),
-    NextHop(u32, bool),
+    Make(Object),
+    Remove(Object),
     Route(RouteKey, Option<RouteSpec>),
-    Rule(Rule, bool),
+}
+
+/// What routes rest on, and what leads to them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Object {
+    Vni(Carrier, u32),
+    Neighbour(IpAddr),
+    NextHop(u32),
+    Rule(Rule),
 }
 
 /// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
@@ -41,35 +48,54 @@ impl Actor {
         let protocol = self.config.protocol;
         let mut batch = Batch::default();
         let mut operations = Vec::new();
-        let vnis: BTreeSet<u32> = self
-            .tenants
-            .values()
-            .flat_map(|tenant| &tenant.intent.vnis)
-            .map(|vni| vni.get())
-            .collect();
-        let rules = self.wanted_rules();
-        let device = self.device;
-        if let Some(device) = device {
-            for vni in vnis.difference(&self.vnis_held) {
-                batch.push(RTM_NEWTUNNEL, 0, |out| put_vni(out, device, *vni));
-                operations.push(Operation::Vni(*vni, true));
+        let now = Instant::now();
+        self.later.retain(|_, retry_at| *retry_at > now);
+        if self.policy_changed {
+            self.rules_wanted = self.wanted_rules();
+            self.vnis_wanted = self
+                .tenants
+                .values()
+                .flat_map(|tenant| &tenant.intent.vnis)
+                .map(|vni| vni.get())
+                .collect();
+        }
+        for (carrier, device) in &self.devices {
+            if !carrier.has_vni_filter() {
+                continue;
             }
-            for (peer, family) in self.peers() {
-                let gateway = gateway(peer, family);
-                if !self.neighbours_held.contains(&gateway) {
-                    batch.push(libc::RTM_NEWNEIGH, SET, |out| {
-                        put_neighbour(out, device, gateway, mac(peer))
-                    });
-                    operations.push(Operation::Neighbour(gateway));
+            for vni in &self.vnis_wanted {
+                let object = Object::Vni(*carrier, *vni);
+                if !self.vnis_held.contains(&(*carrier, *vni)) && self.is_due(&object) {
+                    batch.push(RTM_NEWTUNNEL, 0, |out| put_vni(out, device.index, *vni));
+                    operations.push(Operation::Make(object));
+                }
+            }
+        }
+        if let Some(device) = self.devices.get(&Carrier::Vxlan) {
+            for (carrier, endpoint, id) in self.peers.keys() {
+                for family in [Family::V4, Family::V6] {
+                    let gateway = gateway(*endpoint, *id, family);
+                    let object = Object::Neighbour(gateway);
+                    if *carrier == Carrier::Vxlan
+                        && !self.neighbours_held.contains(&gateway)
+                        && self.is_due(&object)
+                    {
+                        batch.push(libc::RTM_NEWNEIGH, SET, |out| {
+                            put_neighbour(out, device.index, gateway, mac(*endpoint, *id))
+                        });
+                        operations.push(Operation::Make(object));
+                        self.neighbours_held.insert(gateway);
+                    }
                 }
             }
         }
         for id in self.next_hops.missing() {
-            if let Some(next_hop) = self.next_hops.get(id) {
+            let object = Object::NextHop(id);
+            if let Some(next_hop) = self.next_hops.get(id).filter(|_| self.is_due(&object)) {
                 batch.push(RTM_NEWNEXTHOP, SET, |out| {
                     put_next_hop(out, id, next_hop, protocol)
                 });
-                operations.push(Operation::NextHop(id, true));
+                operations.push(Operation::Make(object));
             }
         }
         // A route may be queued twice, when its intent changed and the kernel was read again: it is sent once.
@@ -93,23 +119,28 @@ impl Actor {
                 }
             }
         }
-        for rule in rules.difference(&self.rules_held) {
-            batch.push(libc::RTM_NEWRULE, NEW, |out| put_rule(out, rule, protocol));
-            operations.push(Operation::Rule(rule.clone(), true));
+        for rule in self.rules_wanted.difference(&self.rules_held) {
+            let object = Object::Rule(rule.clone());
+            if self.is_due(&object) {
+                batch.push(libc::RTM_NEWRULE, NEW, |out| put_rule(out, rule, protocol));
+                operations.push(Operation::Make(object));
+            }
         }
         if self.settled {
-            for rule in self.rules_held.difference(&rules) {
+            for rule in self.rules_held.difference(&self.rules_wanted) {
                 batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));
-                operations.push(Operation::Rule(rule.clone(), false));
+                operations.push(Operation::Remove(Object::Rule(rule.clone())));
             }
             for id in self.next_hops.unused() {
                 batch.push(RTM_DELNEXTHOP, 0, |out| put_next_hop_id(out, id));
-                operations.push(Operation::NextHop(id, false));
+                operations.push(Operation::Remove(Object::NextHop(id)));
             }
-            if let Some(device) = device {
-                for vni in self.vnis_held.difference(&vnis) {
-                    batch.push(RTM_DELTUNNEL, 0, |out| put_vni(out, device, *vni));
-                    operations.push(Operation::Vni(*vni, false));
+            for (carrier, vni) in &self.vnis_held {
+                if let Some(device) = self.devices.get(carrier)
+                    && !self.vnis_wanted.contains(vni)
+                {
+                    batch.push(RTM_DELTUNNEL, 0, |out| put_vni(out, device.index, *vni));
+                    operations.push(Operation::Remove(Object::Vni(*carrier, *vni)));
                 }
             }
         }
@@ -127,7 +158,10 @@ impl Actor {
                 }
             }
         }
-        self.load_ruleset();
+        if self.policy_changed {
+            self.policy_changed = false;
+            self.load_ruleset();
+        }
     }
 
     fn settle_batch(&mut self, operations: Vec<Operation>, refused: Vec<(usize, Refusal)>) {
@@ -146,29 +180,53 @@ impl Actor {
                 (Operation::Route(key, None), _) => {
                     self.held.remove(&key);
                 }
-                (Operation::Vni(vni, true), None) => drop(self.vnis_held.insert(vni)),
-                (Operation::Vni(vni, false), None) => drop(self.vnis_held.remove(&vni)),
-                (Operation::Neighbour(address), None) => drop(self.neighbours_held.insert(address)),
-                (Operation::NextHop(id, true), None) => self.next_hops.made(id),
-                (Operation::NextHop(id, false), _) => self.next_hops.removed(id),
-                (Operation::Rule(rule, true), None) => drop(self.rules_held.insert(rule)),
-                (Operation::Rule(rule, false), _) => drop(self.rules_held.remove(&rule)),
-                (Operation::Vni(vni, add), Some(refusal)) => {
-                    warn!(vni, add, kernel = %refusal, "the kernel refused a VNI");
+                (Operation::Make(object), None) => self.note_made(object),
+                (Operation::Make(Object::Rule(rule)), Some(refusal))
+                    if refusal.errno == libc::EEXIST =>
+                {
+                    self.rules_held.insert(rule);
                 }
-                (Operation::Neighbour(address), Some(refusal)) => {
-                    warn!(%address, kernel = %refusal, "the kernel refused a neighbour entry");
-                }
-                (Operation::NextHop(id, true), Some(refusal)) => {
-                    warn!(id, kernel = %refusal, "the kernel refused a next-hop object");
-                }
-                (Operation::Rule(rule, true), Some(refusal)) => {
-                    if refusal.errno == libc::EEXIST {
-                        self.rules_held.insert(rule);
-                    } else {
-                        warn!(?rule, kernel = %refusal, "the kernel refused a rule");
+                (Operation::Make(object), Some(refusal)) => {
+                    warn!(?object, kernel = %refusal, "the kernel refused an object: tried again later");
+                    if let Object::Neighbour(address) = &object {
+                        self.neighbours_held.remove(address);
                     }
+                    self.later.insert(object, Instant::now() + RETRY);
                 }
+                (Operation::Remove(object), _) => self.note_removed(&object),
+            }
+        }
+    }
+
+    /// The kernel has not refused it just now.
+    fn is_due(&self, object: &Object) -> bool {
+        !self.later.contains_key(object)
+    }
+
+    fn note_made(&mut self, object: Object) {
+        match object {
+            Object::Vni(carrier, vni) => {
+                self.vnis_held.insert((carrier, vni));
+            }
+            Object::NextHop(id) => self.next_hops.made(id),
+            Object::Rule(rule) => {
+                self.rules_held.insert(rule);
+            }
+            Object::Neighbour(_) => {}
+        }
+    }
+
+    fn note_removed(&mut self, object: &Object) {
+        match object {
+            Object::Vni(carrier, vni) => {
+                self.vnis_held.remove(&(*carrier, *vni));
+            }
+            Object::NextHop(id) => self.next_hops.removed(*id),
+            Object::Rule(rule) => {
+                self.rules_held.remove(rule);
+            }
+            Object::Neighbour(address) => {
+                self.neighbours_held.remove(address);
             }
         }
     }
@@ -199,10 +257,12 @@ impl Actor {
                     .vnis
                     .iter()
                     .map(|vni| RuleMatch::Tunnel(vni.get()));
+                // Of a VRF the kernel knows where its members' packets belong.
                 let interfaces = tenant
                     .intent
                     .attachments
                     .iter()
+                    .filter(|_| !self.vrf)
                     .cloned()
                     .map(RuleMatch::Interface);
                 let mark = [RuleMatch::Mark(tenant.table)];
@@ -215,8 +275,8 @@ impl Actor {
                     });
                 }
             }
-            if self.device.is_some() {
-                let of = RuleMatch::Interface(DEVICE.to_owned());
+            for carrier in self.devices.keys() {
+                let of = RuleMatch::Interface(carrier.name().to_owned());
                 rules.insert(Rule {
                     family,
                     priority: RULE_LAST,
@@ -228,42 +288,44 @@ impl Actor {
         rules
     }
 
-    fn addresses_on(&self, name: &str) -> Vec<IpAddr> {
-        let link = self
-            .links
-            .values()
-            .find(|link| link.name == name)
-            .map(|link| link.index);
-        self.addresses
-            .iter()
-            .filter(|address| Some(address.link) == link)
-            .map(|address| address.address)
-            .collect()
-    }
-
     /// Loads our nftables table where it is to say something else than before.
     fn load_ruleset(&mut self) {
-        if self.device.is_none() {
-            return;
-        }
-        let tenants: Vec<Marked> = self
-            .tenants
-            .values()
-            .map(|tenant| Marked {
-                mark: tenant.table,
-                attachments: tenant
-                    .intent
-                    .attachments
-                    .iter()
-                    .map(|name| (name.clone(), self.addresses_on(name)))
-                    .collect(),
-            })
-            .collect();
         // An earlier process's table says the same until we know better.
-        if tenants.is_empty() && !self.settled {
+        if self.devices.is_empty() || (self.tenants.is_empty() && !self.settled) {
             return;
         }
-        let ruleset = host::ruleset(&tenants, DEVICE);
+        let by_name: HashMap<&str, u32> = self
+            .links
+            .values()
+            .map(|link| (link.name.as_str(), link.index))
+            .collect();
+        let mut on_link: HashMap<u32, Vec<IpAddr>> = HashMap::new();
+        for address in &self.addresses {
+            on_link
+                .entry(address.link)
+                .or_default()
+                .push(address.address);
+        }
+        let mut entrances = Vec::new();
+        for tenant in self.tenants.values() {
+            for name in &tenant.intent.attachments {
+                let link = by_name.get(name.as_str());
+                entrances.push(Entrance {
+                    interface: name.clone(),
+                    input: if self.vrf {
+                        vrf_name(&tenant.intent)
+                    } else {
+                        name.clone()
+                    },
+                    mark: tenant.table,
+                    addresses: link
+                        .and_then(|link| on_link.get(link).cloned())
+                        .unwrap_or_default(),
+                });
+            }
+        }
+        let devices: Vec<&str> = self.devices.keys().map(|carrier| carrier.name()).collect();
+        let ruleset = host::ruleset(&entrances, &devices);
         if ruleset != self.ruleset {
             if let Err(error) = host::load(&ruleset) {
                 warn!(%error, "nftables refused our table: the router's own answers to tenants may not find them");

@@ -4,35 +4,36 @@
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
 mod flush;
-mod links;
+pub(crate) mod links;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use weft_overlay::Encapsulation;
-use weft_overlay::intent::{IntentDelta, NextHopSet, TenantId, TenantIntent};
+use weft_overlay::EndpointId;
+use weft_overlay::intent::{Group, GroupId, IntentDelta, TenantId, TenantIntent};
 
 use crate::model::{
-    Family, LAST_RESORT, NextHop, NextHopKind, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC,
+    Carrier, Family, LAST_RESORT, NextHop, RouteKey, RouteSpec, Rule, Tunnel, UNDERLAY_METRIC,
 };
 use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
 use crate::snapshot::{self, Address, Link};
 use crate::{
-    Command, DEVICE, DataplaneConfig, DataplaneEvent, DataplaneStatus, Error, KernelRoute,
-    RefusedRoute, TenantTable,
+    Command, DataplaneConfig, DataplaneEvent, DataplaneStatus, DeviceStatus, Error, KernelRoute,
+    RefusedRoute, Segmentation, TenantTable, doctor,
 };
 
-/// Alias that marks the device as ours.
+/// Alias that marks a tunnel device as ours.
 pub(crate) const ALIAS: &str = "weft overlay";
-/// Events come in bursts: what they are about is read once, this long after the first.
+/// What the alias of a tenant's VRF begins with.
+pub(crate) const TENANT_ALIAS: &str = "weft tenant ";
+/// Events come in bursts: the first is handled at once, and what follows once in this time.
 const SETTLE_EVENTS: Duration = Duration::from_millis(20);
 /// First pause before a refused route is tried again; doubled up to the last.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,17 +42,33 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 struct Tenant {
     intent: TenantIntent,
     table: u32,
-    redistribute: (bool, bool),
+    redistribute: Redistribution,
     /// Routes of attachments, as they stand in the table.
     local: BTreeMap<RouteKey, RouteSpec>,
 }
 
-/// A set of next hops by its address in memory, and the family of the routes that use it.
-type SetKey = (usize, Family);
+/// Routes of the kernel that a tenant announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Redistribution {
+    /// Networks of its attachments' addresses.
+    pub(crate) connected: bool,
+    /// Routes of these protocols.
+    pub(crate) protocols: BTreeSet<u8>,
+}
 
-/// What a set came to: its object's id, or why it has none; and how many routes use it. Holding the set keeps its
-/// address from being reused.
-type SetObject = (Arc<NextHopSet>, Result<u32, String>, u32);
+/// A tunnel device of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Device {
+    index: u32,
+    mtu: u32,
+    up: bool,
+}
+
+/// What routes share, with the kernel's object for each family of their prefixes, made when the first one needs it.
+struct Shared {
+    group: Group,
+    objects: [Option<Result<u32, String>>; 2],
+}
 
 struct Refused {
     error: String,
@@ -73,21 +90,33 @@ pub(crate) struct Actor {
     events: mpsc::Sender<DataplaneEvent>,
     links: HashMap<u32, Link>,
     addresses: Vec<Address>,
-    device: Option<u32>,
-    device_mtu: u32,
+    devices: BTreeMap<Carrier, Device>,
+    /// The numbers of devices that tunnels lead through.
+    tunnel_links: BTreeMap<Carrier, u32>,
+    /// Devices that the kernel refused, in its words.
+    missing_devices: BTreeMap<Carrier, String>,
+    /// Tenants are VRFs.
+    vrf: bool,
+    /// VRF devices of ours: link by table.
+    vrfs: BTreeMap<u32, u32>,
     tenants: BTreeMap<TenantId, Tenant>,
     next_hops: NextHops,
-    /// The object of each set of next hops in use.
-    sets: FxHashMap<SetKey, SetObject>,
+    groups: FxHashMap<GroupId, Shared>,
+    /// Routers that tunnels lead to, with the number of groups that do.
+    peers: BTreeMap<(Carrier, IpAddr, Option<EndpointId>), u32>,
     wanted: FxHashMap<RouteKey, RouteSpec>,
     held: FxHashMap<RouteKey, RouteSpec>,
-    /// The set that a tenant route came with, to be released with it.
-    set_of: FxHashMap<RouteKey, SetKey>,
+    /// What a tenant route leads to.
+    group_of: FxHashMap<RouteKey, GroupId>,
     queue: Vec<RouteKey>,
+    rules_wanted: BTreeSet<Rule>,
     rules_held: BTreeSet<Rule>,
-    vnis_held: BTreeSet<u32>,
+    vnis_wanted: BTreeSet<u32>,
+    vnis_held: BTreeSet<(Carrier, u32)>,
     neighbours_held: BTreeSet<IpAddr>,
     refused: BTreeMap<RouteKey, Refused>,
+    /// Objects that the kernel refused: tried again then.
+    later: BTreeMap<flush::Object, Instant>,
     /// Netlink failed: nothing is sent before then.
     held_until: Option<Instant>,
     tracked: BTreeMap<IpAddr, Tracked>,
@@ -97,6 +126,8 @@ pub(crate) struct Actor {
     reach_news: Vec<(IpAddr, Option<u32>)>,
     news: Vec<DataplaneEvent>,
     ruleset: String,
+    /// Tenants, links or devices changed: rules and nftables are to be looked at again.
+    policy_changed: bool,
     settled: bool,
     pending: Changes,
     repairs: u64,
@@ -168,19 +199,26 @@ impl Actor {
             events,
             links: HashMap::new(),
             addresses: Vec::new(),
-            device: None,
-            device_mtu: 1450,
+            devices: BTreeMap::new(),
+            tunnel_links: BTreeMap::new(),
+            missing_devices: BTreeMap::new(),
+            vrf: false,
+            vrfs: BTreeMap::new(),
             tenants: BTreeMap::new(),
             next_hops: NextHops::default(),
-            sets: FxHashMap::default(),
+            groups: FxHashMap::default(),
+            peers: BTreeMap::new(),
             wanted: FxHashMap::default(),
             held: FxHashMap::default(),
-            set_of: FxHashMap::default(),
+            group_of: FxHashMap::default(),
             queue: Vec::new(),
+            rules_wanted: BTreeSet::new(),
             rules_held: BTreeSet::new(),
+            vnis_wanted: BTreeSet::new(),
             vnis_held: BTreeSet::new(),
             neighbours_held: BTreeSet::new(),
             refused: BTreeMap::new(),
+            later: BTreeMap::new(),
             held_until: None,
             tracked: BTreeMap::new(),
             attachments: BTreeMap::new(),
@@ -188,6 +226,7 @@ impl Actor {
             reach_news: Vec::new(),
             news: Vec::new(),
             ruleset: String::new(),
+            policy_changed: true,
             settled: false,
             pending: Changes::default(),
             repairs: 0,
@@ -199,7 +238,12 @@ impl Actor {
             .read_objects()
             .map_err(Error::kernel("cannot read the routes"))?;
         if actor.config.endpoint.is_some() {
-            actor.ensure_device()?;
+            actor.vrf = match actor.config.segmentation {
+                Segmentation::Vrf => true,
+                Segmentation::Table => false,
+                Segmentation::Auto => doctor::has_vrf(),
+            };
+            actor.ensure_devices()?;
         }
         let found = !actor.held.is_empty();
         if found {
@@ -215,22 +259,22 @@ impl Actor {
     /// Reads everything of ours; what differs from what is wanted is queued.
     fn read_objects(&mut self) -> std::io::Result<()> {
         let protocol = self.config.protocol;
-        self.next_hops.forget_kernel();
-        for (id, next_hop) in snapshot::next_hops(&mut self.netlink, protocol)? {
-            self.next_hops.adopt(id, next_hop);
-        }
+        let next_hops = snapshot::next_hops(&mut self.netlink, protocol)?;
+        self.next_hops.adopt_all(next_hops);
         self.held = snapshot::routes(&mut self.netlink, protocol)?
             .into_iter()
             .collect();
         self.rules_held = snapshot::rules(&mut self.netlink, protocol)?
             .into_iter()
             .collect();
-        self.vnis_held = match self.device {
-            Some(device) => snapshot::vnis(&mut self.netlink, device)?
-                .into_iter()
-                .collect(),
-            None => BTreeSet::new(),
-        };
+        self.vnis_held.clear();
+        for (carrier, device) in &self.devices {
+            if carrier.has_vni_filter() {
+                let vnis = snapshot::vnis(&mut self.netlink, device.index)?;
+                self.vnis_held
+                    .extend(vnis.into_iter().map(|vni| (*carrier, vni)));
+            }
+        }
         // Permanent entries are set again: that costs one message a router, and reading them costs as much.
         self.neighbours_held.clear();
         let differing = self
@@ -259,10 +303,17 @@ impl Actor {
         mut changes: mpsc::Receiver<Changes>,
     ) {
         let mut due: Option<Instant> = None;
+        let mut handled = Instant::now() - SETTLE_EVENTS;
         let events = self.events.clone();
         loop {
             let retry = self.refused.values().map(|refused| refused.retry_at).min();
-            let next = due.into_iter().chain(retry).chain(self.held_until).min();
+            let later = self.later.values().min().copied();
+            let next = due
+                .into_iter()
+                .chain(retry)
+                .chain(later)
+                .chain(self.held_until)
+                .min();
             let timer = async {
                 match next {
                     Some(next) => tokio::time::sleep_until(next.into()).await,
@@ -278,7 +329,7 @@ impl Actor {
                     self.pending.links |= change.links;
                     self.pending.underlay |= change.underlay;
                     self.pending.drift |= change.drift;
-                    due.get_or_insert_with(|| Instant::now() + SETTLE_EVENTS);
+                    due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
                 }
                 command = inbox.recv() => match command {
                     Some(command) => {
@@ -293,6 +344,7 @@ impl Actor {
             if due.is_some_and(|due| due <= now) {
                 due = None;
                 self.handle_changes();
+                handled = Instant::now();
             }
             let ready: Vec<RouteKey> = self
                 .refused
@@ -312,7 +364,9 @@ impl Actor {
             Command::Apply(delta) => self.apply(delta),
             Command::Settle => {
                 self.settled = true;
+                self.policy_changed = true;
                 self.queue_leftovers();
+                self.attach();
             }
             Command::Track(addresses) => {
                 for address in addresses {
@@ -337,9 +391,9 @@ impl Actor {
                     }
                 }
             }
-            Command::Redistribute(tenant, connected, static_) => {
+            Command::Redistribute(tenant, redistribute) => {
                 if let Some(tenant) = self.tenants.get_mut(&tenant) {
-                    tenant.redistribute = (connected, static_);
+                    tenant.redistribute = redistribute;
                 }
                 self.attach();
             }
@@ -365,6 +419,14 @@ impl Actor {
         if tenants_changed {
             self.attach();
         }
+        let groups: FxHashMap<GroupId, Option<Group>> = delta.groups.into_iter().collect();
+        let mut gone = Vec::new();
+        for (id, group) in groups {
+            match group {
+                Some(group) => self.set_group(id, group),
+                None => gone.push(id),
+            }
+        }
         for route in delta.routes {
             let Some(table) = self.tenants.get(&route.tenant).map(|tenant| tenant.table) else {
                 continue;
@@ -374,14 +436,16 @@ impl Actor {
                 prefix: route.prefix,
                 metric: 0,
             };
-            let old = self.set_of.remove(&key);
-            match route.next_hops {
-                Some(set) => self.want_via_set(key, set),
-                None => self.unwant(key),
+            match route.group {
+                Some(group) => self.want_via_group(key, group),
+                None => {
+                    self.group_of.remove(&key);
+                    self.unwant(key);
+                }
             }
-            if let Some(old) = old {
-                self.release_set(old);
-            }
+        }
+        for id in gone {
+            self.remove_group(id);
         }
         for route in delta.underlay {
             let key = RouteKey {
@@ -419,9 +483,10 @@ impl Actor {
         let (redistribute, local) = self
             .tenants
             .remove(&id)
-            .map_or(((false, false), BTreeMap::new()), |old| {
+            .map_or((Redistribution::default(), BTreeMap::new()), |old| {
                 (old.redistribute, old.local)
             });
+        self.policy_changed = true;
         for prefix in ["0.0.0.0/0", "::/0"] {
             if let Ok(prefix) = prefix.parse() {
                 self.want(
@@ -449,6 +514,7 @@ impl Actor {
         let Some(tenant) = self.tenants.remove(&id) else {
             return;
         };
+        self.policy_changed = true;
         let keys: Vec<RouteKey> = self
             .wanted
             .keys()
@@ -457,156 +523,232 @@ impl Actor {
             .collect();
         for key in keys {
             self.unwant(key);
-            if let Some(set) = self.set_of.remove(&key) {
-                self.release_set(set);
+            self.group_of.remove(&key);
+        }
+    }
+
+    /// Makes or changes what routes share; those that use it already are not touched.
+    fn set_group(&mut self, id: GroupId, group: Group) {
+        for hop in &group.hops.0 {
+            let carrier = Carrier::of(hop.encapsulation, hop.address);
+            *self
+                .peers
+                .entry((carrier, hop.address, hop.endpoint_id))
+                .or_default() += 1;
+        }
+        let Some(shared) = self.groups.get_mut(&id) else {
+            let objects = [None, None];
+            self.groups.insert(id, Shared { group, objects });
+            return;
+        };
+        let before = std::mem::replace(&mut shared.group, group);
+        self.remake(id);
+        self.forget_peers(&before);
+    }
+
+    /// Makes the objects of a group again, in place where that can be.
+    fn remake(&mut self, id: GroupId) {
+        for family in [Family::V4, Family::V6] {
+            let object = self
+                .groups
+                .get(&id)
+                .and_then(|shared| shared.objects[family as usize].clone());
+            let Some(before) = object else { continue };
+            let after = self.make_object(id, family, before.as_ref().ok().copied());
+            if let Some(shared) = self.groups.get_mut(&id) {
+                shared.objects[family as usize] = Some(after.clone());
+            }
+            if after == before {
+                continue;
+            }
+            // Not in place: the routes have to follow.
+            let keys: Vec<RouteKey> = self
+                .group_of
+                .iter()
+                .filter(|(key, group)| **group == id && Family::of(key.prefix) == family)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in keys {
+                self.want_object(key, after.clone());
+            }
+            if let Ok(before) = before {
+                self.next_hops.release(before);
             }
         }
     }
 
-    /// Wants a tenant route to a set of next hops; the objects are made once a set.
-    fn want_via_set(&mut self, key: RouteKey, set: Arc<NextHopSet>) {
-        let of = (Arc::as_ptr(&set) as usize, Family::of(key.prefix));
-        if !self.sets.contains_key(&of) {
-            let object = self.make_set(&set, of.1);
-            self.sets.insert(of, (set, object, 0));
-        }
-        let Some((_, object, users)) = self.sets.get_mut(&of) else {
+    fn remove_group(&mut self, id: GroupId) {
+        let Some(shared) = self.groups.remove(&id) else {
             return;
         };
-        *users += 1;
-        match object.clone() {
+        for object in shared.objects.into_iter().flatten().flatten() {
+            self.next_hops.release(object);
+        }
+        self.forget_peers(&shared.group);
+    }
+
+    fn forget_peers(&mut self, group: &Group) {
+        for hop in &group.hops.0 {
+            let carrier = Carrier::of(hop.encapsulation, hop.address);
+            let peer = (carrier, hop.address, hop.endpoint_id);
+            if let Some(count) = self.peers.get_mut(&peer) {
+                *count -= 1;
+                if *count == 0 {
+                    self.peers.remove(&peer);
+                }
+            }
+        }
+    }
+
+    /// The kernel object of a group. `current` is a group object of it that is to say something else now, or one that a
+    /// route points to already.
+    fn make_object(
+        &mut self,
+        id: GroupId,
+        family: Family,
+        current: Option<u32>,
+    ) -> Result<u32, String> {
+        let Some(Shared { group, .. }) = self.groups.get(&id) else {
+            return Err("its ways out are not known".into());
+        };
+        let group = group.clone();
+        let own = self.config.endpoint;
+        let mut members = Vec::with_capacity(group.hops.0.len());
+        let mut refused = None;
+        for hop in &group.hops.0 {
+            let carrier = Carrier::of(hop.encapsulation, hop.address);
+            match self.device_index(carrier) {
+                Ok(interface) => {
+                    let tunnel = Tunnel::to(hop, family, own, interface);
+                    members.push(self.next_hops.tunnel(tunnel));
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        if members.is_empty() {
+            return Err(refused.unwrap_or_else(|| "it has no ways out".into()));
+        }
+        if let [only] = members[..]
+            && !group.has_others
+        {
+            return Ok(only);
+        }
+        let in_use = current.filter(|id| {
+            self.next_hops.is_used(*id)
+                && matches!(self.next_hops.get(*id), Some(NextHop::Group(_)))
+        });
+        Ok(match in_use {
+            Some(id) => {
+                self.next_hops.regroup(id, members);
+                id
+            }
+            None => self.next_hops.group(members, current),
+        })
+    }
+
+    /// Wants a tenant route to what a group stands for.
+    fn want_via_group(&mut self, key: RouteKey, id: GroupId) {
+        let family = Family::of(key.prefix);
+        let Some(shared) = self.groups.get(&id) else {
+            // Gone again by the end of this change.
+            self.group_of.remove(&key);
+            return self.unwant(key);
+        };
+        let object = match &shared.objects[family as usize] {
+            Some(object) => object.clone(),
+            None => {
+                // What a route of an earlier process points to may say the same.
+                let known = match self.held.get(&key) {
+                    Some(RouteSpec::NextHop(id)) if !self.next_hops.is_used(*id) => Some(*id),
+                    _ => None,
+                };
+                let object = self.make_object(id, family, known);
+                if let Some(shared) = self.groups.get_mut(&id) {
+                    shared.objects[family as usize] = Some(object.clone());
+                }
+                object
+            }
+        };
+        self.group_of.insert(key, id);
+        self.want_object(key, object);
+    }
+
+    fn want_object(&mut self, key: RouteKey, object: Result<u32, String>) {
+        match object {
             Ok(id) => self.want(key, RouteSpec::NextHop(id)),
             Err(error) => {
                 self.unwant(key);
                 // No retry helps: it is tried again when the intent changes.
                 let retry_at = Instant::now() + Duration::from_secs(86_400);
-                self.refused.insert(
-                    key,
-                    Refused {
-                        error,
-                        tries: 1,
-                        retry_at,
-                    },
-                );
+                let refused = Refused {
+                    error,
+                    tries: 1,
+                    retry_at,
+                };
+                self.refused.insert(key, refused);
             }
         }
-        self.set_of.insert(key, of);
-    }
-
-    fn make_set(&mut self, set: &NextHopSet, family: Family) -> Result<u32, String> {
-        let (Some(source), Some(interface)) = (self.config.endpoint, self.device) else {
-            return Err("this router has no tunnel endpoint".into());
-        };
-        let mut tunnels = Vec::with_capacity(set.0.len());
-        for hop in &set.0 {
-            let IpAddr::V4(destination) = hop.address else {
-                return Err(format!(
-                    "tunnels over IPv6 are not supported yet: {}",
-                    hop.address
-                ));
-            };
-            if hop.encapsulation != Encapsulation::Vxlan {
-                return Err(format!(
-                    "encapsulation {} is not supported yet",
-                    hop.encapsulation
-                ));
-            }
-            let kind = NextHopKind::Tunnel {
-                vni: hop.vni.get(),
-                source,
-                destination,
-                interface,
-            };
-            tunnels.push(NextHop { family, kind });
-        }
-        let mut ids: Vec<u32> = tunnels
-            .into_iter()
-            .map(|tunnel| self.next_hops.acquire(tunnel))
-            .collect();
-        if let [id] = ids[..] {
-            return Ok(id);
-        }
-        ids.sort_unstable();
-        Ok(self.next_hops.acquire(NextHop {
-            family: Family::V4,
-            kind: NextHopKind::Group(ids),
-        }))
-    }
-
-    fn release_set(&mut self, of: SetKey) {
-        let Some((_, object, users)) = self.sets.get_mut(&of) else {
-            return;
-        };
-        *users -= 1;
-        if *users > 0 {
-            return;
-        }
-        let object = object.clone();
-        self.sets.remove(&of);
-        if let Ok(id) = object {
-            let members = match self.next_hops.get(id).map(|next_hop| next_hop.kind.clone()) {
-                Some(NextHopKind::Group(members)) => members,
-                _ => Vec::new(),
-            };
-            self.next_hops.release(id);
-            for member in members {
-                self.next_hops.release(member);
-            }
-        }
-    }
-
-    /// Routers that tunnels lead to.
-    fn peers(&self) -> BTreeSet<(Ipv4Addr, Family)> {
-        self.sets
-            .values()
-            .filter(|(_, object, _)| object.is_ok())
-            .flat_map(|(set, ..)| &set.0)
-            .filter_map(|hop| match hop.address {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            })
-            .flat_map(|address| [(address, Family::V4), (address, Family::V6)])
-            .collect()
     }
 
     fn handle_changes(&mut self) {
         let changes = std::mem::take(&mut self.pending);
+        let mut ours_changed = false;
         if changes.links {
-            let before = self
-                .device
-                .and_then(|device| self.links.get(&device))
-                .map(|link| link.up);
+            let before = self.used_links();
             if let Err(error) = self.read_links() {
                 warn!(%error, "cannot read the links");
             }
-            let after = self
-                .device
-                .and_then(|device| self.links.get(&device))
-                .map(|link| link.up);
             self.attach();
             // A link that goes down takes routes and next hops along without a word.
-            self.pending.drift |= before != after;
+            ours_changed = before != self.used_links();
+            self.policy_changed = true;
+        } else if changes.underlay {
+            self.attach();
         }
-        if changes.links || changes.drift || self.pending.drift {
-            self.pending.drift = false;
+        if changes.links || changes.underlay {
+            // First of all: what depends on it may have another way.
+            self.resolve();
+            self.report();
+        }
+        if ours_changed || changes.drift {
             if self.config.endpoint.is_some()
-                && let Err(error) = self.ensure_device()
+                && let Err(error) = self.ensure_devices()
             {
                 warn!(%error, "cannot make the device again");
             }
             if let Err(error) = self.read_objects() {
                 warn!(%error, "cannot read the kernel's tables");
             }
-            let lost = self.queue.len();
-            if changes.drift && lost > 0 {
+            let lost = self.queue.len()
+                + self.next_hops.missing().len()
+                + self.rules_wanted.difference(&self.rules_held).count();
+            if lost > 0 {
                 self.repairs += 1;
                 info!(objects = lost, "what was ours had been changed: repairing");
             }
         }
-        if changes.links || changes.underlay {
-            self.attach();
-            self.resolve();
-        }
+    }
+
+    /// The links that what is ours depends on, and whether they are up.
+    fn used_links(&self) -> Vec<(u32, bool)> {
+        let devices = self.devices.values().map(|device| device.index);
+        let tracked = self.tracked.values().filter_map(|tracked| tracked.link);
+        let attachments = self.attachments.keys().filter_map(|name| {
+            let link = self.links.values().find(|link| link.name == *name)?;
+            Some(link.index)
+        });
+        let mut used: Vec<(u32, bool)> = devices
+            .chain(tracked)
+            .chain(attachments)
+            .chain(self.vrfs.values().copied())
+            .map(|index| {
+                let up = self.links.get(&index).is_some_and(|link| link.up);
+                (index, up)
+            })
+            .collect();
+        used.sort_unstable();
+        used.dedup();
+        used
     }
 
     /// Tells what there is to tell, as far as the owner has room: it may be waiting for us itself.
@@ -634,8 +776,17 @@ impl Actor {
             *in_table.entry(key.table).or_default() += 1;
         }
         DataplaneStatus {
-            device: self.device.map(|_| DEVICE.to_owned()),
-            mtu: self.device.map(|_| self.device_mtu),
+            devices: self
+                .devices
+                .iter()
+                .map(|(carrier, device)| DeviceStatus {
+                    name: carrier.name().to_owned(),
+                    encapsulation: carrier.encapsulation(),
+                    mtu: device.mtu,
+                    up: device.up,
+                })
+                .collect(),
+            vrf: self.vrf,
             settled: self.settled,
             tenants: self
                 .tenants
@@ -643,6 +794,7 @@ impl Actor {
                 .map(|tenant| TenantTable {
                     name: tenant.intent.name.clone(),
                     table: tenant.table,
+                    vrf: self.vrf.then(|| links::vrf_name(&tenant.intent)),
                     routes: in_table.get(&tenant.table).copied().unwrap_or(0),
                 })
                 .collect(),

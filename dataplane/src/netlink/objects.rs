@@ -14,8 +14,10 @@ use netlink_packet_route::route::{RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, rule::RuleHeader};
 
+use crate::snapshot::ForeignRoute;
+
 use super::octets::{as_u32, attribute, attribute_u32, attributes, nested};
-use crate::model::{Family, NextHop, NextHopKind, RouteKey, RouteSpec, Rule, RuleMatch};
+use crate::model::{Carrier, Family, NextHop, RouteKey, RouteSpec, Rule, RuleMatch, Tunnel};
 
 pub(crate) const RTM_NEWROUTE: u16 = libc::RTM_NEWROUTE;
 pub(crate) const RTM_DELROUTE: u16 = libc::RTM_DELROUTE;
@@ -38,13 +40,13 @@ const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_ENCAP: u16 = 8;
 const LWTUNNEL_ENCAP_IP: u16 = 2;
+const LWTUNNEL_ENCAP_IP6: u16 = 4;
+// The attributes of LWTUNNEL_ENCAP_IP6 have the same numbers.
 const LWTUNNEL_IP_ID: u16 = 1;
 const LWTUNNEL_IP_DST: u16 = 2;
 const LWTUNNEL_IP_SRC: u16 = 3;
 const LWTUNNEL_IP_TTL: u16 = 4;
 const LWTUNNEL_IP_FLAGS: u16 = 6;
-/// TUNNEL_DONT_FRAGMENT, in network byte order on the wire.
-const DONT_FRAGMENT: u16 = 0x0100;
 const RTNH_F_ONLINK: u32 = 4;
 const RTA_NH_ID: u16 = 30;
 
@@ -162,6 +164,11 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
             _ => {}
         }
     }
+    // Of an IPv6 route without a metric the kernel makes this one.
+    const IP6_RT_PRIO_USER: u32 = 1024;
+    if header[0] == Family::V6.number() && metric == IP6_RT_PRIO_USER {
+        metric = 0;
+    }
     let any = if header[0] == Family::V4.number() {
         IpAddr::from(Ipv4Addr::UNSPECIFIED)
     } else {
@@ -193,36 +200,26 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
 
 /// Writes a next-hop object: `struct nhmsg` and its attributes.
 pub(crate) fn put_next_hop(out: &mut Vec<u8>, id: u32, next_hop: &NextHop, protocol: u8) {
-    let (family, flags) = match &next_hop.kind {
-        NextHopKind::Tunnel { .. } => (next_hop.family.number(), RTNH_F_ONLINK),
-        NextHopKind::Group(_) => (0, 0),
-    };
-    out.extend_from_slice(&[family, 0, protocol, 0]);
-    out.extend_from_slice(&flags.to_ne_bytes());
-    attribute_u32(out, NHA_ID, id);
-    match &next_hop.kind {
-        NextHopKind::Tunnel {
-            vni,
-            source,
-            destination,
-            interface,
-        } => {
-            attribute_u32(out, NHA_OIF, *interface);
-            address(
-                out,
-                NHA_GATEWAY,
-                crate::model::gateway(*destination, next_hop.family),
-            );
-            attribute(out, NHA_ENCAP_TYPE, &LWTUNNEL_ENCAP_IP.to_ne_bytes());
-            nested(out, NHA_ENCAP, |out| {
-                attribute(out, LWTUNNEL_IP_ID, &u64::from(*vni).to_be_bytes());
-                attribute(out, LWTUNNEL_IP_DST, &destination.octets());
-                attribute(out, LWTUNNEL_IP_SRC, &source.octets());
-                attribute(out, LWTUNNEL_IP_TTL, &[64]);
-                attribute(out, LWTUNNEL_IP_FLAGS, &DONT_FRAGMENT.to_be_bytes());
-            });
+    match next_hop {
+        NextHop::Tunnel(tunnel) => {
+            let flags = if tunnel.gateway.is_some() {
+                RTNH_F_ONLINK
+            } else {
+                0
+            };
+            out.extend_from_slice(&[tunnel.family.number(), 0, protocol, 0]);
+            out.extend_from_slice(&flags.to_ne_bytes());
+            attribute_u32(out, NHA_ID, id);
+            attribute_u32(out, NHA_OIF, tunnel.interface);
+            if let Some(gateway) = tunnel.gateway {
+                address(out, NHA_GATEWAY, gateway);
+            }
+            put_encapsulation(out, tunnel);
         }
-        NextHopKind::Group(members) => {
+        NextHop::Group(members) => {
+            out.extend_from_slice(&[0, 0, protocol, 0]);
+            out.extend_from_slice(&[0; 4]);
+            attribute_u32(out, NHA_ID, id);
             // struct nexthop_grp: id, weight minus one, weight's high octet, reserved.
             let mut value = Vec::with_capacity(members.len() * 8);
             for member in members {
@@ -232,6 +229,23 @@ pub(crate) fn put_next_hop(out: &mut Vec<u8>, id: u32, next_hop: &NextHop, proto
             attribute(out, NHA_GROUP, &value);
         }
     }
+}
+
+fn put_encapsulation(out: &mut Vec<u8>, tunnel: &Tunnel) {
+    let kind = match tunnel.destination {
+        IpAddr::V4(_) => LWTUNNEL_ENCAP_IP,
+        IpAddr::V6(_) => LWTUNNEL_ENCAP_IP6,
+    };
+    attribute(out, NHA_ENCAP_TYPE, &kind.to_ne_bytes());
+    nested(out, NHA_ENCAP, |out| {
+        attribute(out, LWTUNNEL_IP_ID, &u64::from(tunnel.vni).to_be_bytes());
+        address(out, LWTUNNEL_IP_DST, tunnel.destination);
+        if let Some(source) = tunnel.source {
+            address(out, LWTUNNEL_IP_SRC, source);
+        }
+        attribute(out, LWTUNNEL_IP_TTL, &[64]);
+        attribute(out, LWTUNNEL_IP_FLAGS, &tunnel.flags.to_be_bytes());
+    });
 }
 
 /// Writes what names a next-hop object for its removal.
@@ -246,33 +260,30 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
     if header[2] != protocol {
         return None;
     }
-    let family = if header[0] == Family::V6.number() {
-        Family::V6
-    } else {
-        Family::V4
-    };
-    let (mut id, mut interface, mut group) = (None, 0, None);
-    let (mut vni, mut source, mut destination) = (0, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    let (mut id, mut interface, mut group, mut gateway) = (None, 0, None, None);
+    let (mut vni, mut source, mut destination, mut flags) = (0, None, None, 0);
     for (kind, value) in attributes(&payload[8..]) {
         match kind {
             NHA_ID => id = as_u32(value),
             NHA_OIF => interface = as_u32(value)?,
+            NHA_GATEWAY => gateway = as_address(value),
             NHA_GROUP => {
-                group = Some(
-                    value
-                        .as_chunks::<8>()
-                        .0
-                        .iter()
-                        .map(|m| u32::from_ne_bytes([m[0], m[1], m[2], m[3]]))
-                        .collect(),
-                )
+                let mut members: Vec<u32> = value
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|m| u32::from_ne_bytes([m[0], m[1], m[2], m[3]]))
+                    .collect();
+                members.sort_unstable();
+                group = Some(members);
             }
             NHA_ENCAP => {
                 for (kind, value) in attributes(value) {
                     match kind {
                         LWTUNNEL_IP_ID => vni = u64::from_be_bytes(value.try_into().ok()?) as u32,
-                        LWTUNNEL_IP_DST => destination = <[u8; 4]>::try_from(value).ok()?.into(),
-                        LWTUNNEL_IP_SRC => source = <[u8; 4]>::try_from(value).ok()?.into(),
+                        LWTUNNEL_IP_DST => destination = as_address(value),
+                        LWTUNNEL_IP_SRC => source = as_address(value),
+                        LWTUNNEL_IP_FLAGS => flags = u16::from_be_bytes(value.try_into().ok()?),
                         _ => {}
                     }
                 }
@@ -280,21 +291,27 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
             _ => {}
         }
     }
-    let kind = match group {
-        Some(members) => NextHopKind::Group(members),
-        None => NextHopKind::Tunnel {
-            vni,
-            source,
-            destination,
-            interface,
-        },
+    let next_hop = match group {
+        Some(members) => NextHop::Group(members),
+        None => {
+            let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let family = if header[0] == Family::V4.number() {
+                Family::V4
+            } else {
+                Family::V6
+            };
+            NextHop::Tunnel(Tunnel {
+                family,
+                vni,
+                source: source.filter(|source| !source.is_unspecified()),
+                destination,
+                gateway,
+                flags,
+                interface,
+            })
+        }
     };
-    let family = if matches!(kind, NextHopKind::Group(_)) {
-        Family::V4
-    } else {
-        family
-    };
-    Some((id?, NextHop { family, kind }))
+    Some((id?, next_hop))
 }
 
 /// Writes one entry of a device's VNI filter: `struct tunnel_msg` and its attributes.
@@ -423,40 +440,88 @@ fn put_link_name(out: &mut Vec<u8>, name: &str) {
     attribute(out, libc::IFLA_IFNAME, &zero_ended);
 }
 
-/// Writes the VXLAN device: one for all VNIs, which the packet's metadata names; only VNIs in its filter pass.
-pub(crate) fn put_vxlan(out: &mut Vec<u8>, name: &str, local: Ipv4Addr, mac: [u8; 6], mtu: u32) {
-    // struct ifinfomsg: AF_UNSPEC, up.
-    out.extend_from_slice(&[0; 8]);
-    let up = libc::IFF_UP as u32;
-    out.extend_from_slice(&up.to_ne_bytes());
-    out.extend_from_slice(&up.to_ne_bytes());
-    put_link_name(out, name);
-    attribute(out, libc::IFLA_ADDRESS, &mac);
+/// Writes a tunnel device: one for all VNIs, which the packet's metadata names. `local` and `mac` are this router's.
+pub(crate) fn put_tunnel_device(
+    out: &mut Vec<u8>,
+    carrier: Carrier,
+    local: IpAddr,
+    mac: [u8; 6],
+    mtu: u32,
+) {
+    const IFLA_VXLAN_LOCAL: u16 = 4;
+    const IFLA_VXLAN_LEARNING: u16 = 7;
+    const IFLA_VXLAN_PORT: u16 = 15;
+    const IFLA_VXLAN_LOCAL6: u16 = 17;
+    const IFLA_VXLAN_UDP_ZERO_CSUM6_RX: u16 = 20;
+    const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
+    const IFLA_VXLAN_GPE: u16 = 27;
+    const IFLA_VXLAN_VNIFILTER: u16 = 30;
+    const IFLA_GRE_COLLECT_METADATA: u16 = 18;
+    put_link_header(out, 0);
+    put_link_name(out, carrier.name());
+    if carrier == Carrier::Vxlan {
+        attribute(out, libc::IFLA_ADDRESS, &mac);
+    }
     attribute_u32(out, libc::IFLA_MTU, mtu);
     nested(out, libc::IFLA_LINKINFO, |out| {
-        attribute(out, libc::IFLA_INFO_KIND, b"vxlan");
-        nested(out, libc::IFLA_INFO_DATA, |out| {
-            const IFLA_VXLAN_LOCAL: u16 = 4;
-            const IFLA_VXLAN_LEARNING: u16 = 7;
-            const IFLA_VXLAN_PORT: u16 = 15;
-            const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
-            const IFLA_VXLAN_VNIFILTER: u16 = 30;
-            attribute(out, IFLA_VXLAN_LOCAL, &local.octets());
-            attribute(out, IFLA_VXLAN_LEARNING, &[0]);
-            attribute(out, IFLA_VXLAN_PORT, &4789u16.to_be_bytes());
-            attribute(out, IFLA_VXLAN_COLLECT_METADATA, &[1]);
-            attribute(out, IFLA_VXLAN_VNIFILTER, &[1]);
+        let kind: &[u8] = match carrier {
+            Carrier::Vxlan | Carrier::VxlanGpe => b"vxlan",
+            Carrier::Gre => b"gre",
+            Carrier::Gre6 => b"ip6gre",
+        };
+        attribute(out, libc::IFLA_INFO_KIND, kind);
+        nested(out, libc::IFLA_INFO_DATA, |out| match carrier.port() {
+            Some(port) => {
+                match local {
+                    IpAddr::V4(local) => attribute(out, IFLA_VXLAN_LOCAL, &local.octets()),
+                    IpAddr::V6(local) => attribute(out, IFLA_VXLAN_LOCAL6, &local.octets()),
+                }
+                attribute(out, IFLA_VXLAN_LEARNING, &[0]);
+                attribute(out, IFLA_VXLAN_PORT, &port.to_be_bytes());
+                // Hardware that computes no inner checksum sends none outside (RFC 6935); we always do.
+                attribute(out, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, &[1]);
+                attribute(out, IFLA_VXLAN_COLLECT_METADATA, &[1]);
+                if carrier == Carrier::VxlanGpe {
+                    attribute(out, IFLA_VXLAN_GPE, &[]);
+                }
+                attribute(out, IFLA_VXLAN_VNIFILTER, &[1]);
+            }
+            None => attribute(out, IFLA_GRE_COLLECT_METADATA, &[]),
         });
     });
 }
 
-/// Writes a change of a device's MTU, and sets it up.
-pub(crate) fn put_link_mtu(out: &mut Vec<u8>, interface: u32, mtu: u32) {
+/// Writes a tenant's VRF device, whose slaves are routed in `table`.
+pub(crate) fn put_vrf(out: &mut Vec<u8>, name: &str, table: u32) {
+    const IFLA_VRF_TABLE: u16 = 1;
+    put_link_header(out, 0);
+    put_link_name(out, name);
+    nested(out, libc::IFLA_LINKINFO, |out| {
+        attribute(out, libc::IFLA_INFO_KIND, b"vrf");
+        nested(out, libc::IFLA_INFO_DATA, |out| {
+            attribute_u32(out, IFLA_VRF_TABLE, table);
+        });
+    });
+}
+
+/// Writes a change of a link's master; 0 sets it free.
+pub(crate) fn put_link_master(out: &mut Vec<u8>, interface: u32, master: u32) {
+    put_link(out, interface);
+    attribute_u32(out, libc::IFLA_MASTER, master);
+}
+
+/// Writes `struct ifinfomsg` of a link that is to be up.
+fn put_link_header(out: &mut Vec<u8>, interface: u32) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&interface.to_ne_bytes());
     let up = libc::IFF_UP as u32;
     out.extend_from_slice(&up.to_ne_bytes());
     out.extend_from_slice(&up.to_ne_bytes());
+}
+
+/// Writes a change of a device's MTU, and sets it up.
+pub(crate) fn put_link_mtu(out: &mut Vec<u8>, interface: u32, mtu: u32) {
+    put_link_header(out, interface);
     attribute_u32(out, libc::IFLA_MTU, mtu);
 }
 
@@ -483,16 +548,21 @@ pub(crate) fn route_query(destination: IpAddr, matched_entry: bool) -> Vec<u8> {
     out
 }
 
-/// Reads anybody's route out of one link: where it stands, its gateway, the link.
-pub(crate) fn get_foreign_route(payload: &[u8]) -> Option<(RouteKey, Option<IpAddr>, u32)> {
+/// Reads anybody's route out of one link.
+pub(crate) fn get_foreign_route(payload: &[u8]) -> Option<ForeignRoute> {
     let protocol = *payload.get(5)?;
     let interface = attributes(payload.get(12..)?)
         .find(|(kind, _)| *kind == libc::RTA_OIF)
-        .and_then(|(_, v)| as_u32(v))?;
+        .and_then(|(_, value)| as_u32(value))?;
     let (key, spec) = get_route(payload, protocol)?;
-    let gateway = match spec {
-        RouteSpec::Via { gateway, .. } => Some(gateway),
-        _ => None,
-    };
-    Some((key, gateway, interface))
+    Some(ForeignRoute {
+        protocol,
+        table: key.table,
+        interface,
+        prefix: key.prefix,
+        gateway: match spec {
+            RouteSpec::Via { gateway, .. } => Some(gateway),
+            _ => None,
+        },
+    })
 }

@@ -2,16 +2,29 @@
 
 use smallvec::SmallVec;
 
-use super::types::{Candidate, Reason};
+use super::types::{Candidate, Preference, Reason};
+use crate::intent::ForwardingNextHop;
 
 /// Most ways that share one prefix.
 pub(super) const GROUP: usize = 16;
 
-/// What a candidate's forwarding next hop is worth.
-pub(super) type Metric<'a> = &'a dyn Fn(&Candidate) -> Result<u32, Reason>;
+/// What takes part in the decision.
+pub(super) trait Contender {
+    fn preference(&self) -> &Preference;
+    fn forwarding(&self) -> Option<ForwardingNextHop>;
+}
 
-fn order(a: &Candidate, b: &Candidate) -> (std::cmp::Ordering, Reason) {
-    let (x, y) = (&a.preference, &b.preference);
+impl Contender for Candidate {
+    fn preference(&self) -> &Preference {
+        &self.preference
+    }
+
+    fn forwarding(&self) -> Option<ForwardingNextHop> {
+        self.forwarding
+    }
+}
+
+fn order(x: &Preference, y: &Preference) -> (std::cmp::Ordering, Reason) {
     let steps = [
         (y.local_pref.cmp(&x.local_pref), Reason::LocalPref),
         (
@@ -27,7 +40,11 @@ fn order(a: &Candidate, b: &Candidate) -> (std::cmp::Ordering, Reason) {
 }
 
 /// Judges every candidate: `None` for those that are used, which are all equal down to the metric in the underlay.
-pub(super) fn judge(candidates: &[Candidate], metric: Metric<'_>) -> SmallVec<[Option<Reason>; 4]> {
+/// `metric` says what a candidate's forwarding next hop is worth.
+pub(super) fn judge<C: Contender>(
+    candidates: &[C],
+    metric: &dyn Fn(&C) -> Result<u32, Reason>,
+) -> SmallVec<[Option<Reason>; 4]> {
     let metrics: SmallVec<[Result<u32, Reason>; 4]> = candidates.iter().map(metric).collect();
     let mut lost: SmallVec<[Option<Reason>; 4]> =
         metrics.iter().map(|metric| metric.err()).collect();
@@ -39,22 +56,22 @@ pub(super) fn judge(candidates: &[Candidate], metric: Metric<'_>) -> SmallVec<[O
     let standing = left(&lost);
     let Some(best) = standing
         .iter()
-        .map(|at| &candidates[*at])
+        .map(|at| candidates[*at].preference())
         .min_by(|a, b| order(a, b).0)
     else {
         return lost;
     };
     for &at in &standing {
-        let (order, reason) = order(&candidates[at], best);
+        let (order, reason) = order(candidates[at].preference(), best);
         if order.is_gt() {
             lost[at] = Some(reason);
         }
     }
     let standing = left(&lost);
     for &at in &standing {
-        let mine = &candidates[at].preference;
+        let mine = candidates[at].preference();
         let beaten = standing.iter().any(|other| {
-            let other = &candidates[*other].preference;
+            let other = candidates[*other].preference();
             other.neighbor_as == mine.neighbor_as && other.med < mine.med
         });
         if beaten {
@@ -62,10 +79,10 @@ pub(super) fn judge(candidates: &[Candidate], metric: Metric<'_>) -> SmallVec<[O
         }
     }
     let standing = left(&lost);
-    if standing.iter().any(|at| candidates[*at].preference.ebgp) {
+    if standing.iter().any(|at| candidates[*at].preference().ebgp) {
         for &at in standing
             .iter()
-            .filter(|at| !candidates[**at].preference.ebgp)
+            .filter(|at| !candidates[**at].preference().ebgp)
         {
             lost[at] = Some(Reason::Ibgp);
         }
@@ -78,13 +95,13 @@ pub(super) fn judge(candidates: &[Candidate], metric: Metric<'_>) -> SmallVec<[O
     // Several paths to one forwarding next hop are one way.
     let mut ways: Vec<_> = left(&lost)
         .iter()
-        .filter_map(|at| candidates[*at].forwarding)
+        .filter_map(|at| candidates[*at].forwarding())
         .collect();
     ways.sort_unstable();
     ways.dedup();
     if let Some(first_out) = ways.get(GROUP) {
         for at in left(&lost) {
-            if candidates[at].forwarding.as_ref() >= Some(first_out) {
+            if candidates[at].forwarding().as_ref() >= Some(first_out) {
                 lost[at] = Some(Reason::GroupFull);
             }
         }

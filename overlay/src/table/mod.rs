@@ -5,28 +5,29 @@
 //! [`Overlay::poll_intent`], [`Overlay::poll_originations`] and [`Overlay::poll_tracking`].
 
 mod decision;
+mod lists;
 mod overlap;
 mod query;
 #[cfg(test)]
 mod tests;
 mod types;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::export::OwnLabels;
 use crate::intent::{
-    ForwardingNextHop, IntentDelta, NextHopSet, TenantId, TenantIntent, TenantRoute, UnderlayRoute,
+    ForwardingNextHop, GroupId, IntentDelta, TenantId, TenantIntent, TenantRoute, UnderlayRoute,
 };
 use crate::label::{Endpoint, Ignored, Label, LabelCommunity, LabelKind, LocalNextHop, Locator};
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 use decision::judge;
+use lists::{PathLists, Way};
 pub use overlap::Overlap;
 use overlap::Overlaps;
 pub use types::*;
@@ -70,12 +71,8 @@ impl Tenant {
 struct Slot {
     tenant: TenantId,
     candidates: SmallVec<[Candidate; 1]>,
-    installed: Option<Arc<NextHopSet>>,
-}
-
-struct Reach {
-    users: u32,
-    metric: Option<u32>,
+    /// Its path list, where there is a way; the route is installed while the list is usable.
+    list: Option<u32>,
 }
 
 /// The overlay of one router.
@@ -85,9 +82,7 @@ pub struct Overlay {
     by_vni: FxHashMap<Vni, TenantId>,
     next_tenant: u32,
     prefixes: FxHashMap<IpNet, SmallVec<[Slot; 1]>>,
-    sets: HashSet<Arc<NextHopSet>, FxBuildHasher>,
-    sets_limit: usize,
-    reach: FxHashMap<IpAddr, Reach>,
+    lists: PathLists,
     locators: FxHashMap<EndpointId, BTreeSet<IpAddr>>,
     locator_of: FxHashMap<IpNet, EndpointId>,
     underlay: FxHashMap<IpNet, IpAddr>,
@@ -95,8 +90,6 @@ pub struct Overlay {
     by_attachment: FxHashMap<String, SmallVec<[TenantId; 1]>>,
     intent: IntentDelta,
     originations: Vec<OriginationChange>,
-    track: Vec<IpAddr>,
-    untrack: Vec<IpAddr>,
     counters: Counters,
     overlaps: Overlaps,
 }
@@ -110,17 +103,13 @@ impl Overlay {
             by_vni: FxHashMap::default(),
             next_tenant: 0,
             prefixes: FxHashMap::default(),
-            sets: HashSet::default(),
-            sets_limit: 1024,
-            reach: FxHashMap::default(),
+            lists: PathLists::default(),
             locators: FxHashMap::default(),
             locator_of: FxHashMap::default(),
             underlay: FxHashMap::default(),
             by_attachment: FxHashMap::default(),
             intent: IntentDelta::default(),
             originations: Vec::new(),
-            track: Vec::new(),
-            untrack: Vec::new(),
             counters: Counters::default(),
             overlaps: Overlaps::default(),
         };
@@ -215,7 +204,7 @@ impl Overlay {
                 id: own.id,
             });
             self.originations.push(OriginationChange {
-                prefix: IpAddr::from(own.endpoint).into(),
+                prefix: own.endpoint.into(),
                 path_id: 0,
                 communities: Some(vec![locator.encode(own.administrator)]),
             });
@@ -253,48 +242,47 @@ impl Overlay {
             }
         }
         let old = self.prefixes.remove(&prefix).unwrap_or_default();
-        // New ones first, so that an address in use is not untracked and tracked again.
-        for candidate in slots.iter().flat_map(|slot| &slot.candidates) {
-            if let Some(forwarding) = candidate.forwarding {
-                self.use_address(forwarding.address);
-            }
-        }
-        for slot in old {
-            for candidate in &slot.candidates {
-                if let Some(forwarding) = candidate.forwarding {
-                    self.release_address(forwarding.address);
-                }
-            }
-            match slots.iter_mut().find(|new| new.tenant == slot.tenant) {
-                Some(new) => new.installed = slot.installed,
-                None => {
-                    if slot.installed.is_some() {
-                        self.intent.routes.push(TenantRoute {
-                            tenant: slot.tenant,
-                            prefix,
-                            next_hops: None,
-                        });
-                    }
-                    if let Some(tenant) = self.tenants.get_mut(&slot.tenant) {
-                        tenant.routes -= 1;
-                    }
-                    continue;
-                }
-            }
+        for slot in &old {
             if let Some(tenant) = self.tenants.get_mut(&slot.tenant) {
                 tenant.routes -= 1;
             }
         }
-        if slots.is_empty() {
-            return;
+        let mut gone: SmallVec<[u32; 1]> = SmallVec::new();
+        for slot in old {
+            match slots.iter_mut().find(|new| new.tenant == slot.tenant) {
+                Some(new) => new.list = slot.list,
+                None => {
+                    if let Some(list) = slot.list {
+                        self.remove_route(slot.tenant, prefix, list);
+                        gone.push(list);
+                    }
+                }
+            }
         }
         for slot in &slots {
             if let Some(tenant) = self.tenants.get_mut(&slot.tenant) {
                 tenant.routes += 1;
             }
         }
-        self.prefixes.insert(prefix, slots);
-        self.decide(prefix);
+        if !slots.is_empty() {
+            self.prefixes.insert(prefix, slots);
+            self.decide(prefix);
+        }
+        // Last, so that an address that stays in use is not untracked and tracked again.
+        for list in gone {
+            self.lists.release(list);
+        }
+    }
+
+    /// Where the route was installed, it goes.
+    fn remove_route(&mut self, tenant: TenantId, prefix: IpNet, list: u32) {
+        if self.lists.is_usable(list) {
+            self.intent.routes.push(TenantRoute {
+                tenant,
+                prefix,
+                group: None,
+            });
+        }
     }
 
     /// Every label of a path becomes a candidate in the table of its VNI.
@@ -351,7 +339,7 @@ impl Overlay {
                 None => slots.push(Slot {
                     tenant,
                     candidates: SmallVec::from_iter([candidate]),
-                    installed: None,
+                    list: None,
                 }),
             }
         }
@@ -403,36 +391,46 @@ impl Overlay {
             return;
         };
         for slot in &mut slots {
-            let wanted = self.choose(prefix, slot);
-            if wanted != slot.installed {
-                let route = TenantRoute {
-                    tenant: slot.tenant,
-                    prefix,
-                    next_hops: wanted.clone(),
-                };
-                self.intent.routes.push(route);
-                slot.installed = wanted;
+            let ways = self.ways(prefix, slot);
+            let list = (!ways.is_empty()).then(|| self.lists.acquire(&ways));
+            let before = std::mem::replace(&mut slot.list, list);
+            if list != before {
+                match list.filter(|list| self.lists.is_usable(*list)) {
+                    Some(list) => self.intent.routes.push(TenantRoute {
+                        tenant: slot.tenant,
+                        prefix,
+                        group: Some(GroupId(list)),
+                    }),
+                    None => {
+                        if let Some(before) = before {
+                            self.remove_route(slot.tenant, prefix, before);
+                        }
+                    }
+                }
+            }
+            if let Some(before) = before {
+                self.lists.release(before);
             }
         }
         self.prefixes.insert(prefix, slots);
     }
 
-    fn choose(&mut self, prefix: IpNet, slot: &Slot) -> Option<Arc<NextHopSet>> {
-        let lost = self.judge(prefix, slot);
-        let used = slot
-            .candidates
-            .iter()
-            .zip(&lost)
-            .filter(|(_, lost)| lost.is_none());
-        let mut hops: Vec<ForwardingNextHop> = used
-            .filter_map(|(candidate, _)| candidate.forwarding)
-            .collect();
-        if hops.is_empty() {
-            return None;
+    /// What the decision looks at, sorted, without duplicates: candidates that may be used once they are reachable.
+    fn ways(&self, prefix: IpNet, slot: &Slot) -> SmallVec<[Way; 2]> {
+        if self.is_local(slot.tenant, prefix) {
+            return SmallVec::new();
         }
-        hops.sort_unstable();
-        hops.dedup();
-        Some(self.intern(NextHopSet(hops)))
+        let usable = slot.candidates.iter().filter_map(|candidate| {
+            let forwarding = candidate.forwarding?;
+            (!self.is_own(candidate)).then_some(Way {
+                forwarding,
+                preference: candidate.preference,
+            })
+        });
+        let mut ways: SmallVec<[Way; 2]> = usable.collect();
+        ways.sort_unstable();
+        ways.dedup();
+        ways
     }
 
     fn judge(&self, prefix: IpNet, slot: &Slot) -> SmallVec<[Option<Reason>; 4]> {
@@ -451,93 +449,58 @@ impl Overlay {
         if local {
             return Err(Reason::LocalPrefix);
         }
-        let own = self
-            .config
-            .membership
-            .as_ref()
-            .map(|membership| (membership.endpoint, membership.id));
-        let endpoint_is_own = own.is_some_and(|(address, id)| match candidate.label.endpoint {
-            Endpoint::V4(endpoint) => endpoint == address,
-            Endpoint::Id(endpoint) => endpoint == id,
-        });
         let Some(forwarding) = candidate.forwarding else {
-            return Err(Reason::NoLocator);
+            return Err(if self.is_own(candidate) {
+                Reason::OwnEndpoint
+            } else {
+                Reason::NoLocator
+            });
         };
-        if endpoint_is_own
-            || own.is_some_and(|(address, _)| forwarding.address == IpAddr::from(address))
-        {
+        if self.is_own(candidate) {
             return Err(Reason::OwnEndpoint);
         }
-        self.reach
-            .get(&forwarding.address)
-            .and_then(|reach| reach.metric)
+        self.lists
+            .metric(forwarding.address)
             .ok_or(Reason::ForwardingNextHopUnreachable)
     }
 
-    /// One `Arc` for equal sets.
-    fn intern(&mut self, set: NextHopSet) -> Arc<NextHopSet> {
-        if let Some(known) = self.sets.get(&set) {
-            return known.clone();
-        }
-        if self.sets.len() >= self.sets_limit {
-            self.sets.retain(|set| Arc::strong_count(set) > 1);
-            self.sets_limit = (self.sets.len() * 2).max(1024);
-        }
-        let set = Arc::new(set);
-        self.sets.insert(set.clone());
-        set
-    }
-
-    fn use_address(&mut self, address: IpAddr) {
-        let reach = self.reach.entry(address).or_insert_with(|| {
-            self.track.push(address);
-            Reach {
-                users: 0,
-                metric: None,
-            }
-        });
-        reach.users += 1;
-    }
-
-    fn release_address(&mut self, address: IpAddr) {
-        if let Some(reach) = self.reach.get_mut(&address) {
-            reach.users -= 1;
-            if reach.users == 0 {
-                self.reach.remove(&address);
-                self.untrack.push(address);
-            }
-        }
+    /// The label, or its local next hop, names this router.
+    fn is_own(&self, candidate: &Candidate) -> bool {
+        let Some(membership) = &self.config.membership else {
+            return false;
+        };
+        let named = match candidate.label.endpoint {
+            Endpoint::V4(endpoint) => IpAddr::from(endpoint) == membership.endpoint,
+            Endpoint::Id(endpoint) => endpoint == membership.id,
+        };
+        named
+            || candidate
+                .forwarding
+                .is_some_and(|forwarding| forwarding.address == membership.endpoint)
     }
 
     /// How forwarding next hops are reached in the underlay: metric, or `None`.
     pub fn handle_reachability(&mut self, changes: &[(IpAddr, Option<u32>)]) {
-        let mut changed: Vec<IpAddr> = Vec::new();
-        for (address, metric) in changes {
-            if let Some(reach) = self.reach.get_mut(address)
-                && reach.metric != *metric
-            {
-                reach.metric = *metric;
-                changed.push(*address);
-            }
-        }
-        if changed.is_empty() {
+        let toggled = self.lists.handle_reachability(changes);
+        if toggled.is_empty() {
             return;
         }
-        let uses = |candidate: &Candidate| {
-            candidate
-                .forwarding
-                .is_some_and(|hop| changed.contains(&hop.address))
-        };
-        let mut affected: Vec<IpNet> = self
-            .prefixes
-            .iter()
-            .filter(|(_, slots)| slots.iter().any(|slot| slot.candidates.iter().any(uses)))
-            .map(|(prefix, _)| *prefix)
-            .collect();
-        affected.sort_unstable();
-        for prefix in affected {
-            self.decide(prefix);
+        // Routes come and go only where a list has become usable, or is no longer.
+        let mut routes: Vec<TenantRoute> = Vec::new();
+        for (prefix, slots) in &self.prefixes {
+            for slot in slots {
+                if let Some(list) = slot.list.filter(|list| toggled.contains(list)) {
+                    let usable = self.lists.is_usable(list);
+                    routes.push(TenantRoute {
+                        tenant: slot.tenant,
+                        prefix: *prefix,
+                        group: usable.then_some(GroupId(list)),
+                    });
+                }
+            }
         }
+        routes.sort_unstable_by_key(|route| (route.prefix, route.tenant));
+        self.intent.routes.append(&mut routes);
     }
 
     /// Locators, and what goes to the main table.
@@ -639,12 +602,6 @@ impl Overlay {
                         (_, None) => (candidate.label.endpoint, candidate.label.encapsulation),
                     };
                 candidate.forwarding = self.resolve(candidate.label.vni, endpoint, encapsulation);
-                if let Some(hop) = candidate.forwarding {
-                    self.use_address(hop.address);
-                }
-                if let Some(hop) = before {
-                    self.release_address(hop.address);
-                }
             }
             self.prefixes.insert(prefix, slots);
             self.decide(prefix);
@@ -653,6 +610,7 @@ impl Overlay {
 
     /// Changes of the forwarding intent since the last call.
     pub fn poll_intent(&mut self) -> Option<IntentDelta> {
+        self.intent.groups = self.lists.poll_groups();
         (!self.intent.is_empty()).then(|| std::mem::take(&mut self.intent))
     }
 
@@ -663,10 +621,7 @@ impl Overlay {
 
     /// Forwarding next hops to resolve from now on, and those to forget.
     pub fn poll_tracking(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
-        (
-            std::mem::take(&mut self.track),
-            std::mem::take(&mut self.untrack),
-        )
+        self.lists.poll_tracking()
     }
 
     /// Overlaps that came up since the last call.

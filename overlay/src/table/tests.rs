@@ -4,6 +4,7 @@ use weft_bgp_wire::LargeCommunity;
 
 use super::*;
 use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
+use crate::intent::Group;
 
 const ADMINISTRATOR: u32 = 64512;
 
@@ -19,7 +20,7 @@ fn own(last: u8) -> OwnLabels {
     let endpoint = Ipv4Addr::new(192, 0, 2, last);
     OwnLabels {
         administrator: ADMINISTRATOR,
-        endpoint,
+        endpoint: endpoint.into(),
         id: EndpointId(endpoint),
         encapsulation: Encapsulation::Vxlan,
     }
@@ -87,25 +88,33 @@ fn resolve(overlay: &mut Overlay) {
     overlay.handle_reachability(&found);
 }
 
-/// The routes of an intent as text: `tenant prefix -> address/vni,...`.
+/// Changes of an intent as text: `tenant prefix -> address/vni,...`, and `* -> address/vni,...` for a group whose routes
+/// were not touched.
 fn routes(overlay: &mut Overlay) -> Vec<String> {
     let Some(intent) = overlay.poll_intent() else {
         return Vec::new();
     };
-    intent
-        .routes
-        .iter()
-        .map(|route| {
-            let hops = route.next_hops.as_ref().map_or("gone".to_owned(), |set| {
-                set.0
-                    .iter()
-                    .map(|hop| format!("{}/{}", hop.address, hop.vni))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            });
-            format!("{} {} -> {hops}", route.tenant.0, route.prefix)
-        })
-        .collect()
+    let hops = |group: &Group| {
+        let hops = group.hops.0.iter();
+        hops.map(|hop| format!("{}/{}", hop.address, hop.vni))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let group = |id: GroupId| {
+        let of = intent.groups.iter().rev().find(|(group, _)| *group == id);
+        of.and_then(|(_, set)| set.as_ref())
+            .map_or("?".to_owned(), hops)
+    };
+    let touched = |id: GroupId| intent.routes.iter().any(|route| route.group == Some(id));
+    let groups = intent.groups.iter().filter_map(|(id, set)| {
+        let set = set.as_ref().filter(|_| !touched(*id))?;
+        Some(format!("* -> {}", hops(set)))
+    });
+    let routes = intent.routes.iter().map(|route| {
+        let hops = route.group.map_or("gone".to_owned(), group);
+        format!("{} {} -> {hops}", route.tenant.0, route.prefix)
+    });
+    groups.chain(routes).collect()
 }
 
 fn net(text: &str) -> IpNet {
@@ -182,6 +191,7 @@ fn what_is_local_is_not_routed_elsewhere() {
         (1, true, Some(Reason::LocalPrefix))
     );
     overlay.set_attachment("red0", false);
+    resolve(&mut overlay);
     assert_eq!(routes(&mut overlay), ["0 10.0.1.0/24 -> 192.0.2.11/10001"]);
 }
 
@@ -299,7 +309,58 @@ fn equal_candidates_share_and_a_lost_endpoint_leaves_the_group() {
         "0 10.0.2.0/24 -> 192.0.2.11/10001,192.0.2.12/10001"
     );
     overlay.handle_reachability(&[(address(11), None)]);
+    assert_eq!(
+        routes(&mut overlay),
+        ["* -> 192.0.2.12/10001"],
+        "without touching the route"
+    );
+    overlay.handle_reachability(&[(address(12), None)]);
+    assert_eq!(routes(&mut overlay), ["0 10.0.2.0/24 -> gone"]);
+    overlay.handle_reachability(&[(address(12), Some(0))]);
     assert_eq!(routes(&mut overlay), ["0 10.0.2.0/24 -> 192.0.2.12/10001"]);
+}
+
+#[test]
+fn the_loss_of_a_next_hop_touches_no_route_that_has_another() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let (all, label) = (VniSet::all(), [own(11).label(vni(10001))]);
+    let backup = [own(12).label(vni(10001))];
+    for prefix in 0..200u8 {
+        let paths = [
+            path(1, &label, &all),
+            PathInput {
+                preference: Preference {
+                    local_pref: 90,
+                    ..PREFERENCE
+                },
+                ..path(2, &backup, &all)
+            },
+        ];
+        overlay.handle_route(net(&format!("10.0.{prefix}.0/24")), &paths);
+    }
+    resolve(&mut overlay);
+    assert_eq!(routes(&mut overlay).len(), 200);
+    overlay.handle_reachability(&[(address(11), None)]);
+    assert_eq!(
+        routes(&mut overlay),
+        ["* -> 192.0.2.12/10001"],
+        "the backup"
+    );
+    overlay.handle_reachability(&[(address(11), Some(5))]);
+    assert_eq!(routes(&mut overlay), ["* -> 192.0.2.11/10001"], "and back");
+    let others = |overlay: &mut Overlay| {
+        for prefix in 0..200u8 {
+            overlay.handle_route(net(&format!("10.0.{prefix}.0/24")), &[]);
+        }
+        (overlay.poll_intent().unwrap(), overlay.poll_tracking())
+    };
+    let (intent, (_, untrack)) = others(&mut overlay);
+    assert_eq!(
+        intent.groups.last().map(|(_, set)| set.is_none()),
+        Some(true)
+    );
+    assert_eq!(untrack, [address(11), address(12)]);
 }
 
 #[test]
@@ -361,15 +422,12 @@ fn locators_resolve_ids_and_go_to_the_main_table() {
             via: vec![address(99)]
         }]
     );
-    assert_eq!(
-        intent.routes[0].next_hops.as_ref().unwrap().0[0]
-            .address
-            .to_string(),
-        "2001:db8::9"
-    );
+    let group = intent.groups[0].1.as_ref().unwrap();
+    assert_eq!(group.hops.0[0].address.to_string(), "2001:db8::9");
+    assert_eq!(intent.routes[0].group, Some(intent.groups[0].0));
     overlay.handle_route(net("2001:db8::9/128"), &[]);
     let intent = overlay.poll_intent().unwrap();
-    assert!(intent.underlay[0].via.is_empty() && intent.routes[0].next_hops.is_none());
+    assert!(intent.underlay[0].via.is_empty() && intent.routes[0].group.is_none());
 }
 
 /// a1 - ea ~ transit ~ eb - b1: what each router is told, and what it makes of it.

@@ -1,7 +1,7 @@
 //! What goes into the tenant tables and what can be asked of them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -25,8 +25,8 @@ pub struct OverlayConfig {
 pub struct Membership {
     /// Global Administrator of the label communities.
     pub administrator: u32,
-    /// Where its tunnels end.
-    pub endpoint: Ipv4Addr,
+    /// Where its tunnels end. Labels name an IPv6 address by `id`, which the locator resolves.
+    pub endpoint: IpAddr,
     /// Its endpoint id: its router id.
     pub id: EndpointId,
     /// What it accepts.
@@ -56,7 +56,7 @@ pub struct TenantConfig {
 }
 
 /// What the decision process compares (RFC 4271 section 9.1.2), once a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Preference {
     /// LOCAL_PREF.
     pub local_pref: u32,

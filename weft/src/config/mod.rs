@@ -141,18 +141,35 @@ pub(crate) struct Overlay {
     /// Global Administrator of the label communities: one AS number, the same in every domain.
     #[schemars(with = "serial::AsNumber")]
     pub global_administrator: u32,
-    /// The address at this router that ends tunnels.
-    pub endpoint: Ipv4Addr,
-    /// How packets are carried to this router.
+    /// The address at this router that ends tunnels. An IPv6 address is named in labels by the router id, and announced
+    /// as a locator in the family `ipv6-unicast`, which sessions have to exchange.
+    pub endpoint: IpAddr,
+    /// How packets are carried to this router; what others accept goes to them that way.
     #[serde(default = "defaults::encapsulation")]
     #[schemars(with = "serial::EncapsulationSchema")]
     pub encapsulation: Encapsulation,
+    /// How tenants are kept apart in the kernel.
+    #[serde(default)]
+    pub segmentation: Segmentation,
     /// Install the endpoints that are learned as locators in the main table.
     #[serde(default)]
     pub install_underlay: bool,
     /// Announce the endpoint's own address as a locator.
     #[serde(default = "defaults::yes")]
     pub announce_locator: bool,
+}
+
+/// How tenants are kept apart in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Segmentation {
+    /// VRFs where the kernel has them, tables where it has not.
+    #[default]
+    Auto,
+    /// A VRF device a tenant, with its interfaces as members.
+    Vrf,
+    /// A routing table a tenant, with policy rules that lead into it.
+    Table,
 }
 
 /// A tenant on this router.
@@ -188,14 +205,32 @@ pub(crate) struct Tenant {
 }
 
 /// Kernel routes that a tenant announces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "serial::RedistributeSchema")]
 pub(crate) enum Redistribute {
-    /// The networks of its interfaces' addresses.
+    /// `connected`: the networks of its interfaces' addresses.
     Connected,
-    /// Routes that an administrator set through its interfaces.
+    /// `static`: routes that an administrator set through its interfaces.
     Static,
+    /// Routes of another protocol through its interfaces, by the number that `ip route` shows or by name.
+    Protocol(u8),
 }
+
+/// Route protocols by name, as in iproute2's `rt_protos`.
+pub(crate) const PROTOCOLS: [(&str, u8); 12] = [
+    ("ra", 9),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dhcp", 16),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("openr", 99),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];
 
 /// A BGP neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]

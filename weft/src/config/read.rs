@@ -1,6 +1,6 @@
 //! From the tree of values to [`Config`]: the keys, what each may hold, and what must fit together.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use weft_bgp_wire::{Family, RouterId};
 use weft_overlay::{Encapsulation, Vni};
@@ -167,7 +167,7 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
     );
     let endpoint = fields.required(
         "endpoint",
-        "the IPv4 address of this router that ends tunnels",
+        "the address of this router that ends tunnels",
         |at| endpoint(&at),
     );
     let encapsulation = fields.optional("encapsulation", |at| {
@@ -177,29 +177,69 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
             ("gre", Encapsulation::Gre),
         ])
     });
+    let segmentation = fields.optional("segmentation", |at| {
+        at.choice(&[
+            ("auto", Segmentation::Auto),
+            ("vrf", Segmentation::Vrf),
+            ("table", Segmentation::Table),
+        ])
+    });
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
+    if announce_locator == Some(false)
+        && endpoint.is_some_and(|endpoint| endpoint.is_ipv6())
+        && let Some(at) = fields.get("announce_locator")
+    {
+        at.problem(
+            "an IPv6 endpoint is known to others by its locator only",
+            Some("leave this out, or set it to true".to_owned()),
+        );
+    }
     fields.finish();
     Some(Overlay {
         global_administrator: administrator?.0,
         endpoint: endpoint?,
         encapsulation: encapsulation.unwrap_or_else(defaults::encapsulation),
+        segmentation: segmentation.unwrap_or_default(),
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
     })
 }
 
-fn endpoint(at: &Cursor<'_>) -> Option<Ipv4Addr> {
-    match address(at)? {
-        IpAddr::V4(address)
-            if !(address.is_unspecified()
-                || address.is_loopback()
-                || address.is_multicast()
-                || address.is_broadcast()) =>
-        {
-            Some(address)
+fn endpoint(at: &Cursor<'_>) -> Option<IpAddr> {
+    let address = unicast(at)?;
+    let fits = match address {
+        IpAddr::V4(address) => !(address.is_loopback() || address.is_broadcast()),
+        IpAddr::V6(address) => !(address.is_loopback() || address.is_unicast_link_local()),
+    };
+    match fits {
+        true => Some(address),
+        false => at.expected("a unicast address of this router that others reach"),
+    }
+}
+
+/// What a tenant announces of the kernel's routes.
+fn redistribute(at: &Cursor<'_>) -> Option<Redistribute> {
+    match at.scalar()? {
+        "connected" => return Some(Redistribute::Connected),
+        "static" => return Some(Redistribute::Static),
+        name => {
+            if let Some((_, number)) = PROTOCOLS.iter().find(|(known, _)| *known == name) {
+                return Some(Redistribute::Protocol(*number));
+            }
         }
-        _ => at.expected("an IPv4 unicast address of this router"),
+    }
+    let names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+    let allowed = format!(
+        "`connected`, `static`, {}, or the number of a route protocol, 5 to 255",
+        names.join(", ")
+    );
+    match at.scalar()?.parse::<u8>() {
+        // 87 is what this router's own routes carry; the first ones are the kernel's and the administrator's.
+        Ok(number) if number > 4 && number != weft_dataplane::PROTOCOL => {
+            Some(Redistribute::Protocol(number))
+        }
+        _ => at.expected(&allowed),
     }
 }
 
@@ -230,11 +270,8 @@ fn tenant<'a>(at: &Cursor<'a>) -> Option<ReadTenant<'a>> {
         .unwrap_or_default();
     let prefixes = fields.optional("prefixes", |at| prefixes(&at));
     let redistribute = fields.optional("redistribute", |at| {
-        let sources = at.list("a list of `connected` and `static`", |at| {
-            at.choice(&[
-                ("connected", Redistribute::Connected),
-                ("static", Redistribute::Static),
-            ])
+        let sources = at.list("a list of `connected`, `static` and protocols", |at| {
+            redistribute(&at)
         })?;
         unique_items(&sources);
         Some(sources.into_iter().map(|at| at.value).collect::<Vec<_>>())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use weft_bgp_wire::Asn;
 use weft_overlay::{Vni, VniSet};
 
-use super::{AddPath, GracefulRestart};
+use super::{AddPath, GracefulRestart, PROTOCOLS, Redistribute};
 
 pub(super) fn display<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -50,6 +50,19 @@ pub(super) fn vni_set<S: Serializer>(set: &VniSet, to: S) -> Result<S::Ok, S::Er
     }
     let ranges = set.ranges().iter();
     to.collect_seq(ranges.map(|(first, last)| VniRange(*first, *last)))
+}
+
+impl Serialize for Redistribute {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Connected => to.serialize_str("connected"),
+            Self::Static => to.serialize_str("static"),
+            Self::Protocol(number) => match PROTOCOLS.iter().find(|(_, known)| known == number) {
+                Some((name, _)) => to.serialize_str(name),
+                None => to.serialize_u8(*number),
+            },
+        }
+    }
 }
 
 struct VniRange(Vni, Vni);
@@ -97,6 +110,14 @@ schema! {
     FamilySchema = { "type": "string", "enum": ["ipv4-unicast", "ipv6-unicast"] };
     /// `Encapsulation`.
     EncapsulationSchema = { "type": "string", "enum": ["vxlan", "vxlan-gpe", "gre"] };
+    /// `Redistribute`.
+    RedistributeSchema = { "oneOf": [
+        { "type": "string", "enum": [
+            "connected", "static", "ra", "zebra", "bird", "dhcp", "keepalived", "babel", "openr", "bgp", "isis",
+            "ospf", "rip", "eigrp",
+        ] },
+        { "type": "integer", "minimum": 5, "maximum": 255 },
+    ] };
     /// `VniSet`.
     AcceptVnisSchema = { "oneOf": [
         { "type": "string", "enum": ["all", "none"] },

@@ -38,7 +38,7 @@ tenants:
     vnis: [10003, 10004]
     interfaces: [red0, red1]
     prefixes: [10.0.1.0/24, \"2001:db8:1::/48\"]
-    redistribute: [connected, static]
+    redistribute: [connected, static, ospf, 200]
   - { name: blue, vni: 10002 }
 neighbors:
   - address: 2001:db8::2
@@ -196,7 +196,7 @@ tenants:
     assert_eq!(
         bad(text),
         "\
-error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `install_underlay` and `announce_locator`
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `install_underlay` and `announce_locator`
  --> r.yaml:2:63
   |
 2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }
@@ -364,8 +364,8 @@ fn wrong_values_say_what_is_allowed() {
             "2:16 log.format: found `josn`, expected `text` or `json` (did you mean `json`?)",
         ),
         (
-            "overlay: { global_administrator: 64512, endpoint: \"2001:db8::1\" }",
-            "2:51 overlay.endpoint: found the text \"2001:db8::1\", expected an IPv4 unicast address of this router",
+            "overlay: { global_administrator: 64512, endpoint: \"fe80::1\" }",
+            "2:51 overlay.endpoint: found the text \"fe80::1\", expected a unicast address of this router that others reach",
         ),
         (
             "overlay: { endpoint: 192.0.2.1 }",
@@ -409,8 +409,8 @@ fn tenants_must_not_share() {
             "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:` and spaces",
         ),
         (
-            "- { name: red, vni: 1, redistribute: [bgp] }",
-            "4:39 tenants[0].redistribute[0]: found `bgp`, expected `connected` or `static`",
+            "- { name: red, vni: 1, redistribute: [87] }",
+            "4:39 tenants[0].redistribute[0]: found `87`, expected `connected`, `static`, ra, zebra, bird, dhcp, keepalived, babel, openr, bgp, isis, ospf, rip, eigrp, or the number of a route protocol, 5 to 255",
         ),
     ];
     for (text, message) in cases {

@@ -88,14 +88,26 @@ pub(super) async fn prepare(
             attachments: tenant.interfaces.clone(),
             prefixes: tenant.prefixes.clone(),
         });
-        let has = |what| tenant.redistribute.contains(&what);
-        redistribute.push((id, has(Redistribute::Connected), has(Redistribute::Static)));
+        if !tenant.redistribute.is_empty() {
+            redistribute.push((id, &tenant.redistribute));
+        }
     }
     if let Some(intent) = overlay.poll_intent() {
         dataplane.apply(intent).await;
     }
-    for (id, connected, static_) in redistribute.into_iter().filter(|(_, a, b)| *a || *b) {
-        dataplane.redistribute(id, connected, static_).await;
+    for (id, sources) in redistribute {
+        let has = |what| sources.contains(&what);
+        let protocols: Vec<u8> = sources
+            .iter()
+            .filter_map(|source| match source {
+                Redistribute::Protocol(number) => Some(*number),
+                _ => None,
+            })
+            .collect();
+        let (connected, statics) = (has(Redistribute::Connected), has(Redistribute::Static));
+        dataplane
+            .redistribute(id, connected, statics, &protocols)
+            .await;
     }
     // Commands are taken in order, and what follows from one is told before the next.
     dataplane.status().await;

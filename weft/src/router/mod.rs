@@ -80,13 +80,8 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
 /// Removes everything of ours from the kernel; says what that was.
 pub(crate) fn down() -> anyhow::Result<String> {
     let report = weft_dataplane::teardown(PROTOCOL)?;
-    let device = if report.device {
-        "1 device"
-    } else {
-        "no device"
-    };
     Ok(format!(
-        "removed {} routes, {} next-hop objects, {} rules, {device}\n",
-        report.routes, report.next_hops, report.rules
+        "removed {} routes, {} next-hop objects, {} rules, {} devices\n",
+        report.routes, report.next_hops, report.rules, report.devices
     ))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
 use weft_bgp::{BgpConfig, NeighborConfig, SpeakerConfig};
-use weft_dataplane::DataplaneConfig;
+use weft_dataplane::{DataplaneConfig, Segmentation};
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
 use weft_overlay::{EndpointId, VniSet};
 
@@ -17,9 +17,20 @@ const DEFERRAL: Duration = Duration::from_secs(30);
 
 /// What the data plane is to know before any intent.
 pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
+    let defaults = DataplaneConfig::default();
+    let Some(overlay) = &config.overlay else {
+        return defaults;
+    };
     DataplaneConfig {
-        endpoint: config.overlay.as_ref().map(|overlay| overlay.endpoint),
-        ..DataplaneConfig::default()
+        endpoint: Some(overlay.endpoint),
+        endpoint_id: EndpointId(config.router.router_id.0),
+        encapsulation: overlay.encapsulation,
+        segmentation: match overlay.segmentation {
+            config::Segmentation::Auto => Segmentation::Auto,
+            config::Segmentation::Vrf => Segmentation::Vrf,
+            config::Segmentation::Table => Segmentation::Table,
+        },
+        ..defaults
     }
 }
 

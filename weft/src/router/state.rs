@@ -445,7 +445,7 @@ impl RouterState for LiveState {
                 .as_ref()
                 .map(|overlay| api::OverlayStatus {
                     global_administrator: overlay.global_administrator,
-                    endpoint: overlay.endpoint.into(),
+                    endpoint: overlay.endpoint,
                     encapsulation: encapsulation(overlay.encapsulation),
                 }),
             neighbors: neighbors.len() as u64,
@@ -682,8 +682,21 @@ impl RouterState for LiveState {
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
-            device: status.device.clone(),
-            mtu: status.mtu,
+            devices: status
+                .devices
+                .iter()
+                .map(|device| api::Device {
+                    name: device.name.clone(),
+                    encapsulation: encapsulation(device.encapsulation),
+                    mtu: device.mtu,
+                    up: device.up,
+                })
+                .collect(),
+            segmentation: if status.vrf {
+                api::Segmentation::Vrf
+            } else {
+                api::Segmentation::Table
+            },
             settled: status.settled,
             objects: vec![
                 count("routes", status.routes),
@@ -700,6 +713,7 @@ impl RouterState for LiveState {
                 .map(|of| api::KernelTable {
                     table: of.table,
                     tenant: of.name.clone(),
+                    vrf: of.vrf.clone(),
                     routes: of.routes as u64,
                 })
                 .collect(),

@@ -1,7 +1,7 @@
 //! Views of tenants, labels and the kernel.
 
 use weft_api::types::{
-    Kernel, KernelCode, KernelState, LabelUse, Page, Tenant, TenantPath, TenantRoute,
+    Kernel, KernelCode, KernelState, LabelUse, Page, Segmentation, Tenant, TenantPath, TenantRoute,
 };
 use weft_overlay::label::Explanation;
 
@@ -247,13 +247,20 @@ pub(super) fn explanations(explanations: &[Explanation], view: View) -> String {
 pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
     let mut sheet = Sheet::new();
     sheet.line("kernel", format!("Linux {}", kernel.release), Tone::Strong);
-    if let Some(device) = &kernel.device {
-        let mtu = kernel
-            .mtu
-            .map(|mtu| format!(", MTU {mtu}"))
-            .unwrap_or_default();
-        sheet.line("device", format!("{device}{mtu}"), Tone::Plain);
+    for device in &kernel.devices {
+        let state = if device.up { "" } else { ", down" };
+        let text = format!(
+            "{}, {}, MTU {}{state}",
+            device.name, device.encapsulation, device.mtu
+        );
+        let tone = if device.up { Tone::Plain } else { Tone::Bad };
+        sheet.line("device", text, tone);
     }
+    let tenants = match kernel.segmentation {
+        Segmentation::Vrf => "a VRF each",
+        Segmentation::Table => "a table each, with rules that lead into it",
+    };
+    sheet.line("tenants", tenants, Tone::Plain);
     match kernel.settled {
         true => sheet.line(
             "state",
@@ -283,11 +290,12 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
     );
     let mut parts = vec![sheet.render(view.colours)];
     if !kernel.tables.is_empty() {
-        let mut table = Table::new(&["#TABLE", "TENANT", "#ROUTES"]);
+        let mut table = Table::new(&["#TABLE", "TENANT", "VRF", "#ROUTES"]);
         for entry in &kernel.tables {
             table.row([
                 entry.table.to_string().into(),
                 Cell::new(entry.tenant.as_str(), Tone::Strong),
+                entry.vrf.clone().unwrap_or_default().into(),
                 human::count(entry.routes).into(),
             ]);
         }

@@ -243,8 +243,13 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
     );
     let kernel = Kernel {
         release: "6.18.5".to_owned(),
-        device: Some("weft-vx".to_owned()),
-        mtu: Some(1450),
+        devices: vec![Device {
+            name: "vx0".to_owned(),
+            encapsulation: Encapsulation::Vxlan,
+            mtu: 1450,
+            up: true,
+        }],
+        segmentation: Segmentation::Table,
         settled: true,
         objects: vec![ObjectCount {
             object: "routes".to_owned(),
@@ -255,6 +260,7 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
         tables: vec![KernelTable {
             table: 7001,
             tenant: "red".to_owned(),
+            vrf: None,
             routes: 1199,
         }],
         tracked: vec![
@@ -283,7 +289,8 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
         overlay::kernel(&kernel, PLAIN),
         "\
 kernel   Linux 6.18.5
-device   weft-vx, MTU 1450
+device   vx0, vxlan, MTU 1450
+tenants  a table each, with rules that lead into it
 state    settled: the kernel holds what it should
 ours     1,200 routes
 changes  1,300 requests, 1 repairs of what others changed

@@ -1,0 +1,321 @@
+//! Two routers with tenants red and blue, which have the same prefixes, and one between them that only stitches.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use weft_overlay::intent::{
+    ForwardingNextHop, Group, GroupId, NextHopSet, TenantIntent, TenantRoute,
+};
+use weft_overlay::{Encapsulation, EndpointId, Vni};
+
+use super::super::*;
+use super::lab::{Lab, Router};
+use crate::doctor::{self, Health};
+use crate::model::Carrier;
+
+/// How packets are carried, over what, and how tenants are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode {
+    pub(super) encapsulation: Encapsulation,
+    pub(super) v6: bool,
+    pub(super) vrf: bool,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let underlay = if self.v6 { "IPv6" } else { "IPv4" };
+        let segmentation = if self.vrf { "VRF" } else { "tables" };
+        write!(f, "{} over {underlay}, {segmentation}", self.encapsulation)
+    }
+}
+
+impl Mode {
+    pub(super) const PLAIN: Self = Self {
+        encapsulation: Encapsulation::Vxlan,
+        v6: false,
+        vrf: false,
+    };
+
+    /// Every one, and whether this kernel can do it.
+    pub(super) fn all() -> Vec<(Self, bool)> {
+        let findings = doctor::doctor();
+        let works = |what: &str| {
+            let of = |finding: &&doctor::Finding| finding.what.starts_with(what);
+            let finding = findings.iter().find(of).unwrap();
+            finding.health == Health::Good
+        };
+        let mut modes = Vec::new();
+        for encapsulation in [
+            Encapsulation::Vxlan,
+            Encapsulation::VxlanGpe,
+            Encapsulation::Gre,
+        ] {
+            for v6 in [false, true] {
+                for vrf in [false, true] {
+                    let device = match (encapsulation, v6) {
+                        (Encapsulation::Vxlan, _) => "VXLAN with",
+                        (Encapsulation::VxlanGpe, _) => "VXLAN-GPE",
+                        (Encapsulation::Gre, false) => "GRE with",
+                        (Encapsulation::Gre, true) => "GRE over IPv6",
+                    };
+                    let mode = Self {
+                        encapsulation,
+                        v6,
+                        vrf,
+                    };
+                    modes.push((mode, works(device) && (!vrf || works("VRF devices"))));
+                }
+            }
+        }
+        modes
+    }
+
+    /// Those that this kernel can do; the others are said.
+    pub(super) fn possible() -> Vec<Self> {
+        let all = Self::all();
+        for (mode, _) in all.iter().filter(|(_, possible)| !possible) {
+            eprintln!("not on this kernel: {mode}");
+        }
+        let possible = all.into_iter().filter(|(_, possible)| *possible);
+        possible.map(|(mode, _)| mode).collect()
+    }
+
+    pub(super) fn endpoint(self, node: u8) -> IpAddr {
+        if self.v6 {
+            format!("2001:db8::{node}").parse().unwrap()
+        } else {
+            [192, 0, 2, node].into()
+        }
+    }
+
+    /// Octets around a tenant's packet.
+    pub(super) fn overhead(self) -> u32 {
+        let endpoint = self.endpoint(1);
+        Carrier::of(self.encapsulation, endpoint).overhead(endpoint)
+    }
+
+    pub(super) fn config(self, node: u8) -> DataplaneConfig {
+        DataplaneConfig {
+            endpoint: Some(self.endpoint(node)),
+            endpoint_id: EndpointId([192, 0, 2, node].into()),
+            encapsulation: self.encapsulation,
+            segmentation: if self.vrf {
+                Segmentation::Vrf
+            } else {
+                Segmentation::Table
+            },
+            ..DataplaneConfig::default()
+        }
+    }
+
+    fn hop(self, number: u32, node: u8) -> ForwardingNextHop {
+        ForwardingNextHop {
+            vni: vni(number),
+            encapsulation: self.encapsulation,
+            address: self.endpoint(node),
+            endpoint_id: self.v6.then(|| EndpointId([192, 0, 2, node].into())),
+        }
+    }
+
+    /// What packets of a VNI to one of these nodes share.
+    pub(super) fn group(self, id: u32, number: u32, nodes: &[u8]) -> (GroupId, Option<Group>) {
+        let hops = nodes.iter().map(|node| self.hop(number, *node)).collect();
+        let group = Group {
+            hops: NextHopSet(hops),
+            has_others: true,
+        };
+        (GroupId(id), Some(group))
+    }
+}
+
+pub(super) fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+pub(super) fn tenant(
+    id: u32,
+    name: &str,
+    number: u32,
+    attachment: Option<&str>,
+) -> (TenantId, Option<TenantIntent>) {
+    let attachments = attachment.map(str::to_owned).into_iter().collect();
+    (
+        TenantId(id),
+        Some(TenantIntent {
+            name: name.into(),
+            primary_vni: vni(number),
+            vnis: vec![vni(number)],
+            attachments,
+        }),
+    )
+}
+
+pub(super) fn route(id: u32, prefix: &str, group: u32) -> TenantRoute {
+    TenantRoute {
+        tenant: TenantId(id),
+        prefix: prefix.parse().unwrap(),
+        group: Some(GroupId(group)),
+    }
+}
+
+pub(super) const A: u8 = 1;
+pub(super) const M: u8 = 2;
+pub(super) const B: u8 = 3;
+
+pub(super) struct Domain {
+    pub(super) mode: Mode,
+    pub(super) lab: Lab,
+    pub(super) a: Router,
+    pub(super) b: Router,
+    pub(super) middle: Router,
+}
+
+impl Domain {
+    /// Both tenants, with a site's prefixes behind a node.
+    fn towards(mode: Mode, site: u8, node: u8, local: bool) -> IntentDelta {
+        let (red, blue) = (u32::from(site), 100 + u32::from(site));
+        let mut routes = Vec::new();
+        for prefix in [
+            format!("10.0.{site}.0/24"),
+            format!("2001:db8:10:{site}::/64"),
+        ] {
+            routes.extend([route(0, &prefix, red), route(1, &prefix, blue)]);
+        }
+        IntentDelta {
+            tenants: vec![
+                tenant(0, "red", 10001, local.then_some("red0")),
+                tenant(1, "blue", 10002, local.then_some("blue0")),
+            ],
+            groups: vec![
+                mode.group(red, 10001, &[node]),
+                mode.group(blue, 10002, &[node]),
+            ],
+            routes,
+            underlay: Vec::new(),
+        }
+    }
+
+    pub(super) fn middle_intent(mode: Mode) -> IntentDelta {
+        let mut intent = Self::towards(mode, 1, A, false);
+        let other = Self::towards(mode, 2, B, false);
+        intent.groups.extend(other.groups);
+        intent.routes.extend(other.routes);
+        intent
+    }
+
+    pub(super) fn new(mode: Mode) -> Self {
+        let lab = Lab::new(&["a", "m", "b", "red-a", "blue-a", "red-b", "blue-b"]);
+        lab.link(
+            ("a", "wan", "198.51.100.1/30"),
+            ("m", "left", "198.51.100.2/30"),
+        );
+        lab.link(
+            ("m", "right", "198.51.100.5/30"),
+            ("b", "wan", "198.51.100.6/30"),
+        );
+        let underlay = |node: &str, number: u8, interface: &str, routes: &[(u8, &str, &str)]| {
+            let _ = interface;
+            let mut commands = vec![
+                format!("ip addr add 192.0.2.{number}/32 dev lo"),
+                format!("ip addr add 2001:db8::{number}/128 dev lo"),
+            ];
+            for (to, via, via6) in routes {
+                commands.push(format!("ip route add 192.0.2.{to}/32 via {via}"));
+                commands.push(format!("ip route add 2001:db8::{to}/128 via {via6}"));
+            }
+            lab.run(node, &commands.join(" && "));
+        };
+        for (node, interface, address) in [
+            ("a", "wan", "fd00:1::1"),
+            ("m", "left", "fd00:1::2"),
+            ("m", "right", "fd00:2::1"),
+            ("b", "wan", "fd00:2::2"),
+        ] {
+            lab.run(
+                node,
+                &format!("ip addr add {address}/64 dev {interface} nodad"),
+            );
+        }
+        underlay("a", A, "wan", &[(M, "198.51.100.2", "fd00:1::2")]);
+        underlay(
+            "m",
+            M,
+            "",
+            &[
+                (A, "198.51.100.1", "fd00:1::1"),
+                (B, "198.51.100.6", "fd00:2::2"),
+            ],
+        );
+        underlay("b", B, "wan", &[(M, "198.51.100.5", "fd00:2::1")]);
+        for (router, site) in [("a", 1), ("b", 2)] {
+            for colour in ["red", "blue"] {
+                let host = format!("{colour}-{router}");
+                let interface = format!("{colour}0");
+                lab.link(
+                    (router, &interface, &format!("10.0.{site}.1/24")),
+                    (&host, "eth0", &format!("10.0.{site}.10/24")),
+                );
+                lab.run(
+                    router,
+                    &format!(
+                        "ip addr add 2001:db8:10:{site}::1/64 dev {interface} nodad; \
+                         sysctl -qw net.ipv6.conf.{interface}.keep_addr_on_down=1"
+                    ),
+                );
+                lab.run(
+                    &host,
+                    &format!(
+                        "ip addr add 2001:db8:10:{site}::10/64 dev eth0 nodad && \
+                         ip route add default via 10.0.{site}.1 && \
+                         ip route add default via 2001:db8:10:{site}::1"
+                    ),
+                );
+            }
+        }
+        let a = lab.start("a", mode.config(A));
+        let middle = lab.start("m", mode.config(M));
+        let b = lab.start("b", mode.config(B));
+        a.apply(Self::towards(mode, 2, M, true));
+        middle.apply(Self::middle_intent(mode));
+        b.apply(Self::towards(mode, 1, M, true));
+        let domain = Self {
+            mode,
+            lab,
+            a,
+            b,
+            middle,
+        };
+        for router in [&domain.a, &domain.middle, &domain.b] {
+            // Commands are taken in order, so the answer comes after the change.
+            let status = router.status();
+            assert_eq!(status.refused, [], "{mode}: nothing is refused");
+            assert_eq!(status.vrf, mode.vrf);
+        }
+        // The underlay has to find its neighbours first.
+        for host in ["red-a", "blue-a"] {
+            for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+                domain.wait_for_ping(host, to);
+            }
+        }
+        domain
+    }
+
+    /// Pings until it is answered.
+    pub(super) fn wait_for_ping(&self, from: &str, to: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.ping(from, to, 2) {
+            assert!(Instant::now() < end, "{}: {from} to {to}", self.mode);
+        }
+    }
+
+    /// Starts the router in the middle again, after it was killed.
+    pub(super) fn start_middle(&mut self) {
+        self.middle = self.lab.start("m", self.mode.config(M));
+    }
+
+    /// Pings a site from one tenant's host; true where all answers came.
+    pub(super) fn ping(&self, from: &str, to: &str, count: u32) -> bool {
+        let command = format!("ping -c {count} -i 0.02 -W 2 -q {to}");
+        self.lab.try_run(from, &command).status.success()
+    }
+}

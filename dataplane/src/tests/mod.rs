@@ -1,0 +1,448 @@
+//! The data plane on the real kernel, in network namespaces of its own.
+
+mod domain;
+mod lab;
+
+use std::process::Command as Process;
+
+use weft_overlay::Encapsulation;
+use weft_overlay::intent::{GroupId, TenantRoute, UnderlayRoute};
+
+use super::*;
+use domain::{A, B, Domain, M, Mode, route, tenant};
+use lab::{Lab, privileged};
+
+/// Packets that a host was asked by, of both families.
+fn asked(lab: &Lab, host: &str) -> u32 {
+    let text = lab.run(host, "nft list chain inet t i");
+    let counts = text.split("packets ").skip(1);
+    counts
+        .map(|rest| rest.split(' ').next().unwrap().parse::<u32>().unwrap())
+        .sum()
+}
+
+#[test]
+fn tenants_with_one_prefix_talk_to_their_own_only_in_every_mode() {
+    if !privileged() {
+        return;
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    println!("under Linux {release}");
+    for mode in Mode::possible() {
+        let domain = Domain::new(mode);
+        let lab = &domain.lab;
+        for host in ["red-b", "blue-b"] {
+            lab.run(
+                host,
+                "nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; \
+                 add rule inet t i icmp type echo-request counter; \
+                 add rule inet t i icmpv6 type echo-request counter'",
+            );
+        }
+        let mut expected = (0, 0);
+        for (host, red, blue) in [("red-a", 10, 0), ("blue-a", 0, 10)] {
+            for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+                assert!(domain.ping(host, to, 10), "{mode}: {host} to {to}");
+                expected = (expected.0 + red, expected.1 + blue);
+                let found = (asked(lab, "red-b"), asked(lab, "blue-b"));
+                assert_eq!(found, expected, "{mode}: {host} to {to}");
+            }
+            // The router's own address answers in each tenant, and the other side's too.
+            for to in ["10.0.1.1", "2001:db8:10:1::1"] {
+                assert!(domain.ping(host, to, 1), "{mode}: {host} to {to}");
+            }
+            // What does not fit is reported, and what fits just so goes through.
+            let mtu = 1500 - mode.overhead();
+            let big = format!("ping -c 1 -W 2 -M do -s {} 10.0.2.10", mtu - 27);
+            let output = lab.try_run(host, &big);
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(told.contains(&format!("mtu = {mtu}")), "{mode}: {told}");
+            // The host knows now; what it splits would say nothing.
+            lab.run(host, "ip route flush cache");
+            let most = format!("ping -c 1 -W 2 -M do -s {} 10.0.2.10", mtu - 28);
+            lab.run(host, &most);
+            lab.run(
+                if host == "red-a" { "red-b" } else { "blue-b" },
+                "nft reset counters >/dev/null",
+            );
+            expected = (asked(lab, "red-b"), asked(lab, "blue-b"));
+            // No route in the tenant's table: no way out by the main one.
+            assert!(!domain.ping(host, "198.51.100.2", 1), "{mode}: {host}");
+        }
+        println!("pings: {mode}");
+    }
+}
+
+#[test]
+fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
+    if !privileged() {
+        return;
+    }
+    for mode in Mode::possible() {
+        let mut domain = Domain::new(mode);
+        domain.middle.settle();
+        let before = domain.middle.status();
+        let ping = Process::new("ip")
+            .args(["netns", "exec", &domain.lab.ns("red-a")])
+            .args(["ping", "-c", "400", "-i", "0.002", "-q", "-W", "2"])
+            .arg("10.0.2.10")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        for _ in 0..2 {
+            domain.middle.kill();
+            domain.start_middle();
+            domain.middle.apply(Domain::middle_intent(mode));
+            domain.middle.settle();
+            let status = domain.middle.status();
+            // Neighbour entries are set again, those of two routers in two families; nothing else is sent.
+            let vxlan = mode.encapsulation == Encapsulation::Vxlan;
+            let neighbours = match (vxlan, mode.v6) {
+                (false, _) => 0,
+                (true, false) => 4,
+                // One gateway for both families.
+                (true, true) => 2,
+            };
+            assert_eq!(
+                (status.requests, status.refused.len()),
+                (neighbours, 0),
+                "{mode}: {status:?}"
+            );
+            assert_eq!(
+                (status.vnis, status.routes, status.next_hops),
+                (before.vnis, 12, before.next_hops),
+                "{mode}: 8 tenant routes, 4 that end the tables"
+            );
+        }
+        let output = ping.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("400 received, 0%"), "{mode}: {text}");
+    }
+}
+
+#[test]
+fn leftovers_go_when_the_intent_is_whole_and_foreign_routes_never() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let mut domain = Domain::new(mode);
+    domain.lab.run("m", "ip route add 203.0.113.0/24 via 198.51.100.1 table 999 && ip route add 203.0.113.0/24 via 198.51.100.1 && ip rule add pref 77 from 203.0.113.1 lookup 999");
+    domain.middle.kill();
+    domain.start_middle();
+    let mut less = Domain::middle_intent(mode);
+    less.tenants.pop();
+    less.routes.retain(|route| route.tenant == TenantId(0));
+    domain.middle.apply(less);
+    assert_eq!(domain.middle.status().vnis, 2, "not before it is said");
+    domain.middle.settle();
+    let status = domain.middle.status();
+    // Two sites, each with a group and a tunnel for either family.
+    assert_eq!(
+        (
+            status.vnis,
+            status.routes,
+            status.next_hops,
+            status.refused.len()
+        ),
+        (1, 6, 8, 0),
+        "{status:?}"
+    );
+    assert!(domain.ping("red-a", "10.0.2.10", 2));
+    let routes = domain.lab.run("m", "ip route show table all; ip rule");
+    assert_eq!(routes.matches("203.0.113.0/24 via").count(), 2, "{routes}");
+    assert!(routes.contains("from 203.0.113.1 lookup 999"));
+    // And nothing of ours is left behind in the end.
+    domain.middle.kill();
+    domain.lab.inside("m", || {
+        let report = teardown(PROTOCOL).unwrap();
+        assert!(report.devices == 1 && report.routes == 6, "{report:?}");
+        assert_eq!(teardown(PROTOCOL).unwrap(), TeardownReport::default());
+    });
+    let left = domain.lab.run(
+        "m",
+        "ip route show table all; ip rule; ip nexthop; ip link; nft list tables",
+    );
+    assert!(
+        !left.contains("proto 87") && !left.contains("vx0") && !left.contains("table inet weft"),
+        "{left}"
+    );
+    assert_eq!(left.matches("203.0.113.0/24 via").count(), 2);
+}
+
+#[test]
+fn somebody_deletes_what_is_ours_and_it_comes_back_in_every_mode() {
+    if !privileged() {
+        return;
+    }
+    for mode in Mode::possible() {
+        let domain = Domain::new(mode);
+        let before = domain.middle.status();
+        let device = domain.middle.status().devices[0].name.clone();
+        for damage in [
+            "ip route flush table 1459627793".to_owned(),
+            "ip nexthop flush".to_owned(),
+            "ip rule del fwmark 0x57002711; ip -6 rule del fwmark 0x57002711".to_owned(),
+            format!("ip link set {device} down"),
+            format!("ip link del {device}"),
+        ] {
+            let repairs = domain.middle.status().repairs;
+            domain.lab.run("m", &damage);
+            domain.middle.wait(|status| {
+                let same = status.routes == before.routes
+                    && status.next_hops == before.next_hops
+                    && status.rules == before.rules
+                    && status.vnis == before.vnis
+                    && status.refused.is_empty();
+                status.repairs > repairs && same && status.devices.iter().all(|device| device.up)
+            });
+            for (host, to) in [("red-a", "10.0.2.10"), ("blue-a", "2001:db8:10:2::10")] {
+                // The damage may go on while its beginning is repaired.
+                domain.wait_for_ping(host, to);
+            }
+        }
+    }
+}
+
+/// What a group stands for changes under its routes.
+#[test]
+fn a_next_hop_is_replaced_without_touching_routes() {
+    if !privileged() {
+        return;
+    }
+    const ROUTES: u32 = 500;
+    let mode = Mode::PLAIN;
+    let lab = Lab::new(&["r"]);
+    let router = lab.start("r", mode.config(A));
+    let prefix = |at: u32| format!("10.{}.{}.0/24", at >> 8, at & 0xff);
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![mode.group(7, 10001, &[M])],
+        routes: (0..ROUTES).map(|at| route(0, &prefix(at), 7)).collect(),
+        underlay: Vec::new(),
+    });
+    // The members of the group that the routes point to, by where their tunnels end.
+    let ends = || -> Vec<String> {
+        let route = lab.run("r", "ip route show table 1459627793 10.0.1.0/24");
+        let id = route.split("nhid ").nth(1).unwrap();
+        let id = id.split(' ').next().unwrap().to_owned();
+        let group = lab.run("r", &format!("ip nexthop show id {id}"));
+        let members = group.split("group ").nth(1).unwrap();
+        let members = members.split(' ').next().unwrap().split('/');
+        let mut ends: Vec<String> = members
+            .map(|member| {
+                let tunnel = lab.run("r", &format!("ip nexthop show id {member}"));
+                let end = tunnel.split("dst ").nth(1).unwrap();
+                end.split(' ').next().unwrap().to_owned()
+            })
+            .collect();
+        ends.sort_unstable();
+        ends
+    };
+    let before = router.status();
+    assert_eq!(before.refused, []);
+    assert_eq!(ends(), ["192.0.2.2"]);
+    for (nodes, wanted) in [
+        (&[B][..], &["192.0.2.3"][..]),
+        (&[M, B], &["192.0.2.2", "192.0.2.3"]),
+        (&[M], &["192.0.2.2"]),
+    ] {
+        let sent = router.status().requests;
+        router.apply(IntentDelta {
+            groups: vec![mode.group(7, 10001, nodes)],
+            ..IntentDelta::default()
+        });
+        let status = router.status();
+        assert!(status.requests - sent <= 5, "{}", status.requests - sent);
+        assert_eq!(ends(), wanted);
+        assert_eq!(status.routes, before.routes);
+    }
+    // A group that is gone takes its objects along, once nothing uses it.
+    router.settle();
+    router.apply(IntentDelta {
+        groups: vec![(GroupId(7), None)],
+        routes: (0..ROUTES)
+            .map(|at| TenantRoute {
+                group: None,
+                ..route(0, &prefix(at), 7)
+            })
+            .collect(),
+        ..IntentDelta::default()
+    });
+    let status = router.status();
+    assert_eq!((status.next_hops, status.routes), (0, 2), "{status:?}");
+}
+
+#[test]
+fn routes_of_other_protocols_are_announced_as_they_come_and_go() {
+    if !privileged() {
+        return;
+    }
+    for vrf in [false, true] {
+        let mode = Mode { vrf, ..Mode::PLAIN };
+        if !Mode::possible().contains(&mode) {
+            continue;
+        }
+        let lab = Lab::new(&["r", "h"]);
+        lab.link(("r", "red0", "10.0.1.1/24"), ("h", "eth0", "10.0.1.10/24"));
+        let router = lab.start("r", mode.config(A));
+        router.apply(IntentDelta {
+            tenants: vec![tenant(0, "red", 10001, Some("red0"))],
+            ..IntentDelta::default()
+        });
+        router.redistribute(TenantId(0), true, &[188]);
+        let said = |prefix: &'static str, present| {
+            let wanted = DataplaneEvent::Redistributed {
+                tenant: TenantId(0),
+                prefix: prefix.parse().unwrap(),
+                present,
+            };
+            router.wait_for(move |event| *event == wanted);
+        };
+        said("10.0.1.0/24", true);
+        let table = if vrf { "vrf vrf-10001" } else { "" };
+        for (prefix, protocol) in [("10.7.0.0/16", "ospf"), ("10.8.0.0/16", "static")] {
+            let words = format!("{prefix} via 10.0.1.10 dev red0 proto {protocol} {table}");
+            lab.run("r", &format!("ip route add {words}"));
+            said(prefix, true);
+            lab.run("r", &format!("ip route del {words}"));
+            said(prefix, false);
+        }
+        // A protocol that was not asked for.
+        lab.run(
+            "r",
+            &format!("ip route add 10.9.0.0/16 via 10.0.1.10 dev red0 proto 189 {table}"),
+        );
+        lab.run(
+            "r",
+            &format!("ip route add 10.10.0.0/16 via 10.0.1.10 dev red0 proto 188 {table}"),
+        );
+        router.wait_for(|event| match event {
+            DataplaneEvent::Redistributed { prefix, .. } => {
+                assert_ne!(prefix.to_string(), "10.9.0.0/16");
+                prefix.to_string() == "10.10.0.0/16"
+            }
+            _ => false,
+        });
+    }
+}
+
+#[test]
+fn a_refused_route_says_what_the_kernel_says() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let router = lab.start("r", DataplaneConfig::default());
+    let underlay = |prefix: &str, via: [u8; 4]| UnderlayRoute {
+        prefix: prefix.parse().unwrap(),
+        via: vec![via.into()],
+    };
+    router.apply(IntentDelta {
+        underlay: vec![underlay("203.0.113.0/24", [198, 51, 100, 9])],
+        ..IntentDelta::default()
+    });
+    let status = router.status();
+    assert_eq!(status.refused.len(), 1);
+    assert!(
+        status.refused[0].error.contains("unreachable"),
+        "{:?}",
+        status.refused
+    );
+    // It is taken as soon as it can be.
+    lab.run("r", "ip link add wan type veth peer name far && ip addr add 198.51.100.1/24 dev wan && ip link set wan up && ip link set far up");
+    router.wait(|status| status.refused.is_empty());
+    assert!(
+        lab.run("r", "ip route")
+            .contains("203.0.113.0/24 via 198.51.100.9 dev wan proto 87")
+    );
+}
+
+/// More than the kernel's send buffer holds goes in pieces.
+#[test]
+fn a_table_of_thousands_arrives_whole_and_goes_whole() {
+    if !privileged() {
+        return;
+    }
+    const COUNT: u32 = 20_000;
+    let lab = Lab::new(&["r", "far"]);
+    lab.link(
+        ("r", "wan", "198.51.100.1/30"),
+        ("far", "wan", "198.51.100.2/30"),
+    );
+    lab.run(
+        "r",
+        "ip addr add 192.0.2.1/32 dev lo; ip route add 192.0.2.2/32 via 198.51.100.2",
+    );
+    let router = lab.start("r", Mode::PLAIN.config(A));
+    let prefix = |at: u32| format!("10.{}.{}.0/24", at >> 8, at & 0xff);
+    let routes = || (0..COUNT).map(|at| route(0, &prefix(at), 7));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![Mode::PLAIN.group(7, 10001, &[M])],
+        routes: routes().collect(),
+        underlay: Vec::new(),
+    });
+    assert_eq!(router.status().refused, []);
+    let held = || {
+        let table = 0x5700_0000u32 + 10001;
+        let list = format!("ip route show table {table} proto 87 | grep -c ^10 || true");
+        lab.run("r", &list).trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(held(), COUNT);
+    let gone = |mut route: TenantRoute| {
+        route.group = None;
+        route
+    };
+    router.apply(IntentDelta {
+        routes: routes().map(gone).collect(),
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn links_and_reachability_are_reported() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r", "h"]);
+    lab.link(("r", "red0", "10.0.1.1/24"), ("h", "eth0", "10.0.1.10/24"));
+    let router = lab.start("r", Mode::PLAIN.config(A));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, Some("red0"))],
+        ..IntentDelta::default()
+    });
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: true,
+            }
+    });
+    router.track(vec![[198, 51, 100, 9].into()]);
+    router.wait_for(|event| {
+        *event == DataplaneEvent::Reachability(vec![([198, 51, 100, 9].into(), None)])
+    });
+    lab.run("r", "ip route add 198.51.100.0/24 via 10.0.1.10 metric 7");
+    router.wait_for(|event| {
+        *event == DataplaneEvent::Reachability(vec![([198, 51, 100, 9].into(), Some(7))])
+    });
+    lab.run("h", "ip link set eth0 down");
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: false,
+            }
+    });
+    lab.run("h", "ip link set eth0 up");
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: true,
+            }
+    });
+}

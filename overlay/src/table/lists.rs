@@ -1,0 +1,219 @@
+//! Path lists: what prefixes with the same candidates share, so that the loss of a forwarding next hop costs a change a
+//! list, not one a prefix (prefix-independent convergence).
+//!
+//! A list is the whole input of the decision: every way with its preference. Two prefixes with one list are decided
+//! alike whatever is reachable, so the decision is made once a list.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+
+use super::decision::{Contender, judge};
+use super::types::{Preference, Reason};
+use crate::intent::{ForwardingNextHop, Group, GroupId, NextHopSet};
+
+/// A candidate, as far as the decision looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Way {
+    pub(super) forwarding: ForwardingNextHop,
+    pub(super) preference: Preference,
+}
+
+impl Contender for Way {
+    fn preference(&self) -> &Preference {
+        &self.preference
+    }
+
+    fn forwarding(&self) -> Option<ForwardingNextHop> {
+        Some(self.forwarding)
+    }
+}
+
+/// Which of a list's ways are used, by number; none where nothing is reachable.
+type Used = SmallVec<[u16; 4]>;
+
+struct PathList {
+    ways: Arc<[Way]>,
+    users: u32,
+    used: Used,
+}
+
+struct Reach {
+    metric: Option<u32>,
+    /// Lists that have a way over it.
+    lists: FxHashSet<u32>,
+}
+
+/// The path lists in use, and the addresses that they lead over.
+#[derive(Default)]
+pub(super) struct PathLists {
+    lists: Vec<Option<PathList>>,
+    ids: HashMap<Arc<[Way]>, u32, FxBuildHasher>,
+    free: Vec<u32>,
+    /// Free as soon as whoever holds the group has been told that it is gone.
+    freed: Vec<u32>,
+    reach: FxHashMap<IpAddr, Reach>,
+    changed: Vec<(GroupId, Option<Group>)>,
+    track: Vec<IpAddr>,
+    untrack: Vec<IpAddr>,
+}
+
+impl PathLists {
+    /// The list of these ways, one user more. `ways` is sorted and without duplicates, and not empty.
+    pub(super) fn acquire(&mut self, ways: &[Way]) -> u32 {
+        if let Some(&id) = self.ids.get(ways) {
+            if let Some(list) = self.get_mut(id) {
+                list.users += 1;
+            }
+            return id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.lists.push(None);
+            (self.lists.len() - 1) as u32
+        });
+        for way in ways {
+            let address = way.forwarding.address;
+            let reach = self.reach.entry(address).or_insert_with(|| {
+                self.track.push(address);
+                Reach {
+                    metric: None,
+                    lists: FxHashSet::default(),
+                }
+            });
+            reach.lists.insert(id);
+        }
+        let ways: Arc<[Way]> = ways.into();
+        let used = self.resolve(&ways);
+        if !used.is_empty() {
+            self.changed.push((GroupId(id), Some(group(&ways, &used))));
+        }
+        self.ids.insert(ways.clone(), id);
+        self.lists[id as usize] = Some(PathList {
+            ways,
+            users: 1,
+            used,
+        });
+        id
+    }
+
+    /// One user less.
+    pub(super) fn release(&mut self, id: u32) {
+        let Some(list) = self.get_mut(id) else { return };
+        list.users -= 1;
+        if list.users > 0 {
+            return;
+        }
+        let Some(list) = self.lists[id as usize].take() else {
+            return;
+        };
+        self.ids.remove(&list.ways);
+        self.freed.push(id);
+        if !list.used.is_empty() {
+            self.changed.push((GroupId(id), None));
+        }
+        for way in list.ways.iter() {
+            let address = way.forwarding.address;
+            if let Some(reach) = self.reach.get_mut(&address) {
+                reach.lists.remove(&id);
+                if reach.lists.is_empty() {
+                    self.reach.remove(&address);
+                    self.untrack.push(address);
+                }
+            }
+        }
+    }
+
+    fn get_mut(&mut self, id: u32) -> Option<&mut PathList> {
+        self.lists.get_mut(id as usize)?.as_mut()
+    }
+
+    /// Something of the list is reachable: routes may use it.
+    pub(super) fn is_usable(&self, id: u32) -> bool {
+        let list = self.lists.get(id as usize).and_then(Option::as_ref);
+        list.is_some_and(|list| !list.used.is_empty())
+    }
+
+    /// How far an address is in the underlay, if it is reached at all.
+    pub(super) fn metric(&self, address: IpAddr) -> Option<u32> {
+        self.reach.get(&address)?.metric
+    }
+
+    fn resolve(&self, ways: &[Way]) -> Used {
+        let metric = |way: &Way| {
+            self.metric(way.forwarding.address)
+                .ok_or(Reason::ForwardingNextHopUnreachable)
+        };
+        let lost = judge(ways, &metric);
+        let used = (0..).zip(&lost).filter(|(_, lost)| lost.is_none());
+        used.map(|(at, _)| at).collect()
+    }
+
+    /// How addresses are reached now; the lists that became usable, or are no longer.
+    pub(super) fn handle_reachability(
+        &mut self,
+        changes: &[(IpAddr, Option<u32>)],
+    ) -> FxHashSet<u32> {
+        let mut affected: FxHashSet<u32> = FxHashSet::default();
+        for (address, metric) in changes {
+            if let Some(reach) = self.reach.get_mut(address)
+                && reach.metric != *metric
+            {
+                reach.metric = *metric;
+                affected.extend(&reach.lists);
+            }
+        }
+        let mut affected: Vec<u32> = affected.into_iter().collect();
+        affected.sort_unstable();
+        let mut toggled = FxHashSet::default();
+        for id in affected {
+            let Some(list) = self.lists[id as usize].as_ref() else {
+                continue;
+            };
+            let used = self.resolve(&list.ways);
+            if used == list.used {
+                continue;
+            }
+            if used.is_empty() != list.used.is_empty() {
+                toggled.insert(id);
+            }
+            let group = (!used.is_empty()).then(|| group(&list.ways, &used));
+            self.changed.push((GroupId(id), group));
+            if let Some(list) = self.get_mut(id) {
+                list.used = used;
+            }
+        }
+        toggled
+    }
+
+    /// Groups that changed since the last call, the last entry of each last.
+    pub(super) fn poll_groups(&mut self) -> Vec<(GroupId, Option<Group>)> {
+        self.free.append(&mut self.freed);
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Addresses to resolve from now on, and those to forget.
+    pub(super) fn poll_tracking(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        (
+            std::mem::take(&mut self.track),
+            std::mem::take(&mut self.untrack),
+        )
+    }
+}
+
+fn group(ways: &[Way], used: &Used) -> Group {
+    let mut hops: Vec<ForwardingNextHop> = used
+        .iter()
+        .map(|at| ways[usize::from(*at)].forwarding)
+        .collect();
+    hops.sort_unstable();
+    hops.dedup();
+    Group {
+        has_others: ways
+            .iter()
+            .any(|way| way.forwarding.address != ways[0].forwarding.address),
+        hops: NextHopSet(hops),
+    }
+}
