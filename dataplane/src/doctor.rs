@@ -11,7 +11,8 @@ use weft_overlay::intent::ForwardingNextHop;
 use weft_overlay::{Encapsulation, Vni};
 
 use crate::actor::ALIAS;
-use crate::model::{Carrier, Family, NextHop, Rule, RuleMatch, Tunnel};
+use crate::bpf::Classifier;
+use crate::model::{Carrier, Family, NextHop, Rule, RuleAction, RuleMatch, Tunnel};
 use crate::netlink::objects::{
     NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_link, put_link_mtu, put_next_hop, put_rule,
     put_tunnel_device, put_vni, put_vrf,
@@ -262,7 +263,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         family: Family::V4,
         priority: crate::model::RULE_TENANT,
         of: RuleMatch::Tunnel(10_001),
-        table: Some(10_001),
+        action: RuleAction::Table(10_001),
     };
     let refusal = one(&mut netlink, libc::RTM_NEWRULE, NEW, &|out| {
         put_rule(out, &rule, PROTOCOL);
@@ -274,6 +275,16 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
             remedy: "a kernel with CONFIG_IP_MULTIPLE_TABLES",
         },
         refusal,
+    );
+    let classifier = Classifier::new(&mut netlink, &[])
+        .and_then(|classifier| classifier.attach(&mut netlink, interface));
+    note(
+        Object {
+            what: "BPF at tunnel devices: one look for all VNIs, counters",
+            health: Health::Warning,
+            remedy: "modprobe cls_bpf; CAP_BPF or CAP_SYS_ADMIN; without it there is a rule a VNI, and no counters",
+        },
+        classifier.err().map(|error| error.to_string()),
     );
     let refusal = host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()])).err();
     note(

@@ -8,6 +8,7 @@
 //! One thread owns the state and talks netlink; another one reads the kernel's events.
 
 mod actor;
+mod bpf;
 pub mod doctor;
 mod host;
 mod model;
@@ -28,12 +29,15 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId};
 
-pub use status::{DataplaneStatus, DeviceStatus, KernelRoute, RefusedRoute, TenantTable};
+pub use status::{DataplaneStatus, DeviceStatus, KernelRoute, RefusedRoute, TenantTable, Traffic};
 pub use teardown::{TeardownReport, teardown};
 
 /// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
 /// zebra marks its routes with, and what is not ours is never touched.
 pub const PROTOCOL: u8 = 87;
+
+/// The upper octet of everything of ours that has a number of 32 bits: tables, marks, next-hop objects.
+pub(crate) const RANGE: u32 = 0x5700_0000;
 
 /// How tenants are kept apart in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +76,7 @@ impl Default for DataplaneConfig {
             encapsulation: Encapsulation::Vxlan,
             segmentation: Segmentation::Auto,
             protocol: PROTOCOL,
-            table_base: 0x5700_0000,
+            table_base: RANGE,
         }
     }
 }
@@ -151,6 +155,7 @@ enum Command {
     Untrack(Vec<IpAddr>),
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
+    Traffic(oneshot::Sender<Vec<Traffic>>),
     Routes(TenantId, oneshot::Sender<Vec<(IpNet, KernelRoute)>>),
     Stop(oneshot::Sender<()>),
 }
@@ -241,6 +246,11 @@ impl Dataplane {
     /// What is in the kernel, in numbers, and what was refused. `None` where the data plane has stopped.
     pub async fn status(&self) -> Option<DataplaneStatus> {
         self.ask(Command::Status).await
+    }
+
+    /// What was carried for each VNI to and from each router, by VNI and address; none where the kernel does not count.
+    pub async fn traffic(&self) -> Vec<Traffic> {
+        self.ask(Command::Traffic).await.unwrap_or_default()
     }
 
     /// A tenant's table: each prefix with what the kernel holds.

@@ -201,8 +201,32 @@ pub(crate) enum RuleMatch {
     Tunnel(u32),
     /// Where it came in.
     Interface(String),
-    /// Its mark: the router's own answers carry that of the question.
+    /// Its mark: what its tenant's packets have, and the router's own answers to them.
     Mark(u32),
+    /// These bits of its mark: all but those that `negated` names.
+    MarkBits {
+        /// What they are.
+        mark: u32,
+        /// Which.
+        mask: u32,
+        /// Everything but that.
+        negated: bool,
+    },
+    /// Nothing: every packet.
+    Any,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum RuleAction {
+    /// Looks into a table.
+    Table(u32),
+    /// Drops.
+    Drop,
+    /// Goes on at the rule of a priority.
+    Goto(u32),
+    /// Nothing: where others go to.
+    Nothing,
 }
 
 /// A policy rule.
@@ -211,12 +235,13 @@ pub(crate) struct Rule {
     pub(crate) family: Family,
     pub(crate) priority: u32,
     pub(crate) of: RuleMatch,
-    /// `None` drops.
-    pub(crate) table: Option<u32>,
+    pub(crate) action: RuleAction,
 }
 
 /// Priority of the rules that lead into tenant tables; before the main table's 32766, after local's 0.
 pub(crate) const RULE_TENANT: u32 = 1000;
+/// Where packets go on that no tenant's rule took.
+pub(crate) const RULE_END: u32 = 1998;
 /// Priority of the rule that drops what came from the overlay and belongs to nobody.
 pub(crate) const RULE_LAST: u32 = 1999;
 /// Metric of the route that ends a tenant's table: the highest that the kernel knows.

@@ -8,10 +8,8 @@ use std::hash::BuildHasher;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+use crate::RANGE;
 use crate::model::{NextHop, Tunnel};
-
-/// Our range of ids: the upper octet of all of them.
-const RANGE: u32 = 0x5700_0000;
 
 struct Object {
     wanted: NextHop,

@@ -63,6 +63,23 @@ pub struct TenantTable {
     pub routes: usize,
 }
 
+/// What was carried for a VNI to and from a router. Counters survive this process, and begin anew with the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// The VNI.
+    pub vni: u32,
+    /// The router at the far end.
+    pub endpoint: IpAddr,
+    /// Packets that came from it.
+    pub received_packets: u64,
+    /// Their octets, without the outer headers.
+    pub received_octets: u64,
+    /// Packets that went to it.
+    pub sent_packets: u64,
+    /// Their octets, without the outer headers.
+    pub sent_octets: u64,
+}
+
 /// A route that the kernel does not take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusedRoute {

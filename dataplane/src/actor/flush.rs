@@ -1,6 +1,6 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -9,9 +9,7 @@ use tracing::{error, warn};
 use super::links::vrf_name;
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
 use crate::host::{self, Entrance};
-use crate::model::{
-    Carrier, Family, RULE_LAST, RULE_TENANT, RouteKey, RouteSpec, Rule, RuleMatch, gateway, mac,
-};
+use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
     NEW, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTM_NEWTUNNEL,
     SET, put_neighbour, put_next_hop, put_next_hop_id, put_route, put_route_key, put_rule, put_vni,
@@ -51,6 +49,7 @@ impl Actor {
         let now = Instant::now();
         self.later.retain(|_, retry_at| *retry_at > now);
         if self.policy_changed {
+            self.flush_marks();
             self.rules_wanted = self.wanted_rules();
             self.vnis_wanted = self
                 .tenants
@@ -119,7 +118,9 @@ impl Actor {
                 }
             }
         }
-        for rule in self.rules_wanted.difference(&self.rules_held) {
+        // The last ones first: the kernel looks for a rule's place from the beginning, and a jump needs its target.
+        let missing: Vec<&Rule> = self.rules_wanted.difference(&self.rules_held).collect();
+        for rule in missing.into_iter().rev() {
             let object = Object::Rule(rule.clone());
             if self.is_due(&object) {
                 batch.push(libc::RTM_NEWRULE, NEW, |out| put_rule(out, rule, protocol));
@@ -245,47 +246,6 @@ impl Actor {
             retry_at: Instant::now() + pause,
         };
         self.refused.insert(key, refused);
-    }
-
-    fn wanted_rules(&self) -> BTreeSet<Rule> {
-        let mut rules = BTreeSet::new();
-        for family in [Family::V4, Family::V6] {
-            for tenant in self.tenants.values() {
-                let table = Some(tenant.table);
-                let matches = tenant
-                    .intent
-                    .vnis
-                    .iter()
-                    .map(|vni| RuleMatch::Tunnel(vni.get()));
-                // Of a VRF the kernel knows where its members' packets belong.
-                let interfaces = tenant
-                    .intent
-                    .attachments
-                    .iter()
-                    .filter(|_| !self.vrf)
-                    .cloned()
-                    .map(RuleMatch::Interface);
-                let mark = [RuleMatch::Mark(tenant.table)];
-                for of in matches.chain(interfaces).chain(mark) {
-                    rules.insert(Rule {
-                        family,
-                        priority: RULE_TENANT,
-                        of,
-                        table,
-                    });
-                }
-            }
-            for carrier in self.devices.keys() {
-                let of = RuleMatch::Interface(carrier.name().to_owned());
-                rules.insert(Rule {
-                    family,
-                    priority: RULE_LAST,
-                    of,
-                    table: None,
-                });
-            }
-        }
-        rules
     }
 
     /// Loads our nftables table where it is to say something else than before.

@@ -77,6 +77,7 @@ impl Actor {
             }
         }
         host::set(&host::sysctls());
+        self.classify();
         self.raise_devices();
         // A device that was made again has another number: what leads through it has to be made again.
         let moved = self.tunnel_links.iter().any(|(carrier, link)| {
@@ -165,6 +166,7 @@ impl Actor {
             .map_err(Error::kernel("cannot read the links"))?;
         info!(device = name, %endpoint, "made a tunnel device");
         host::set(&host::device_sysctls(name));
+        self.classify();
         self.policy_changed = true;
         Ok(())
     }

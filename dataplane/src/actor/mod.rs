@@ -3,6 +3,7 @@
 //! `wanted` is the intent as kernel objects, `held` is what the kernel has of them; a flush sends the difference. Keys
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
+mod classify;
 mod flush;
 pub(crate) mod links;
 
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, TenantId, TenantIntent};
 
+use crate::bpf::Classifier;
 use crate::model::{
     Carrier, Family, LAST_RESORT, NextHop, RouteKey, RouteSpec, Rule, Tunnel, UNDERLAY_METRIC,
 };
@@ -95,6 +97,12 @@ pub(crate) struct Actor {
     tunnel_links: BTreeMap<Carrier, u32>,
     /// Devices that the kernel refused, in its words.
     missing_devices: BTreeMap<Carrier, String>,
+    /// Turns VNIs into marks, where the kernel lets it.
+    classifier: Option<Classifier>,
+    /// Devices that have the classifier.
+    classified: BTreeSet<u32>,
+    /// The mark of each VNI, as the classifier knows it.
+    marks_held: BTreeMap<u32, u32>,
     /// Tenants are VRFs.
     vrf: bool,
     /// VRF devices of ours: link by table.
@@ -202,6 +210,9 @@ impl Actor {
             devices: BTreeMap::new(),
             tunnel_links: BTreeMap::new(),
             missing_devices: BTreeMap::new(),
+            classifier: None,
+            classified: BTreeSet::new(),
+            marks_held: BTreeMap::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
             tenants: BTreeMap::new(),
@@ -243,6 +254,7 @@ impl Actor {
                 Segmentation::Table => false,
                 Segmentation::Auto => doctor::has_vrf(),
             };
+            actor.start_classifier();
             actor.ensure_devices()?;
         }
         let found = !actor.held.is_empty();
@@ -399,6 +411,7 @@ impl Actor {
             }
             // Whoever asked and went away needs no answer, here and below.
             Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Traffic(reply) => drop(reply.send(self.traffic())),
             Command::Routes(tenant, reply) => drop(reply.send(self.tenant_routes(tenant))),
             Command::Stop(reply) => {
                 let _ = reply.send(());

@@ -11,13 +11,15 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteProtocol, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, rule::RuleHeader};
 
 use crate::snapshot::ForeignRoute;
 
 use super::octets::{as_u32, attribute, attribute_u32, attributes, nested};
-use crate::model::{Carrier, Family, NextHop, RouteKey, RouteSpec, Rule, RuleMatch, Tunnel};
+use crate::model::{
+    Carrier, Family, NextHop, RouteKey, RouteSpec, Rule, RuleAction, RuleMatch, Tunnel,
+};
 
 pub(crate) const RTM_NEWROUTE: u16 = libc::RTM_NEWROUTE;
 pub(crate) const RTM_DELROUTE: u16 = libc::RTM_DELROUTE;
@@ -356,26 +358,41 @@ pub(crate) fn put_rule(out: &mut Vec<u8>, rule: &Rule, protocol: u8) {
     message.header = RuleHeader {
         family: rule.family.address_family(),
         table: 0,
-        action: match rule.table {
-            Some(_) => RuleAction::ToTable,
-            None => RuleAction::Blackhole,
+        action: match rule.action {
+            RuleAction::Table(_) => Action::ToTable,
+            RuleAction::Drop => Action::Blackhole,
+            RuleAction::Goto(_) => Action::Goto,
+            RuleAction::Nothing => Action::Nop,
         },
         ..RuleHeader::default()
     };
-    message
-        .attributes
-        .push(RuleAttribute::Priority(rule.priority));
-    message
-        .attributes
-        .push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));
-    if let Some(table) = rule.table {
-        message.attributes.push(RuleAttribute::Table(table));
+    let mut attributes = vec![
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::Protocol(RouteProtocol::from(protocol)),
+    ];
+    match rule.action {
+        RuleAction::Table(table) => attributes.push(RuleAttribute::Table(table)),
+        RuleAction::Goto(priority) => attributes.push(RuleAttribute::Goto(priority)),
+        RuleAction::Drop | RuleAction::Nothing => {}
     }
-    message.attributes.push(match &rule.of {
-        RuleMatch::Tunnel(vni) => RuleAttribute::TunId(u64::from(*vni)),
-        RuleMatch::Interface(name) => RuleAttribute::Iifname(name.clone()),
-        RuleMatch::Mark(mark) => RuleAttribute::FwMark(*mark),
-    });
+    match &rule.of {
+        RuleMatch::Tunnel(vni) => attributes.push(RuleAttribute::TunId(u64::from(*vni))),
+        RuleMatch::Interface(name) => attributes.push(RuleAttribute::Iifname(name.clone())),
+        RuleMatch::Mark(mark) => attributes.push(RuleAttribute::FwMark(*mark)),
+        RuleMatch::MarkBits {
+            mark,
+            mask,
+            negated,
+        } => {
+            attributes.push(RuleAttribute::FwMark(*mark));
+            attributes.push(RuleAttribute::FwMask(*mask));
+            if *negated {
+                message.header.flags.insert(RuleFlags::Invert);
+            }
+        }
+        RuleMatch::Any => {}
+    }
+    message.attributes = attributes;
     emit(out, &message);
 }
 
@@ -386,24 +403,44 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
         AddressFamily::Inet6 => Family::V6,
         _ => return None,
     };
-    let (mut ours, mut priority, mut table, mut of) = (false, 0, None, None);
+    let (mut ours, mut priority, mut table, mut target) = (false, 0, None, None);
+    let (mut mark, mut mask, mut of) = (None, u32::MAX, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Protocol(found) => ours = u8::from(*found) == protocol,
             RuleAttribute::Priority(found) => priority = *found,
             RuleAttribute::Table(found) => table = Some(*found),
+            RuleAttribute::Goto(found) => target = Some(*found),
             RuleAttribute::TunId(vni) => of = Some(RuleMatch::Tunnel(*vni as u32)),
             RuleAttribute::Iifname(name) => of = Some(RuleMatch::Interface(name.clone())),
-            RuleAttribute::FwMark(mark) => of = Some(RuleMatch::Mark(*mark)),
+            RuleAttribute::FwMark(found) => mark = Some(*found),
+            RuleAttribute::FwMask(found) => mask = *found,
             _ => {}
         }
     }
-    let table = table.filter(|_| message.header.action == RuleAction::ToTable);
+    if let Some(mark) = mark {
+        let negated = message.header.flags.contains(RuleFlags::Invert);
+        of = Some(if mask == u32::MAX && !negated {
+            RuleMatch::Mark(mark)
+        } else {
+            RuleMatch::MarkBits {
+                mark,
+                mask,
+                negated,
+            }
+        });
+    }
+    let action = match message.header.action {
+        Action::ToTable => RuleAction::Table(table?),
+        Action::Goto => RuleAction::Goto(target?),
+        Action::Nop => RuleAction::Nothing,
+        _ => RuleAction::Drop,
+    };
     ours.then_some(Rule {
         family,
         priority,
-        of: of?,
-        table,
+        of: of.unwrap_or(RuleMatch::Any),
+        action,
     })
 }
 
@@ -530,6 +567,65 @@ pub(crate) fn put_link(out: &mut Vec<u8>, interface: u32) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&interface.to_ne_bytes());
     out.extend_from_slice(&[0; 8]);
+}
+
+const TC_H_CLSACT: u32 = 0xffff_fff1;
+const TC_H_INGRESS: u32 = 0xffff_fff2;
+const TC_H_EGRESS: u32 = 0xffff_fff3;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
+/// What our filters' names begin with.
+const FILTER: &[u8] = b"weft";
+
+/// Writes `struct tcmsg`.
+fn put_traffic_control(out: &mut Vec<u8>, interface: u32, handle: u32, parent: u32, info: u32) {
+    out.extend_from_slice(&[0; 4]);
+    for word in [interface, handle, parent, info] {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
+}
+
+/// Writes the place at a device where filters look at packets.
+pub(crate) fn put_clsact(out: &mut Vec<u8>, interface: u32) {
+    put_traffic_control(out, interface, 0xffff_0000, TC_H_CLSACT, 0);
+    attribute(out, TCA_KIND, b"clsact\0");
+}
+
+/// Writes a BPF program as a filter of all packets that come in, or that go out.
+pub(crate) fn put_filter(out: &mut Vec<u8>, interface: u32, ingress: bool, program: u32) {
+    const PRIORITY: u32 = 87;
+    const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+    let (parent, name) = if ingress {
+        (TC_H_INGRESS, &b"weft-ingress\0"[..])
+    } else {
+        (TC_H_EGRESS, &b"weft-egress\0"[..])
+    };
+    let all = u32::from((libc::ETH_P_ALL as u16).to_be());
+    put_traffic_control(out, interface, 1, parent, PRIORITY << 16 | all);
+    attribute(out, TCA_KIND, b"bpf\0");
+    nested(out, TCA_OPTIONS, |out| {
+        attribute_u32(out, TCA_BPF_FD, program);
+        attribute(out, TCA_BPF_NAME, name);
+        attribute_u32(out, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+    });
+}
+
+/// Writes a question for the filters of what comes in.
+pub(crate) fn put_filter_query(out: &mut Vec<u8>, interface: u32) {
+    put_traffic_control(out, interface, 0, TC_H_INGRESS, 0);
+}
+
+/// Reads the id of our program from a filter.
+pub(crate) fn get_filter(payload: &[u8]) -> Option<u32> {
+    let (_, options) = attributes(payload.get(20..)?).find(|(kind, _)| *kind == TCA_OPTIONS)?;
+    let field = |wanted| attributes(options).find(|(kind, _)| *kind == wanted);
+    let (_, name) = field(TCA_BPF_NAME)?;
+    let (_, id) = field(TCA_BPF_ID)?;
+    as_u32(id).filter(|_| name.starts_with(FILTER))
 }
 
 /// Writes a question for the route to an address.

@@ -212,6 +212,16 @@ impl Router {
         answer.recv().unwrap()
     }
 
+    pub(super) fn traffic(&self) -> Vec<Traffic> {
+        let (reply, answer) = channel::channel();
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move {
+                reply.send(dataplane.traffic().await).unwrap();
+            })
+        }));
+        answer.recv().unwrap()
+    }
+
     /// Takes events until one satisfies.
     pub(super) fn wait_for(&self, wanted: impl Fn(&DataplaneEvent) -> bool + Send + 'static) {
         let (reply, answer) = channel::channel();

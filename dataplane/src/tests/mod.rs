@@ -95,7 +95,8 @@ fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
             domain.middle.apply(Domain::middle_intent(mode));
             domain.middle.settle();
             let status = domain.middle.status();
-            // Neighbour entries are set again, those of two routers in two families; nothing else is sent.
+            // The classifier is put in the place of the old one, and neighbour entries are set again, those of two routers
+            // in two families; nothing else is sent.
             let vxlan = mode.encapsulation == Encapsulation::Vxlan;
             let neighbours = match (vxlan, mode.v6) {
                 (false, _) => 0,
@@ -105,7 +106,7 @@ fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
             };
             assert_eq!(
                 (status.requests, status.refused.len()),
-                (neighbours, 0),
+                (3 + neighbours, 0),
                 "{mode}: {status:?}"
             );
             assert_eq!(
@@ -118,6 +119,123 @@ fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("400 received, 0%"), "{mode}: {text}");
     }
+}
+
+/// What comes with a VNI that nobody has here goes nowhere, whatever the main table says.
+#[test]
+fn an_unknown_vni_does_not_leak_in_every_mode() {
+    if !privileged() {
+        return;
+    }
+    for mode in Mode::possible() {
+        let domain = Domain::new(mode);
+        let lab = &domain.lab;
+        let device = domain.a.status().devices[0].name.clone();
+        let (end, own, kind) = match mode.v6 {
+            false => ("192.0.2.2", "192.0.2.1", "ip"),
+            true => ("2001:db8::2", "2001:db8::1", "ip6"),
+        };
+        lab.run("m", "ip route add 203.0.113.9/32 via 198.51.100.6");
+        lab.run("b", "ip addr add 203.0.113.9/32 dev lo; nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i ip daddr 203.0.113.9 counter'");
+        lab.run(
+            "b",
+            "ip route add 192.0.2.1/32 via 198.51.100.5; ip route add 198.51.100.0/30 via 198.51.100.5",
+        );
+        // By its own route it arrives: the way is there.
+        lab.run("a", "ip route add 203.0.113.9/32 via 198.51.100.2");
+        domain.wait_for_ping("a", "203.0.113.9");
+        let before = asked(lab, "b");
+        let via = match (mode.encapsulation, mode.v6) {
+            (Encapsulation::Vxlan, false) => "via 192.0.2.2 onlink",
+            (Encapsulation::Vxlan, true) => "via inet6 fe80::1:c000:202 onlink",
+            _ => "",
+        };
+        lab.run(
+            "a",
+            &format!("ip route replace 203.0.113.9/32 encap {kind} id 10099 src {own} dst {end} key {via} dev {device}"),
+        );
+        lab.try_run("a", "ping -c 3 -i 0.02 -W 1 203.0.113.9");
+        assert_eq!(asked(lab, "b"), before, "{mode}");
+    }
+}
+
+#[test]
+fn packets_are_counted_by_vni_and_router_and_a_restart_forgets_nothing() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let mut domain = Domain::new(mode);
+    let count = |domain: &Domain, vni: u32, node: u8| {
+        let traffic = domain.middle.traffic();
+        let of = |one: &&Traffic| one.vni == vni && one.endpoint == mode.endpoint(node);
+        traffic.iter().find(of).map_or((0, 0, 0, 0), |one| {
+            let packets = (one.received_packets, one.sent_packets);
+            (packets.0, one.received_octets, packets.1, one.sent_octets)
+        })
+    };
+    // Octets of an echo with its Ethernet header, which VXLAN carries, and without.
+    const LEN: u64 = 98;
+    for (host, vni, other) in [("red-a", 10001, 10002), ("blue-a", 10002, 10001)] {
+        let (a, b) = (count(&domain, vni, A), count(&domain, vni, B));
+        let untouched = (count(&domain, other, A), count(&domain, other, B));
+        assert!(domain.ping(host, "10.0.2.10", 10));
+        let (after_a, after_b) = (count(&domain, vni, A), count(&domain, vni, B));
+        for (before, after) in [(a, after_a), (b, after_b)] {
+            let received = (after.0 - before.0, after.1 - before.1);
+            let sent = (after.2 - before.2, after.3 - before.3);
+            assert_eq!((received.0, sent.0), (10, 10), "{host}");
+            assert_eq!((received.1 / 10, sent.1 / 10), (LEN, LEN), "{host}");
+        }
+        assert_eq!(
+            untouched,
+            (count(&domain, other, A), count(&domain, other, B))
+        );
+    }
+    let before = count(&domain, 10001, A);
+    domain.middle.kill();
+    domain.start_middle();
+    assert_eq!(count(&domain, 10001, A), before);
+}
+
+#[test]
+fn hundreds_of_tenants_cost_a_packet_no_more_rules() {
+    if !privileged() {
+        return;
+    }
+    const MORE: u32 = 300;
+    let mode = Mode::PLAIN;
+    let domain = Domain::new(mode);
+    domain.middle.settle();
+    let flat = domain.middle.status().rules;
+    let many = |there: bool| IntentDelta {
+        tenants: (0..MORE)
+            .map(|at| {
+                let (id, intent) = tenant(10 + at, &format!("t{at}"), 20_000 + at, None);
+                (id, intent.filter(|_| there))
+            })
+            .collect(),
+        ..IntentDelta::default()
+    };
+    domain.middle.apply(many(true));
+    let status = domain.middle.status();
+    assert_eq!(status.refused, []);
+    // For either family: the first and the last, 255 branches, 256 ends, a rule a tenant, and one a device.
+    let rules = 2 * (2 + 255 + 256 + MORE as usize + 2 + 1);
+    assert_eq!((status.rules, status.vnis), (rules, 302));
+    for host in ["red-a", "blue-a"] {
+        for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+            assert!(domain.ping(host, to, 2), "{host} to {to}");
+        }
+    }
+    // The underlay's own packets pass by.
+    domain
+        .lab
+        .run("b", "ip route add 198.51.100.0/30 via 198.51.100.5");
+    assert!(domain.ping("b", "198.51.100.2", 2));
+    domain.middle.apply(many(false));
+    assert_eq!(domain.middle.status().rules, flat);
+    assert!(domain.ping("red-a", "10.0.2.10", 2));
 }
 
 #[test]

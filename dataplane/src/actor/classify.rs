@@ -1,0 +1,216 @@
+//! Which table a packet belongs to: marks by VNI at the tunnel devices, and rules that lead from a mark to its table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use tracing::{info, warn};
+
+use super::Actor;
+use crate::Traffic;
+use crate::bpf::Classifier;
+use crate::model::{
+    Carrier, Family, RULE_END, RULE_LAST, RULE_TENANT, Rule, RuleAction, RuleMatch,
+};
+
+/// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
+/// them as they are.
+const FLAT: usize = 64;
+/// Above, so many buckets of rules, by the lowest bits of the mark.
+const BUCKETS: u32 = 256;
+/// The upper octet of all marks of ours, and where it is.
+const OURS: u32 = 0xff00_0000;
+
+impl Actor {
+    /// Loads the classifier, with the marks that an earlier process's packets have.
+    pub(super) fn start_classifier(&mut self) {
+        let devices: Vec<u32> = self.devices.values().map(|device| device.index).collect();
+        let started = Classifier::new(&mut self.netlink, &devices)
+            .and_then(|classifier| Ok((classifier.marks()?, classifier)));
+        let (marks, classifier) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                info!(%error, "no BPF: there is a rule for every VNI, and nothing is counted");
+                return;
+            }
+        };
+        self.marks_held = marks.into_iter().collect();
+        self.classifier = Some(classifier);
+        if self.marks_held.is_empty() {
+            // One that knew no classifier had rules: until the intent is whole they say what its packets get.
+            let known: Vec<(u32, u32)> = self
+                .rules_held
+                .iter()
+                .filter_map(|rule| match (&rule.of, rule.action) {
+                    (RuleMatch::Tunnel(vni), RuleAction::Table(table)) => Some((*vni, table)),
+                    (RuleMatch::Mark(mark), RuleAction::Table(table)) if *mark == table => {
+                        let vni = table.checked_sub(self.config.table_base)?;
+                        self.vnis_held
+                            .iter()
+                            .any(|(_, held)| *held == vni)
+                            .then_some((vni, table))
+                    }
+                    _ => None,
+                })
+                .collect();
+            for (vni, mark) in known {
+                self.set_mark(vni, mark);
+            }
+        }
+    }
+
+    fn set_mark(&mut self, vni: u32, mark: u32) {
+        let Some(classifier) = &self.classifier else {
+            return;
+        };
+        match classifier.set(vni, mark) {
+            Ok(()) => {
+                self.marks_held.insert(vni, mark);
+            }
+            Err(error) => warn!(vni, %error, "cannot tell the classifier of a VNI"),
+        }
+    }
+
+    /// Puts the classifier at devices that have it not yet.
+    pub(super) fn classify(&mut self) {
+        let Some(classifier) = &self.classifier else {
+            return;
+        };
+        let devices: Vec<(Carrier, u32)> = self
+            .devices
+            .iter()
+            .map(|(carrier, device)| (*carrier, device.index))
+            .filter(|(_, index)| !self.classified.contains(index))
+            .collect();
+        for (carrier, index) in devices {
+            if let Err(error) = classifier.attach(&mut self.netlink, index) {
+                warn!(device = carrier.name(), %error, "cannot attach the classifier: a rule for every VNI instead");
+                self.classifier = None;
+                self.policy_changed = true;
+                return;
+            }
+            self.classified.insert(index);
+        }
+    }
+
+    /// Brings the marks in line with the tenants.
+    pub(super) fn flush_marks(&mut self) {
+        if self.classifier.is_none() {
+            return;
+        }
+        let wanted: BTreeMap<u32, u32> = self
+            .tenants
+            .values()
+            .flat_map(|tenant| {
+                let vnis = tenant.intent.vnis.iter();
+                vnis.map(|vni| (vni.get(), tenant.table))
+            })
+            .collect();
+        for (vni, mark) in &wanted {
+            if self.marks_held.get(vni) != Some(mark) {
+                self.set_mark(*vni, *mark);
+            }
+        }
+        if self.settled {
+            let classifier = self.classifier.as_ref();
+            self.marks_held.retain(|vni, _| {
+                let keep = wanted.contains_key(vni);
+                if let Some(classifier) = classifier.filter(|_| !keep) {
+                    classifier.remove(*vni);
+                }
+                keep
+            });
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Vec<Traffic> {
+        let traffic = match &self.classifier {
+            Some(classifier) => classifier.traffic(),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        traffic.unwrap_or_default()
+    }
+
+    pub(super) fn wanted_rules(&self) -> BTreeSet<Rule> {
+        let tree = self.classifier.is_some() && self.tenants.len() > FLAT;
+        let mut rules = BTreeSet::new();
+        for family in [Family::V4, Family::V6] {
+            let mut add = |priority, of, action| {
+                rules.insert(Rule {
+                    family,
+                    priority,
+                    of,
+                    action,
+                });
+            };
+            let places = if tree {
+                put_tree(&mut add)
+            } else {
+                vec![RULE_TENANT]
+            };
+            for tenant in self.tenants.values() {
+                let table = RuleAction::Table(tenant.table);
+                let bucket = tenant.table as usize % places.len();
+                add(places[bucket], RuleMatch::Mark(tenant.table), table);
+                if tree {
+                    continue;
+                }
+                // Of a VRF the kernel knows where its members' packets belong.
+                for name in tenant.intent.attachments.iter().filter(|_| !self.vrf) {
+                    add(RULE_TENANT, RuleMatch::Interface(name.clone()), table);
+                }
+                if self.classifier.is_none() {
+                    for vni in &tenant.intent.vnis {
+                        add(RULE_TENANT, RuleMatch::Tunnel(vni.get()), table);
+                    }
+                }
+            }
+            for carrier in self.devices.keys() {
+                let of = RuleMatch::Interface(carrier.name().to_owned());
+                add(RULE_LAST, of, RuleAction::Drop);
+            }
+        }
+        rules
+    }
+}
+
+/// Adds the rules that lead a marked packet to its bucket in as many steps as the bucket's number has bits; says the
+/// priority of each bucket's rules. Packets without a mark of ours take one step.
+fn put_tree(add: &mut impl FnMut(u32, RuleMatch, RuleAction)) -> Vec<u32> {
+    let unmarked = RuleMatch::MarkBits {
+        mark: crate::RANGE,
+        mask: OURS,
+        negated: true,
+    };
+    add(RULE_TENANT, unmarked, RuleAction::Goto(RULE_END));
+    add(RULE_END, RuleMatch::Any, RuleAction::Nothing);
+    let mut places = vec![0; BUCKETS as usize];
+    let mut next = RULE_TENANT + 1;
+    put_branch(add, &mut places, &mut next, 0, BUCKETS);
+    places
+}
+
+fn put_branch(
+    add: &mut impl FnMut(u32, RuleMatch, RuleAction),
+    places: &mut [u32],
+    next: &mut u32,
+    first: u32,
+    width: u32,
+) {
+    if width == 1 {
+        places[first as usize] = *next;
+        // Marked, but nobody's.
+        add(*next + 1, RuleMatch::Any, RuleAction::Goto(RULE_END));
+        *next += 2;
+        return;
+    }
+    let (here, half) = (*next, width / 2);
+    *next += 1;
+    put_branch(add, places, next, first, half);
+    let bit = RuleMatch::MarkBits {
+        mark: half,
+        mask: half,
+        negated: false,
+    };
+    add(here, bit, RuleAction::Goto(*next));
+    put_branch(add, places, next, first + half, half);
+}

@@ -1,0 +1,187 @@
+//! What happens to a packet at a tunnel device, as BPF programs (bpf(2)): a VNI becomes its tenant's mark in one look
+//! into a hash table, whatever the number of tenants; a VNI that nobody has is dropped; packets and octets are counted by
+//! VNI and far end.
+//!
+//! The programs stay when the process ends, and so do the tables: the next process finds them by the filters at the
+//! devices.
+
+mod program;
+mod syscall;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::Traffic;
+use crate::netlink::objects::{get_filter, put_clsact, put_filter, put_filter_query};
+use crate::netlink::socket::{Batch, Netlink};
+
+/// RTM_NEWQDISC, RTM_NEWTFILTER, RTM_GETTFILTER.
+const RTM_NEWQDISC: u16 = 36;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_GETTFILTER: u16 = 46;
+
+/// More VNIs than the format has tenants on one router.
+const VNIS: u32 = 1 << 17;
+/// Pairs of VNI and far end that are counted; what comes after them is carried, not counted.
+const COUNTED: u32 = 1 << 17;
+
+/// The programs and their tables.
+#[derive(Debug)]
+pub(crate) struct Classifier {
+    marks: OwnedFd,
+    counters: OwnedFd,
+    ingress: OwnedFd,
+    egress: OwnedFd,
+}
+
+impl Classifier {
+    /// Takes over the tables of an earlier process from the filter at one of these devices, or makes new ones, and loads
+    /// the programs. Nothing changes at the devices yet.
+    ///
+    /// # Errors
+    /// The kernel's, where it has no BPF or this process may not use it.
+    pub(crate) fn new(netlink: &mut Netlink, devices: &[u32]) -> io::Result<Self> {
+        let found = devices
+            .iter()
+            .find_map(|device| Self::tables_at(netlink, *device).ok().flatten());
+        let (marks, counters) = match found {
+            Some(tables) => tables,
+            None => (
+                syscall::make_hash("weft_marks", 4, 4, VNIS, false)?,
+                syscall::make_hash(
+                    "weft_traffic",
+                    program::KEY as u32,
+                    program::VALUE as u32,
+                    COUNTED,
+                    true,
+                )?,
+            ),
+        };
+        let (marks_fd, counters_fd) = (marks.as_raw_fd(), counters.as_raw_fd());
+        Ok(Self {
+            ingress: syscall::load("weft_ingress", &program::ingress(marks_fd, counters_fd))?,
+            egress: syscall::load("weft_egress", &program::egress(counters_fd))?,
+            marks,
+            counters,
+        })
+    }
+
+    /// The tables that the filter of an earlier process at a device uses.
+    fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+        let mut request = Vec::new();
+        put_filter_query(&mut request, device);
+        let programs =
+            netlink.dump(RTM_GETTFILTER, &request, |found: &mut Vec<u32>, message| {
+                found.extend(get_filter(message.payload));
+            })?;
+        let Some(program) = programs.first() else {
+            return Ok(None);
+        };
+        let (mut marks, mut counters) = (None, None);
+        for id in syscall::maps_of(*program)? {
+            let (map, name) = syscall::map_by_id(id)?;
+            match name.as_str() {
+                "weft_marks" => marks = Some(map),
+                "weft_traffic" => counters = Some(map),
+                _ => {}
+            }
+        }
+        Ok(marks.zip(counters))
+    }
+
+    /// Puts the programs at a device, in the place of those of an earlier process.
+    ///
+    /// # Errors
+    /// Of netlink; what the kernel refuses.
+    pub(crate) fn attach(&self, netlink: &mut Netlink, device: u32) -> io::Result<()> {
+        let mut batch = Batch::default();
+        let replace = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+        batch.push(RTM_NEWQDISC, libc::NLM_F_CREATE as u16, |out| {
+            put_clsact(out, device);
+        });
+        for (program, ingress) in [(&self.ingress, true), (&self.egress, false)] {
+            let program = program.as_raw_fd() as u32;
+            batch.push(RTM_NEWTFILTER, replace, |out| {
+                put_filter(out, device, ingress, program);
+            });
+        }
+        let refused = netlink.send(batch)?;
+        // The qdisc may be there already, with others' filters.
+        match refused.iter().find(|(number, _)| *number > 0) {
+            Some((_, refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
+            None => Ok(()),
+        }
+    }
+
+    /// Packets of a VNI get this mark.
+    ///
+    /// # Errors
+    /// The kernel's, where the table is full.
+    pub(crate) fn set(&self, vni: u32, mark: u32) -> io::Result<()> {
+        syscall::update(&self.marks, &vni.to_ne_bytes(), &mark.to_ne_bytes())
+    }
+
+    /// Packets of a VNI are dropped.
+    pub(crate) fn remove(&self, vni: u32) {
+        // What is not there need not go.
+        let _ = syscall::delete(&self.marks, &vni.to_ne_bytes());
+    }
+
+    /// VNIs with their marks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn marks(&self) -> io::Result<Vec<(u32, u32)>> {
+        let mut marks = Vec::new();
+        syscall::walk(&self.marks, 4, 4, |key, value| {
+            if let (Ok(key), Ok(value)) = (key.try_into(), value.try_into()) {
+                marks.push((u32::from_ne_bytes(key), u32::from_ne_bytes(value)));
+            }
+        })?;
+        Ok(marks)
+    }
+
+    /// What was carried, by VNI and far end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn traffic(&self) -> io::Result<Vec<Traffic>> {
+        let processors = syscall::possible_processors();
+        let mut all = Vec::new();
+        syscall::walk(
+            &self.counters,
+            program::KEY,
+            program::VALUE * processors,
+            |key, value| {
+                let word = |at: usize| {
+                    u32::from_ne_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]])
+                };
+                let address = if word(4) == 4 {
+                    Ipv4Addr::from(word(8)).into()
+                } else {
+                    let mut octets = [0; 16];
+                    octets.copy_from_slice(&key[8..24]);
+                    Ipv6Addr::from(octets).into()
+                };
+                let sum = |field: usize| {
+                    value
+                        .chunks_exact(program::VALUE)
+                        .filter_map(|each| each.get(field * 8..field * 8 + 8)?.try_into().ok())
+                        .map(u64::from_ne_bytes)
+                        .sum()
+                };
+                all.push(Traffic {
+                    vni: word(0),
+                    endpoint: address,
+                    received_packets: sum(0),
+                    received_octets: sum(1),
+                    sent_packets: sum(2),
+                    sent_octets: sum(3),
+                });
+            },
+        )?;
+        all.sort_unstable_by_key(|traffic: &Traffic| (traffic.vni, traffic.endpoint));
+        Ok(all)
+    }
+}
