@@ -223,6 +223,8 @@ pub(crate) enum RuleAction {
     Table(u32),
     /// Drops.
     Drop,
+    /// Drops, and tells the sender.
+    Unreachable,
     /// Goes on at the rule of a priority.
     Goto(u32),
     /// Nothing: where others go to.
@@ -240,6 +242,8 @@ pub(crate) struct Rule {
 
 /// Priority of the rules that lead into tenant tables; before the main table's 32766, after local's 0.
 pub(crate) const RULE_TENANT: u32 = 1000;
+/// Priority of the rule that ends packets of tenants without a table for their family.
+pub(crate) const RULE_NO_TABLE: u32 = 1997;
 /// Where packets go on that no tenant's rule took.
 pub(crate) const RULE_END: u32 = 1998;
 /// Priority of the rule that drops what came from the overlay and belongs to nobody.

@@ -9,7 +9,7 @@ use super::Actor;
 use crate::Traffic;
 use crate::bpf::Classifier;
 use crate::model::{
-    Carrier, Family, RULE_END, RULE_LAST, RULE_TENANT, Rule, RuleAction, RuleMatch,
+    Carrier, Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
 };
 
 /// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
@@ -17,7 +17,9 @@ use crate::model::{
 const FLAT: usize = 64;
 /// Above, so many buckets of rules, by the lowest bits of the mark.
 const BUCKETS: u32 = 256;
-/// The upper octet of all marks of ours, and where it is.
+/// Where a packet goes that its bucket has nothing for.
+const RULE_END_OF_BUCKET: u32 = RULE_NO_TABLE - 1;
+/// Which bits of a mark say that it is ours.
 const OURS: u32 = 0xff00_0000;
 
 impl Actor {
@@ -130,10 +132,20 @@ impl Actor {
         traffic.unwrap_or_default()
     }
 
+    /// Rules are a tree: there are many tenants, and marks to tell them by.
+    pub(super) fn has_tree(&self) -> bool {
+        self.classifier.is_some() && self.tenants.len() > FLAT
+    }
+
     pub(super) fn wanted_rules(&self) -> BTreeSet<Rule> {
-        let tree = self.classifier.is_some() && self.tenants.len() > FLAT;
         let mut rules = BTreeSet::new();
         for family in [Family::V4, Family::V6] {
+            let tenants: Vec<&super::Tenant> = self
+                .tenants
+                .values()
+                .filter(|tenant| tenant.has_table(family))
+                .collect();
+            let tree = self.classifier.is_some() && tenants.len() > FLAT;
             let mut add = |priority, of, action| {
                 rules.insert(Rule {
                     family,
@@ -147,7 +159,7 @@ impl Actor {
             } else {
                 vec![RULE_TENANT]
             };
-            for tenant in self.tenants.values() {
+            for tenant in &tenants {
                 let table = RuleAction::Table(tenant.table);
                 let bucket = tenant.table as usize % places.len();
                 add(places[bucket], RuleMatch::Mark(tenant.table), table);
@@ -164,6 +176,9 @@ impl Actor {
                     }
                 }
             }
+            if tenants.len() < self.tenants.len() {
+                add(RULE_NO_TABLE, marked(false), RuleAction::Unreachable);
+            }
             for carrier in self.devices.keys() {
                 let of = RuleMatch::Interface(carrier.name().to_owned());
                 add(RULE_LAST, of, RuleAction::Drop);
@@ -173,15 +188,20 @@ impl Actor {
     }
 }
 
+/// Packets with a mark of ours, or those without.
+fn marked(negated: bool) -> RuleMatch {
+    RuleMatch::MarkBits {
+        mark: crate::RANGE,
+        mask: OURS,
+        negated,
+    }
+}
+
 /// Adds the rules that lead a marked packet to its bucket in as many steps as the bucket's number has bits; says the
 /// priority of each bucket's rules. Packets without a mark of ours take one step.
 fn put_tree(add: &mut impl FnMut(u32, RuleMatch, RuleAction)) -> Vec<u32> {
-    let unmarked = RuleMatch::MarkBits {
-        mark: crate::RANGE,
-        mask: OURS,
-        negated: true,
-    };
-    add(RULE_TENANT, unmarked, RuleAction::Goto(RULE_END));
+    add(RULE_TENANT, marked(true), RuleAction::Goto(RULE_END));
+    add(RULE_END_OF_BUCKET, RuleMatch::Any, RuleAction::Nothing);
     add(RULE_END, RuleMatch::Any, RuleAction::Nothing);
     let mut places = vec![0; BUCKETS as usize];
     let mut next = RULE_TENANT + 1;
@@ -198,8 +218,12 @@ fn put_branch(
 ) {
     if width == 1 {
         places[first as usize] = *next;
-        // Marked, but nobody's.
-        add(*next + 1, RuleMatch::Any, RuleAction::Goto(RULE_END));
+        // Marked, but nobody's, or of a tenant without a table here.
+        add(
+            *next + 1,
+            RuleMatch::Any,
+            RuleAction::Goto(RULE_END_OF_BUCKET),
+        );
         *next += 2;
         return;
     }

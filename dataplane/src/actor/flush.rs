@@ -49,7 +49,6 @@ impl Actor {
         let now = Instant::now();
         self.later.retain(|_, retry_at| *retry_at > now);
         if self.policy_changed {
-            self.flush_marks();
             self.rules_wanted = self.wanted_rules();
             self.vnis_wanted = self
                 .tenants
@@ -97,6 +96,12 @@ impl Actor {
                 operations.push(Operation::Make(object));
             }
         }
+        // With IPv6 each rule costs the kernel a walk through all tables: rules come while there are none yet. No packet has
+        // their marks before the routes are there.
+        let rules_first = self.has_tree();
+        if rules_first {
+            self.push_rules(&mut batch, &mut operations);
+        }
         // A route may be queued twice, when its intent changed and the kernel was read again: it is sent once.
         let mut queue = std::mem::take(&mut self.queue);
         queue.sort_unstable();
@@ -118,14 +123,8 @@ impl Actor {
                 }
             }
         }
-        // The last ones first: the kernel looks for a rule's place from the beginning, and a jump needs its target.
-        let missing: Vec<&Rule> = self.rules_wanted.difference(&self.rules_held).collect();
-        for rule in missing.into_iter().rev() {
-            let object = Object::Rule(rule.clone());
-            if self.is_due(&object) {
-                batch.push(libc::RTM_NEWRULE, NEW, |out| put_rule(out, rule, protocol));
-                operations.push(Operation::Make(object));
-            }
+        if !rules_first {
+            self.push_rules(&mut batch, &mut operations);
         }
         if self.settled {
             for rule in self.rules_held.difference(&self.rules_wanted) {
@@ -161,7 +160,21 @@ impl Actor {
         }
         if self.policy_changed {
             self.policy_changed = false;
+            self.flush_marks();
             self.load_ruleset();
+        }
+    }
+
+    fn push_rules(&self, batch: &mut Batch, operations: &mut Vec<Operation>) {
+        // The last ones first: the kernel looks for a rule's place from the beginning, and a jump needs its target.
+        let missing: Vec<&Rule> = self.rules_wanted.difference(&self.rules_held).collect();
+        for rule in missing.into_iter().rev() {
+            let object = Object::Rule(rule.clone());
+            if self.is_due(&object) {
+                let protocol = self.config.protocol;
+                batch.push(libc::RTM_NEWRULE, NEW, |out| put_rule(out, rule, protocol));
+                operations.push(Operation::Make(object));
+            }
         }
     }
 

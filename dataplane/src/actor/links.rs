@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS};
-use crate::model::{Carrier, RouteKey, RouteSpec, mac};
+use crate::model::{Carrier, Family, RouteKey, RouteSpec, mac};
 use crate::netlink::objects::{
     NEW, put_link, put_link_alias, put_link_master, put_link_mtu, put_tunnel_device, put_vrf,
     route_query,
@@ -329,7 +329,10 @@ impl Actor {
         }
         let mut redistributed: BTreeSet<(TenantId, IpNet)> = BTreeSet::new();
         let mut changes: Vec<(RouteKey, Option<RouteSpec>)> = Vec::new();
+        let mut tables_changed: Vec<TenantId> = Vec::new();
         for (id, tenant) in &mut self.tenants {
+            let had_table = tenant.has_table(Family::V6);
+            tenant.v6_attached = false;
             let mut local: BTreeMap<RouteKey, RouteSpec> = BTreeMap::new();
             let table = tenant.table;
             let key = |prefix| RouteKey {
@@ -349,6 +352,7 @@ impl Actor {
                     let link_local =
                         matches!(address.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
                     let host = address.network.max_prefix_len();
+                    tenant.v6_attached |= address.address.is_ipv6() && !link_local;
                     if link_local || address.network.prefix_len() == host {
                         continue;
                     }
@@ -390,6 +394,12 @@ impl Actor {
                     .map(|key| (*key, None)),
             );
             tenant.local = local;
+            if had_table != tenant.has_table(Family::V6) {
+                tables_changed.push(*id);
+            }
+        }
+        for id in tables_changed {
+            self.end_v6_table(id);
         }
         for (key, spec) in changes {
             match spec {

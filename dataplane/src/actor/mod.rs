@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -47,6 +47,17 @@ struct Tenant {
     redistribute: Redistribution,
     /// Routes of attachments, as they stand in the table.
     local: BTreeMap<RouteKey, RouteSpec>,
+    /// IPv6 routes that are wanted in the table: without any there is no table, since each costs the kernel time with
+    /// every rule.
+    v6_routes: usize,
+    /// An attachment has an IPv6 address.
+    v6_attached: bool,
+}
+
+impl Tenant {
+    fn has_table(&self, family: Family) -> bool {
+        family == Family::V4 || self.v6_routes > 0 || self.v6_attached
+    }
 }
 
 /// Routes of the kernel that a tenant announces.
@@ -108,6 +119,7 @@ pub(crate) struct Actor {
     /// VRF devices of ours: link by table.
     vrfs: BTreeMap<u32, u32>,
     tenants: BTreeMap<TenantId, Tenant>,
+    by_table: FxHashMap<u32, TenantId>,
     next_hops: NextHops,
     groups: FxHashMap<GroupId, Shared>,
     /// Routers that tunnels lead to, with the number of groups that do.
@@ -216,6 +228,7 @@ impl Actor {
             vrf: false,
             vrfs: BTreeMap::new(),
             tenants: BTreeMap::new(),
+            by_table: FxHashMap::default(),
             next_hops: NextHops::default(),
             groups: FxHashMap::default(),
             peers: BTreeMap::new(),
@@ -481,46 +494,75 @@ impl Actor {
 
     fn want(&mut self, key: RouteKey, spec: RouteSpec) {
         self.refused.remove(&key);
-        self.wanted.insert(key, spec);
+        if self.wanted.insert(key, spec).is_none() {
+            self.count_v6(&key, true);
+        }
         self.queue.push(key);
     }
 
     fn unwant(&mut self, key: RouteKey) {
         self.refused.remove(&key);
-        self.wanted.remove(&key);
+        if self.wanted.remove(&key).is_some() {
+            self.count_v6(&key, false);
+        }
         self.queue.push(key);
+    }
+
+    /// Counts a tenant's IPv6 routes: its table comes with the first one and goes with the last.
+    fn count_v6(&mut self, key: &RouteKey, more: bool) {
+        if Family::of(key.prefix) == Family::V4 || key.metric != 0 {
+            return;
+        }
+        let Some(id) = self.by_table.get(&key.table).copied() else {
+            return;
+        };
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        let before = tenant.has_table(Family::V6);
+        tenant.v6_routes = if more {
+            tenant.v6_routes + 1
+        } else {
+            tenant.v6_routes.saturating_sub(1)
+        };
+        if before != tenant.has_table(Family::V6) {
+            self.end_v6_table(id);
+        }
+    }
+
+    /// The route that ends a tenant's IPv6 table is there as long as the table.
+    fn end_v6_table(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get(&id) else {
+            return;
+        };
+        self.policy_changed = true;
+        let key = last_resort(tenant.table, Family::V6);
+        if tenant.has_table(Family::V6) {
+            self.want(key, RouteSpec::Unreachable);
+        } else {
+            self.unwant(key);
+        }
     }
 
     fn set_tenant(&mut self, id: TenantId, intent: TenantIntent) {
         let table = self.config.table_base + intent.primary_vni.get();
-        let (redistribute, local) = self
-            .tenants
-            .remove(&id)
-            .map_or((Redistribution::default(), BTreeMap::new()), |old| {
-                (old.redistribute, old.local)
-            });
         self.policy_changed = true;
-        for prefix in ["0.0.0.0/0", "::/0"] {
-            if let Ok(prefix) = prefix.parse() {
-                self.want(
-                    RouteKey {
-                        table,
-                        prefix,
-                        metric: LAST_RESORT,
-                    },
-                    RouteSpec::Unreachable,
-                );
+        self.by_table.insert(table, id);
+        self.want(last_resort(table, Family::V4), RouteSpec::Unreachable);
+        match self.tenants.get_mut(&id) {
+            Some(tenant) => (tenant.intent, tenant.table) = (intent, table),
+            None => {
+                let tenant = Tenant {
+                    intent,
+                    table,
+                    redistribute: Redistribution::default(),
+                    local: BTreeMap::new(),
+                    v6_routes: 0,
+                    v6_attached: false,
+                };
+                self.tenants.insert(id, tenant);
             }
         }
-        self.tenants.insert(
-            id,
-            Tenant {
-                intent,
-                table,
-                redistribute,
-                local,
-            },
-        );
     }
 
     fn remove_tenant(&mut self, id: TenantId) {
@@ -528,6 +570,7 @@ impl Actor {
             return;
         };
         self.policy_changed = true;
+        self.by_table.remove(&tenant.table);
         let keys: Vec<RouteKey> = self
             .wanted
             .keys()
@@ -866,5 +909,18 @@ impl Actor {
         routes.sort_by_key(|(prefix, _)| *prefix);
         routes.dedup_by_key(|(prefix, _)| *prefix);
         routes
+    }
+}
+
+/// The route that ends a tenant's table: what has no other goes no further.
+fn last_resort(table: u32, family: Family) -> RouteKey {
+    let prefix = match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
+    };
+    RouteKey {
+        table,
+        prefix,
+        metric: LAST_RESORT,
     }
 }

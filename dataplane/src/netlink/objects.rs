@@ -361,6 +361,7 @@ pub(crate) fn put_rule(out: &mut Vec<u8>, rule: &Rule, protocol: u8) {
         action: match rule.action {
             RuleAction::Table(_) => Action::ToTable,
             RuleAction::Drop => Action::Blackhole,
+            RuleAction::Unreachable => Action::Unreachable,
             RuleAction::Goto(_) => Action::Goto,
             RuleAction::Nothing => Action::Nop,
         },
@@ -373,7 +374,7 @@ pub(crate) fn put_rule(out: &mut Vec<u8>, rule: &Rule, protocol: u8) {
     match rule.action {
         RuleAction::Table(table) => attributes.push(RuleAttribute::Table(table)),
         RuleAction::Goto(priority) => attributes.push(RuleAttribute::Goto(priority)),
-        RuleAction::Drop | RuleAction::Nothing => {}
+        RuleAction::Drop | RuleAction::Unreachable | RuleAction::Nothing => {}
     }
     match &rule.of {
         RuleMatch::Tunnel(vni) => attributes.push(RuleAttribute::TunId(u64::from(*vni))),
@@ -434,6 +435,7 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
         Action::ToTable => RuleAction::Table(table?),
         Action::Goto => RuleAction::Goto(target?),
         Action::Nop => RuleAction::Nothing,
+        Action::Unreachable => RuleAction::Unreachable,
         _ => RuleAction::Drop,
     };
     ours.then_some(Rule {
