@@ -5,6 +5,7 @@
 //! path lost or a route is not in the kernel is a word for programs ([`types::Why::code`]) with a text for humans.
 
 mod client;
+mod metrics;
 mod openapi;
 mod problem;
 mod query;
@@ -17,5 +18,5 @@ mod tests;
 pub use client::{Client, ClientError};
 pub use openapi::document;
 pub use problem::{InvalidParameter, Problem};
-pub use query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery};
+pub use query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery, TraceQuery};
 pub use server::{RouterState, Unavailable, router, serve};

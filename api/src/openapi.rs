@@ -19,8 +19,11 @@ use crate::server;
         server::tenants,
         server::tenant,
         server::tenant_routes,
+        server::trace,
         server::labels,
+        server::traffic,
         server::kernel,
+        server::metrics,
     ),
     tags(
         (name = "router", description = "The router as a whole"),

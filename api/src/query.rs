@@ -130,6 +130,16 @@ impl Parameters {
         self.take(name, allowed, |text| text.parse().ok())
     }
 
+    /// One that has to be there.
+    fn required<T: FromStr>(&mut self, name: &'static str, allowed: &str) -> Option<T> {
+        if !self.pairs.iter().any(|(key, _)| key == name) {
+            self.asked.push(name);
+            self.refuse(name, "", "missing", allowed);
+            return None;
+        }
+        self.parse(name, allowed)
+    }
+
     fn prefix(&mut self) -> Option<IpNet> {
         let prefix: IpNet = self.parse("prefix", "a prefix such as 10.0.1.0/24")?;
         if prefix.trunc() != prefix {
@@ -192,6 +202,40 @@ impl Parameters {
 /// A query without parameters.
 pub(crate) fn nothing(pairs: Vec<(String, String)>) -> Result<(), Problem> {
     Parameters::new(pairs).finish(())
+}
+
+/// A packet whose way is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceQuery {
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// Where it comes from, where that matters.
+    pub from: Option<IpAddr>,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: u8,
+}
+
+impl TraceQuery {
+    pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut parameters = Parameters::new(pairs);
+        let destination = parameters.required("destination", "an IP address");
+        let from = parameters.parse("from", "an IP address");
+        let dscp = parameters.number("dscp", 0, 63).unwrap_or_default();
+        let query = Self {
+            // Where there is none the parameters are refused.
+            destination: destination.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            from,
+            dscp: u8::try_from(dscp).unwrap_or_default(),
+        };
+        parameters.finish(query)
+    }
+}
+
+/// A tenant's name alone, or nothing.
+pub(crate) fn tenant(pairs: Vec<(String, String)>) -> Result<Option<String>, Problem> {
+    let mut parameters = Parameters::new(pairs);
+    let tenant = parameters.parse("tenant", "the name of a tenant");
+    parameters.finish(tenant)
 }
 
 impl RouteQuery {

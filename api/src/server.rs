@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, OriginalUri, Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
 use crate::problem::Problem;
-use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery};
-use crate::types::{Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute};
+use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
+use crate::types::{
+    Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute, Trace, Traffic,
+};
 
 /// The router cannot answer now; the text says why.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,8 +53,18 @@ pub trait RouterState: Send + Sync + 'static {
         query: TenantRouteQuery,
     ) -> impl Future<Output = Result<Option<Page<TenantRoute>>, Unavailable>> + Send;
 
+    /// The way of a tenant's packet; `None` where no tenant has that name.
+    fn trace(
+        &self,
+        tenant: String,
+        query: TraceQuery,
+    ) -> impl Future<Output = Result<Option<Trace>, Unavailable>> + Send;
+
     /// Labels in use, by value.
     fn labels(&self) -> impl Future<Output = Result<Vec<LabelUse>, Unavailable>> + Send;
+
+    /// What tunnels carried, by VNI and far end; nothing where the kernel does not count.
+    fn traffic(&self) -> impl Future<Output = Result<Vec<Traffic>, Unavailable>> + Send;
 
     /// What the kernel holds.
     fn kernel(
@@ -86,11 +99,14 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .route("/tenants", get(tenants::<S>))
         .route("/tenants/{name}", get(tenant::<S>))
         .route("/tenants/{name}/routes", get(tenant_routes::<S>))
+        .route("/tenants/{name}/trace", get(trace::<S>))
         .route("/labels", get(labels::<S>))
+        .route("/traffic", get(traffic::<S>))
         .route("/kernel", get(kernel::<S>))
         .route("/openapi.json", get(openapi));
     Router::new()
         .nest("/api/v1", v1)
+        .route("/metrics", get(metrics::<S>))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(state)
@@ -276,6 +292,33 @@ pub(crate) async fn tenant_routes<S: RouterState>(
     }
 }
 
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{name}/trace", tag = "overlay",
+    params(
+        ("name" = String, Path, description = "The tenant's name"),
+        ("destination" = String, Query, description = "Where the packet goes, an IP address"),
+        ("from" = Option<String>, Query, description = "Where it comes from, an IP address"),
+        ("dscp" = Option<u32>, Query, description = "Differentiated services code point", minimum = 0, maximum = 63),
+    ),
+    responses(
+        (status = 200, description = "The way of the tenant's packet, as the overlay decided and as the kernel answers", body = Trace),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn trace<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Path(name): Path<String>,
+    Pairs(pairs): Pairs,
+) -> Answer<Trace> {
+    let query = TraceQuery::parse(pairs)?;
+    match state.trace(name.clone(), query).await? {
+        Some(trace) => Ok(Json(trace)),
+        None => Err(no_tenant(&name)),
+    }
+}
+
 fn no_tenant(name: &str) -> Problem {
     Problem::not_found(format!("`{name}` is not a tenant of this router"))
 }
@@ -293,6 +336,54 @@ pub(crate) async fn labels<S: RouterState>(
 ) -> Answer<Vec<LabelUse>> {
     query::nothing(pairs)?;
     Ok(Json(state.labels().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/traffic", tag = "overlay",
+    params(("tenant" = Option<String>, Query, description = "Only this tenant")),
+    responses(
+        (status = 200, description = "What tunnels carried, by VNI and far end; nothing where the kernel does not count", body = Vec<Traffic>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn traffic<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Traffic>> {
+    let tenant = query::tenant(pairs)?;
+    let mut traffic = state.traffic().await?;
+    traffic.retain(|one| tenant.is_none() || one.tenant == tenant);
+    Ok(Json(traffic))
+}
+
+#[utoipa::path(
+    get, path = "/metrics", tag = "router",
+    responses(
+        (status = 200, description = "Everything that can be counted, in the OpenMetrics text format", body = String, content_type = "application/openmetrics-text"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn metrics<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
+    query::nothing(pairs)?;
+    let query = KernelQuery {
+        offset: 0,
+        limit: 1,
+    };
+    let snapshot = crate::metrics::Snapshot {
+        status: state.status().await?,
+        neighbors: state.neighbors().await?,
+        tenants: state.tenants().await?,
+        kernel: state.kernel(query).await?,
+        traffic: state.traffic().await?,
+    };
+    let text = snapshot
+        .encode()
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], text))
 }
 
 #[utoipa::path(

@@ -8,6 +8,7 @@ use axum::http::{Request, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::TraceQuery;
 use crate::query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery};
 use crate::server::{RouterState, Unavailable, router, serve};
 use crate::types::*;
@@ -136,8 +137,37 @@ impl RouterState for Fake {
         self.answer(Vec::new())
     }
 
+    async fn trace(&self, tenant: String, query: TraceQuery) -> Result<Option<Trace>, Unavailable> {
+        self.answer((tenant == "red").then(|| Trace {
+            tenant,
+            destination: query.destination,
+            route: None,
+            table: 7001,
+            kernel: None,
+            error: Some("Network is unreachable".to_owned()),
+            tunnels: Vec::new(),
+            verdict: Why::new(
+                TraceCode::NoRoute,
+                format!("from {:?}, dscp {}", query.from, query.dscp),
+            ),
+        }))
+    }
+
+    async fn traffic(&self) -> Result<Vec<Traffic>, Unavailable> {
+        let of = |tenant: &str, vni| Traffic {
+            tenant: Some(tenant.to_owned()),
+            vni,
+            endpoint: [192, 0, 2, 11].into(),
+            received_packets: 7,
+            received_octets: 700,
+            sent_packets: 8,
+            sent_octets: 800,
+        };
+        self.answer(vec![of("red", 10001), of("blue", 10002)])
+    }
+
     async fn kernel(&self, query: KernelQuery) -> Result<Kernel, Unavailable> {
-        assert_eq!((query.offset, query.limit), (0, 100));
+        assert_eq!(query.offset, 0);
         self.answer(Kernel {
             release: "6.18.0".to_owned(),
             devices: Vec::new(),
@@ -195,7 +225,9 @@ async fn every_path_answers() {
         "/tenants",
         "/tenants/red",
         "/tenants/red/routes",
+        "/tenants/red/trace?destination=10.0.2.10",
         "/labels",
+        "/traffic",
         "/kernel",
         "/openapi.json",
     ] {
@@ -294,6 +326,20 @@ async fn a_bad_query_says_what_is_allowed() {
             "A:B:C, each 0 to 4294967295",
         ),
         (
+            "/tenants/red/trace",
+            "destination",
+            "",
+            "missing",
+            "an IP address",
+        ),
+        (
+            "/tenants/red/trace?destination=10.0.2.10&dscp=64",
+            "dscp",
+            "64",
+            "not a value of this parameter",
+            "0 to 63",
+        ),
+        (
             "/routes?vni=0",
             "vni",
             "0",
@@ -376,6 +422,36 @@ async fn pages_follow_the_cursor_to_the_end() {
             "10.0.4.0/24"
         ]
     );
+}
+
+#[tokio::test]
+async fn traffic_is_told_by_tenant_and_everything_counts_as_metrics() {
+    let (_, all) = get("/traffic").await;
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    let (_, red) = get("/traffic?tenant=red").await;
+    assert_eq!(red.as_array().unwrap().len(), 1);
+    assert_eq!(red[0]["received_octets"], 700);
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let response = router(Arc::new(Fake { stopping: false }))
+        .oneshot(request)
+        .await
+        .unwrap();
+    let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for line in [
+        "# TYPE weft_tunnel_received_packets counter",
+        "weft_tunnel_received_packets_total{tenant=\"red\",vni=\"10001\",router=\"192.0.2.11\"} 7",
+        "weft_tunnel_sent_bytes_total{tenant=\"blue\",vni=\"10002\",router=\"192.0.2.11\"} 800",
+        "weft_alarms{code=\"overlap-hidden\"} 0",
+        "weft_bgp_neighbor_up{neighbor=\"192.0.2.2\",asn=\"64999\"} 0",
+        "weft_tenant_routes{tenant=\"red\"} 0",
+        "weft_uptime_seconds 60",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
 }
 
 #[tokio::test]
@@ -472,7 +548,7 @@ fn the_published_document_is_current() {
 fn the_document_is_openapi_3_1_and_complete() {
     let document = crate::document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 9);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 12);
     let text = document.to_string();
     for (at, _) in text.match_indices("#/components/schemas/") {
         let name = text[at..]

@@ -668,3 +668,112 @@ pub struct RefusedRoute {
     /// How often it was tried.
     pub tries: u32,
 }
+
+/// What was carried for a VNI to and from a router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// The tenant; absent where it is no longer here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The VNI of the packets.
+    pub vni: u32,
+    /// The router at the far end of the tunnel.
+    #[schema(value_type = String)]
+    pub endpoint: IpAddr,
+    /// Packets that came from it.
+    pub received_packets: u64,
+    /// Their octets, without the outer headers.
+    pub received_octets: u64,
+    /// Packets that went to it.
+    pub sent_packets: u64,
+    /// Their octets, without the outer headers.
+    pub sent_octets: u64,
+}
+
+words! {
+    /// How a traced packet fares.
+    TraceCode {
+        /// The kernel sends it as the overlay decided.
+        Forwarded = "forwarded",
+        /// It is delivered on this router's own attachments.
+        Delivered = "delivered",
+        /// The kernel does something else than the overlay decided.
+        Differs = "differs",
+        /// The underlay does not reach the router that it is to go to.
+        UnderlayUnreachable = "underlay-unreachable",
+        /// The tenant has no way to the destination.
+        NoRoute = "no-route",
+    }
+}
+
+/// The way of a tenant's packet through this router, as the overlay decided and as the kernel answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Trace {
+    /// The tenant.
+    pub tenant: String,
+    /// Where the packet goes.
+    #[schema(value_type = String)]
+    pub destination: IpAddr,
+    /// The route of the tenant's table that it matches: labels, endpoints, local next hops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<TenantRoute>,
+    /// The table that the kernel looks into for the tenant.
+    pub table: u32,
+    /// The route that matches in the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<TraceMatch>,
+    /// Why the kernel drops it, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The tunnels that it may go into.
+    pub tunnels: Vec<TraceTunnel>,
+    /// How it fares.
+    pub verdict: Why<TraceCode>,
+}
+
+/// A route of the kernel that a packet matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TraceMatch {
+    /// The table that it stands in.
+    pub table: u32,
+    /// Its prefix.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// The packet is for this router itself.
+    pub local: bool,
+    /// The next node.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The interface that it leaves by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Number of the next-hop object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<u32>,
+}
+
+/// A tunnel that a packet may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TraceTunnel {
+    /// Number of its next-hop object.
+    pub next_hop: u32,
+    /// The VNI of the outer header.
+    pub vni: u32,
+    /// How it is carried.
+    pub encapsulation: Encapsulation,
+    /// The device that encapsulates.
+    pub device: String,
+    /// The router at the far end.
+    #[schema(value_type = String)]
+    pub router: IpAddr,
+    /// The longest packet of the tenant that fits, in octets.
+    pub mtu: u32,
+    /// The route of the underlay to that router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<TraceMatch>,
+    /// Why there is none, in the kernel's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

@@ -29,7 +29,10 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId};
 
-pub use status::{DataplaneStatus, DeviceStatus, KernelRoute, RefusedRoute, TenantTable, Traffic};
+pub use status::{
+    DataplaneStatus, DeviceStatus, KernelMatch, KernelRoute, KernelTrace, Packet, RefusedRoute,
+    TenantTable, Traffic, TunnelTrace,
+};
 pub use teardown::{TeardownReport, teardown};
 
 /// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
@@ -156,6 +159,7 @@ enum Command {
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     Traffic(oneshot::Sender<Vec<Traffic>>),
+    Trace(TenantId, Packet, oneshot::Sender<Option<KernelTrace>>),
     Routes(TenantId, oneshot::Sender<Vec<(IpNet, KernelRoute)>>),
     Stop(oneshot::Sender<()>),
 }
@@ -251,6 +255,13 @@ impl Dataplane {
     /// What was carried for each VNI to and from each router, by VNI and address; none where the kernel does not count.
     pub async fn traffic(&self) -> Vec<Traffic> {
         self.ask(Command::Traffic).await.unwrap_or_default()
+    }
+
+    /// What the kernel would do with a tenant's packet. `None` where the tenant is not there.
+    pub async fn trace(&self, tenant: TenantId, packet: Packet) -> Option<KernelTrace> {
+        self.ask(|reply| Command::Trace(tenant, packet, reply))
+            .await
+            .flatten()
     }
 
     /// A tenant's table: each prefix with what the kernel holds.

@@ -110,3 +110,61 @@ pub enum KernelRoute {
         error: String,
     },
 }
+
+/// A packet whose way is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// Where it comes from, where that matters.
+    pub source: Option<IpAddr>,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: u8,
+}
+
+/// What the kernel does with a tenant's packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelTrace {
+    /// The table that the tenant's packets are looked up in.
+    pub table: u32,
+    /// The kernel's answer, or its reason for dropping the packet.
+    pub route: Result<KernelMatch, String>,
+    /// The tunnels that the route leads into; none where it leads to an attachment.
+    pub tunnels: Vec<TunnelTrace>,
+}
+
+/// The route that a packet matches in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelMatch {
+    /// The table that it stands in.
+    pub table: u32,
+    /// Its prefix.
+    pub prefix: Option<IpNet>,
+    /// The packet is for this router itself.
+    pub local: bool,
+    /// The next node.
+    pub gateway: Option<IpAddr>,
+    /// The link that it leaves by; absent where the next-hop object says.
+    pub interface: Option<String>,
+    /// Number of the next-hop object.
+    pub next_hop: Option<u32>,
+}
+
+/// A tunnel that a packet may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelTrace {
+    /// Number of its next-hop object.
+    pub next_hop: u32,
+    /// The VNI of the outer header.
+    pub vni: u32,
+    /// How it is carried.
+    pub encapsulation: Encapsulation,
+    /// The device that encapsulates.
+    pub device: &'static str,
+    /// The router at the far end.
+    pub destination: IpAddr,
+    /// How the underlay reaches it, or why not.
+    pub underlay: Result<KernelMatch, String>,
+    /// What a tenant's packet may have.
+    pub mtu: u32,
+}

@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::Parseable;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use tracing::{info, warn};
 use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, mac};
 use crate::netlink::objects::{
-    NEW, put_link, put_link_alias, put_link_master, put_link_mtu, put_tunnel_device, put_vrf,
-    route_query,
+    NEW, Question, RouteAnswer, get_answer, put_link, put_link_alias, put_link_master,
+    put_link_mtu, put_tunnel_device, put_vrf, route_query,
 };
 use crate::netlink::socket::Batch;
 use crate::snapshot::{Address, ForeignRoute};
@@ -461,27 +459,24 @@ impl Actor {
 
     /// Metric of the route to an address, and the link that it leaves by.
     fn lookup(&mut self, address: IpAddr) -> (Option<u32>, Option<u32>) {
-        let Ok(Ok(entry)) = self
-            .netlink
-            .get(libc::RTM_GETROUTE, &route_query(address, true))
-        else {
-            return (None, None);
-        };
-        let Ok(route) = RouteMessage::parse(&entry) else {
-            return (None, None);
-        };
-        if !matches!(route.header.kind, RouteType::Unicast | RouteType::Local) {
-            return (None, None);
-        }
-        let (mut metric, mut link) = (0, None);
-        for attribute in route.attributes {
-            match attribute {
-                RouteAttribute::Priority(priority) => metric = priority,
-                RouteAttribute::Oif(interface) => link = Some(interface),
-                _ => {}
+        match self.ask(&address.into()) {
+            Ok(answer) if matches!(answer.kind, libc::RTN_UNICAST | libc::RTN_LOCAL) => {
+                (Some(answer.metric), answer.interface)
             }
+            _ => (None, None),
         }
-        (Some(metric), link)
+    }
+
+    /// What the kernel would do with a packet; its own words where it would drop it.
+    pub(super) fn ask(&mut self, question: &Question) -> Result<RouteAnswer, String> {
+        let answer = self.netlink.get(libc::RTM_GETROUTE, &route_query(question));
+        match answer {
+            Ok(Ok(entry)) => {
+                get_answer(&entry).ok_or_else(|| "an answer that is not understood".into())
+            }
+            Ok(Err(refusal)) => Err(refusal.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Each device's MTU follows the narrowest link that its tunnels leave by.

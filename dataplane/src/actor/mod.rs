@@ -6,6 +6,7 @@
 mod classify;
 mod flush;
 pub(crate) mod links;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -425,6 +426,7 @@ impl Actor {
             // Whoever asked and went away needs no answer, here and below.
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Traffic(reply) => drop(reply.send(self.traffic())),
+            Command::Trace(tenant, packet, reply) => drop(reply.send(self.trace(tenant, packet))),
             Command::Routes(tenant, reply) => drop(reply.send(self.tenant_routes(tenant))),
             Command::Stop(reply) => {
                 let _ = reply.send(());

@@ -630,20 +630,100 @@ pub(crate) fn get_filter(payload: &[u8]) -> Option<u32> {
     as_u32(id).filter(|_| name.starts_with(FILTER))
 }
 
-/// Writes a question for the route to an address.
-pub(crate) fn route_query(destination: IpAddr, matched_entry: bool) -> Vec<u8> {
+/// What the kernel is asked: which route a packet takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    pub(crate) destination: IpAddr,
+    pub(crate) source: Option<IpAddr>,
+    /// Of the packet: what leads to its tenant's table.
+    pub(crate) mark: Option<u32>,
+    /// Differentiated services code point, 0 to 63.
+    pub(crate) dscp: u8,
+}
+
+impl From<IpAddr> for Question {
+    fn from(destination: IpAddr) -> Self {
+        Self {
+            destination,
+            source: None,
+            mark: None,
+            dscp: 0,
+        }
+    }
+}
+
+/// Writes a question for the route of a packet; the answer is the entry of the table that matches.
+pub(crate) fn route_query(question: &Question) -> Vec<u8> {
     const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
     const RTM_F_FIB_MATCH: u32 = 0x2000;
-    let (family, len) = if destination.is_ipv4() {
+    const RTA_SRC: u16 = 2;
+    const RTA_MARK: u16 = 16;
+    let (family, len) = if question.destination.is_ipv4() {
         (Family::V4, 32)
     } else {
         (Family::V6, 128)
     };
-    let flags = RTM_F_LOOKUP_TABLE | if matched_entry { RTM_F_FIB_MATCH } else { 0 };
-    let mut out = vec![family.number(), len, 0, 0, 0, 0, 0, 0];
+    let source_len = if question.source.is_some() { len } else { 0 };
+    let tos = question.dscp << 2;
+    let mut out = vec![family.number(), len, source_len, tos, 0, 0, 0, 0];
+    // Of IPv6 the kernel always says which table, and refuses to be asked for it.
+    let flags = match family {
+        Family::V4 => RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH,
+        Family::V6 => RTM_F_FIB_MATCH,
+    };
     out.extend_from_slice(&flags.to_ne_bytes());
-    address(&mut out, libc::RTA_DST, destination);
+    address(&mut out, libc::RTA_DST, question.destination);
+    if let Some(source) = question.source {
+        address(&mut out, RTA_SRC, source);
+    }
+    if let Some(mark) = question.mark {
+        attribute_u32(&mut out, RTA_MARK, mark);
+    }
     out
+}
+
+/// The kernel's answer to a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RouteAnswer {
+    /// `RTN_UNICAST` and others.
+    pub(crate) kind: u8,
+    pub(crate) table: u32,
+    pub(crate) prefix: Option<IpNet>,
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) interface: Option<u32>,
+    pub(crate) next_hop: Option<u32>,
+    pub(crate) metric: u32,
+}
+
+/// Reads the kernel's answer to a question.
+pub(crate) fn get_answer(payload: &[u8]) -> Option<RouteAnswer> {
+    const RTA_VIA: u16 = 18;
+    let header = payload.get(..12)?;
+    let mut answer = RouteAnswer {
+        kind: header[7],
+        table: u32::from(header[4]),
+        ..RouteAnswer::default()
+    };
+    let mut destination: IpAddr = if header[0] == Family::V4.number() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    for (kind, value) in attributes(&payload[12..]) {
+        match kind {
+            libc::RTA_TABLE => answer.table = as_u32(value)?,
+            libc::RTA_DST => destination = as_address(value)?,
+            libc::RTA_PRIORITY => answer.metric = as_u32(value)?,
+            libc::RTA_OIF => answer.interface = as_u32(value),
+            libc::RTA_GATEWAY => answer.gateway = as_address(value),
+            // A gateway of another family: the family, 2 octets, and the address.
+            RTA_VIA => answer.gateway = as_address(value.get(2..)?),
+            RTA_NH_ID => answer.next_hop = as_u32(value),
+            _ => {}
+        }
+    }
+    answer.prefix = IpNet::new(destination, header[1]).ok();
+    Some(answer)
 }
 
 /// Reads anybody's route out of one link.

@@ -548,6 +548,12 @@ fn links_and_reachability_are_reported() {
     router.wait_for(|event| {
         *event == DataplaneEvent::Reachability(vec![([198, 51, 100, 9].into(), Some(7))])
     });
+    // And in IPv6.
+    let far: IpAddr = "2001:db8:7::9".parse().unwrap();
+    router.track(vec![far]);
+    router.wait_for(move |event| *event == DataplaneEvent::Reachability(vec![(far, None)]));
+    lab.run("r", "ip addr add fd00:7::1/64 dev red0 nodad && ip route add 2001:db8:7::/64 via fd00:7::2 metric 9");
+    router.wait_for(move |event| *event == DataplaneEvent::Reachability(vec![(far, Some(9))]));
     lab.run("h", "ip link set eth0 down");
     router.wait_for(|event| {
         *event

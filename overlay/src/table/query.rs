@@ -1,6 +1,7 @@
 //! Questions about the tenant tables.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -71,6 +72,38 @@ impl Overlay {
             })
             .collect();
         (routes, total)
+    }
+
+    /// The route that a tenant's packets to an address take: the longest prefix with a way, or else the longest one.
+    pub fn lookup(&self, tenant: TenantId, address: IpAddr) -> Option<TenantRouteStatus> {
+        let own = &self.tenants.get(&tenant)?.announced;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let mut without_way = None;
+        for length in (0..=longest).rev() {
+            let Ok(net) = IpNet::new(address, length) else {
+                continue;
+            };
+            let prefix = net.trunc();
+            let slots = self.prefixes.get(&prefix);
+            let slot = slots.and_then(|slots| slots.iter().find(|slot| slot.tenant == tenant));
+            let local = own.contains(&prefix);
+            if slot.is_none() && !local {
+                continue;
+            }
+            let status = TenantRouteStatus {
+                prefix,
+                local,
+                candidates: slot
+                    .map(|slot| self.judged(prefix, slot))
+                    .unwrap_or_default(),
+            };
+            let has_way = status.candidates.iter().any(|judged| judged.lost.is_none());
+            if local || has_way {
+                return Some(status);
+            }
+            without_way.get_or_insert(status);
+        }
+        without_way
     }
 
     fn judged(&self, prefix: IpNet, slot: &Slot) -> Vec<Judged> {

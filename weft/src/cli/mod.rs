@@ -6,6 +6,7 @@ mod logging;
 mod output;
 mod show;
 mod table;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Schema,
     /// Show the state of a running router.
     Show(show::Arguments),
+    /// Explain the way of a tenant's packet through a running router, and whether the kernel agrees.
+    Trace(trace::Arguments),
     /// Build and use labs of routers in network namespaces.
     Lab(lab::LabArgs),
     /// Say what this host can do for an overlay, and how to mend what it cannot.
@@ -84,6 +87,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Doctor { json } => return doctor::run(json),
+        Command::Trace(arguments) => return trace::run(&arguments),
         Command::Router { config } => {
             let config = Config::read(&config)?;
             logging::start(&config.log)?;

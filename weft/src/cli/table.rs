@@ -149,6 +149,30 @@ impl Table {
     }
 }
 
+/// Lines of a name and a text.
+pub(super) struct Sheet {
+    lines: Vec<(&'static str, String, Tone)>,
+}
+
+impl Sheet {
+    pub(super) fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    pub(super) fn line(&mut self, name: &'static str, text: impl Into<String>, tone: Tone) {
+        self.lines.push((name, text.into(), tone));
+    }
+
+    pub(super) fn render(self, colours: bool) -> String {
+        let mut table = Table::new(&["", ""]);
+        for (name, text, tone) in self.lines {
+            table.row([Cell::new(name, Tone::Dim), Cell::new(text, tone)]);
+        }
+        // The head is empty: it is one line feed.
+        table.render(colours).trim_start_matches('\n').to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

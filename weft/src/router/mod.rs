@@ -6,11 +6,13 @@
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
 //! | [`state`] | answers of the REST API, from all three |
+//! | [`trace`] | how a traced packet fares |
 
 mod core;
 mod hook;
 mod setup;
 mod state;
+mod trace;
 
 use std::sync::Arc;
 

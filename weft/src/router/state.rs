@@ -6,17 +6,20 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use weft_api::types as api;
-use weft_api::{KernelQuery, PrefixMatch, RouteQuery, RouterState, TenantRouteQuery, Unavailable};
+use weft_api::{
+    KernelQuery, PrefixMatch, RouteQuery, RouterState, TenantRouteQuery, TraceQuery, Unavailable,
+};
 use weft_bgp::rib::{PeerId, Reason, RouteFilter, RoutePath};
 use weft_bgp::{Bgp, DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, LargeCommunity};
-use weft_dataplane::{Dataplane, KernelRoute};
+use weft_dataplane::{Dataplane, KernelRoute, Packet};
 use weft_overlay::Encapsulation;
 use weft_overlay::intent::TenantId;
 use weft_overlay::label::{self, Endpoint, LabelCommunity};
 use weft_overlay::table::{self, Judged, TenantStatus};
 
 use super::core::Queries;
+use super::trace::{route_of, verdict};
 use crate::config::Config;
 
 /// The running router.
@@ -313,6 +316,34 @@ impl LiveState {
         }
     }
 
+    async fn tenant_route(
+        &self,
+        tenant: TenantId,
+        route: &table::TenantRouteStatus,
+        addresses: &HashMap<u16, IpAddr>,
+    ) -> api::TenantRoute {
+        let routes = self.dataplane.routes(tenant).await;
+        let kernel = routes.iter().find(|(prefix, _)| *prefix == route.prefix);
+        self.described(route, kernel.map(|(_, kernel)| kernel), addresses)
+    }
+
+    fn described(
+        &self,
+        route: &table::TenantRouteStatus,
+        kernel: Option<&KernelRoute>,
+        addresses: &HashMap<u16, IpAddr>,
+    ) -> api::TenantRoute {
+        let paths = route.candidates.iter();
+        api::TenantRoute {
+            prefix: route.prefix,
+            local: route.local,
+            paths: paths
+                .filter_map(|judged| self.tenant_path(judged, addresses))
+                .collect(),
+            kernel: kernel_state(route, kernel),
+        }
+    }
+
     fn tenant_path(
         &self,
         judged: &Judged,
@@ -599,16 +630,7 @@ impl RouterState for LiveState {
         let items: Vec<api::TenantRoute> = routes
             .iter()
             .take(limit)
-            .map(|route| api::TenantRoute {
-                prefix: route.prefix,
-                local: route.local,
-                paths: route
-                    .candidates
-                    .iter()
-                    .filter_map(|judged| self.tenant_path(judged, &addresses))
-                    .collect(),
-                kernel: kernel_state(route, kernel.get(&route.prefix)),
-            })
+            .map(|route| self.described(route, kernel.get(&route.prefix), &addresses))
             .collect();
         let next_cursor = items
             .last()
@@ -618,6 +640,68 @@ impl RouterState for LiveState {
             items,
             total: total as u64,
             next_cursor,
+        }))
+    }
+
+    async fn trace(
+        &self,
+        name: String,
+        query: TraceQuery,
+    ) -> Result<Option<api::Trace>, Unavailable> {
+        let addresses = self.addresses().await?;
+        let wanted = name.clone();
+        let found = self
+            .overlay
+            .ask(move |overlay| {
+                let id = overlay
+                    .tenants()
+                    .into_iter()
+                    .find(|tenant| tenant.config.name == wanted)?
+                    .id;
+                Some((id, overlay.lookup(id, query.destination)))
+            })
+            .await
+            .ok_or_else(ended)?;
+        let Some((id, route)) = found else {
+            return Ok(None);
+        };
+        let packet = Packet {
+            destination: query.destination,
+            source: query.from,
+            dscp: query.dscp,
+        };
+        let Some(kernel) = self.dataplane.trace(id, packet).await else {
+            return Err(Unavailable(format!(
+                "the data plane does not know the tenant `{name}` yet"
+            )));
+        };
+        let verdict = verdict(route.as_ref(), &kernel);
+        let route = match route {
+            Some(route) => Some(self.tenant_route(id, &route, &addresses).await),
+            None => None,
+        };
+        Ok(Some(api::Trace {
+            tenant: name,
+            destination: query.destination,
+            route,
+            table: kernel.table,
+            error: kernel.route.as_ref().err().cloned(),
+            kernel: kernel.route.ok().map(route_of),
+            tunnels: kernel
+                .tunnels
+                .into_iter()
+                .map(|tunnel| api::TraceTunnel {
+                    next_hop: tunnel.next_hop,
+                    vni: tunnel.vni,
+                    encapsulation: encapsulation(tunnel.encapsulation),
+                    device: tunnel.device.to_owned(),
+                    router: tunnel.destination,
+                    mtu: tunnel.mtu,
+                    error: tunnel.underlay.as_ref().err().cloned(),
+                    underlay: tunnel.underlay.ok().map(route_of),
+                })
+                .collect(),
+            verdict,
         }))
     }
 
@@ -646,6 +730,37 @@ impl RouterState for LiveState {
             })
         });
         Ok(uses.collect())
+    }
+
+    async fn traffic(&self) -> Result<Vec<api::Traffic>, Unavailable> {
+        let tenants = self
+            .overlay
+            .ask(weft_overlay::table::Overlay::tenants)
+            .await
+            .ok_or_else(ended)?;
+        let mut names: HashMap<u32, &str> = HashMap::new();
+        for tenant in &tenants {
+            for vni in tenant
+                .config
+                .vnis
+                .iter()
+                .chain([&tenant.config.primary_vni])
+            {
+                names.insert(vni.get(), &tenant.config.name);
+            }
+        }
+        let traffic = self.dataplane.traffic().await.into_iter();
+        Ok(traffic
+            .map(|one| api::Traffic {
+                tenant: names.get(&one.vni).map(|name| (*name).to_owned()),
+                vni: one.vni,
+                endpoint: one.endpoint,
+                received_packets: one.received_packets,
+                received_octets: one.received_octets,
+                sent_packets: one.sent_packets,
+                sent_octets: one.sent_octets,
+            })
+            .collect())
     }
 
     async fn kernel(&self, query: KernelQuery) -> Result<api::Kernel, Unavailable> {

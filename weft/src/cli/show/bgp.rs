@@ -5,32 +5,8 @@ use weft_api::types::{
 };
 
 use super::super::human;
-use super::super::table::{Cell, Table, Tone};
+use super::super::table::{Cell, Sheet, Table, Tone};
 use super::{View, rest};
-
-/// Lines of a name and a text.
-pub(super) struct Sheet {
-    lines: Vec<(&'static str, String, Tone)>,
-}
-
-impl Sheet {
-    pub(super) fn new() -> Self {
-        Self { lines: Vec::new() }
-    }
-
-    pub(super) fn line(&mut self, name: &'static str, text: impl Into<String>, tone: Tone) {
-        self.lines.push((name, text.into(), tone));
-    }
-
-    pub(super) fn render(self, colours: bool) -> String {
-        let mut table = Table::new(&["", ""]);
-        for (name, text, tone) in self.lines {
-            table.row([Cell::new(name, Tone::Dim), Cell::new(text, tone)]);
-        }
-        // The head is empty: it is one line feed.
-        table.render(colours).trim_start_matches('\n').to_owned()
-    }
-}
 
 pub(super) fn status(status: &Status, view: View) -> String {
     let mut sheet = Sheet::new();
@@ -339,7 +315,7 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
 }
 
 /// `10001@192.0.2.11`, `via 198.51.100.1` or `locator 192.0.2.11`.
-pub(super) fn label(label: &Label) -> String {
+pub(in crate::cli) fn label(label: &Label) -> String {
     let endpoint = match (label.endpoint, label.endpoint_id) {
         (Some(address), _) => address.to_string(),
         (None, Some(id)) => format!("#{id}"),

@@ -1,6 +1,6 @@
 //! `weft show`: the state of a running router, from its API.
 
-mod bgp;
+pub(super) mod bgp;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_api::Client;
-use weft_api::types::{Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute};
+use weft_api::types::{
+    Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute, Traffic,
+};
 use weft_bgp_wire::LargeCommunity;
 
 use super::human;
@@ -20,6 +22,15 @@ use super::output::Output;
 
 #[derive(Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    router: Target,
+    #[command(subcommand)]
+    what: What,
+}
+
+/// Which router is asked, and how its answer is printed.
+#[derive(Args)]
+pub(super) struct Target {
     /// Where the router's API is.
     #[arg(
         long,
@@ -32,8 +43,6 @@ pub(super) struct Arguments {
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
-    #[command(subcommand)]
-    what: What,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,6 +78,11 @@ enum What {
     Labels {
         /// Label communities, such as `64512:10001:3221225995`.
         communities: Vec<LargeCommunity>,
+    },
+    /// What tunnels carried, by tenant, VNI and router at the far end.
+    Traffic {
+        /// Only this tenant.
+        tenant: Option<String>,
     },
     /// What the kernel holds of ours, and what it refused.
     Kernel {
@@ -133,18 +147,14 @@ impl RouteArguments {
 /// Largest page that the API gives.
 const PAGE: usize = 1000;
 
-struct Screen {
+pub(super) struct Screen {
     client: Client,
     format: Format,
     output: Output,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let screen = Screen {
-        client: Client::new(&arguments.api),
-        format: arguments.output,
-        output: Output::stdout(),
-    };
+    let screen = Screen::new(&arguments.router);
     match arguments.what {
         What::Status => screen.show::<Status>(&["status"], bgp::status),
         What::Neighbors { address: None } => {
@@ -178,18 +188,39 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .collect();
             screen.print(&explained[..], overlay::explanations)
         }
+        What::Traffic { tenant } => {
+            let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();
+            let traffic: Vec<Traffic> = screen.get(&["traffic"], &query)?;
+            screen.print(&traffic[..], overlay::traffic)
+        }
         What::Kernel { limit } => screen.kernel(limit),
     }
 }
 
 /// What a view is told beside its data.
 #[derive(Clone, Copy)]
-struct View {
+pub(super) struct View {
     wide: bool,
-    colours: bool,
+    pub(super) colours: bool,
 }
 
 impl Screen {
+    pub(super) fn new(target: &Target) -> Self {
+        Self {
+            client: Client::new(&target.api),
+            format: target.output,
+            output: Output::stdout(),
+        }
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        Ok(self.client.get(path, query)?)
+    }
+
     fn show<T: DeserializeOwned + Serialize>(
         &self,
         path: &[&str],
@@ -198,7 +229,7 @@ impl Screen {
         self.print(&self.client.get::<T>(path, &[])?, view)
     }
 
-    fn print<T: Serialize + ?Sized>(
+    pub(super) fn print<T: Serialize + ?Sized>(
         &self,
         value: &T,
         view: fn(&T, View) -> String,

@@ -2,12 +2,13 @@
 
 use weft_api::types::{
     Kernel, KernelCode, KernelState, LabelUse, Page, Segmentation, Tenant, TenantPath, TenantRoute,
+    Traffic,
 };
 use weft_overlay::label::Explanation;
 
 use super::super::human;
-use super::super::table::{Cell, Table, Tone};
-use super::bgp::{Sheet, label};
+use super::super::table::{Cell, Sheet, Table, Tone};
+use super::bgp::label;
 use super::{View, rest};
 
 /// Most words of a list in a cell that is not wide.
@@ -242,6 +243,34 @@ pub(super) fn explanations(explanations: &[Explanation], view: View) -> String {
         )
     });
     parts.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn traffic(traffic: &[Traffic], view: View) -> String {
+    if traffic.is_empty() {
+        return "nothing carried yet, or this kernel does not count: `weft doctor` says\n"
+            .to_owned();
+    }
+    let mut table = Table::new(&[
+        "TENANT",
+        "#VNI",
+        "ROUTER",
+        "#RECEIVED",
+        "#OCTETS",
+        "#SENT",
+        "#OCTETS",
+    ]);
+    for one in traffic {
+        table.row([
+            Cell::new(one.tenant.clone().unwrap_or_default(), Tone::Strong),
+            one.vni.to_string().into(),
+            one.endpoint.to_string().into(),
+            human::count(one.received_packets).into(),
+            human::count(one.received_octets).into(),
+            human::count(one.sent_packets).into(),
+            human::count(one.sent_octets).into(),
+        ]);
+    }
+    table.render(view.colours)
 }
 
 pub(super) fn kernel(kernel: &Kernel, view: View) -> String {

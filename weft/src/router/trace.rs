@@ -1,0 +1,238 @@
+//! How a traced packet fares: what the overlay decided beside what the kernel answers.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use weft_api::types as api;
+use weft_dataplane::{KernelMatch, KernelTrace};
+use weft_overlay::table;
+
+/// A route of the kernel, for the API.
+pub(super) fn route_of(found: KernelMatch) -> api::TraceMatch {
+    api::TraceMatch {
+        table: found.table,
+        prefix: found.prefix,
+        local: found.local,
+        gateway: found.gateway,
+        interface: found.interface,
+        next_hop: found.next_hop,
+    }
+}
+
+/// Compares what the overlay decided with what the kernel answers.
+pub(super) fn verdict(
+    route: Option<&table::TenantRouteStatus>,
+    kernel: &KernelTrace,
+) -> api::Why<api::TraceCode> {
+    let intended: BTreeSet<(u32, IpAddr)> = route
+        .iter()
+        .filter(|route| !route.local)
+        .flat_map(|route| &route.candidates)
+        .filter(|judged| judged.lost.is_none())
+        .filter_map(|judged| judged.candidate.forwarding)
+        .map(|hop| (hop.vni.get(), hop.address))
+        .collect();
+    let held: BTreeSet<(u32, IpAddr)> = kernel
+        .tunnels
+        .iter()
+        .map(|tunnel| (tunnel.vni, tunnel.destination))
+        .collect();
+    let local = route.is_some_and(|route| route.local);
+    let why = |code, text: String| api::Why::new(code, text);
+    let found = match &kernel.route {
+        Ok(found) => found,
+        Err(error) if intended.is_empty() => {
+            let text = match local {
+                true => {
+                    format!("the prefix is the tenant's own here, and the kernel says: {error}")
+                }
+                false => format!("the tenant has no way there: {error}"),
+            };
+            return why(api::TraceCode::NoRoute, text);
+        }
+        Err(error) => {
+            return why(
+                api::TraceCode::Differs,
+                format!("the kernel drops it: {error}"),
+            );
+        }
+    };
+    if found.table != kernel.table && !found.local {
+        let text = format!(
+            "it leaves the tenant: the kernel answers from table {}, the tenant's is {}",
+            found.table, kernel.table
+        );
+        return why(api::TraceCode::Differs, text);
+    }
+    if held.is_empty() && intended.is_empty() {
+        let text = match (&found.interface, found.local) {
+            (_, true) => "it is for this router itself".to_owned(),
+            (Some(interface), _) => format!("it goes to the attachment {interface}"),
+            (None, _) => "it stays on this router".to_owned(),
+        };
+        return why(api::TraceCode::Delivered, text);
+    }
+    if held != intended {
+        let list = |ways: &BTreeSet<(u32, IpAddr)>| {
+            let ways: Vec<String> = ways
+                .iter()
+                .map(|(vni, address)| format!("{vni}@{address}"))
+                .collect();
+            match ways.is_empty() {
+                true => "no tunnel".to_owned(),
+                false => ways.join(", "),
+            }
+        };
+        let (intended, held) = (list(&intended), list(&held));
+        let text = format!("the overlay decided for {intended}, the kernel has {held}");
+        return why(api::TraceCode::Differs, text);
+    }
+    let lost = kernel
+        .tunnels
+        .iter()
+        .find_map(|tunnel| Some((tunnel.destination, tunnel.underlay.as_ref().err()?)));
+    if let Some((destination, error)) = lost {
+        let text = format!("the underlay does not reach {destination}: {error}");
+        return why(api::TraceCode::UnderlayUnreachable, text);
+    }
+    let ways: Vec<String> = held
+        .iter()
+        .map(|(vni, address)| format!("{address} with VNI {vni}"))
+        .collect();
+    why(
+        api::TraceCode::Forwarded,
+        format!(
+            "the kernel sends it to {}, as the overlay decided",
+            ways.join(" or ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use weft_dataplane::TunnelTrace;
+    use weft_overlay::intent::ForwardingNextHop;
+    use weft_overlay::label::{Endpoint, Label, LabelKind};
+    use weft_overlay::table::{Candidate, Judged, Preference, TenantRouteStatus};
+    use weft_overlay::{Encapsulation, Vni};
+
+    use super::*;
+
+    const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
+
+    fn intended(local: bool) -> TenantRouteStatus {
+        let vni = Vni::new(10001).unwrap();
+        let candidate = Candidate {
+            label: Label {
+                kind: LabelKind::Tenant,
+                vni,
+                encapsulation: Encapsulation::Vxlan,
+                endpoint: Endpoint::V4(FAR),
+            },
+            forwarding: Some(ForwardingNextHop {
+                vni,
+                encapsulation: Encapsulation::Vxlan,
+                address: FAR.into(),
+                endpoint_id: None,
+            }),
+            stitched: false,
+            source: 1,
+            path_id: 1,
+            preference: Preference {
+                local_pref: 100,
+                med: 0,
+                neighbor_as: 0,
+                as_path_length: 0,
+                origin: 0,
+                ebgp: false,
+            },
+        };
+        TenantRouteStatus {
+            prefix: "10.0.2.0/24".parse().unwrap(),
+            local,
+            candidates: if local {
+                Vec::new()
+            } else {
+                vec![Judged {
+                    candidate,
+                    lost: None,
+                }]
+            },
+        }
+    }
+
+    fn found(table: u32) -> KernelMatch {
+        KernelMatch {
+            table,
+            prefix: None,
+            local: false,
+            gateway: None,
+            interface: Some("red0".into()),
+            next_hop: None,
+        }
+    }
+
+    fn kernel(route: Result<KernelMatch, String>, vnis: &[u32]) -> KernelTrace {
+        let tunnels = vnis.iter().map(|vni| TunnelTrace {
+            next_hop: 1,
+            vni: *vni,
+            encapsulation: Encapsulation::Vxlan,
+            device: "vx0",
+            destination: FAR.into(),
+            underlay: Ok(found(254)),
+            mtu: 1450,
+        });
+        KernelTrace {
+            table: 7001,
+            route,
+            tunnels: tunnels.collect(),
+        }
+    }
+
+    #[test]
+    fn every_way_to_fare_has_its_word() {
+        let drop = || Err("Network is unreachable".to_owned());
+        let mut unreached = kernel(Ok(found(7001)), &[10001]);
+        unreached.tunnels[0].underlay = drop();
+        for (route, kernel, code) in [
+            (
+                Some(intended(false)),
+                kernel(Ok(found(7001)), &[10001]),
+                api::TraceCode::Forwarded,
+            ),
+            (
+                Some(intended(true)),
+                kernel(Ok(found(7001)), &[]),
+                api::TraceCode::Delivered,
+            ),
+            (
+                Some(intended(false)),
+                unreached,
+                api::TraceCode::UnderlayUnreachable,
+            ),
+            (None, kernel(drop(), &[]), api::TraceCode::NoRoute),
+            (
+                Some(intended(false)),
+                kernel(drop(), &[]),
+                api::TraceCode::Differs,
+            ),
+            (
+                Some(intended(false)),
+                kernel(Ok(found(7001)), &[10002]),
+                api::TraceCode::Differs,
+            ),
+            (
+                Some(intended(false)),
+                kernel(Ok(found(7001)), &[]),
+                api::TraceCode::Differs,
+            ),
+            // Through the main table: out of the tenant.
+            (None, kernel(Ok(found(254)), &[]), api::TraceCode::Differs),
+        ] {
+            let verdict = verdict(route.as_ref(), &kernel);
+            assert_eq!(verdict.code, code, "{}", verdict.text);
+        }
+    }
+}
