@@ -31,9 +31,10 @@ test: test-packages lint ## Run every test; installs what they need
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
 	@tests/kernels $(CARGO)
 
-bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD and GoBGP (half an hour)
+bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and iproute2 (half an hour)
 	$(CARGO) build --release -p weft -p weft-bench
 	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
+	"$(target_dir)/release/kernel-bench"
 
 demo: demo-packages build ## Bring up two domains and two tenants, and show them
 	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh

@@ -65,16 +65,50 @@ impl NextHops {
         id
     }
 
+    /// A tunnel of routes that will go another way some day: the object is theirs alone, so that it can be another tunnel
+    /// then. `known` is an object that a route of them points to already.
+    pub(crate) fn slot(&mut self, tunnel: Tunnel, known: Option<u32>) -> u32 {
+        let wanted = NextHop::Tunnel(tunnel);
+        if let Some(id) = known.filter(|id| self.is_unclaimed(*id, &wanted)) {
+            if self.tunnels.get(&tunnel) == Some(&id) {
+                self.tunnels.remove(&tunnel);
+            }
+            self.refer(id);
+            return id;
+        }
+        let id = self.free_id(FxBuildHasher.hash_one(tunnel));
+        self.insert(id, wanted);
+        id
+    }
+
+    /// Makes what [`NextHops::slot`] gave another tunnel of the same family; false where it is none such.
+    pub(crate) fn retunnel(&mut self, id: u32, tunnel: Tunnel) -> bool {
+        match self.objects.get_mut(&id) {
+            Some(Object {
+                wanted: NextHop::Tunnel(before),
+                ..
+            }) if before.family == tunnel.family && self.tunnels.get(before) != Some(&id) => {
+                *before = tunnel;
+                self.dirty.insert(id);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The kernel holds it, it says this, and it is nobody's.
+    fn is_unclaimed(&self, id: u32, wanted: &NextHop) -> bool {
+        self.objects
+            .get(&id)
+            .is_some_and(|object| object.references == 0 && object.held.as_ref() == Some(wanted))
+    }
+
     /// A group of objects, whose references it takes over. `known` is a group that a route of it points to already: that
     /// one it is, where it is nobody's and says the same.
     pub(crate) fn group(&mut self, mut members: Vec<u32>, known: Option<u32>) -> u32 {
         members.sort_unstable();
         let wanted = NextHop::Group(members);
-        if let Some(id) = known
-            && let Some(object) = self.objects.get(&id)
-            && object.references == 0
-            && object.held.as_ref() == Some(&wanted)
-        {
+        if let Some(id) = known.filter(|id| self.is_unclaimed(*id, &wanted)) {
             self.refer(id);
             return id;
         }

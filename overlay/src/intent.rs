@@ -55,6 +55,8 @@ pub struct Group {
     pub hops: NextHopSet,
     /// There are others for when these fail: `hops` may change while routes use the group.
     pub has_others: bool,
+    /// Several may be in use at once, now or when `hops` changes.
+    pub may_share: bool,
 }
 
 /// Names a [`Group`]. What it stands for may change: its routes follow without being touched.

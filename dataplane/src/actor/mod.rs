@@ -671,37 +671,40 @@ impl Actor {
         };
         let group = group.clone();
         let own = self.config.endpoint;
-        let mut members = Vec::with_capacity(group.hops.0.len());
+        let mut tunnels = Vec::with_capacity(group.hops.0.len());
         let mut refused = None;
         for hop in &group.hops.0 {
             let carrier = Carrier::of(hop.encapsulation, hop.address);
             match self.device_index(carrier) {
-                Ok(interface) => {
-                    let tunnel = Tunnel::to(hop, family, own, interface);
-                    members.push(self.next_hops.tunnel(tunnel));
-                }
+                Ok(interface) => tunnels.push(Tunnel::to(hop, family, own, interface)),
                 Err(error) => refused = Some(error),
             }
         }
-        if members.is_empty() {
-            return Err(refused.unwrap_or_else(|| "it has no ways out".into()));
-        }
-        if let [only] = members[..]
-            && !group.has_others
-        {
-            return Ok(only);
-        }
-        let in_use = current.filter(|id| {
-            self.next_hops.is_used(*id)
-                && matches!(self.next_hops.get(*id), Some(NextHop::Group(_)))
-        });
-        Ok(match in_use {
-            Some(id) => {
-                self.next_hops.regroup(id, members);
-                id
+        let used = current.filter(|id| self.next_hops.is_used(*id));
+        let unused = current.filter(|id| !self.next_hops.is_used(*id));
+        match tunnels[..] {
+            [] => Err(refused.unwrap_or_else(|| "it has no ways out".into())),
+            [only] if !group.has_others => Ok(self.next_hops.tunnel(only)),
+            [only] if !group.may_share => Ok(match used {
+                Some(id) if self.next_hops.retunnel(id, only) => id,
+                _ => self.next_hops.slot(only, unused),
+            }),
+            _ => {
+                let members: Vec<u32> = tunnels
+                    .into_iter()
+                    .map(|tunnel| self.next_hops.tunnel(tunnel))
+                    .collect();
+                let is_group =
+                    |id: &u32| matches!(self.next_hops.get(*id), Some(NextHop::Group(_)));
+                Ok(match used.filter(is_group) {
+                    Some(id) => {
+                        self.next_hops.regroup(id, members);
+                        id
+                    }
+                    None => self.next_hops.group(members, unused),
+                })
             }
-            None => self.next_hops.group(members, current),
-        })
+        }
     }
 
     /// Wants a tenant route to what a group stands for.

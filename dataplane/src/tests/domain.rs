@@ -123,8 +123,19 @@ impl Mode {
         let group = Group {
             hops: NextHopSet(hops),
             has_others: true,
+            may_share: true,
         };
         (GroupId(id), Some(group))
+    }
+
+    /// The same where one way at a time is in use.
+    pub(super) fn slot(self, id: u32, number: u32, node: u8) -> (GroupId, Option<Group>) {
+        let (id, group) = self.group(id, number, &[node]);
+        let group = group.map(|group| Group {
+            may_share: false,
+            ..group
+        });
+        (id, group)
     }
 }
 

@@ -376,6 +376,41 @@ fn a_next_hop_is_replaced_without_touching_routes() {
         assert_eq!(ends(), wanted);
         assert_eq!(status.routes, before.routes);
     }
+    // Where one way at a time is in use there is one object, and one message.
+    let prefix2 = |at: u32| format!("10.{}.{}.0/24", 100 + (at >> 8), at & 0xff);
+    router.apply(IntentDelta {
+        groups: vec![mode.slot(8, 10001, M)],
+        routes: (0..ROUTES).map(|at| route(0, &prefix2(at), 8)).collect(),
+        ..IntentDelta::default()
+    });
+    let end = || {
+        let route = lab.run("r", "ip route show table 1459627793 10.100.1.0/24");
+        let id = route.split("nhid ").nth(1).unwrap();
+        let id = id.split(' ').next().unwrap().to_owned();
+        let tunnel = lab.run("r", &format!("ip nexthop show id {id}"));
+        (id, tunnel.split("dst ").nth(1).unwrap()[..9].to_owned())
+    };
+    let (object, first) = end();
+    assert_eq!(first, "192.0.2.2");
+    for (node, to) in [(B, "192.0.2.3"), (M, "192.0.2.2"), (B, "192.0.2.3")] {
+        let sent = router.status().requests;
+        router.apply(IntentDelta {
+            groups: vec![mode.slot(8, 10001, node)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(router.status().requests - sent, 1);
+        assert_eq!(end(), (object.clone(), to.to_owned()));
+    }
+    router.apply(IntentDelta {
+        groups: vec![(GroupId(8), None)],
+        routes: (0..ROUTES)
+            .map(|at| TenantRoute {
+                group: None,
+                ..route(0, &prefix2(at), 8)
+            })
+            .collect(),
+        ..IntentDelta::default()
+    });
     // A group that is gone takes its objects along, once nothing uses it.
     router.settle();
     router.apply(IntentDelta {

@@ -210,10 +210,26 @@ fn group(ways: &[Way], used: &Used) -> Group {
         .collect();
     hops.sort_unstable();
     hops.dedup();
+    // What decides before the underlay's metric does; MED does so only within one neighbouring AS.
+    let rank = |way: &Way| {
+        let Preference {
+            local_pref,
+            as_path_length,
+            origin,
+            ebgp,
+            ..
+        } = way.preference;
+        (local_pref, as_path_length, origin, ebgp)
+    };
+    let differ = |a: &Way, b: &Way| a.forwarding != b.forwarding;
     Group {
-        has_others: ways
-            .iter()
-            .any(|way| way.forwarding.address != ways[0].forwarding.address),
+        has_others: ways.iter().any(|way| differ(way, &ways[0])),
+        may_share: ways.iter().enumerate().any(|(at, way)| {
+            let others = &ways[at + 1..];
+            others
+                .iter()
+                .any(|other| differ(way, other) && rank(way) == rank(other))
+        }),
         hops: NextHopSet(hops),
     }
 }
