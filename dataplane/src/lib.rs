@@ -23,6 +23,7 @@ mod tests;
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +66,8 @@ pub struct DataplaneConfig {
     pub encapsulation: Encapsulation,
     /// How tenants are kept apart.
     pub segmentation: Segmentation,
+    /// How often the kernel is read and compared with the intent, should an event have been missed.
+    pub audit: Duration,
     /// Route protocol number of everything of ours: [`PROTOCOL`] unless another router shares the namespace.
     pub protocol: u8,
     /// A tenant's table is this plus its primary VNI, so that a restarted router finds it again.
@@ -78,6 +81,7 @@ impl Default for DataplaneConfig {
             endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
             encapsulation: Encapsulation::Vxlan,
             segmentation: Segmentation::Auto,
+            audit: Duration::from_secs(60),
             protocol: PROTOCOL,
             table_base: RANGE,
         }

@@ -1,5 +1,6 @@
 //! What changes in the kernel: a thread that reads netlink's multicast groups and says what kind of thing happened.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::thread;
 
@@ -7,8 +8,10 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use tokio::sync::mpsc;
 
+use crate::netlink::objects::{RTM_DELNEXTHOP, RTM_DELTUNNEL, RTM_NEWNEXTHOP};
+
 /// Something changed. What, exactly, is read from the kernel when it is needed: events may be lost, state is not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Links or addresses.
     pub(crate) links: bool,
@@ -16,9 +19,23 @@ pub(crate) struct Changes {
     pub(crate) underlay: bool,
     /// Objects of ours, changed by somebody else; or events were lost.
     pub(crate) drift: bool,
+    /// Links where a neighbour entry is gone.
+    pub(crate) neighbours: BTreeSet<u32>,
 }
 
-const GROUPS: [u32; 8] = [
+impl Changes {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.links |= more.links;
+        self.underlay |= more.underlay;
+        self.drift |= more.drift;
+        self.neighbours.extend(more.neighbours);
+    }
+}
+
+/// What happened to a device's VNI filter.
+const RTNLGRP_TUNNEL: u32 = 35;
+
+const GROUPS: [u32; 10] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
@@ -27,6 +44,8 @@ const GROUPS: [u32; 8] = [
     libc::RTNLGRP_IPV4_RULE,
     libc::RTNLGRP_IPV6_RULE,
     libc::RTNLGRP_NEXTHOP,
+    libc::RTNLGRP_NEIGH,
+    RTNLGRP_TUNNEL,
 ];
 
 /// Starts the thread; it ends when the receiver is gone and something happens.
@@ -55,6 +74,7 @@ fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Chang
                 links: true,
                 underlay: true,
                 drift: true,
+                neighbours: BTreeSet::new(),
             },
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
@@ -86,10 +106,17 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
                 let table = payload.get(4).copied().unwrap_or_default();
                 changes.underlay |=
                     table == libc::RT_TABLE_MAIN || (!ours && table != libc::RT_TABLE_LOCAL);
-                changes.drift |= ours && !own && kind == libc::RTM_DELROUTE;
+                changes.drift |= ours && !own;
             }
-            // A rule or a next-hop object that somebody else deleted may have been ours.
-            libc::RTM_DELRULE | 105 => changes.drift |= !own,
+            // A rule or a VNI that somebody else deleted may have been ours.
+            libc::RTM_DELRULE | RTM_DELTUNNEL => changes.drift |= !own,
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+                changes.drift |= !own && payload.get(2) == Some(&protocol);
+            }
+            libc::RTM_DELNEIGH if !own => {
+                let link = payload.get(4..8).and_then(|link| link.try_into().ok());
+                changes.neighbours.extend(link.map(u32::from_ne_bytes));
+            }
             _ => {}
         }
         rest = rest

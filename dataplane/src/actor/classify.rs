@@ -72,6 +72,13 @@ impl Actor {
         }
     }
 
+    /// Looks whether somebody took the classifier away: the kernel tells nobody.
+    pub(super) fn check_classifier(&mut self) {
+        let netlink = &mut self.netlink;
+        self.classified
+            .retain(|device| Classifier::is_attached(netlink, *device));
+    }
+
     /// Puts the classifier at devices that have it not yet.
     pub(super) fn classify(&mut self) {
         let Some(classifier) = &self.classifier else {

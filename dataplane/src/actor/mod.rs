@@ -331,30 +331,25 @@ impl Actor {
         let mut due: Option<Instant> = None;
         let mut handled = Instant::now() - SETTLE_EVENTS;
         let events = self.events.clone();
+        let mut audit_at = Instant::now() + self.config.audit;
         loop {
             let retry = self.refused.values().map(|refused| refused.retry_at).min();
             let later = self.later.values().min().copied();
             let next = due
                 .into_iter()
+                .chain([audit_at])
                 .chain(retry)
                 .chain(later)
                 .chain(self.held_until)
-                .min();
-            let timer = async {
-                match next {
-                    Some(next) => tokio::time::sleep_until(next.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+                .min()
+                .unwrap_or(audit_at);
             tokio::select! {
                 biased;
-                () = timer => {}
+                () = tokio::time::sleep_until(next.into()) => {}
                 // The owner has room again.
                 Ok(_) = events.reserve(), if self.has_news() => {}
                 Some(change) = changes.recv() => {
-                    self.pending.links |= change.links;
-                    self.pending.underlay |= change.underlay;
-                    self.pending.drift |= change.drift;
+                    self.pending.add(change);
                     due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
                 }
                 command = inbox.recv() => match command {
@@ -371,6 +366,11 @@ impl Actor {
                 due = None;
                 self.handle_changes();
                 handled = Instant::now();
+            }
+            if audit_at <= now {
+                self.repair();
+                // However large the tables are, looking at them takes a hundredth of the time at most.
+                audit_at = Instant::now() + self.config.audit.max(now.elapsed() * 100);
             }
             let ready: Vec<RouteKey> = self
                 .refused
@@ -771,22 +771,44 @@ impl Actor {
             self.resolve();
             self.report();
         }
-        if ours_changed || changes.drift {
-            if self.config.endpoint.is_some()
-                && let Err(error) = self.ensure_devices()
-            {
-                warn!(%error, "cannot make the device again");
-            }
-            if let Err(error) = self.read_objects() {
-                warn!(%error, "cannot read the kernel's tables");
-            }
-            let lost = self.queue.len()
-                + self.next_hops.missing().len()
-                + self.rules_wanted.difference(&self.rules_held).count();
-            if lost > 0 {
-                self.repairs += 1;
-                info!(objects = lost, "what was ours had been changed: repairing");
-            }
+        let neighbours = self
+            .devices
+            .values()
+            .any(|device| changes.neighbours.contains(&device.index));
+        if ours_changed || changes.drift || neighbours {
+            self.repair();
+        }
+    }
+
+    /// Reads what the kernel holds of ours; what differs is sent with the next flush.
+    fn repair(&mut self) {
+        self.check_classifier();
+        if self.config.endpoint.is_some()
+            && let Err(error) = self.ensure_devices()
+        {
+            warn!(%error, "cannot make the device again");
+        }
+        if let Err(error) = self.read_objects() {
+            warn!(%error, "cannot read the kernel's tables");
+        }
+        let unknown_vnis = self
+            .devices
+            .keys()
+            .filter(|carrier| carrier.has_vni_filter());
+        let unknown_vnis = unknown_vnis
+            .map(|carrier| {
+                let vnis = self.vnis_wanted.iter();
+                vnis.filter(|vni| !self.vnis_held.contains(&(*carrier, **vni)))
+                    .count()
+            })
+            .sum::<usize>();
+        let lost = self.queue.len()
+            + self.next_hops.missing().len()
+            + self.rules_wanted.difference(&self.rules_held).count()
+            + unknown_vnis;
+        if lost > 0 {
+            self.repairs += 1;
+            info!(objects = lost, "what was ours had been changed: repairing");
         }
     }
 

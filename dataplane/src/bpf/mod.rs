@@ -67,14 +67,27 @@ impl Classifier {
         })
     }
 
+    /// Ids of our programs at a device.
+    fn programs_at(netlink: &mut Netlink, device: u32, ingress: bool) -> io::Result<Vec<u32>> {
+        let mut request = Vec::new();
+        put_filter_query(&mut request, device, ingress);
+        netlink.dump(RTM_GETTFILTER, &request, |found: &mut Vec<u32>, message| {
+            found.extend(get_filter(message.payload))
+        })
+    }
+
+    /// Whether the programs are still at a device.
+    pub(crate) fn is_attached(netlink: &mut Netlink, device: u32) -> bool {
+        let mut there = |ingress| {
+            let programs = Self::programs_at(netlink, device, ingress);
+            programs.is_ok_and(|programs| !programs.is_empty())
+        };
+        there(true) && there(false)
+    }
+
     /// The tables that the filter of an earlier process at a device uses.
     fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
-        let mut request = Vec::new();
-        put_filter_query(&mut request, device);
-        let programs =
-            netlink.dump(RTM_GETTFILTER, &request, |found: &mut Vec<u32>, message| {
-                found.extend(get_filter(message.payload));
-            })?;
+        let programs = Self::programs_at(netlink, device, true)?;
         let Some(program) = programs.first() else {
             return Ok(None);
         };

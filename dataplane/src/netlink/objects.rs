@@ -616,9 +616,10 @@ pub(crate) fn put_filter(out: &mut Vec<u8>, interface: u32, ingress: bool, progr
     });
 }
 
-/// Writes a question for the filters of what comes in.
-pub(crate) fn put_filter_query(out: &mut Vec<u8>, interface: u32) {
-    put_traffic_control(out, interface, 0, TC_H_INGRESS, 0);
+/// Writes a question for the filters of what comes in, or of what goes out.
+pub(crate) fn put_filter_query(out: &mut Vec<u8>, interface: u32, ingress: bool) {
+    let parent = if ingress { TC_H_INGRESS } else { TC_H_EGRESS };
+    put_traffic_control(out, interface, 0, parent, 0);
 }
 
 /// Reads the id of our program from a filter.

@@ -323,6 +323,66 @@ fn somebody_deletes_what_is_ours_and_it_comes_back_in_every_mode() {
     }
 }
 
+/// Repaired from events within a second; here with what no route rests on, but packets do.
+#[test]
+fn a_neighbour_entry_and_a_vni_come_back() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    for damage in [
+        "ip neigh del 192.0.2.3 dev vx0 && ip -6 neigh del fe80::c000:203 dev vx0",
+        "bridge vni delete dev vx0 vni 10001",
+        // Another one of the same name: what routes lead to says something else.
+        "id=$(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .*id 10001 .*dst 192.0.2.3 .*/\\1/p' | head -1); \
+         ip nexthop replace id $id blackhole proto 87",
+    ] {
+        domain.lab.run("m", damage);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !(domain.ping("red-a", "10.0.2.10", 2)
+            && domain.ping("red-a", "2001:db8:10:2::10", 2))
+        {
+            assert!(std::time::Instant::now() < end, "{damage}");
+        }
+    }
+}
+
+/// Events may be lost; what is in the kernel is looked at all the same.
+#[test]
+fn an_audit_finds_what_no_event_told() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let config = DataplaneConfig {
+        audit: Duration::from_millis(300),
+        ..Mode::PLAIN.config(A)
+    };
+    let router = lab.start("r", config);
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    let filters = || {
+        let ingress = lab.run("r", "tc filter show dev vx0 ingress");
+        ingress.contains("weft-ingress")
+            && lab
+                .run("r", "tc filter show dev vx0 egress")
+                .contains("weft-egress")
+    };
+    let forwards = || lab.run("r", "sysctl -n net.ipv4.ip_forward").trim() == "1";
+    assert!(filters() && forwards());
+    lab.run(
+        "r",
+        "tc qdisc del dev vx0 clsact; sysctl -qw net.ipv4.ip_forward=0",
+    );
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !(filters() && forwards()) {
+        assert!(std::time::Instant::now() < end);
+    }
+}
+
 /// What a group stands for changes under its routes.
 #[test]
 fn a_next_hop_is_replaced_without_touching_routes() {
