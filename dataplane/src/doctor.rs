@@ -286,7 +286,13 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         classifier.err().map(|error| error.to_string()),
     );
-    let refusal = host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()])).err();
+    let refusal = {
+        let duties = host::Duties {
+            part_tenants: true,
+            unmark: true,
+        };
+        host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()], duties)).err()
+    };
     note(
         Object {
             what: "nftables: marks, fib, maximum segment size",

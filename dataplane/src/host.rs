@@ -99,10 +99,19 @@ pub(crate) struct Entrance {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+/// What our table has to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Duties {
+    /// Nothing else keeps tenants from each other than their rules: VRFs do.
+    pub(crate) part_tenants: bool,
+    /// Nothing else takes the mark from what goes into a tunnel: the classifier does.
+    pub(crate) unmark: bool,
+}
+
 /// Our table: marks what enters from tenants, so that the router's own answers find the way back; keeps tenants from
 /// addresses of the router that are not theirs, and from each other; fits TCP segments to the tunnel. Sets and maps
-/// make it cost the same for every number of tenants.
-pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str]) -> String {
+/// make it cost the same for every number of tenants, and a packet that nothing is to be done for passes one rule a hook.
+pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str], duties: Duties) -> String {
     let set = |name: &str, kind: &str, elements: Vec<String>| {
         let elements = match elements[..] {
             [] => String::new(),
@@ -110,8 +119,13 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str]) -> String {
         };
         format!("  {name} {{ type {kind};{elements} }}\n")
     };
-    let chain = |name: &str, hook: &str, rules: &str| {
-        format!("  chain {name} {{\n    type filter hook {hook}; policy accept;\n{rules}  }}\n")
+    let chain = |name: &str, hook: &str, rules: &[&str]| {
+        let hook = match hook {
+            "" => String::new(),
+            hook => format!("    type filter hook {hook}; policy accept;\n"),
+        };
+        let rules: String = rules.iter().map(|rule| format!("    {rule}\n")).collect();
+        format!("  chain {name} {{\n{hook}{rules}  }}\n")
     };
     let all = |each: &dyn Fn(&Entrance) -> Vec<String>| -> Vec<String> {
         entrances.iter().flat_map(each).collect()
@@ -146,10 +160,16 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str]) -> String {
     });
     let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
     let devices = format!("{{ {} }}", devices.join(", "));
-    let fit = ["oifname", "iifname"].map(|side| {
-        format!("    {side} {devices} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n")
-    });
-    [
+    let fit = ["oifname", "iifname"]
+        .map(|side| format!("{side} {devices} tcp option maxseg size set rt mtu"));
+    let mut forward = vec!["tcp flags & (syn | rst) == syn jump fit-segments"];
+    if duties.part_tenants {
+        forward.push(
+            "iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop",
+        );
+    }
+    let unmark = format!("oifname {devices} meta mark set 0");
+    let mut parts = vec![
         "table inet weft\ndelete table inet weft\ntable inet weft {\n".to_owned(),
         set("set attachments", "ifname", interfaces),
         set("set inputs", "ifname", inputs),
@@ -159,32 +179,37 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str]) -> String {
         // interface that has it only.
         set("set own4", "ifname . ipv4_addr", addresses(true)),
         set("set own6", "ifname . ipv6_addr", addresses(false)),
-        chain(
-            "mark-tenant",
-            "prerouting priority mangle",
-            "    meta mark set iifname map @marks\n",
-        ),
+        chain("fit-segments", "", &[&fit[0], &fit[1]]),
         chain(
             "own-addresses",
+            "",
+            &[
+                "iifname . ip daddr != @own4 counter drop",
+                "iifname . ip6 daddr != @own6 counter drop",
+            ],
+        ),
+        chain(
+            "from-tenants",
+            "prerouting priority mangle",
+            &["meta mark set iifname map @marks"],
+        ),
+        chain(
+            "to-router",
             "input priority filter",
-            "    iifname @inputs fib daddr type local iifname . ip daddr != @own4 counter drop\n    \
-             iifname @inputs fib daddr type local iifname . ip6 daddr != @own6 counter drop\n",
+            &["iifname @inputs fib daddr type local jump own-addresses"],
         ),
-        chain(
-            "between-tenants",
-            "forward priority filter",
-            "    iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop\n",
-        ),
-        chain("fit-segments", "forward priority mangle", &fit.concat()),
+        chain("through-router", "forward priority mangle", &forward),
+    ];
+    if duties.unmark {
         // The mark must not steer the tunnel's own packet.
-        chain(
-            "unmark-outer",
+        parts.push(chain(
+            "into-tunnels",
             "postrouting priority mangle",
-            &format!("    oifname {devices} meta mark set 0\n"),
-        ),
-        "}\n".to_owned(),
-    ]
-    .concat()
+            &[&unmark],
+        ));
+    }
+    parts.push("}\n".to_owned());
+    parts.concat()
 }
 
 /// Loads a ruleset in one transaction.

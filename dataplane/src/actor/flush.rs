@@ -8,7 +8,7 @@ use tracing::{error, warn};
 
 use super::links::vrf_name;
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
-use crate::host::{self, Entrance};
+use crate::host::{self, Duties, Entrance};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
     NEW, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTM_NEWTUNNEL,
@@ -298,7 +298,11 @@ impl Actor {
             }
         }
         let devices: Vec<&str> = self.devices.keys().map(|carrier| carrier.name()).collect();
-        let ruleset = host::ruleset(&entrances, &devices);
+        let duties = Duties {
+            part_tenants: !self.vrf,
+            unmark: self.classifier.is_none(),
+        };
+        let ruleset = host::ruleset(&entrances, &devices, duties);
         if ruleset != self.ruleset {
             if let Err(error) = host::load(&ruleset) {
                 warn!(%error, "nftables refused our table: the router's own answers to tenants may not find them");

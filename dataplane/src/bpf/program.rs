@@ -239,10 +239,12 @@ pub(super) fn ingress(marks: RawFd, counters: RawFd) -> Vec<u64> {
     out.finish()
 }
 
-/// Where packets go out to the overlay: counts them.
+/// Where packets go out to the overlay: takes their mark, which must not steer the tunnel's own packet, and counts them.
 pub(super) fn egress(counters: RawFd) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
+    out.set(R1, 0);
+    out.store32(PACKET, SKB_MARK, R1);
     zero_tunnel(&mut out);
     tunnel_key(&mut out);
     // Of a packet that is sent the kernel calls the source "remote".
