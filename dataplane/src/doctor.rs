@@ -11,7 +11,7 @@ use weft_overlay::intent::ForwardingNextHop;
 use weft_overlay::{Encapsulation, Vni};
 
 use crate::actor::ALIAS;
-use crate::bpf::Classifier;
+use crate::bpf::{Classifier, Place};
 use crate::model::{Carrier, Family, NextHop, Rule, RuleAction, RuleMatch, Tunnel};
 use crate::netlink::objects::{
     NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_link, put_link_mtu, put_next_hop, put_rule,
@@ -277,7 +277,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         refusal,
     );
     let classifier = Classifier::new(&mut netlink, &[])
-        .and_then(|classifier| classifier.attach(&mut netlink, interface));
+        .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Tunnel));
     note(
         Object {
             what: "BPF at tunnel devices: one look for all VNIs, counters",
@@ -289,6 +289,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     let refusal = {
         let duties = host::Duties {
             part_tenants: true,
+            mark: true,
             unmark: true,
         };
         host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()], duties)).err()

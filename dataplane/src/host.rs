@@ -102,8 +102,10 @@ pub(crate) struct Entrance {
 /// What our table has to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Duties {
-    /// Nothing else keeps tenants from each other than their rules: VRFs do.
+    /// Nothing else keeps tenants from each other than their rules: VRFs and the classifier do.
     pub(crate) part_tenants: bool,
+    /// Nothing else marks what enters from tenants: the classifier does.
+    pub(crate) mark: bool,
     /// Nothing else takes the mark from what goes into a tunnel: the classifier does.
     pub(crate) unmark: bool,
 }
@@ -189,17 +191,19 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str], duties: Duties) 
             ],
         ),
         chain(
-            "from-tenants",
-            "prerouting priority mangle",
-            &["meta mark set iifname map @marks"],
-        ),
-        chain(
             "to-router",
             "input priority filter",
             &["iifname @inputs fib daddr type local jump own-addresses"],
         ),
         chain("through-router", "forward priority mangle", &forward),
     ];
+    if duties.mark {
+        parts.push(chain(
+            "from-tenants",
+            "prerouting priority mangle",
+            &["meta mark set iifname map @marks"],
+        ));
+    }
     if duties.unmark {
         // The mark must not steer the tunnel's own packet.
         parts.push(chain(

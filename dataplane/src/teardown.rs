@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::actor::ALIAS;
 use crate::actor::links::is_tenant_vrf;
+use crate::bpf::Classifier;
 use crate::model::NextHop;
 use crate::netlink::objects::{
     RTM_DELNEXTHOP, RTM_DELROUTE, put_link, put_next_hop_id, put_route_key, put_rule,
@@ -71,6 +72,16 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
             return Err(Error::kernel("the kernel refused a removal")(
                 std::io::Error::from_raw_os_error(refusal.errno),
             ));
+        }
+    }
+    // Tunnel devices took theirs along; attachments are not ours and stay.
+    for link in links
+        .iter()
+        .filter(|link| !devices.iter().any(|device| device.index == link.index))
+    {
+        if Classifier::is_attached(&mut netlink, link.index) {
+            Classifier::detach(&mut netlink, link.index)
+                .map_err(Error::kernel("cannot take the classifier away"))?;
         }
     }
     if let Err(error) = host::unload() {

@@ -1,15 +1,15 @@
 //! Which table a packet belongs to: marks by VNI at the tunnel devices, and rules that lead from a mark to its table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use tracing::{info, warn};
 
 use super::Actor;
 use crate::Traffic;
-use crate::bpf::Classifier;
+use crate::bpf::{Classifier, Place};
 use crate::model::{
-    Carrier, Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
+    Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
 };
 
 /// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
@@ -79,26 +79,75 @@ impl Actor {
             .retain(|device| Classifier::is_attached(netlink, *device));
     }
 
+    /// Finds the classifier where an earlier process put it, so that it goes where it is not wanted any more.
+    pub(super) fn find_classified(&mut self) {
+        if self.classifier.is_none() {
+            return;
+        }
+        let links: Vec<u32> = self.links.keys().copied().collect();
+        for link in links {
+            if !self.classified.contains(&link) && Classifier::is_attached(&mut self.netlink, link)
+            {
+                self.classified.insert(link);
+            }
+        }
+    }
+
     /// Puts the classifier at devices that have it not yet.
     pub(super) fn classify(&mut self) {
         let Some(classifier) = &self.classifier else {
             return;
         };
-        let devices: Vec<(Carrier, u32)> = self
-            .devices
-            .iter()
-            .map(|(carrier, device)| (*carrier, device.index))
-            .filter(|(_, index)| !self.classified.contains(index))
-            .collect();
-        for (carrier, index) in devices {
-            if let Err(error) = classifier.attach(&mut self.netlink, index) {
-                warn!(device = carrier.name(), %error, "cannot attach the classifier: a rule for every VNI instead");
+        let mut places: BTreeMap<u32, Place> = BTreeMap::new();
+        for (link, mark) in self.attached_links() {
+            places.insert(link, Place::Attachment);
+            if let Err(error) = classifier.set_link(link, mark) {
+                warn!(link, %error, "cannot tell the classifier of an attachment");
+            }
+        }
+        let devices = self.devices.values();
+        places.extend(devices.map(|device| (device.index, Place::Tunnel)));
+        for (link, place) in &places {
+            if self.classified.contains(link) {
+                continue;
+            }
+            if let Err(error) = classifier.attach(&mut self.netlink, *link, *place) {
+                warn!(link, %error, "cannot attach the classifier: rules for VNIs and attachments instead");
                 self.classifier = None;
                 self.policy_changed = true;
                 return;
             }
-            self.classified.insert(index);
+            self.classified.insert(*link);
         }
+        let gone: Vec<u32> = self.classified.iter().copied().collect();
+        for link in gone.into_iter().filter(|link| !places.contains_key(link)) {
+            if self.links.contains_key(&link) && !self.settled {
+                continue;
+            }
+            if self.links.contains_key(&link)
+                && let Err(error) = Classifier::detach(&mut self.netlink, link)
+            {
+                warn!(link, %error, "cannot take the classifier away");
+            }
+            self.classified.remove(&link);
+        }
+    }
+
+    /// The links of attachments, with their tenants' marks.
+    fn attached_links(&self) -> Vec<(u32, u32)> {
+        let by_name: HashMap<&str, u32> = self
+            .links
+            .values()
+            .map(|link| (link.name.as_str(), link.index))
+            .collect();
+        let tenants = self.tenants.values();
+        tenants
+            .flat_map(|tenant| {
+                let names = tenant.intent.attachments.iter();
+                names.map(|name| (name.as_str(), tenant.table))
+            })
+            .filter_map(|(name, mark)| Some((*by_name.get(name)?, mark)))
+            .collect()
     }
 
     /// Brings the marks in line with the tenants.

@@ -299,7 +299,8 @@ impl Actor {
         }
         let devices: Vec<&str> = self.devices.keys().map(|carrier| carrier.name()).collect();
         let duties = Duties {
-            part_tenants: !self.vrf,
+            part_tenants: !self.vrf && self.classifier.is_none(),
+            mark: self.classifier.is_none(),
             unmark: self.classifier.is_none(),
         };
         let ruleset = host::ruleset(&entrances, &devices, duties);

@@ -283,6 +283,7 @@ impl Actor {
     /// Brings what tenants have on their attachments into their tables: networks of addresses, static routes.
     pub(super) fn attach(&mut self) {
         self.segment();
+        self.classify();
         let by_name: HashMap<&str, u32> = self
             .links
             .values()

@@ -392,6 +392,7 @@ impl Actor {
                 self.settled = true;
                 self.policy_changed = true;
                 self.queue_leftovers();
+                self.find_classified();
                 self.attach();
             }
             Command::Track(addresses) => {

@@ -1,6 +1,6 @@
 //! What happens to a packet at a tunnel device, as BPF programs (bpf(2)): a VNI becomes its tenant's mark in one look
 //! into a hash table, whatever the number of tenants; a VNI that nobody has is dropped; packets and octets are counted by
-//! VNI and far end.
+//! VNI and far end. At a tenant's attachments packets get its mark too, and those with another tenant's do not leave.
 //!
 //! The programs stay when the process ends, and so do the tables: the next process finds them by the filters at the
 //! devices.
@@ -13,12 +13,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::Traffic;
-use crate::netlink::objects::{get_filter, put_clsact, put_filter, put_filter_query};
+use crate::netlink::objects::{
+    get_filter, put_clsact, put_filter, put_filter_key, put_filter_query,
+};
 use crate::netlink::socket::{Batch, Netlink};
 
-/// RTM_NEWQDISC, RTM_NEWTFILTER, RTM_GETTFILTER.
 const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWTFILTER: u16 = 44;
+const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 
 /// More VNIs than the format has tenants on one router.
@@ -31,8 +33,18 @@ const COUNTED: u32 = 1 << 17;
 pub(crate) struct Classifier {
     marks: OwnedFd,
     counters: OwnedFd,
-    ingress: OwnedFd,
-    egress: OwnedFd,
+    links: OwnedFd,
+    /// Of tunnel devices, then of attachments: what comes in, what goes out.
+    programs: [[OwnedFd; 2]; 2],
+}
+
+/// Where programs are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At a tunnel device.
+    Tunnel = 0,
+    /// At an attachment of a tenant.
+    Attachment = 1,
 }
 
 impl Classifier {
@@ -58,12 +70,24 @@ impl Classifier {
                 )?,
             ),
         };
+        let links = syscall::make_hash("weft_links", 4, 4, VNIS, false)?;
         let (marks_fd, counters_fd) = (marks.as_raw_fd(), counters.as_raw_fd());
+        let links_fd = links.as_raw_fd();
+        let programs = [
+            [
+                syscall::load("weft_ingress", &program::ingress(marks_fd, counters_fd))?,
+                syscall::load("weft_egress", &program::egress(counters_fd))?,
+            ],
+            [
+                syscall::load("weft_enter", &program::enter(links_fd))?,
+                syscall::load("weft_leave", &program::leave(links_fd))?,
+            ],
+        ];
         Ok(Self {
-            ingress: syscall::load("weft_ingress", &program::ingress(marks_fd, counters_fd))?,
-            egress: syscall::load("weft_egress", &program::egress(counters_fd))?,
             marks,
             counters,
+            links,
+            programs,
         })
     }
 
@@ -107,13 +131,19 @@ impl Classifier {
     ///
     /// # Errors
     /// Of netlink; what the kernel refuses.
-    pub(crate) fn attach(&self, netlink: &mut Netlink, device: u32) -> io::Result<()> {
+    pub(crate) fn attach(
+        &self,
+        netlink: &mut Netlink,
+        device: u32,
+        place: Place,
+    ) -> io::Result<()> {
         let mut batch = Batch::default();
         let replace = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
         batch.push(RTM_NEWQDISC, libc::NLM_F_CREATE as u16, |out| {
             put_clsact(out, device);
         });
-        for (program, ingress) in [(&self.ingress, true), (&self.egress, false)] {
+        let [ingress, egress] = &self.programs[place as usize];
+        for (program, ingress) in [(ingress, true), (egress, false)] {
             let program = program.as_raw_fd() as u32;
             batch.push(RTM_NEWTFILTER, replace, |out| {
                 put_filter(out, device, ingress, program);
@@ -125,6 +155,28 @@ impl Classifier {
             Some((_, refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
             None => Ok(()),
         }
+    }
+
+    /// Takes the programs from a device; what is not there need not go.
+    ///
+    /// # Errors
+    /// Of netlink.
+    pub(crate) fn detach(netlink: &mut Netlink, device: u32) -> io::Result<()> {
+        let mut batch = Batch::default();
+        for ingress in [true, false] {
+            batch.push(RTM_DELTFILTER, 0, |out| {
+                put_filter_key(out, device, ingress);
+            });
+        }
+        netlink.send(batch).map(drop)
+    }
+
+    /// Packets of a link get this mark, and those with another do not leave by it.
+    ///
+    /// # Errors
+    /// The kernel's, where the table is full.
+    pub(crate) fn set_link(&self, link: u32, mark: u32) -> io::Result<()> {
+        syscall::update(&self.links, &link.to_ne_bytes(), &mark.to_ne_bytes())
     }
 
     /// Packets of a VNI get this mark.

@@ -7,12 +7,14 @@ pub(super) const KEY: usize = 24;
 /// Octets of a counter: packets and octets received, packets and octets sent, 8 octets each.
 pub(super) const VALUE: usize = 32;
 
-const OK: i32 = 0;
+/// TC_ACT_UNSPEC: others' filters come next.
+const PASS: i32 = -1;
 const DROP: i32 = 2;
 
 /// Fields of `struct __sk_buff`.
 const SKB_LEN: i16 = 0;
 const SKB_MARK: i16 = 8;
+const SKB_IFINDEX: i16 = 40;
 
 /// Fields of `struct bpf_tunnel_key`, 44 octets: id, remote address, TOS, TTL, flags, label, local address.
 const TUNNEL_KEY: i32 = 44;
@@ -117,6 +119,16 @@ impl Assembler {
     fn jump_if_not_equal(&mut self, register: u8, immediate: i32, label: &'static str) {
         self.jumps.push((self.code.len(), label));
         self.push(0x55, register, 0, 0, immediate);
+    }
+
+    /// to >>= immediate
+    fn shift_right(&mut self, to: u8, immediate: i32) {
+        self.push(0x77, to, 0, 0, immediate);
+    }
+
+    fn jump_if_same(&mut self, one: u8, other: u8, label: &'static str) {
+        self.jumps.push((self.code.len(), label));
+        self.push(0x1d, one, other, 0, 0);
     }
 
     fn jump(&mut self, label: &'static str) {
@@ -233,7 +245,7 @@ pub(super) fn ingress(marks: RawFd, counters: RawFd) -> Vec<u64> {
     out.load32(R1, R0, 0);
     out.store32(PACKET, SKB_MARK, R1);
     count(&mut out, counters, REMOTE, 0);
-    out.exit(OK);
+    out.exit(PASS);
     out.label("none");
     out.exit(DROP);
     out.finish()
@@ -250,7 +262,45 @@ pub(super) fn egress(counters: RawFd) -> Vec<u64> {
     // Of a packet that is sent the kernel calls the source "remote".
     count(&mut out, counters, LOCAL, 2);
     out.label("none");
-    out.exit(OK);
+    out.exit(PASS);
+    out.finish()
+}
+
+/// Looks up the mark of the packet's link; goes to `none` where it has none. The mark is in [`LEN`].
+fn link_mark(out: &mut Assembler, links: RawFd) {
+    out.copy(PACKET, R1);
+    out.load32(R1, PACKET, SKB_IFINDEX);
+    out.store32(STACK, TUNNEL, R1);
+    out.table(R1, links);
+    out.copy(R2, STACK);
+    out.add(R2, TUNNEL.into());
+    out.call(MAP_LOOKUP);
+    out.jump_if_equal(R0, 0, "none");
+    out.load32(LEN, R0, 0);
+}
+
+/// Where a tenant's packets enter: marks them.
+pub(super) fn enter(links: RawFd) -> Vec<u64> {
+    let mut out = Assembler::default();
+    link_mark(&mut out, links);
+    out.store32(PACKET, SKB_MARK, LEN);
+    out.label("none");
+    out.exit(PASS);
+    out.finish()
+}
+
+/// Where a tenant's packets leave: drops what has another tenant's mark.
+pub(super) fn leave(links: RawFd) -> Vec<u64> {
+    let mut out = Assembler::default();
+    link_mark(&mut out, links);
+    out.load32(R1, PACKET, SKB_MARK);
+    out.copy(R2, R1);
+    out.shift_right(R2, 24);
+    out.jump_if_not_equal(R2, (crate::RANGE >> 24) as i32, "none");
+    out.jump_if_same(R1, LEN, "none");
+    out.exit(DROP);
+    out.label("none");
+    out.exit(PASS);
     out.finish()
 }
 

@@ -597,18 +597,24 @@ pub(crate) fn put_clsact(out: &mut Vec<u8>, interface: u32) {
     attribute(out, TCA_KIND, b"clsact\0");
 }
 
-/// Writes a BPF program as a filter of all packets that come in, or that go out.
-pub(crate) fn put_filter(out: &mut Vec<u8>, interface: u32, ingress: bool, program: u32) {
+/// Writes what names our filter of all packets that come in, or that go out.
+pub(crate) fn put_filter_key(out: &mut Vec<u8>, interface: u32, ingress: bool) {
     const PRIORITY: u32 = 87;
-    const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
-    let (parent, name) = if ingress {
-        (TC_H_INGRESS, &b"weft-ingress\0"[..])
-    } else {
-        (TC_H_EGRESS, &b"weft-egress\0"[..])
-    };
+    let parent = if ingress { TC_H_INGRESS } else { TC_H_EGRESS };
     let all = u32::from((libc::ETH_P_ALL as u16).to_be());
     put_traffic_control(out, interface, 1, parent, PRIORITY << 16 | all);
     attribute(out, TCA_KIND, b"bpf\0");
+}
+
+/// Writes a BPF program as our filter.
+pub(crate) fn put_filter(out: &mut Vec<u8>, interface: u32, ingress: bool, program: u32) {
+    const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+    let name = if ingress {
+        &b"weft-ingress\0"[..]
+    } else {
+        &b"weft-egress\0"[..]
+    };
+    put_filter_key(out, interface, ingress);
     nested(out, TCA_OPTIONS, |out| {
         attribute_u32(out, TCA_BPF_FD, program);
         attribute(out, TCA_BPF_NAME, name);

@@ -347,6 +347,32 @@ fn a_neighbour_entry_and_a_vni_come_back() {
     }
 }
 
+/// The second wall: a packet that carries one tenant's mark does not leave by another's attachment, whatever routes say.
+#[test]
+fn packets_do_not_cross_from_tenant_to_tenant() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    let lab = &domain.lab;
+    lab.run("blue-a", "ip addr add 203.0.113.7/32 dev lo; nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i ip daddr 203.0.113.7 counter'");
+    // Somebody leads red's packets to blue's host.
+    lab.run(
+        "a",
+        "ip route add 203.0.113.7/32 via 10.0.1.10 dev blue0 table 1459627793",
+    );
+    lab.try_run("red-a", "ping -c 3 -i 0.05 -W 1 203.0.113.7");
+    lab.try_run("red-b", "ping -c 1 -W 1 203.0.113.7");
+    assert_eq!(asked(lab, "blue-a"), 0);
+    // The same way is open to blue.
+    lab.run(
+        "a",
+        "ip route add 203.0.113.7/32 via 10.0.1.10 dev blue0 table 1459627794",
+    );
+    lab.try_run("a", "ping -c 1 -W 1 -m 1459627794 203.0.113.7");
+    assert!(asked(lab, "blue-a") > 0);
+}
+
 /// Events may be lost; what is in the kernel is looked at all the same.
 #[test]
 fn an_audit_finds_what_no_event_told() {
