@@ -193,7 +193,10 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str], duties: Duties) 
         chain(
             "to-router",
             "input priority filter",
-            &["iifname @inputs fib daddr type local jump own-addresses"],
+            // A tunnel's own packets have no mark: they are told apart without a look into a set.
+            &[
+                "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
+            ],
         ),
         chain("through-router", "forward priority mangle", &forward),
     ];
