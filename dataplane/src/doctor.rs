@@ -13,9 +13,9 @@ use weft_overlay::{Encapsulation, Vni};
 use crate::actor::ALIAS;
 use crate::bpf::{Classifier, Place};
 use crate::model::{Carrier, Family, NextHop, Rule, RuleAction, RuleMatch, Tunnel};
+use crate::netlink::links::{put_link, put_link_mtu, put_tunnel_device, put_vrf};
 use crate::netlink::objects::{
-    NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_link, put_link_mtu, put_next_hop, put_rule,
-    put_tunnel_device, put_vni, put_vrf,
+    NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_next_hop, put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Netlink};
 use crate::{PROTOCOL, host, snapshot};

@@ -6,8 +6,9 @@ use crate::actor::ALIAS;
 use crate::actor::links::is_tenant_vrf;
 use crate::bpf::Classifier;
 use crate::model::NextHop;
+use crate::netlink::links::put_link;
 use crate::netlink::objects::{
-    RTM_DELNEXTHOP, RTM_DELROUTE, put_link, put_next_hop_id, put_route_key, put_rule,
+    RTM_DELNEXTHOP, RTM_DELROUTE, put_next_hop_id, put_route_key, put_rule,
 };
 use crate::netlink::socket::{Batch, Netlink};
 use crate::{Error, host, snapshot};

@@ -9,10 +9,10 @@ use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, mac};
-use crate::netlink::objects::{
-    NEW, Question, RouteAnswer, get_answer, put_link, put_link_alias, put_link_master,
-    put_link_mtu, put_tunnel_device, put_vrf, route_query,
+use crate::netlink::links::{
+    put_link, put_link_alias, put_link_master, put_link_mtu, put_tunnel_device, put_vrf,
 };
+use crate::netlink::objects::{NEW, Question, RouteAnswer, get_answer, route_query};
 use crate::netlink::socket::Batch;
 use crate::snapshot::{Address, ForeignRoute};
 use crate::{DataplaneEvent, Error, host, snapshot};

@@ -5,6 +5,7 @@
 
 mod classify;
 mod flush;
+mod groups;
 pub(crate) mod links;
 mod trace;
 
@@ -20,9 +21,7 @@ use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, TenantId, TenantIntent};
 
 use crate::bpf::Classifier;
-use crate::model::{
-    Carrier, Family, LAST_RESORT, NextHop, RouteKey, RouteSpec, Rule, Tunnel, UNDERLAY_METRIC,
-};
+use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC};
 use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
@@ -78,12 +77,6 @@ struct Device {
     up: bool,
 }
 
-/// What routes share, with the kernel's object for each family of their prefixes, made when the first one needs it.
-struct Shared {
-    group: Group,
-    objects: [Option<Result<u32, String>>; 2],
-}
-
 struct Refused {
     error: String,
     tries: u32,
@@ -122,7 +115,7 @@ pub(crate) struct Actor {
     tenants: BTreeMap<TenantId, Tenant>,
     by_table: FxHashMap<u32, TenantId>,
     next_hops: NextHops,
-    groups: FxHashMap<GroupId, Shared>,
+    groups: FxHashMap<GroupId, groups::Shared>,
     /// Routers that tunnels lead to, with the number of groups that do.
     peers: BTreeMap<(Carrier, IpAddr, Option<EndpointId>), u32>,
     wanted: FxHashMap<RouteKey, RouteSpec>,
@@ -583,172 +576,6 @@ impl Actor {
         for key in keys {
             self.unwant(key);
             self.group_of.remove(&key);
-        }
-    }
-
-    /// Makes or changes what routes share; those that use it already are not touched.
-    fn set_group(&mut self, id: GroupId, group: Group) {
-        for hop in &group.hops.0 {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
-            *self
-                .peers
-                .entry((carrier, hop.address, hop.endpoint_id))
-                .or_default() += 1;
-        }
-        let Some(shared) = self.groups.get_mut(&id) else {
-            let objects = [None, None];
-            self.groups.insert(id, Shared { group, objects });
-            return;
-        };
-        let before = std::mem::replace(&mut shared.group, group);
-        self.remake(id);
-        self.forget_peers(&before);
-    }
-
-    /// Makes the objects of a group again, in place where that can be.
-    fn remake(&mut self, id: GroupId) {
-        for family in [Family::V4, Family::V6] {
-            let object = self
-                .groups
-                .get(&id)
-                .and_then(|shared| shared.objects[family as usize].clone());
-            let Some(before) = object else { continue };
-            let after = self.make_object(id, family, before.as_ref().ok().copied());
-            if let Some(shared) = self.groups.get_mut(&id) {
-                shared.objects[family as usize] = Some(after.clone());
-            }
-            if after == before {
-                continue;
-            }
-            // Not in place: the routes have to follow.
-            let keys: Vec<RouteKey> = self
-                .group_of
-                .iter()
-                .filter(|(key, group)| **group == id && Family::of(key.prefix) == family)
-                .map(|(key, _)| *key)
-                .collect();
-            for key in keys {
-                self.want_object(key, after.clone());
-            }
-            if let Ok(before) = before {
-                self.next_hops.release(before);
-            }
-        }
-    }
-
-    fn remove_group(&mut self, id: GroupId) {
-        let Some(shared) = self.groups.remove(&id) else {
-            return;
-        };
-        for object in shared.objects.into_iter().flatten().flatten() {
-            self.next_hops.release(object);
-        }
-        self.forget_peers(&shared.group);
-    }
-
-    fn forget_peers(&mut self, group: &Group) {
-        for hop in &group.hops.0 {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
-            let peer = (carrier, hop.address, hop.endpoint_id);
-            if let Some(count) = self.peers.get_mut(&peer) {
-                *count -= 1;
-                if *count == 0 {
-                    self.peers.remove(&peer);
-                }
-            }
-        }
-    }
-
-    /// The kernel object of a group. `current` is a group object of it that is to say something else now, or one that a
-    /// route points to already.
-    fn make_object(
-        &mut self,
-        id: GroupId,
-        family: Family,
-        current: Option<u32>,
-    ) -> Result<u32, String> {
-        let Some(Shared { group, .. }) = self.groups.get(&id) else {
-            return Err("its ways out are not known".into());
-        };
-        let group = group.clone();
-        let own = self.config.endpoint;
-        let mut tunnels = Vec::with_capacity(group.hops.0.len());
-        let mut refused = None;
-        for hop in &group.hops.0 {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
-            match self.device_index(carrier) {
-                Ok(interface) => tunnels.push(Tunnel::to(hop, family, own, interface)),
-                Err(error) => refused = Some(error),
-            }
-        }
-        let used = current.filter(|id| self.next_hops.is_used(*id));
-        let unused = current.filter(|id| !self.next_hops.is_used(*id));
-        match tunnels[..] {
-            [] => Err(refused.unwrap_or_else(|| "it has no ways out".into())),
-            [only] if !group.has_others => Ok(self.next_hops.tunnel(only)),
-            [only] if !group.may_share => Ok(match used {
-                Some(id) if self.next_hops.retunnel(id, only) => id,
-                _ => self.next_hops.slot(only, unused),
-            }),
-            _ => {
-                let members: Vec<u32> = tunnels
-                    .into_iter()
-                    .map(|tunnel| self.next_hops.tunnel(tunnel))
-                    .collect();
-                let is_group =
-                    |id: &u32| matches!(self.next_hops.get(*id), Some(NextHop::Group(_)));
-                Ok(match used.filter(is_group) {
-                    Some(id) => {
-                        self.next_hops.regroup(id, members);
-                        id
-                    }
-                    None => self.next_hops.group(members, unused),
-                })
-            }
-        }
-    }
-
-    /// Wants a tenant route to what a group stands for.
-    fn want_via_group(&mut self, key: RouteKey, id: GroupId) {
-        let family = Family::of(key.prefix);
-        let Some(shared) = self.groups.get(&id) else {
-            // Gone again by the end of this change.
-            self.group_of.remove(&key);
-            return self.unwant(key);
-        };
-        let object = match &shared.objects[family as usize] {
-            Some(object) => object.clone(),
-            None => {
-                // What a route of an earlier process points to may say the same.
-                let known = match self.held.get(&key) {
-                    Some(RouteSpec::NextHop(id)) if !self.next_hops.is_used(*id) => Some(*id),
-                    _ => None,
-                };
-                let object = self.make_object(id, family, known);
-                if let Some(shared) = self.groups.get_mut(&id) {
-                    shared.objects[family as usize] = Some(object.clone());
-                }
-                object
-            }
-        };
-        self.group_of.insert(key, id);
-        self.want_object(key, object);
-    }
-
-    fn want_object(&mut self, key: RouteKey, object: Result<u32, String>) {
-        match object {
-            Ok(id) => self.want(key, RouteSpec::NextHop(id)),
-            Err(error) => {
-                self.unwant(key);
-                // No retry helps: it is tried again when the intent changes.
-                let retry_at = Instant::now() + Duration::from_secs(86_400);
-                let refused = Refused {
-                    error,
-                    tries: 1,
-                    retry_at,
-                };
-                self.refused.insert(key, refused);
-            }
         }
     }
 

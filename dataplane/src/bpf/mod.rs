@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::Traffic;
-use crate::netlink::objects::{
+use crate::netlink::filters::{
     get_filter, put_clsact, put_filter, put_filter_key, put_filter_query,
 };
 use crate::netlink::socket::{Batch, Netlink};

@@ -1,5 +1,9 @@
 //! Netlink: octets, a socket that sends batches, the objects that the data plane makes.
 
+pub(crate) mod filters;
+#[cfg(test)]
+mod golden;
+pub(crate) mod links;
 pub(crate) mod objects;
 pub(crate) mod octets;
 pub(crate) mod socket;
