@@ -287,6 +287,15 @@ fn leftovers_go_when_the_intent_is_whole_and_foreign_routes_never() {
         "{left}"
     );
     assert_eq!(left.matches("203.0.113.0/24 via").count(), 2);
+    // Attachments are the operator's: they stay, without what looked at their packets.
+    let filters = |domain: &Domain| {
+        let show = "tc filter show dev red0 ingress; tc filter show dev red0 egress";
+        domain.lab.run("a", show).matches("weft-").count()
+    };
+    assert_eq!(filters(&domain), 2);
+    domain.a.kill();
+    domain.lab.inside("a", || teardown(PROTOCOL).unwrap());
+    assert_eq!(filters(&domain), 0);
 }
 
 #[test]
