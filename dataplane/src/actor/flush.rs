@@ -1,6 +1,7 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,8 +12,9 @@ use super::{Actor, RETRY, RETRY_LONGEST, Refused};
 use crate::host::{self, Duties, Entrance};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
-    NEW, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTM_NEWTUNNEL,
-    SET, put_neighbour, put_next_hop, put_next_hop_id, put_route, put_route_key, put_rule, put_vni,
+    NEW, Question, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE,
+    RTM_NEWTUNNEL, SET, put_neighbour, put_next_hop, put_next_hop_id, put_route, put_route_key,
+    put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Refusal};
 
@@ -31,6 +33,9 @@ pub(super) enum Object {
     NextHop(u32),
     Rule(Rule),
 }
+
+/// Of so many refused routes the kernel is asked whose stands in their place; more are one and the same trouble.
+const OWNERS: usize = 1000;
 
 /// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
 const HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(1);
@@ -245,16 +250,36 @@ impl Actor {
         }
     }
 
+    /// The protocol of a route in the place of ours.
+    fn owner(&mut self, key: &RouteKey) -> Option<u8> {
+        let question = Question {
+            mark: Some(key.table).filter(|table| *table != u32::from(libc::RT_TABLE_MAIN)),
+            ..Question::from(key.prefix.addr())
+        };
+        let answer = self.ask(&question).ok()?;
+        (answer.table == key.table && answer.prefix == Some(key.prefix)).then_some(answer.protocol)
+    }
+
     fn note_refusal(&mut self, key: RouteKey, refusal: &Refusal) {
+        let mut error = refusal.to_string();
+        if refusal.errno == libc::EEXIST
+            && self.refused.len() < OWNERS
+            && let Some(owner) = self.owner(&key)
+        {
+            let _ = write!(
+                error,
+                ": a route of protocol {owner} stands there, which is not touched"
+            );
+        }
         let tries = self.refused.get(&key).map_or(0, |refused| refused.tries) + 1;
         if tries == 1 {
-            warn!(table = key.table, prefix = %key.prefix, kernel = %refusal, "the kernel refused a route: tried again later");
+            warn!(table = key.table, prefix = %key.prefix, kernel = error, "the kernel refused a route: tried again later");
         }
         let pause = RETRY
             .saturating_mul(1 << (tries - 1).min(6))
             .min(RETRY_LONGEST);
         let refused = Refused {
-            error: refusal.to_string(),
+            error,
             tries,
             retry_at: Instant::now() + pause,
         };

@@ -521,6 +521,8 @@ pub(crate) fn route_query(question: &Question) -> Vec<u8> {
 pub(crate) struct RouteAnswer {
     /// `RTN_UNICAST` and others.
     pub(crate) kind: u8,
+    /// Whose it is.
+    pub(crate) protocol: u8,
     pub(crate) table: u32,
     pub(crate) prefix: Option<IpNet>,
     pub(crate) gateway: Option<IpAddr>,
@@ -535,6 +537,7 @@ pub(crate) fn get_answer(payload: &[u8]) -> Option<RouteAnswer> {
     let header = payload.get(..12)?;
     let mut answer = RouteAnswer {
         kind: header[7],
+        protocol: header[5],
         table: u32::from(header[4]),
         ..RouteAnswer::default()
     };

@@ -607,6 +607,99 @@ fn a_refused_route_says_what_the_kernel_says() {
     );
 }
 
+/// Routes come and go by the thousand while packets pass; in the end the kernel holds what was asked for last.
+#[test]
+fn churn_under_traffic_ends_in_equality() {
+    if !privileged() {
+        return;
+    }
+    const ROUNDS: u32 = 40;
+    const ROUTES: u32 = 5000;
+    let domain = Domain::new(Mode::PLAIN);
+    let ping = Process::new("ip")
+        .args(["netns", "exec", &domain.lab.ns("red-a")])
+        .args(["ping", "-c", "1000", "-i", "0.002", "-q", "-W", "2"])
+        .arg("10.0.2.10")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A sequence without a pattern, the same every time (Numerical Recipes' generator).
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    let mut wanted: std::collections::BTreeMap<String, bool> = std::collections::BTreeMap::new();
+    for _ in 0..ROUNDS {
+        let mut routes = Vec::new();
+        for _ in 0..ROUTES {
+            let (at, there) = (next() % 20_000, next() % 3 > 0);
+            let prefix = format!("172.{}.{}.0/24", 16 + (at >> 8), at & 0xff);
+            // Red's groups of the two sites, by turns.
+            let mut change = route(0, &prefix, 1 + next() % 2);
+            change.group = change.group.filter(|_| there);
+            routes.push(change);
+            wanted.insert(prefix, there);
+        }
+        domain.middle.apply(IntentDelta {
+            routes,
+            ..IntentDelta::default()
+        });
+    }
+    let status = domain.middle.status();
+    assert_eq!(status.refused, []);
+    let held = domain.lab.run(
+        "m",
+        "ip route show table 1459627793 proto 87 | grep ^172 | cut -d' ' -f1",
+    );
+    let mut held: Vec<&str> = held.lines().collect();
+    held.sort_unstable();
+    let wanted: Vec<&str> = wanted
+        .iter()
+        .filter(|(_, there)| **there)
+        .map(|(prefix, _)| prefix.as_str())
+        .collect();
+    assert!(wanted.len() > 10_000);
+    assert_eq!(held, wanted);
+    let output = ping.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("1000 received, 0%"), "{text}");
+}
+
+#[test]
+fn a_foreign_route_in_our_place_is_named_by_its_owner_and_stays() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let lab = Lab::new(&["r"]);
+    let router = lab.start("r", mode.config(A));
+    lab.run("r", "ip link add x type veth peer name y && ip addr add 198.51.100.1/24 dev x && ip link set x up && ip link set y up");
+    let foreign = "10.0.2.0/24 via 198.51.100.9 dev x proto bird";
+    lab.run("r", &format!("ip route add {foreign} table 1459627793"));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![mode.group(7, 10001, &[M])],
+        routes: vec![route(0, "10.0.2.0/24", 7), route(0, "10.0.3.0/24", 7)],
+        underlay: Vec::new(),
+    });
+    let status = router.status();
+    let errors: Vec<&str> = status.refused.iter().map(|of| of.error.as_str()).collect();
+    assert_eq!(errors.len(), 1, "{status:?}");
+    assert!(
+        errors[0].contains("a route of protocol 12 stands there"),
+        "{errors:?}"
+    );
+    router.settle();
+    let held = lab.run("r", "ip route show table 1459627793");
+    assert!(
+        held.contains("10.0.2.0/24 via 198.51.100.9 dev x proto bird"),
+        "{held}"
+    );
+    lab.run("r", &format!("ip route del {foreign} table 1459627793"));
+    router.wait(|status| status.refused.is_empty());
+}
+
 /// More than the kernel's send buffer holds goes in pieces.
 #[test]
 fn a_table_of_thousands_arrives_whole_and_goes_whole() {

@@ -78,6 +78,19 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
             Some("add `overlay: { global_administrator: ASN, endpoint: ADDRESS }`".to_owned()),
         );
     }
+    let v6_endpoint = overlay.as_ref().is_some_and(|of| of.endpoint.is_ipv6());
+    let v6_session =
+        |at: &At<'_, (Neighbor, Cursor<'_>)>| at.value.0.families.contains(&Family::Ipv6Unicast);
+    if v6_endpoint
+        && !neighbors.is_empty()
+        && !neighbors.iter().any(v6_session)
+        && let Some(at) = fields.get("neighbors")
+    {
+        at.problem(
+            "the IPv6 endpoint is announced in ipv6-unicast, and no neighbour exchanges that",
+            Some("add `families: [ipv4-unicast, ipv6-unicast]` to the neighbours".to_owned()),
+        );
+    }
     fields.finish();
     check_tenants(&tenants);
     unique(

@@ -368,6 +368,10 @@ fn wrong_values_say_what_is_allowed() {
             "2:51 overlay.endpoint: found the text \"fe80::1\", expected a unicast address of this router that others reach",
         ),
         (
+            "overlay: { global_administrator: 64512, endpoint: \"2001:db8::1\" }\nneighbors: [{ address: 10.255.1.2, asn: 64601 }]",
+            "3:12 neighbors: the IPv6 endpoint is announced in ipv6-unicast, and no neighbour exchanges that (add `families: [ipv4-unicast, ipv6-unicast]` to the neighbours)",
+        ),
+        (
             "overlay: { endpoint: 192.0.2.1 }",
             "2:10 overlay: the key `global_administrator` is missing (the AS number that runs the overlay, the same in every domain)",
         ),
