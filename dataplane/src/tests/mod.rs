@@ -666,6 +666,107 @@ fn churn_under_traffic_ends_in_equality() {
     assert!(text.contains("1000 received, 0%"), "{text}");
 }
 
+/// The tunnel's MTU follows the underlay's: what fits just so passes unfragmented, one octet more is told, TCP flows.
+#[test]
+fn every_mtu_from_1280_to_9000() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let domain = Domain::new(mode);
+    let lab = &domain.lab;
+    domain.a.track(vec![mode.endpoint(M)]);
+    domain.b.track(vec![mode.endpoint(M)]);
+    domain
+        .middle
+        .track(vec![mode.endpoint(A), mode.endpoint(B)]);
+    // Hosts with jumbo frames: nothing but the tunnel is narrow.
+    for (node, interface) in [
+        ("a", "red0"),
+        ("b", "red0"),
+        ("red-a", "eth0"),
+        ("red-b", "eth0"),
+    ] {
+        lab.run(node, &format!("ip link set {interface} mtu 9000"));
+    }
+    for mtu in [1280, 1400, 1500, 1550, 4000, 9000, 1500] {
+        for (node, interface) in [("a", "wan"), ("m", "left"), ("m", "right"), ("b", "wan")] {
+            lab.run(node, &format!("ip link set {interface} mtu {mtu}"));
+        }
+        let inner = mtu - mode.overhead();
+        for router in [&domain.a, &domain.middle, &domain.b] {
+            router.wait(|status| status.devices[0].mtu == inner);
+        }
+        let ping = |size: u32| {
+            lab.run("red-a", "ip route flush cache");
+            let command = format!("ping -c 1 -W 2 -M do -s {size} 10.0.2.10");
+            lab.try_run("red-a", &command)
+        };
+        domain.wait_for_ping("red-a", "10.0.2.10");
+        assert!(ping(inner - 28).status.success(), "{mtu}");
+        let told = ping(inner - 27);
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.contains(&format!("mtu = {inner}")), "{mtu}: {told}");
+        let listener = lab.inside("red-b", || {
+            std::net::TcpListener::bind("10.0.2.10:0").unwrap()
+        });
+        let address = listener.local_addr().unwrap();
+        let mut client = lab.inside("red-a", move || {
+            std::net::TcpStream::connect(address).unwrap()
+        });
+        let (mut server, _) = listener.accept().unwrap();
+        for stream in [&client, &server] {
+            let patience = Some(Duration::from_secs(20));
+            stream.set_read_timeout(patience).unwrap();
+        }
+        let sender = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut client, &vec![7; 300_000]).unwrap();
+        });
+        let mut received = Vec::new();
+        std::io::Read::read_to_end(&mut server, &mut received).unwrap();
+        sender.join().unwrap();
+        assert_eq!(received.len(), 300_000, "{mtu}");
+    }
+    // A device narrower than 1280 octets has no IPv6; a wide one has it again.
+    domain.wait_for_ping("red-a", "2001:db8:10:2::10");
+}
+
+/// A link of the underlay goes and comes back: so do the packets.
+#[test]
+fn a_flapping_link_leaves_nothing_behind() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    let before = domain.middle.status();
+    for _ in 0..5 {
+        domain.lab.run("m", "ip link set left down");
+        domain.lab.run("m", "ip link set left up");
+        // An operator's routes go with the link, and are set again.
+        domain
+            .lab
+            .run("m", "ip route replace 192.0.2.1/32 via 198.51.100.1");
+    }
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    let after = domain.middle.status();
+    assert_eq!(
+        (
+            after.routes,
+            after.next_hops,
+            after.rules,
+            after.vnis,
+            after.refused.len()
+        ),
+        (
+            before.routes,
+            before.next_hops,
+            before.rules,
+            before.vnis,
+            0
+        )
+    );
+}
+
 #[test]
 fn a_foreign_route_in_our_place_is_named_by_its_owner_and_stays() {
     if !privileged() {
