@@ -277,7 +277,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         refusal,
     );
     let classifier = Classifier::new(&mut netlink, &[])
-        .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Tunnel));
+        .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Vxlan));
     note(
         Object {
             what: "BPF at tunnel devices: one look for all VNIs, counters",

@@ -105,8 +105,13 @@ impl Actor {
                 warn!(link, %error, "cannot tell the classifier of an attachment");
             }
         }
-        let devices = self.devices.values();
-        places.extend(devices.map(|device| (device.index, Place::Tunnel)));
+        places.extend(self.devices.iter().map(|(carrier, device)| {
+            let place = match carrier.port() {
+                Some(_) => Place::Vxlan,
+                None => Place::Gre,
+            };
+            (device.index, place)
+        }));
         for (link, place) in &places {
             if self.classified.contains(link) {
                 continue;

@@ -34,17 +34,19 @@ pub(crate) struct Classifier {
     marks: OwnedFd,
     counters: OwnedFd,
     links: OwnedFd,
-    /// Of tunnel devices, then of attachments: what comes in, what goes out.
-    programs: [[OwnedFd; 2]; 2],
+    /// By [`Place`]: what comes in, what goes out.
+    programs: [[OwnedFd; 2]; 3],
 }
 
 /// Where programs are put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// At a tunnel device.
-    Tunnel = 0,
+    /// At a device whose tunnels over IPv6 have a checksum outside: VXLAN.
+    Vxlan = 0,
+    /// At one whose tunnels have none: GRE.
+    Gre = 1,
     /// At an attachment of a tenant.
-    Attachment = 1,
+    Attachment = 2,
 }
 
 impl Classifier {
@@ -73,11 +75,15 @@ impl Classifier {
         let links = syscall::make_hash("weft_links", 4, 4, VNIS, false)?;
         let (marks_fd, counters_fd) = (marks.as_raw_fd(), counters.as_raw_fd());
         let links_fd = links.as_raw_fd();
-        let programs = [
-            [
+        let tunnel = |checksum| -> io::Result<[OwnedFd; 2]> {
+            Ok([
                 syscall::load("weft_ingress", &program::ingress(marks_fd, counters_fd))?,
-                syscall::load("weft_egress", &program::egress(counters_fd))?,
-            ],
+                syscall::load("weft_egress", &program::egress(counters_fd, checksum))?,
+            ])
+        };
+        let programs = [
+            tunnel(true)?,
+            tunnel(false)?,
             [
                 syscall::load("weft_enter", &program::enter(links_fd))?,
                 syscall::load("weft_leave", &program::leave(links_fd))?,

@@ -20,11 +20,17 @@ const SKB_IFINDEX: i16 = 40;
 const TUNNEL_KEY: i32 = 44;
 const REMOTE: i16 = 4;
 const LOCAL: i16 = 28;
+const TOS: i16 = 20;
 
 const MAP_LOOKUP: i32 = 1;
 const MAP_UPDATE: i32 = 2;
 const SKB_GET_TUNNEL_KEY: i32 = 20;
+const SKB_SET_TUNNEL_KEY: i32 = 21;
+const SKB_LOAD_BYTES_RELATIVE: i32 = 68;
+const FROM_NETWORK_HEADER: i32 = 1;
 const TUNINFO_IPV6: i32 = 1;
+const ZERO_CHECKSUM: i32 = 2;
+const DONT_FRAGMENT: i32 = 4;
 const BPF_NOEXIST: i32 = 1;
 
 /// Where on the stack the tunnel's key, the counter's key, and a new counter are.
@@ -107,6 +113,31 @@ impl Assembler {
         self.code.push(0);
     }
 
+    /// to = *(u8 *)(from + offset)
+    fn load8(&mut self, to: u8, from: u8, offset: i16) {
+        self.push(0x71, to, from, offset, 0);
+    }
+
+    /// *(u8 *)(to + offset) = from
+    fn store8(&mut self, to: u8, offset: i16, from: u8) {
+        self.push(0x73, to, from, offset, 0);
+    }
+
+    /// to &= immediate
+    fn and(&mut self, to: u8, immediate: i32) {
+        self.push(0x57, to, 0, 0, immediate);
+    }
+
+    /// to <<= immediate
+    fn shift_left(&mut self, to: u8, immediate: i32) {
+        self.push(0x67, to, 0, 0, immediate);
+    }
+
+    /// to |= from
+    fn or_register(&mut self, to: u8, from: u8) {
+        self.push(0x4f, to, from, 0, 0);
+    }
+
     fn call(&mut self, helper: i32) {
         self.push(0x85, 0, 0, 0, helper);
     }
@@ -161,6 +192,7 @@ const R1: u8 = 1;
 const R2: u8 = 2;
 const R3: u8 = 3;
 const R4: u8 = 4;
+const R5: u8 = 5;
 const PACKET: u8 = 6;
 const FAMILY: u8 = 7;
 const LEN: u8 = 8;
@@ -251,8 +283,55 @@ pub(super) fn ingress(marks: RawFd, counters: RawFd) -> Vec<u64> {
     out.finish()
 }
 
-/// Where packets go out to the overlay: takes their mark, which must not steer the tunnel's own packet, and counts them.
-pub(super) fn egress(counters: RawFd) -> Vec<u64> {
+/// Copies the differentiated services code point of the packet to the outer header (RFC 2983 section 3.1), where it has one:
+/// next-hop objects say nothing of it. The kernel sees to ECN itself (RFC 6040). `checksum` says that a tunnel over
+/// IPv6 has one outside.
+fn copy_dscp(out: &mut Assembler, checksum: bool) {
+    out.copy(R1, PACKET);
+    out.set(R2, 0);
+    out.copy(R3, STACK);
+    out.add(R3, FRESH.into());
+    out.set(R4, 2);
+    out.set(R5, FROM_NETWORK_HEADER);
+    out.call(SKB_LOAD_BYTES_RELATIVE);
+    out.jump_if_not_equal(R0, 0, "none");
+    out.load8(R1, STACK, FRESH);
+    out.load8(R2, STACK, FRESH + 1);
+    out.copy(R3, R1);
+    out.shift_right(R3, 4);
+    out.jump_if_equal(R3, 4, "read");
+    out.jump_if_not_equal(R3, 6, "none");
+    // Of IPv6 it begins behind the version, 4 bits.
+    out.and(R1, 0x0f);
+    out.shift_left(R1, 4);
+    out.shift_right(R2, 4);
+    out.or_register(R2, R1);
+    out.label("read");
+    out.and(R2, 0xfc);
+    out.jump_if_equal(R2, 0, "none");
+    out.store8(STACK, TUNNEL + TOS, R2);
+    // What was read of a packet that is sent has its source as "remote"; what is set has its destination there.
+    for word in 0..4 {
+        out.load32(R1, STACK, TUNNEL + REMOTE + word * 4);
+        out.load32(R2, STACK, TUNNEL + LOCAL + word * 4);
+        out.store32(STACK, TUNNEL + REMOTE + word * 4, R2);
+        out.store32(STACK, TUNNEL + LOCAL + word * 4, R1);
+    }
+    out.set(R4, DONT_FRAGMENT | ZERO_CHECKSUM);
+    out.jump_if_equal(FAMILY, 4, "set");
+    let v6 = DONT_FRAGMENT | TUNINFO_IPV6;
+    out.set(R4, if checksum { v6 } else { v6 | ZERO_CHECKSUM });
+    out.label("set");
+    out.copy(R1, PACKET);
+    out.copy(R2, STACK);
+    out.add(R2, TUNNEL.into());
+    out.set(R3, TUNNEL_KEY);
+    out.call(SKB_SET_TUNNEL_KEY);
+}
+
+/// Where packets go out to the overlay: takes their mark, which must not steer the tunnel's own packet, counts them, and
+/// copies their code point. `checksum` says that a tunnel over IPv6 has one outside.
+pub(super) fn egress(counters: RawFd, checksum: bool) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
     out.set(R1, 0);
@@ -261,6 +340,7 @@ pub(super) fn egress(counters: RawFd) -> Vec<u64> {
     tunnel_key(&mut out);
     // Of a packet that is sent the kernel calls the source "remote".
     count(&mut out, counters, LOCAL, 2);
+    copy_dscp(&mut out, checksum);
     out.label("none");
     out.exit(PASS);
     out.finish()

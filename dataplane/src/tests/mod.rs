@@ -121,6 +121,35 @@ fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
     }
 }
 
+/// The outer header has the code point of the packet inside, which keeps its own.
+#[test]
+fn the_code_point_is_copied_out_in_every_mode() {
+    if !privileged() {
+        return;
+    }
+    for mode in Mode::possible() {
+        let domain = Domain::new(mode);
+        let lab = &domain.lab;
+        let chain =
+            "add table inet t; add chain inet t i { type filter hook prerouting priority 0; };";
+        for (node, interface) in [("m", "left"), ("b", "wan"), ("red-b", "eth0")] {
+            let rules = ["ip", "ip6"].map(|family| {
+                format!("add rule inet t i iifname {interface} {family} dscp ef counter;")
+            });
+            lab.run(node, &format!("nft '{chain} {}'", rules.concat()));
+        }
+        for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+            let before = [asked(lab, "m"), asked(lab, "b"), asked(lab, "red-b")];
+            // Once without, twice with: expedited forwarding, 46.
+            lab.run("red-a", &format!("ping -c 1 -W 2 {to}"));
+            lab.run("red-a", &format!("ping -c 2 -i 0.1 -W 2 -Q 184 {to}"));
+            let after = [asked(lab, "m"), asked(lab, "b"), asked(lab, "red-b")];
+            let seen: Vec<u32> = before.iter().zip(after).map(|(b, a)| a - b).collect();
+            assert_eq!(seen, [2, 2, 2], "{mode}: {to}");
+        }
+    }
+}
+
 /// What comes with a VNI that nobody has here goes nowhere, whatever the main table says.
 #[test]
 fn an_unknown_vni_does_not_leak_in_every_mode() {
