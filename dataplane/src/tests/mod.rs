@@ -14,7 +14,12 @@ use lab::{Lab, privileged};
 
 /// Packets that a host was asked by, of both families.
 fn asked(lab: &Lab, host: &str) -> u32 {
-    let text = lab.run(host, "nft list chain inet t i");
+    counted(lab, host, "t")
+}
+
+/// Packets that the rules of a table counted.
+fn counted(lab: &Lab, host: &str, table: &str) -> u32 {
+    let text = lab.run(host, &format!("nft list chain inet {table} i"));
     let counts = text.split("packets ").skip(1);
     counts
         .map(|rest| rest.split(' ').next().unwrap().parse::<u32>().unwrap())
@@ -69,6 +74,8 @@ fn tenants_with_one_prefix_talk_to_their_own_only_in_every_mode() {
             // No route in the tenant's table: no way out by the main one.
             assert!(!domain.ping(host, "198.51.100.2", 1), "{mode}: {host}");
         }
+        check_code_point(&domain);
+        check_unknown_vni(&domain);
         println!("pings: {mode}");
     }
 }
@@ -122,70 +129,56 @@ fn a_restart_changes_nothing_and_loses_nothing_in_every_mode() {
 }
 
 /// The outer header has the code point of the packet inside, which keeps its own.
-#[test]
-fn the_code_point_is_copied_out_in_every_mode() {
-    if !privileged() {
-        return;
+fn check_code_point(domain: &Domain) {
+    let (mode, lab) = (domain.mode, &domain.lab);
+    let chain = "add table inet q; add chain inet q i { type filter hook prerouting priority 0; };";
+    let places = [("m", "left"), ("b", "wan"), ("red-b", "eth0")];
+    for (node, interface) in places {
+        let rules = ["ip", "ip6"].map(|family| {
+            format!("add rule inet q i iifname {interface} {family} dscp ef counter;")
+        });
+        lab.run(node, &format!("nft '{chain} {}'", rules.concat()));
     }
-    for mode in Mode::possible() {
-        let domain = Domain::new(mode);
-        let lab = &domain.lab;
-        let chain =
-            "add table inet t; add chain inet t i { type filter hook prerouting priority 0; };";
-        for (node, interface) in [("m", "left"), ("b", "wan"), ("red-b", "eth0")] {
-            let rules = ["ip", "ip6"].map(|family| {
-                format!("add rule inet t i iifname {interface} {family} dscp ef counter;")
-            });
-            lab.run(node, &format!("nft '{chain} {}'", rules.concat()));
-        }
-        for to in ["10.0.2.10", "2001:db8:10:2::10"] {
-            let before = [asked(lab, "m"), asked(lab, "b"), asked(lab, "red-b")];
-            // Once without, twice with: expedited forwarding, 46.
-            lab.run("red-a", &format!("ping -c 1 -W 2 {to}"));
-            lab.run("red-a", &format!("ping -c 2 -i 0.1 -W 2 -Q 184 {to}"));
-            let after = [asked(lab, "m"), asked(lab, "b"), asked(lab, "red-b")];
-            let seen: Vec<u32> = before.iter().zip(after).map(|(b, a)| a - b).collect();
-            assert_eq!(seen, [2, 2, 2], "{mode}: {to}");
-        }
+    for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+        let before = places.map(|(node, _)| counted(lab, node, "q"));
+        // Once without, twice with: expedited forwarding, 46.
+        lab.run("red-a", &format!("ping -c 1 -W 2 {to}"));
+        lab.run("red-a", &format!("ping -c 2 -i 0.1 -W 2 -Q 184 {to}"));
+        let after = places.map(|(node, _)| counted(lab, node, "q"));
+        let seen: Vec<u32> = before.iter().zip(after).map(|(b, a)| a - b).collect();
+        assert_eq!(seen, [2, 2, 2], "{mode}: {to}");
     }
 }
 
 /// What comes with a VNI that nobody has here goes nowhere, whatever the main table says.
-#[test]
-fn an_unknown_vni_does_not_leak_in_every_mode() {
-    if !privileged() {
-        return;
-    }
-    for mode in Mode::possible() {
-        let domain = Domain::new(mode);
-        let lab = &domain.lab;
-        let device = domain.a.status().devices[0].name.clone();
-        let (end, own, kind) = match mode.v6 {
-            false => ("192.0.2.2", "192.0.2.1", "ip"),
-            true => ("2001:db8::2", "2001:db8::1", "ip6"),
-        };
-        lab.run("m", "ip route add 203.0.113.9/32 via 198.51.100.6");
-        lab.run("b", "ip addr add 203.0.113.9/32 dev lo; nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i ip daddr 203.0.113.9 counter'");
-        lab.run(
-            "b",
-            "ip route add 192.0.2.1/32 via 198.51.100.5; ip route add 198.51.100.0/30 via 198.51.100.5",
-        );
-        // By its own route it arrives: the way is there.
-        lab.run("a", "ip route add 203.0.113.9/32 via 198.51.100.2");
-        domain.wait_for_ping("a", "203.0.113.9");
-        let before = asked(lab, "b");
-        let via = match (mode.encapsulation, mode.v6) {
-            (Encapsulation::Vxlan, false) => "via 192.0.2.2 onlink",
-            (Encapsulation::Vxlan, true) => "via inet6 fe80::1:c000:202 onlink",
-            _ => "",
-        };
-        lab.run(
-            "a",
-            &format!("ip route replace 203.0.113.9/32 encap {kind} id 10099 src {own} dst {end} key {via} dev {device}"),
-        );
-        lab.try_run("a", "ping -c 3 -i 0.02 -W 1 203.0.113.9");
-        assert_eq!(asked(lab, "b"), before, "{mode}");
-    }
+fn check_unknown_vni(domain: &Domain) {
+    let (mode, lab) = (domain.mode, &domain.lab);
+    let device = domain.a.status().devices[0].name.clone();
+    let (end, own, kind) = match mode.v6 {
+        false => ("192.0.2.2", "192.0.2.1", "ip"),
+        true => ("2001:db8::2", "2001:db8::1", "ip6"),
+    };
+    lab.run("m", "ip route add 203.0.113.9/32 via 198.51.100.6");
+    lab.run("b", "ip addr add 203.0.113.9/32 dev lo; nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i ip daddr 203.0.113.9 counter'");
+    lab.run(
+        "b",
+        "ip route add 192.0.2.1/32 via 198.51.100.5; ip route add 198.51.100.0/30 via 198.51.100.5",
+    );
+    // By its own route it arrives: the way is there.
+    lab.run("a", "ip route add 203.0.113.9/32 via 198.51.100.2");
+    domain.wait_for_ping("a", "203.0.113.9");
+    let before = asked(lab, "b");
+    let via = match (mode.encapsulation, mode.v6) {
+        (Encapsulation::Vxlan, false) => "via 192.0.2.2 onlink",
+        (Encapsulation::Vxlan, true) => "via inet6 fe80::1:c000:202 onlink",
+        _ => "",
+    };
+    lab.run(
+        "a",
+        &format!("ip route replace 203.0.113.9/32 encap {kind} id 10099 src {own} dst {end} key {via} dev {device}"),
+    );
+    lab.try_run("a", "ping -c 3 -i 0.02 -W 1 203.0.113.9");
+    assert_eq!(asked(lab, "b"), before, "{mode}");
 }
 
 #[test]
