@@ -49,7 +49,7 @@ impl Lab {
         for name in names {
             ip(&format!("netns add {}", lab.ns(name)));
             lab.names.push((*name).to_owned());
-            lab.run(name, "ip link set lo up");
+            ip(&format!("-n {} link set lo up", lab.ns(name)));
         }
         lab
     }
@@ -87,10 +87,10 @@ impl Lab {
             self.ns(b)
         ));
         for (node, interface, address) in [(a, a_if, a_addr), (b, b_if, b_addr)] {
-            self.run(
-                node,
-                &format!("ip addr add {address} dev {interface} && ip link set {interface} up"),
-            );
+            // No shell: in a virtual machine each program that starts costs.
+            let ns = self.ns(node);
+            ip(&format!("-n {ns} addr add {address} dev {interface}"));
+            ip(&format!("-n {ns} link set {interface} up"));
         }
     }
 
