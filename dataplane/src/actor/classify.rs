@@ -81,14 +81,28 @@ impl Actor {
 
     /// Finds the classifier where an earlier process put it, so that it goes where it is not wanted any more.
     pub(super) fn find_classified(&mut self) {
-        if self.classifier.is_none() {
-            return;
-        }
         let links: Vec<u32> = self.links.keys().copied().collect();
         for link in links {
             if !self.classified.contains(&link) && Classifier::is_attached(&mut self.netlink, link)
             {
                 self.classified.insert(link);
+            }
+        }
+        if self.classifier.is_none() {
+            self.withdraw_classifier();
+        }
+    }
+
+    /// Does without: what stayed at a device would drop every VNI that nobody tells it of.
+    fn withdraw_classifier(&mut self) {
+        self.classifier = None;
+        self.marks_held.clear();
+        self.policy_changed = true;
+        for link in std::mem::take(&mut self.classified) {
+            if self.links.contains_key(&link)
+                && let Err(error) = Classifier::detach(&mut self.netlink, link)
+            {
+                warn!(link, %error, "cannot take the classifier away");
             }
         }
     }
@@ -117,9 +131,12 @@ impl Actor {
                 continue;
             }
             if let Err(error) = classifier.attach(&mut self.netlink, *link, *place) {
+                if error.raw_os_error() == Some(libc::ENODEV) {
+                    // Gone since the links were read: the event about it is on its way.
+                    continue;
+                }
                 warn!(link, %error, "cannot attach the classifier: rules for VNIs and attachments instead");
-                self.classifier = None;
-                self.policy_changed = true;
+                self.withdraw_classifier();
                 return;
             }
             self.classified.insert(*link);
