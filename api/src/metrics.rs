@@ -145,10 +145,8 @@ impl Snapshot {
     fn neighbors(&self, out: &mut Writer<'_>) -> fmt::Result {
         let each = |value: fn(&Neighbor) -> u64| {
             self.neighbors.iter().map(move |neighbor| {
-                let labels = vec![
-                    ("neighbor", neighbor.address.to_string()),
-                    ("asn", neighbor.asn.to_string()),
-                ];
+                let mut labels = identity(neighbor);
+                labels.push(("asn", neighbor.asn.to_string()));
                 (labels, value(neighbor))
             })
         };
@@ -190,10 +188,8 @@ impl Snapshot {
         }
         let prefixes = self.neighbors.iter().flat_map(|neighbor| {
             neighbor.prefixes.iter().map(|prefixes| {
-                let labels = vec![
-                    ("neighbor", neighbor.address.to_string()),
-                    ("family", prefixes.family.as_str().to_owned()),
-                ];
+                let mut labels = identity(neighbor);
+                labels.push(("family", prefixes.family.as_str().to_owned()));
                 (labels, prefixes.received)
             })
         });
@@ -244,6 +240,31 @@ impl Snapshot {
             "Objects of ours in the kernel.",
             objects.map(|object| (vec![("object", object.object.clone())], object.count)),
         )?;
+        out.write(
+            MetricType::Gauge,
+            "weft_kernel_intended_objects",
+            "Objects of ours that are to be in the kernel.",
+            kernel
+                .objects
+                .iter()
+                .map(|object| (vec![("object", object.object.clone())], object.intended)),
+        )?;
+        if let Some(drops) = kernel.drops {
+            let drops = [
+                ("unknown-vni", drops.unknown_vni),
+                ("foreign-address", drops.foreign_address),
+                ("foreign-attachment", drops.foreign_attachment),
+            ];
+            let each = drops
+                .into_iter()
+                .map(|(reason, count)| (vec![("reason", reason.to_owned())], count));
+            out.write(
+                MetricType::Counter,
+                "weft_kernel_dropped_packets",
+                "Packets dropped because they would have left their tenant.",
+                each,
+            )?;
+        }
         out.gauge(
             "weft_kernel_refused_routes",
             "Routes that the kernel refused.",
@@ -317,4 +338,11 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// What tells a neighbour from others: a tenant's own router from one of the same address elsewhere.
+fn identity(neighbor: &Neighbor) -> Vec<(&'static str, String)> {
+    let mut labels = vec![("neighbor", neighbor.address.to_string())];
+    labels.extend(neighbor.tenant.clone().map(|tenant| ("tenant", tenant)));
+    labels
 }

@@ -175,7 +175,10 @@ pub(crate) async fn neighbors<S: RouterState>(
 
 #[utoipa::path(
     get, path = "/api/v1/neighbors/{address}", tag = "bgp",
-    params(("address" = String, Path, description = "The neighbour's IP address")),
+    params(
+        ("address" = String, Path, description = "The neighbour's IP address"),
+        ("tenant" = Option<String>, Query, description = "The tenant whose own router it is"),
+    ),
     responses(
         (status = 200, description = "One neighbour", body = Neighbor),
         (status = 404, description = "No such neighbour", body = Problem, content_type = "application/problem+json"),
@@ -187,7 +190,7 @@ pub(crate) async fn neighbor<S: RouterState>(
     Path(text): Path<String>,
     Pairs(pairs): Pairs,
 ) -> Answer<Neighbor> {
-    query::nothing(pairs)?;
+    let tenant = query::tenant(pairs)?;
     let address: IpAddr = text.parse().map_err(|_| {
         let detail = format!("`{text}` is not an IP address");
         Problem::new(StatusCode::BAD_REQUEST, detail)
@@ -195,10 +198,13 @@ pub(crate) async fn neighbor<S: RouterState>(
     let neighbors = state.neighbors().await?;
     match neighbors
         .into_iter()
-        .find(|neighbor| neighbor.address == address)
+        .find(|neighbor| neighbor.address == address && neighbor.tenant == tenant)
     {
         Some(neighbor) => Ok(Json(neighbor)),
-        None => Err(Problem::not_found(format!("{address} is not a neighbour"))),
+        None => Err(Problem::not_found(match tenant {
+            Some(tenant) => format!("{address} is not a neighbour of the tenant `{tenant}`"),
+            None => format!("{address} is not a neighbour"),
+        })),
     }
 }
 

@@ -31,6 +31,7 @@ impl Fake {
 fn neighbor() -> Neighbor {
     Neighbor {
         address: Ipv4Addr::new(192, 0, 2, 2).into(),
+        tenant: None,
         asn: 64999,
         kind: NeighborKind::Ebgp,
         description: None,
@@ -176,6 +177,7 @@ impl RouterState for Fake {
             objects: Vec::new(),
             requests: 0,
             repairs: 0,
+            drops: None,
             tables: Vec::new(),
             tracked: Vec::new(),
             refused: Page {

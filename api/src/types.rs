@@ -217,6 +217,9 @@ pub struct Neighbor {
     /// Its address.
     #[schema(value_type = String)]
     pub address: IpAddr,
+    /// The tenant whose own router it is; the session runs in that tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Its AS number.
     pub asn: u32,
     /// What it is to us.
@@ -587,12 +590,26 @@ pub struct Kernel {
     pub requests: u64,
     /// How often what was ours had been changed by somebody else, and was repaired.
     pub repairs: u64,
+    /// Packets dropped because they would have left their tenant; absent where the kernel does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops: Option<Drops>,
     /// The tables of tenants, by number.
     pub tables: Vec<KernelTable>,
     /// Addresses of next hops and endpoints, with what the underlay says of them.
     pub tracked: Vec<Tracked>,
     /// Routes that the kernel refused.
     pub refused: Page<RefusedRoute>,
+}
+
+/// Packets that were dropped because they would have left their tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drops {
+    /// From the overlay, with a VNI that no tenant here has.
+    pub unknown_vni: u64,
+    /// For an address of this router that is not the tenant's.
+    pub foreign_address: u64,
+    /// On their way out of another tenant's attachment.
+    pub foreign_attachment: u64,
 }
 
 /// A device that ends tunnels.
@@ -623,7 +640,9 @@ pub enum Segmentation {
 pub struct ObjectCount {
     /// The sort.
     pub object: String,
-    /// How many.
+    /// How many there are to be.
+    pub intended: u64,
+    /// How many the kernel holds.
     pub count: u64,
 }
 
@@ -637,6 +656,8 @@ pub struct KernelTable {
     /// Its VRF device, where tenants are VRFs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vrf: Option<String>,
+    /// How many routes it is to have.
+    pub intended: u64,
     /// Routes in it.
     pub routes: u64,
 }

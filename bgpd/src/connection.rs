@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use weft_bgp_core::session::ConnectionId;
 use weft_bgp_core::speaker::NeighborConfig;
 
+use crate::Scope;
 use crate::runtime::Event;
 
 /// Octets read at once.
@@ -26,12 +27,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a connection to a neighbour.
-pub(crate) async fn connect(config: NeighborConfig) -> io::Result<TcpStream> {
+pub(crate) async fn connect(config: NeighborConfig, scope: Scope) -> io::Result<TcpStream> {
     let socket = if config.address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
+    let options = SockRef::from(&socket);
+    if let Some(device) = &scope.device {
+        options.bind_device(Some(device.as_bytes()))?;
+    }
+    if scope.mark != 0 {
+        options.set_mark(scope.mark)?;
+    }
     if let Some(local) = config.local_address {
         socket.bind(SocketAddr::new(local, 0))?;
     }

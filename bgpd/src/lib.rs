@@ -11,11 +11,13 @@
 //! | owner -> speaker | commands | the caller waits |
 
 mod connection;
+mod listen;
 mod runtime;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,11 +28,24 @@ pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{NeighborConfig, NeighborStatus, Speaker, SpeakerConfig};
 pub use weft_bgp_wire as wire;
 
+/// Which packets of the host a speaker's sockets send and receive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The mark of its packets (SO_MARK), which policy rules lead to a table by; 0 for the router's own speaker.
+    pub mark: u32,
+    /// The VRF that its sockets are bound to.
+    pub device: Option<String>,
+}
+
 /// How the speaker is started.
 #[derive(Clone, Debug)]
 pub struct BgpConfig {
     /// This router.
     pub speaker: SpeakerConfig,
+    /// Whose packets it speaks by.
+    pub scope: Scope,
+    /// Marks of tenants: what connects with one of them is never the router's own neighbour.
+    pub tenant_marks: Range<u32>,
     /// Where neighbours may connect to; port 0 lets the kernel choose. Empty: nowhere.
     pub listen: Vec<SocketAddr>,
     /// Neighbours from the start.
@@ -52,6 +67,9 @@ pub enum BgpEvent {
         /// Not asked for any more.
         untrack: Vec<IpAddr>,
     },
+    /// The neighbours have sent their routes, which have been told; where [`SpeakerConfig::awaits_routes`], ours are to follow,
+    /// and then [`Speaker::routes_complete`].
+    Heard,
     /// The neighbours have sent their routes (`complete`), or have been waited for long enough. Comes once, behind the
     /// routes themselves.
     Converged {
@@ -81,6 +99,7 @@ enum Command {
 pub struct Bgp {
     commands: mpsc::Sender<Command>,
     listening: std::sync::Arc<[SocketAddr]>,
+    instances: listen::Instances,
 }
 
 impl Bgp {
@@ -92,7 +111,20 @@ impl Bgp {
         config: BgpConfig,
         hook: Box<dyn rib::ExportHook>,
     ) -> Result<(Self, mpsc::Receiver<BgpEvent>), BgpError> {
-        runtime::start(config, hook).await
+        runtime::start(config, hook, listen::Instances::default()).await
+    }
+
+    /// Starts another speaker, for the neighbours of [`BgpConfig::scope`]: it gets those connections to this speaker's
+    /// listeners that have its mark, and needs no listeners of its own.
+    ///
+    /// # Errors
+    /// Where a listener of its own cannot be bound, or its thread not be started.
+    pub async fn start_instance(
+        &self,
+        config: BgpConfig,
+        hook: Box<dyn rib::ExportHook>,
+    ) -> Result<(Self, mpsc::Receiver<BgpEvent>), BgpError> {
+        runtime::start(config, hook, self.instances.clone()).await
     }
 
     /// The addresses that it listens at, with their real ports.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,7 +16,8 @@ use weft_bgp_core::session::{ConnectionId, State};
 use weft_bgp_core::speaker::{Action, Speaker};
 
 use crate::connection::{self, Write};
-use crate::{Bgp, BgpConfig, BgpEvent, Command, ShutdownMode};
+use crate::listen::{self, Instances};
+use crate::{Bgp, BgpConfig, BgpEvent, Command, Scope, ShutdownMode};
 
 /// Events handled before timers are looked at again: a full table must not starve a keepalive.
 const SLICE: usize = 16;
@@ -60,19 +61,14 @@ pub(crate) enum Event {
 pub(crate) async fn start(
     config: BgpConfig,
     hook: Box<dyn ExportHook>,
+    instances: Instances,
 ) -> Result<(Bgp, mpsc::Receiver<BgpEvent>), BgpError> {
     let (event_sender, events) = mpsc::channel(64);
+    instances.register(config.scope.mark, event_sender.clone());
     let (command_sender, commands) = mpsc::channel(64);
     // Batches of some thousand prefixes: what waits here is bounded to a few MiB.
     let (report, reports) = mpsc::channel(4);
-    let mut tasks = JoinSet::new();
-    let mut listening = Vec::new();
-    for address in config.listen {
-        let failed = |source| BgpError::Listen { address, source };
-        let listener = listen(address).map_err(failed)?;
-        listening.push(listener.local_addr().map_err(failed)?);
-        tasks.spawn(accept(listener, event_sender.clone()));
-    }
+    let (listening, tasks) = listen::start(&config.listen, &config.tenant_marks, &instances)?;
     let now = Instant::now();
     let mut speaker = Speaker::new(config.speaker, hook, now);
     speaker.originate(&config.routes);
@@ -87,9 +83,11 @@ pub(crate) async fn start(
         event_sender,
         track: Vec::new(),
         untrack: Vec::new(),
+        heard: false,
         converged: None,
         dials: JoinSet::new(),
         io: Handle::current(),
+        scope: config.scope,
         _listeners: tasks,
     };
     // A thread of its own: on a shared one, readers and writers would take turns with the speaker that they feed.
@@ -104,40 +102,11 @@ pub(crate) async fn start(
     Ok((
         Bgp {
             commands: command_sender,
-            listening: listening.into(),
+            listening,
+            instances,
         },
         reports,
     ))
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(256)?;
-    TcpListener::from_std(socket.into())
-}
-
-async fn accept(listener: TcpListener, events: mpsc::Sender<Event>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                if events.send(Event::Accepted(stream, from)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                // Out of file descriptors, most likely: give others time to close some.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 enum Wake<'a> {
@@ -157,10 +126,12 @@ struct Runtime {
     event_sender: mpsc::Sender<Event>,
     track: Vec<IpAddr>,
     untrack: Vec<IpAddr>,
+    heard: bool,
     converged: Option<bool>,
     dials: JoinSet<Dialled>,
     /// Where sockets are read and written.
     io: Handle,
+    scope: Scope,
     _listeners: JoinSet<()>,
 }
 
@@ -229,6 +200,7 @@ impl Runtime {
         self.untrack.extend(untrack);
         !self.track.is_empty()
             || !self.untrack.is_empty()
+            || self.heard
             || self.converged.is_some()
             || self.speaker.rib.has_report()
     }
@@ -294,7 +266,8 @@ impl Runtime {
             match action {
                 Action::Connect(peer) => {
                     if let Some(config) = self.speaker.config_of(peer).cloned() {
-                        let dial = async move { (peer, connection::connect(config).await) };
+                        let scope = self.scope.clone();
+                        let dial = async move { (peer, connection::connect(config, scope).await) };
                         self.dials.spawn_on(dial, &self.io);
                     }
                 }
@@ -328,6 +301,7 @@ impl Runtime {
                         warn!(neighbor = %config.address, %problem, "malformed UPDATE");
                     }
                 }
+                Action::Heard => self.heard = true,
                 Action::Converged { complete } => self.converged = Some(complete),
             }
         }
@@ -358,6 +332,9 @@ impl Runtime {
         }
         if let Some(batch) = self.speaker.poll_report() {
             return Some(BgpEvent::Routes(batch));
+        }
+        if std::mem::take(&mut self.heard) {
+            return Some(BgpEvent::Heard);
         }
         self.converged
             .take()

@@ -53,6 +53,8 @@ impl Router {
             panic!("IPv4 here")
         };
         let config = BgpConfig {
+            scope: Scope::default(),
+            tenant_marks: 0..0,
             speaker: SpeakerConfig {
                 asn: Asn(asn),
                 router_id: RouterId(id),
@@ -60,6 +62,7 @@ impl Router {
                 overlay_administrator: None,
                 report: vec!["0.0.0.0/0".parse().unwrap()],
                 restarting: false,
+                awaits_routes: false,
                 deferral: Duration::from_secs(30),
                 seed: u64::from(asn),
             },
@@ -125,7 +128,7 @@ impl Router {
                                 }
                             }
                         }
-                        BgpEvent::Converged { .. } => {}
+                        BgpEvent::Heard | BgpEvent::Converged { .. } => {}
                     }
                 }
                 let held = self
@@ -217,6 +220,8 @@ async fn a_port_in_use_is_named() {
     let a = Router::start(loopback(2, 0), 65001).await;
     let taken = SocketAddr::new(a.address, a.port);
     let config = BgpConfig {
+        scope: Scope::default(),
+        tenant_marks: 0..0,
         speaker: SpeakerConfig {
             asn: Asn(1),
             router_id: RouterId([1, 1, 1, 1].into()),
@@ -224,6 +229,7 @@ async fn a_port_in_use_is_named() {
             overlay_administrator: None,
             report: Vec::new(),
             restarting: false,
+            awaits_routes: false,
             deferral: Duration::ZERO,
             seed: 1,
         },

@@ -276,7 +276,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         refusal,
     );
-    let classifier = Classifier::new(&mut netlink, &[])
+    let classifier = Classifier::new(&mut netlink, &[], false)
         .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Vxlan));
     note(
         Object {
@@ -289,8 +289,8 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     let refusal = {
         let duties = host::Duties {
             part_tenants: true,
-            mark: true,
-            unmark: true,
+            guard_router: true,
+            classify: true,
         };
         host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()], duties)).err()
     };

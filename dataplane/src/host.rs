@@ -28,6 +28,11 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
             "tenants' packets are forwarded",
         ),
         of(
+            "net/ipv4/ip_early_demux",
+            "0",
+            "a router forwards more than it receives: no look for a socket before the look for a route",
+        ),
+        of(
             "net/ipv4/nexthop_compat_mode",
             "0",
             "replacing a next-hop object must not touch its routes",
@@ -41,6 +46,16 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
             "net/ipv6/fwmark_reflect",
             "1",
             "the router's answers to a tenant find the tenant's table",
+        ),
+        of(
+            "net/ipv4/tcp_fwmark_accept",
+            "1",
+            "a tenant's router that connects is answered by the tenant's table",
+        ),
+        of(
+            "net/ipv4/tcp_l3mdev_accept",
+            "1",
+            "a tenant's router connects in its VRF",
         ),
         of(
             "net/ipv4/conf/all/send_redirects",
@@ -62,6 +77,11 @@ pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
             path: format!("net/ipv4/conf/{device}/rp_filter"),
             value: "0",
             why: "source checks look into the main table, not the tenant's",
+        },
+        Sysctl {
+            path: format!("net/ipv4/conf/{device}/accept_local"),
+            value: "1",
+            why: "a tenant's host may have an address that the router has in another tenant, and nothing is looked up for its source",
         },
         Sysctl {
             path: format!("net/ipv4/conf/{device}/send_redirects"),
@@ -99,21 +119,24 @@ pub(crate) struct Entrance {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// What our table has to do.
-#[derive(Clone, Copy, Debug, Default)]
+/// What our table has to do: what the classifier does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Duties {
-    /// Nothing else keeps tenants from each other than their rules: VRFs and the classifier do.
+    /// Keeps tenants from each other.
     pub(crate) part_tenants: bool,
-    /// Nothing else marks what enters from tenants: the classifier does.
-    pub(crate) mark: bool,
-    /// Nothing else takes the mark from what goes into a tunnel: the classifier does.
-    pub(crate) unmark: bool,
+    /// Keeps tenants from addresses of the router that are not theirs.
+    pub(crate) guard_router: bool,
+    /// Marks what enters from tenants, takes the mark from what goes into a tunnel, and fits TCP segments to it.
+    pub(crate) classify: bool,
 }
 
-/// Our table: marks what enters from tenants, so that the router's own answers find the way back; keeps tenants from
-/// addresses of the router that are not theirs, and from each other; fits TCP segments to the tunnel. Sets and maps
-/// make it cost the same for every number of tenants, and a packet that nothing is to be done for passes one rule a hook.
+/// Our table, where it has a duty: else none. Each hook costs every packet of the host, so there are no more than need
+/// be. Sets and maps make it cost the same for every number of tenants, and a packet that nothing is to be done for passes
+/// one rule a hook.
 pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str], duties: Duties) -> String {
+    if duties == Duties::default() {
+        return NO_TABLE.to_owned();
+    }
     let set = |name: &str, kind: &str, elements: Vec<String>| {
         let elements = match elements[..] {
             [] => String::new(),
@@ -162,62 +185,71 @@ pub(crate) fn ruleset(entrances: &[Entrance], devices: &[&str], duties: Duties) 
     });
     let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
     let devices = format!("{{ {} }}", devices.join(", "));
-    let fit = ["oifname", "iifname"]
-        .map(|side| format!("{side} {devices} tcp option maxseg size set rt mtu"));
-    let mut forward = vec!["tcp flags & (syn | rst) == syn jump fit-segments"];
+    let mut parts = vec![NO_TABLE.to_owned(), "table inet weft {\n".to_owned()];
+    if duties.guard_router {
+        parts.extend([
+            set("set inputs", "ifname", inputs),
+            // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
+            // interface that has it only.
+            set("set own4", "ifname . ipv4_addr", addresses(true)),
+            set("set own6", "ifname . ipv6_addr", addresses(false)),
+            chain(
+                "own-addresses",
+                "",
+                &[
+                    "iifname . ip daddr != @own4 counter drop",
+                    "iifname . ip6 daddr != @own6 counter drop",
+                ],
+            ),
+            chain(
+                "to-router",
+                "input priority filter",
+                // A tunnel's own packets have no mark: they are told apart without a look into a set.
+                &[
+                    "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
+                ],
+            ),
+        ]);
+    }
+    let mut forward = Vec::new();
+    if duties.classify {
+        let fit = ["oifname", "iifname"]
+            .map(|side| format!("{side} {devices} tcp option maxseg size set rt mtu"));
+        parts.extend([
+            set("map marks", "ifname : mark", marks),
+            chain("fit-segments", "", &[&fit[0], &fit[1]]),
+            chain(
+                "from-tenants",
+                "prerouting priority mangle",
+                &["meta mark set iifname map @marks"],
+            ),
+            // The mark must not steer the tunnel's own packet.
+            chain(
+                "into-tunnels",
+                "postrouting priority mangle",
+                &[&format!("oifname {devices} meta mark set 0")],
+            ),
+        ]);
+        forward.push("tcp flags & (syn | rst) == syn jump fit-segments");
+    }
     if duties.part_tenants {
+        parts.extend([
+            set("set attachments", "ifname", interfaces),
+            set("set own-attachments", "mark . ifname", own),
+        ]);
         forward.push(
             "iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop",
         );
     }
-    let unmark = format!("oifname {devices} meta mark set 0");
-    let mut parts = vec![
-        "table inet weft\ndelete table inet weft\ntable inet weft {\n".to_owned(),
-        set("set attachments", "ifname", interfaces),
-        set("set inputs", "ifname", inputs),
-        set("map marks", "ifname : mark", marks),
-        set("set own-attachments", "mark . ifname", own),
-        // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
-        // interface that has it only.
-        set("set own4", "ifname . ipv4_addr", addresses(true)),
-        set("set own6", "ifname . ipv6_addr", addresses(false)),
-        chain("fit-segments", "", &[&fit[0], &fit[1]]),
-        chain(
-            "own-addresses",
-            "",
-            &[
-                "iifname . ip daddr != @own4 counter drop",
-                "iifname . ip6 daddr != @own6 counter drop",
-            ],
-        ),
-        chain(
-            "to-router",
-            "input priority filter",
-            // A tunnel's own packets have no mark: they are told apart without a look into a set.
-            &[
-                "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
-            ],
-        ),
-        chain("through-router", "forward priority mangle", &forward),
-    ];
-    if duties.mark {
-        parts.push(chain(
-            "from-tenants",
-            "prerouting priority mangle",
-            &["meta mark set iifname map @marks"],
-        ));
-    }
-    if duties.unmark {
-        // The mark must not steer the tunnel's own packet.
-        parts.push(chain(
-            "into-tunnels",
-            "postrouting priority mangle",
-            &[&unmark],
-        ));
+    if !forward.is_empty() {
+        parts.push(chain("through-router", "forward priority mangle", &forward));
     }
     parts.push("}\n".to_owned());
     parts.concat()
 }
+
+/// Made first, so that its removal never fails for want of it.
+const NO_TABLE: &str = "table inet weft\ndelete table inet weft\n";
 
 /// Loads a ruleset in one transaction.
 ///
@@ -248,6 +280,5 @@ pub(crate) fn load(ruleset: &str) -> Result<(), String> {
 
 /// Removes our table.
 pub(crate) fn unload() -> Result<(), String> {
-    // Made first, so that its removal never fails for want of it.
-    load("table inet weft\ndelete table inet weft\n")
+    load(NO_TABLE)
 }

@@ -28,11 +28,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
-use weft_overlay::{Encapsulation, EndpointId};
+use weft_overlay::{Encapsulation, EndpointId, Vni};
 
 pub use status::{
-    DataplaneStatus, DeviceStatus, KernelMatch, KernelRoute, KernelTrace, Packet, RefusedRoute,
-    TenantTable, Traffic, TunnelTrace,
+    DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
+    RefusedRoute, TenantTable, Traffic, TunnelTrace,
 };
 pub use teardown::{TeardownReport, teardown};
 
@@ -55,6 +55,30 @@ pub enum Segmentation {
     Table,
 }
 
+/// Which of the two differentiated services code points of a packet in a tunnel holds when it leaves (RFC 2983). On the way in
+/// the packet's is copied to the outer header either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CodePoint {
+    /// The packet's: what the underlay does to the outer one stays outside.
+    #[default]
+    Pipe,
+    /// The outer one: where the underlay is one's own, and marks anew.
+    Uniform,
+}
+
+/// The mark of a tenant's packets, which is its table's number too, by its primary VNI.
+pub fn tenant_mark(primary_vni: Vni) -> u32 {
+    RANGE + primary_vni.get()
+}
+
+/// Marks of tenants.
+pub const TENANT_MARKS: std::ops::Range<u32> = RANGE..RANGE + (1 << 24);
+
+/// The VRF device of a tenant, where tenants are VRFs.
+pub fn tenant_vrf(primary_vni: Vni) -> String {
+    format!("vrf-{primary_vni}")
+}
+
 /// How the data plane is started.
 #[derive(Clone, Debug)]
 pub struct DataplaneConfig {
@@ -66,6 +90,8 @@ pub struct DataplaneConfig {
     pub encapsulation: Encapsulation,
     /// How tenants are kept apart.
     pub segmentation: Segmentation,
+    /// What becomes of the code point that a packet comes in with from the overlay.
+    pub code_point: CodePoint,
     /// How often the kernel is read and compared with the intent, should an event have been missed.
     pub audit: Duration,
     /// Route protocol number of everything of ours: [`PROTOCOL`] unless another router shares the namespace.
@@ -81,6 +107,7 @@ impl Default for DataplaneConfig {
             endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
             encapsulation: Encapsulation::Vxlan,
             segmentation: Segmentation::Auto,
+            code_point: CodePoint::Pipe,
             audit: Duration::from_secs(60),
             protocol: PROTOCOL,
             table_base: RANGE,
@@ -93,6 +120,13 @@ impl Default for DataplaneConfig {
 pub enum DataplaneEvent {
     /// How tracked addresses are reached: metric of the route, or `None`.
     Reachability(Vec<(IpAddr, Option<u32>)>),
+    /// The same for addresses tracked with [`Dataplane::track_site`]: 0 where one is on a link of the tenant's.
+    SiteReachability {
+        /// Whose.
+        tenant: TenantId,
+        /// Address and metric.
+        changes: Vec<(IpAddr, Option<u32>)>,
+    },
     /// An interface that a tenant names is up, or is not.
     Attachment {
         /// Its name.
@@ -158,8 +192,8 @@ impl Error {
 enum Command {
     Apply(IntentDelta),
     Settle,
-    Track(Vec<IpAddr>),
-    Untrack(Vec<IpAddr>),
+    Track(Option<TenantId>, Vec<IpAddr>),
+    Untrack(Option<TenantId>, Vec<IpAddr>),
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     Traffic(oneshot::Sender<Vec<Traffic>>),
@@ -225,12 +259,22 @@ impl Dataplane {
 
     /// Says how these addresses are reached, now and whenever it changes.
     pub async fn track(&self, addresses: Vec<IpAddr>) {
-        self.send(Command::Track(addresses)).await;
+        self.send(Command::Track(None, addresses)).await;
+    }
+
+    /// The same of addresses on the links of a tenant's attachments, as [`DataplaneEvent::SiteReachability`].
+    pub async fn track_site(&self, tenant: TenantId, addresses: Vec<IpAddr>) {
+        self.send(Command::Track(Some(tenant), addresses)).await;
+    }
+
+    /// Ends [`Dataplane::track_site`].
+    pub async fn untrack_site(&self, tenant: TenantId, addresses: Vec<IpAddr>) {
+        self.send(Command::Untrack(Some(tenant), addresses)).await;
     }
 
     /// Ends [`Dataplane::track`]; an address that was asked for twice is untracked twice.
     pub async fn untrack(&self, addresses: Vec<IpAddr>) {
-        self.send(Command::Untrack(addresses)).await;
+        self.send(Command::Untrack(None, addresses)).await;
     }
 
     /// Reports routes of the kernel on a tenant's attachments: networks of their addresses, what an administrator set,

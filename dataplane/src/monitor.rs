@@ -13,7 +13,7 @@ use crate::netlink::objects::{RTM_DELNEXTHOP, RTM_DELTUNNEL, RTM_NEWNEXTHOP};
 /// Something changed. What, exactly, is read from the kernel when it is needed: events may be lost, state is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Links or addresses.
+    /// Links or addresses, or what else the router takes as its own.
     pub(crate) links: bool,
     /// Routes that are not ours, of the underlay or of a tenant.
     pub(crate) underlay: bool,
@@ -107,6 +107,9 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
                 changes.underlay |=
                     table == libc::RT_TABLE_MAIN || (!ours && table != libc::RT_TABLE_LOCAL);
                 changes.drift |= ours && !own;
+                // Addresses tell of themselves.
+                changes.links |=
+                    table == libc::RT_TABLE_LOCAL && payload.get(5) != Some(&libc::RTPROT_KERNEL);
             }
             // A rule or a VNI that somebody else deleted may have been ours.
             libc::RTM_DELRULE | RTM_DELTUNNEL => changes.drift |= !own,

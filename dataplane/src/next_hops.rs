@@ -247,6 +247,12 @@ impl NextHops {
         }
     }
 
+    /// Objects that something refers to.
+    pub(crate) fn intended(&self) -> usize {
+        let used = self.objects.values().filter(|object| object.references > 0);
+        used.count()
+    }
+
     pub(crate) fn in_kernel(&self) -> usize {
         self.in_kernel
     }

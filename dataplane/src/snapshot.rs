@@ -103,6 +103,29 @@ pub(crate) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
     )
 }
 
+/// What else than its addresses leads to the router itself: routes of the local table that are not the kernel's own.
+pub(crate) fn local_routes(netlink: &mut Netlink) -> io::Result<Vec<IpNet>> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let request = [family, 0, 0, 0, libc::RT_TABLE_LOCAL, 0, 0, 0, 0, 0, 0, 0];
+        let found = netlink.dump(
+            libc::RTM_GETROUTE,
+            &request,
+            |routes: &mut Vec<IpNet>, message| {
+                let (protocol, kind) = (message.payload.get(5), message.payload.get(7));
+                if protocol != Some(&libc::RTPROT_KERNEL)
+                    && kind == Some(&libc::RTN_LOCAL)
+                    && let Some(route) = get_foreign_route(message.payload)
+                {
+                    routes.push(route.prefix);
+                }
+            },
+        )?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
 /// Routes of ours in all tables.
 pub(crate) fn routes(
     netlink: &mut Netlink,

@@ -17,6 +17,8 @@ pub struct DataplaneStatus {
     pub settled: bool,
     /// Tables of tenants.
     pub tenants: Vec<TenantTable>,
+    /// What is intended, beside what the kernel holds.
+    pub intended: Intended,
     /// Routes that the kernel holds for us.
     pub routes: usize,
     /// Routes of those in the main table.
@@ -29,12 +31,31 @@ pub struct DataplaneStatus {
     pub rules: usize,
     /// Requests sent that change something, since the start.
     pub requests: u64,
+    /// Of those, requests about routes.
+    pub route_requests: u64,
     /// How often what was ours had been changed by somebody else, and was repaired.
     pub repairs: u64,
     /// What the kernel does not take.
     pub refused: Vec<RefusedRoute>,
+    /// What was dropped between tenants; none where the kernel does not count.
+    pub drops: Option<Drops>,
     /// Addresses that are tracked, with the metric of their route.
     pub tracked: Vec<(IpAddr, Option<u32>)>,
+}
+
+/// How many objects there are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Intended {
+    /// Routes.
+    pub routes: usize,
+    /// Routes of those in the main table.
+    pub underlay_routes: usize,
+    /// Next-hop objects.
+    pub next_hops: usize,
+    /// VNIs.
+    pub vnis: usize,
+    /// Policy rules.
+    pub rules: usize,
 }
 
 /// A tunnel device.
@@ -59,8 +80,10 @@ pub struct TenantTable {
     pub table: u32,
     /// Its VRF device, where tenants are VRFs.
     pub vrf: Option<String>,
-    /// Its routes.
+    /// Its routes in the kernel.
     pub routes: usize,
+    /// Its routes as intended.
+    pub intended: usize,
 }
 
 /// What was carried for a VNI to and from a router. Counters survive this process, and begin anew with the device.
@@ -78,6 +101,17 @@ pub struct Traffic {
     pub sent_packets: u64,
     /// Their octets, without the outer headers.
     pub sent_octets: u64,
+}
+
+/// Packets that were dropped because they would have left their tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drops {
+    /// From the overlay, with a VNI that no tenant here has.
+    pub unknown_vni: u64,
+    /// For an address of this router that is not the tenant's.
+    pub foreign_address: u64,
+    /// On their way out of another tenant's attachment.
+    pub foreign_attachment: u64,
 }
 
 /// A route that the kernel does not take.

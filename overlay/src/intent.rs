@@ -74,6 +74,18 @@ pub struct TenantRoute {
     pub group: Option<GroupId>,
 }
 
+/// One route of a tenant's own site, learned from its router there, to install, or to remove where `via` is `None`. It goes
+/// before a [`TenantRoute`] of the same prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteRoute {
+    /// The table that it belongs to.
+    pub tenant: TenantId,
+    /// The destination.
+    pub prefix: IpNet,
+    /// The tenant's router, on the link of an attachment.
+    pub via: Option<IpAddr>,
+}
+
 /// One route of the underlay (the main table) to install, or to remove where `via` is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct UnderlayRoute {
@@ -93,6 +105,8 @@ pub struct IntentDelta {
     pub groups: Vec<(GroupId, Option<Group>)>,
     /// Tenant routes.
     pub routes: Vec<TenantRoute>,
+    /// Routes of tenants' own sites.
+    pub sites: Vec<SiteRoute>,
     /// Routes of the main table.
     pub underlay: Vec<UnderlayRoute>,
 }
@@ -103,6 +117,7 @@ impl IntentDelta {
         self.tenants.is_empty()
             && self.groups.is_empty()
             && self.routes.is_empty()
+            && self.sites.is_empty()
             && self.underlay.is_empty()
     }
 }

@@ -90,8 +90,16 @@ impl Lab {
         self.lab("start", node);
     }
 
-    fn lab(&self, verb: &str, node: &str) {
-        output(Command::new(weft()).args(["lab", verb, "--lab", &self.name, node]));
+    /// What the node's weft process wrote.
+    ///
+    /// # Panics
+    /// Where `weft lab logs` fails.
+    pub fn log(&self, node: &str) -> String {
+        self.lab("logs", node)
+    }
+
+    fn lab(&self, verb: &str, node: &str) -> String {
+        output(Command::new(weft()).args(["lab", verb, "--lab", &self.name, node]))
     }
 
     /// The node's answer to a GET of `/api/v1/PATH`; `None` where there is no router, or a problem is the answer.

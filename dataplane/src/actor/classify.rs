@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 
 use tracing::{info, warn};
 
 use super::Actor;
-use crate::Traffic;
+use super::links::is_host;
 use crate::bpf::{Classifier, Place};
 use crate::model::{
-    Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
+    Carrier, Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
 };
+use crate::snapshot::Address;
+use crate::{CodePoint, Drops, Traffic};
 
 /// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
 /// them as they are.
@@ -26,9 +29,10 @@ impl Actor {
     /// Loads the classifier, with the marks that an earlier process's packets have.
     pub(super) fn start_classifier(&mut self) {
         let devices: Vec<u32> = self.devices.values().map(|device| device.index).collect();
-        let started = Classifier::new(&mut self.netlink, &devices)
-            .and_then(|classifier| Ok((classifier.marks()?, classifier)));
-        let (marks, classifier) = match started {
+        let uniform = self.config.code_point == CodePoint::Uniform;
+        let started = Classifier::new(&mut self.netlink, &devices, uniform)
+            .and_then(|classifier| Ok((classifier.marks()?, classifier.addresses()?, classifier)));
+        let (marks, addresses, classifier) = match started {
             Ok(started) => started,
             Err(error) => {
                 info!(%error, "no BPF: there is a rule for every VNI, and nothing is counted");
@@ -36,6 +40,7 @@ impl Actor {
             }
         };
         self.marks_held = marks.into_iter().collect();
+        self.addresses_held = addresses;
         self.classifier = Some(classifier);
         if self.marks_held.is_empty() {
             // One that knew no classifier had rules: until the intent is whole they say what its packets get.
@@ -97,6 +102,7 @@ impl Actor {
     fn withdraw_classifier(&mut self) {
         self.classifier = None;
         self.marks_held.clear();
+        self.addresses_held.clear();
         self.policy_changed = true;
         for link in std::mem::take(&mut self.classified) {
             if self.links.contains_key(&link)
@@ -109,6 +115,7 @@ impl Actor {
 
     /// Puts the classifier at devices that have it not yet.
     pub(super) fn classify(&mut self) {
+        self.flush_addresses();
         let Some(classifier) = &self.classifier else {
             return;
         };
@@ -119,10 +126,16 @@ impl Actor {
                 warn!(link, %error, "cannot tell the classifier of an attachment");
             }
         }
+        for device in self.devices.values() {
+            if let Err(error) = classifier.set_mtu(device.index, device.mtu) {
+                warn!(device = device.index, %error, "cannot tell the classifier of an MTU");
+            }
+        }
         places.extend(self.devices.iter().map(|(carrier, device)| {
-            let place = match carrier.port() {
-                Some(_) => Place::Vxlan,
-                None => Place::Gre,
+            let place = match carrier {
+                Carrier::Vxlan => Place::Vxlan,
+                Carrier::VxlanGpe => Place::VxlanGpe,
+                Carrier::Gre | Carrier::Gre6 => Place::Gre,
             };
             (device.index, place)
         }));
@@ -172,6 +185,39 @@ impl Actor {
             .collect()
     }
 
+    /// Tells the classifier which addresses are the router's, and whose.
+    fn flush_addresses(&mut self) {
+        let Some(classifier) = &self.classifier else {
+            return;
+        };
+        // What an earlier process knew holds until the intent is whole.
+        if self.tenants.is_empty() && !self.settled && !self.addresses_held.is_empty() {
+            return;
+        }
+        let mut mark_of: HashMap<u32, u32> = self.attached_links().into_iter().collect();
+        mark_of.extend(self.vrfs.iter().map(|(table, link)| (*link, *table)));
+        let hosts = self.local_routes.iter().filter(|net| is_host(net));
+        let mut wanted: BTreeSet<_> = hosts.map(|net| (0, net.addr())).collect();
+        for Address { link, address, .. } in &self.addresses {
+            // A link-local address is one of its link alone.
+            let everywhere = match address {
+                IpAddr::V4(address) => !address.is_loopback(),
+                IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+            };
+            if everywhere {
+                wanted.insert((0, *address));
+                wanted.extend(mark_of.get(link).map(|mark| (*mark, *address)));
+            }
+        }
+        if wanted == self.addresses_held {
+            return;
+        }
+        match classifier.set_addresses(&self.addresses_held, &wanted) {
+            Ok(()) => self.addresses_held = wanted,
+            Err(error) => warn!(%error, "cannot tell the classifier of the router's addresses"),
+        }
+    }
+
     /// Brings the marks in line with the tenants.
     pub(super) fn flush_marks(&mut self) {
         if self.classifier.is_none() {
@@ -200,6 +246,10 @@ impl Actor {
                 keep
             });
         }
+    }
+
+    pub(super) fn drops(&self) -> Option<Drops> {
+        self.classifier.as_ref()?.drops().ok()
     }
 
     pub(super) fn traffic(&self) -> Vec<Traffic> {

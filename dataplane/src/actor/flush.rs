@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tracing::{error, warn};
 
-use super::links::vrf_name;
+use super::links::{is_host, vrf_name};
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
 use crate::host::{self, Duties, Entrance};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
@@ -39,6 +39,22 @@ const OWNERS: usize = 1000;
 
 /// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
 const HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn push_route(
+    batch: &mut Batch,
+    operations: &mut Vec<Operation>,
+    protocol: u8,
+    key: RouteKey,
+    spec: RouteSpec,
+    held: Option<RouteSpec>,
+) {
+    // What is not ours is never replaced.
+    let flags = if held.is_some() { SET } else { NEW };
+    batch.push(RTM_NEWROUTE, flags, |out| {
+        put_route(out, &key, &spec, protocol)
+    });
+    operations.push(Operation::Route(key, Some(spec)));
+}
 
 impl Actor {
     /// Sends what differs: what routes rest on first, then routes, then the rules that lead to them; removals the other
@@ -111,22 +127,23 @@ impl Actor {
         let mut queue = std::mem::take(&mut self.queue);
         queue.sort_unstable();
         queue.dedup();
+        // A gateway is known by the route to its link.
+        let mut behind = Vec::new();
         for key in queue {
             match (self.wanted.get(&key).copied(), self.held.get(&key).copied()) {
                 (wanted, held) if wanted == held => {}
+                (Some(spec @ RouteSpec::Via { .. }), held) => behind.push((key, spec, held)),
                 (Some(spec), held) => {
-                    // What is not ours is never replaced.
-                    let flags = if held.is_some() { SET } else { NEW };
-                    batch.push(RTM_NEWROUTE, flags, |out| {
-                        put_route(out, &key, &spec, protocol)
-                    });
-                    operations.push(Operation::Route(key, Some(spec)));
+                    push_route(&mut batch, &mut operations, protocol, key, spec, held)
                 }
                 (None, _) => {
                     batch.push(RTM_DELROUTE, 0, |out| put_route_key(out, &key, protocol));
                     operations.push(Operation::Route(key, None));
                 }
             }
+        }
+        for (key, spec, held) in behind {
+            push_route(&mut batch, &mut operations, protocol, key, spec, held);
         }
         if !rules_first {
             self.push_rules(&mut batch, &mut operations);
@@ -150,6 +167,10 @@ impl Actor {
             }
         }
         if batch.len() > 0 {
+            let routes = operations
+                .iter()
+                .filter(|one| matches!(one, Operation::Route(..)));
+            self.route_requests += routes.count() as u64;
             match self.netlink.send(batch) {
                 Ok(refused) => self.settle_batch(operations, refused),
                 Err(error) => {
@@ -323,10 +344,12 @@ impl Actor {
             }
         }
         let devices: Vec<&str> = self.devices.keys().map(|carrier| carrier.name()).collect();
+        let classify = self.classifier.is_none();
         let duties = Duties {
-            part_tenants: !self.vrf && self.classifier.is_none(),
-            mark: self.classifier.is_none(),
-            unmark: self.classifier.is_none(),
+            part_tenants: !self.vrf && classify,
+            // The classifier knows addresses, not networks of them.
+            guard_router: classify || self.local_routes.iter().any(|net| !is_host(net)),
+            classify,
         };
         let ruleset = host::ruleset(&entrances, &devices, duties);
         if ruleset != self.ruleset {

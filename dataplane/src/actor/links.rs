@@ -22,7 +22,12 @@ const USUAL_MTU: u32 = 1500;
 
 /// Name of a tenant's VRF device.
 pub(super) fn vrf_name(tenant: &TenantIntent) -> String {
-    format!("vrf-{}", tenant.primary_vni)
+    crate::tenant_vrf(tenant.primary_vni)
+}
+
+/// The prefix is one address.
+pub(super) fn is_host(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 impl Actor {
@@ -32,6 +37,7 @@ impl Actor {
             .map(|link| (link.index, link))
             .collect();
         self.addresses = snapshot::addresses(&mut self.netlink)?;
+        self.local_routes = snapshot::local_routes(&mut self.netlink)?;
         self.devices = Carrier::ALL
             .into_iter()
             .filter_map(|carrier| {
@@ -405,7 +411,7 @@ impl Actor {
                 Some(spec) => self.want(key, spec),
                 // A route from the overlay may have taken its place already.
                 None if self.group_of.contains_key(&key) => {}
-                None => self.unwant(key),
+                None => self.want_local(key),
             }
         }
         self.redistribute_events(redistributed);
@@ -444,18 +450,45 @@ impl Actor {
 
     /// Asks the kernel how tracked addresses are reached.
     pub(super) fn resolve(&mut self) {
-        let addresses: Vec<IpAddr> = self.tracked.keys().copied().collect();
-        for address in addresses {
-            let (metric, link) = self.lookup(address);
-            if let Some(tracked) = self.tracked.get_mut(&address) {
+        let addresses: Vec<(Option<TenantId>, IpAddr)> = self.tracked.keys().copied().collect();
+        for of in addresses {
+            let (metric, link) = match of {
+                (None, address) => self.lookup(address),
+                (Some(tenant), address) => self.lookup_on_link(tenant, address),
+            };
+            if let Some(tracked) = self.tracked.get_mut(&of) {
                 tracked.link = link;
                 if tracked.metric != Some(metric) {
                     tracked.metric = Some(metric);
-                    self.reach_news.push((address, metric));
+                    let (tenant, address) = of;
+                    let news = self.reach_news.entry(tenant).or_default();
+                    news.push((address, metric));
                 }
             }
         }
         self.fit_mtu();
+    }
+
+    /// 0 and the link, where an address is on a link of the tenant's.
+    fn lookup_on_link(&mut self, tenant: TenantId, address: IpAddr) -> (Option<u32>, Option<u32>) {
+        let Some(table) = self.tenants.get(&tenant).map(|tenant| tenant.table) else {
+            return (None, None);
+        };
+        let question = Question {
+            mark: Some(table),
+            ..address.into()
+        };
+        match self.ask(&question) {
+            Ok(answer)
+                if answer.kind == libc::RTN_UNICAST
+                    && answer.table == table
+                    && answer.gateway.is_none()
+                    && answer.next_hop.is_none() =>
+            {
+                (Some(0), answer.interface)
+            }
+            _ => (None, None),
+        }
     }
 
     /// Metric of the route to an address, and the link that it leaves by.
@@ -486,7 +519,7 @@ impl Actor {
         for (carrier, endpoint, _) in self.peers.keys() {
             let link = self
                 .tracked
-                .get(endpoint)
+                .get(&(None, *endpoint))
                 .and_then(|tracked| self.links.get(&tracked.link?));
             let Some(link) = link else { continue };
             let mtu = link.mtu.saturating_sub(carrier.overhead(*endpoint));

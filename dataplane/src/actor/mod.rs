@@ -18,17 +18,17 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use weft_overlay::EndpointId;
-use weft_overlay::intent::{Group, GroupId, IntentDelta, TenantId, TenantIntent};
+use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
 
-use crate::bpf::Classifier;
+use crate::bpf::{Classifier, OwnAddress};
 use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC};
 use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
 use crate::snapshot::{self, Address, Link};
 use crate::{
-    Command, DataplaneConfig, DataplaneEvent, DataplaneStatus, DeviceStatus, Error, KernelRoute,
-    RefusedRoute, Segmentation, TenantTable, doctor,
+    Command, DataplaneConfig, DataplaneEvent, DataplaneStatus, DeviceStatus, Error, Intended,
+    KernelRoute, RefusedRoute, Segmentation, TenantTable, doctor,
 };
 
 /// Alias that marks a tunnel device as ours.
@@ -47,6 +47,8 @@ struct Tenant {
     redistribute: Redistribution,
     /// Routes of attachments, as they stand in the table.
     local: BTreeMap<RouteKey, RouteSpec>,
+    /// What its own routers told.
+    sites: BTreeMap<IpNet, IpAddr>,
     /// IPv6 routes that are wanted in the table: without any there is no table, since each costs the kernel time with
     /// every rule.
     v6_routes: usize,
@@ -97,6 +99,8 @@ pub(crate) struct Actor {
     events: mpsc::Sender<DataplaneEvent>,
     links: HashMap<u32, Link>,
     addresses: Vec<Address>,
+    /// What else is the router's own.
+    local_routes: Vec<IpNet>,
     devices: BTreeMap<Carrier, Device>,
     /// The numbers of devices that tunnels lead through.
     tunnel_links: BTreeMap<Carrier, u32>,
@@ -108,6 +112,8 @@ pub(crate) struct Actor {
     classified: BTreeSet<u32>,
     /// The mark of each VNI, as the classifier knows it.
     marks_held: BTreeMap<u32, u32>,
+    /// The router's addresses, as the classifier knows them.
+    addresses_held: BTreeSet<OwnAddress>,
     /// Tenants are VRFs.
     vrf: bool,
     /// VRF devices of ours: link by table.
@@ -133,17 +139,18 @@ pub(crate) struct Actor {
     later: BTreeMap<flush::Object, Instant>,
     /// Netlink failed: nothing is sent before then.
     held_until: Option<Instant>,
-    tracked: BTreeMap<IpAddr, Tracked>,
+    tracked: BTreeMap<(Option<TenantId>, IpAddr), Tracked>,
     attachments: BTreeMap<String, bool>,
     redistributed: BTreeSet<(TenantId, IpNet)>,
     /// To be told: reachability, and the rest.
-    reach_news: Vec<(IpAddr, Option<u32>)>,
+    reach_news: BTreeMap<Option<TenantId>, Vec<(IpAddr, Option<u32>)>>,
     news: Vec<DataplaneEvent>,
     ruleset: String,
     /// Tenants, links or devices changed: rules and nftables are to be looked at again.
     policy_changed: bool,
     settled: bool,
     pending: Changes,
+    route_requests: u64,
     repairs: u64,
 }
 
@@ -213,12 +220,14 @@ impl Actor {
             events,
             links: HashMap::new(),
             addresses: Vec::new(),
+            local_routes: Vec::new(),
             devices: BTreeMap::new(),
             tunnel_links: BTreeMap::new(),
             missing_devices: BTreeMap::new(),
             classifier: None,
             classified: BTreeSet::new(),
             marks_held: BTreeMap::new(),
+            addresses_held: BTreeSet::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
             tenants: BTreeMap::new(),
@@ -241,12 +250,13 @@ impl Actor {
             tracked: BTreeMap::new(),
             attachments: BTreeMap::new(),
             redistributed: BTreeSet::new(),
-            reach_news: Vec::new(),
+            reach_news: BTreeMap::new(),
             news: Vec::new(),
             ruleset: String::new(),
             policy_changed: true,
             settled: false,
             pending: Changes::default(),
+            route_requests: 0,
             repairs: 0,
         };
         actor
@@ -388,9 +398,9 @@ impl Actor {
                 self.find_classified();
                 self.attach();
             }
-            Command::Track(addresses) => {
+            Command::Track(tenant, addresses) => {
                 for address in addresses {
-                    let tracked = self.tracked.entry(address).or_insert(Tracked {
+                    let tracked = self.tracked.entry((tenant, address)).or_insert(Tracked {
                         users: 0,
                         metric: None,
                         link: None,
@@ -401,12 +411,13 @@ impl Actor {
                 }
                 self.resolve();
             }
-            Command::Untrack(addresses) => {
+            Command::Untrack(tenant, addresses) => {
                 for address in addresses {
-                    if let Some(tracked) = self.tracked.get_mut(&address) {
+                    let of = (tenant, address);
+                    if let Some(tracked) = self.tracked.get_mut(&of) {
                         tracked.users -= 1;
                         if tracked.users == 0 {
-                            self.tracked.remove(&address);
+                            self.tracked.remove(&of);
                         }
                     }
                 }
@@ -462,9 +473,12 @@ impl Actor {
                 Some(group) => self.want_via_group(key, group),
                 None => {
                     self.group_of.remove(&key);
-                    self.unwant(key);
+                    self.want_local(key);
                 }
             }
+        }
+        for route in delta.sites {
+            self.set_site_route(&route);
         }
         for id in gone {
             self.remove_group(id);
@@ -485,6 +499,45 @@ impl Actor {
                 ),
                 None => self.unwant(key),
             }
+        }
+    }
+
+    fn set_site_route(&mut self, route: &SiteRoute) {
+        let Some(tenant) = self.tenants.get_mut(&route.tenant) else {
+            return;
+        };
+        match route.via {
+            Some(via) => tenant.sites.insert(route.prefix, via),
+            None => tenant.sites.remove(&route.prefix),
+        };
+        let key = RouteKey {
+            table: tenant.table,
+            prefix: route.prefix,
+            metric: 0,
+        };
+        // A route from the overlay may have taken its place already.
+        if route.via.is_some() || !self.group_of.contains_key(&key) {
+            self.group_of.remove(&key);
+            self.want_local(key);
+        }
+    }
+
+    /// What leads to a tenant's own site, if anything does: its links first, then what its routers told.
+    fn want_local(&mut self, key: RouteKey) {
+        let tenant = self.by_table.get(&key.table);
+        let spec = tenant
+            .and_then(|id| self.tenants.get(id))
+            .and_then(|tenant| {
+                let site = |via: &IpAddr| RouteSpec::Via {
+                    gateway: *via,
+                    interface: None,
+                };
+                let local = tenant.local.get(&key).copied();
+                local.or_else(|| tenant.sites.get(&key.prefix).map(site))
+            });
+        match spec {
+            Some(spec) => self.want(key, spec),
+            None => self.unwant(key),
         }
     }
 
@@ -553,6 +606,7 @@ impl Actor {
                     table,
                     redistribute: Redistribution::default(),
                     local: BTreeMap::new(),
+                    sites: BTreeMap::new(),
                     v6_routes: 0,
                     v6_attached: false,
                 };
@@ -595,6 +649,10 @@ impl Actor {
             self.attach();
         }
         if changes.links || changes.underlay {
+            if self.tracked.keys().any(|(tenant, _)| tenant.is_some()) {
+                // What is on a link is known by the route to it.
+                self.flush();
+            }
             // First of all: what depends on it may have another way.
             self.resolve();
             self.report();
@@ -668,10 +726,12 @@ impl Actor {
             let Ok(permit) = self.events.try_reserve() else {
                 return;
             };
-            permit.send(if self.reach_news.is_empty() {
-                self.news.remove(0)
-            } else {
-                DataplaneEvent::Reachability(std::mem::take(&mut self.reach_news))
+            permit.send(match self.reach_news.pop_first() {
+                None => self.news.remove(0),
+                Some((None, changes)) => DataplaneEvent::Reachability(changes),
+                Some((Some(tenant), changes)) => {
+                    DataplaneEvent::SiteReachability { tenant, changes }
+                }
             });
         }
     }
@@ -682,10 +742,15 @@ impl Actor {
 
     fn status(&self) -> DataplaneStatus {
         let main = u32::from(libc::RT_TABLE_MAIN);
-        let mut in_table: HashMap<u32, usize> = HashMap::new();
-        for key in self.held.keys() {
-            *in_table.entry(key.table).or_default() += 1;
-        }
+        let by_table = |keys: &FxHashMap<RouteKey, RouteSpec>| {
+            let mut counts: HashMap<u32, usize> = HashMap::new();
+            for key in keys.keys() {
+                *counts.entry(key.table).or_default() += 1;
+            }
+            counts
+        };
+        let (in_table, intended) = (by_table(&self.held), by_table(&self.wanted));
+        let with_vnis = self.devices.keys().filter(|device| device.has_vni_filter());
         DataplaneStatus {
             devices: self
                 .devices
@@ -707,14 +772,24 @@ impl Actor {
                     table: tenant.table,
                     vrf: self.vrf.then(|| links::vrf_name(&tenant.intent)),
                     routes: in_table.get(&tenant.table).copied().unwrap_or(0),
+                    intended: intended.get(&tenant.table).copied().unwrap_or(0),
                 })
                 .collect(),
+            intended: Intended {
+                routes: self.wanted.len(),
+                underlay_routes: intended.get(&main).copied().unwrap_or(0),
+                next_hops: self.next_hops.intended(),
+                vnis: self.vnis_wanted.len() * with_vnis.count(),
+                rules: self.rules_wanted.len(),
+            },
             routes: self.held.len(),
             underlay_routes: in_table.get(&main).copied().unwrap_or(0),
             next_hops: self.next_hops.in_kernel(),
             vnis: self.vnis_held.len(),
             rules: self.rules_held.len(),
             requests: self.netlink.sent,
+            route_requests: self.route_requests,
+            drops: self.drops(),
             repairs: self.repairs,
             refused: self
                 .refused
@@ -729,7 +804,8 @@ impl Actor {
             tracked: self
                 .tracked
                 .iter()
-                .map(|(address, tracked)| (*address, tracked.metric.flatten()))
+                .filter(|((tenant, _), _)| tenant.is_none())
+                .map(|((_, address), tracked)| (*address, tracked.metric.flatten()))
                 .collect(),
         }
     }

@@ -1,32 +1,39 @@
 //! What happens to a packet at a tunnel device, as BPF programs (bpf(2)): a VNI becomes its tenant's mark in one look
 //! into a hash table, whatever the number of tenants; a VNI that nobody has is dropped; packets and octets are counted by
-//! VNI and far end. At a tenant's attachments packets get its mark too, and those with another tenant's do not leave.
+//! VNI and far end; code points are copied, and TCP segments made to fit. At a tenant's attachments packets get its mark
+//! too, and those with another tenant's do not leave. An address of the router that is not its tenant's no packet reaches.
 //!
 //! The programs stay when the process ends, and so do the tables: the next process finds them by the filters at the
 //! devices.
 
+mod assembler;
+mod hook;
 mod program;
 mod syscall;
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::Traffic;
-use crate::netlink::filters::{
-    get_filter, put_clsact, put_filter, put_filter_key, put_filter_query,
-};
-use crate::netlink::socket::{Batch, Netlink};
-
-const RTM_NEWQDISC: u16 = 36;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
-const RTM_GETTFILTER: u16 = 46;
+#[cfg(test)]
+pub(crate) use self::hook::has_tcx;
+use self::program::{Reason, Tables, Tunnels};
+use self::syscall::Kind;
+use crate::netlink::socket::Netlink;
+use crate::{Drops, Traffic};
 
 /// More VNIs than the format has tenants on one router.
 const VNIS: u32 = 1 << 17;
 /// Pairs of VNI and far end that are counted; what comes after them is carried, not counted.
 const COUNTED: u32 = 1 << 17;
+/// Why packets are dropped: so many reasons are counted.
+const REASONS: u32 = 3;
+/// Tunnel devices, and some that are no more.
+const DEVICES: u32 = 1024;
+
+/// Addresses of the router, each once for every tenant that has it.
+const ADDRESSES: u32 = 1 << 18;
 
 /// The programs and their tables.
 #[derive(Debug)]
@@ -34,103 +41,111 @@ pub(crate) struct Classifier {
     marks: OwnedFd,
     counters: OwnedFd,
     links: OwnedFd,
+    addresses: OwnedFd,
+    /// Which addresses may be in the table before.
+    filter: OwnedFd,
+    drops: OwnedFd,
+    mtus: OwnedFd,
     /// By [`Place`]: what comes in, what goes out.
-    programs: [[OwnedFd; 2]; 3],
+    programs: [[OwnedFd; 2]; 4],
 }
 
 /// Where programs are put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// At a device whose tunnels over IPv6 have a checksum outside: VXLAN.
+    /// At a device whose packets have an Ethernet header, and a checksum outside over IPv6: VXLAN.
     Vxlan = 0,
-    /// At one whose tunnels have none: GRE.
-    Gre = 1,
+    /// At one whose packets have none: VXLAN-GPE.
+    VxlanGpe = 1,
+    /// At one without a checksum too: GRE.
+    Gre = 2,
     /// At an attachment of a tenant.
-    Attachment = 2,
+    Attachment = 3,
 }
+
+/// An address of the router, and the mark of a tenant that may reach it; 0 for "somebody has it".
+pub(crate) type OwnAddress = (u32, IpAddr);
 
 impl Classifier {
     /// Takes over the tables of an earlier process from the filter at one of these devices, or makes new ones, and loads
-    /// the programs. Nothing changes at the devices yet.
+    /// the programs. Nothing changes at the devices yet. `uniform` says that the code point outside becomes the packet's.
     ///
     /// # Errors
     /// The kernel's, where it has no BPF or this process may not use it.
-    pub(crate) fn new(netlink: &mut Netlink, devices: &[u32]) -> io::Result<Self> {
+    pub(crate) fn new(netlink: &mut Netlink, devices: &[u32], uniform: bool) -> io::Result<Self> {
         let found = devices
             .iter()
-            .find_map(|device| Self::tables_at(netlink, *device).ok().flatten());
-        let (marks, counters) = match found {
-            Some(tables) => tables,
-            None => (
-                syscall::make_hash("weft_marks", 4, 4, VNIS, false)?,
-                syscall::make_hash(
-                    "weft_traffic",
-                    program::KEY as u32,
-                    program::VALUE as u32,
-                    COUNTED,
-                    true,
-                )?,
-            ),
+            .find_map(|device| Self::tables_at(netlink, *device).ok())
+            .filter(|tables| tables.contains_key("weft_marks"));
+        let mut found = found.unwrap_or_default();
+        let mut table =
+            |name: &str, kind, key: usize, value: usize, entries| match found.remove(name) {
+                Some(table) => Ok(table),
+                None => syscall::make_table(name, kind, key as u32, value as u32, entries),
+            };
+        let marks = table("weft_marks", Kind::Hash, 4, 4, VNIS)?;
+        let per_processor = Kind::HashPerProcessor;
+        let (key, value) = (program::KEY, program::VALUE);
+        let counters = table("weft_traffic", per_processor, key, value, COUNTED)?;
+        let links = table("weft_links", Kind::Hash, 4, 4, VNIS)?;
+        let addresses = table("weft_addresses", Kind::Hash, program::ADDRESS, 1, ADDRESSES)?;
+        let filter = table("weft_filter", Kind::Array, 4, program::FILTER, 1)?;
+        let drops = table("weft_drops", Kind::ArrayPerProcessor, 4, 8, REASONS)?;
+        let mtus = table("weft_mtus", Kind::Hash, 4, 4, DEVICES)?;
+        let tables = Tables {
+            marks: marks.as_raw_fd(),
+            counters: counters.as_raw_fd(),
+            links: links.as_raw_fd(),
+            addresses: addresses.as_raw_fd(),
+            filter: filter.as_raw_fd(),
+            drops: drops.as_raw_fd(),
+            mtus: mtus.as_raw_fd(),
         };
-        let links = syscall::make_hash("weft_links", 4, 4, VNIS, false)?;
-        let (marks_fd, counters_fd) = (marks.as_raw_fd(), counters.as_raw_fd());
-        let links_fd = links.as_raw_fd();
-        let tunnel = |checksum| -> io::Result<[OwnedFd; 2]> {
+        let tunnel = |header, checksum| -> io::Result<[OwnedFd; 2]> {
+            let tunnels = Tunnels {
+                header,
+                checksum,
+                uniform,
+            };
             Ok([
-                syscall::load("weft_ingress", &program::ingress(marks_fd, counters_fd))?,
-                syscall::load("weft_egress", &program::egress(counters_fd, checksum))?,
+                syscall::load("weft_ingress", &program::ingress(&tables, tunnels))?,
+                syscall::load("weft_egress", &program::egress(&tables, tunnels))?,
             ])
         };
         let programs = [
-            tunnel(true)?,
-            tunnel(false)?,
+            tunnel(14, true)?,
+            tunnel(0, true)?,
+            tunnel(0, false)?,
             [
-                syscall::load("weft_enter", &program::enter(links_fd))?,
-                syscall::load("weft_leave", &program::leave(links_fd))?,
+                syscall::load("weft_enter", &program::enter(&tables))?,
+                syscall::load("weft_leave", &program::leave(&tables))?,
             ],
         ];
         Ok(Self {
             marks,
             counters,
             links,
+            addresses,
+            filter,
+            drops,
+            mtus,
             programs,
-        })
-    }
-
-    /// Ids of our programs at a device.
-    fn programs_at(netlink: &mut Netlink, device: u32, ingress: bool) -> io::Result<Vec<u32>> {
-        let mut request = Vec::new();
-        put_filter_query(&mut request, device, ingress);
-        netlink.dump(RTM_GETTFILTER, &request, |found: &mut Vec<u32>, message| {
-            found.extend(get_filter(message.payload))
         })
     }
 
     /// Whether the programs are still at a device.
     pub(crate) fn is_attached(netlink: &mut Netlink, device: u32) -> bool {
-        let mut there = |ingress| {
-            let programs = Self::programs_at(netlink, device, ingress);
-            programs.is_ok_and(|programs| !programs.is_empty())
-        };
-        there(true) && there(false)
+        hook::is_attached(netlink, device)
     }
 
-    /// The tables that the filter of an earlier process at a device uses.
-    fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
-        let programs = Self::programs_at(netlink, device, true)?;
-        let Some(program) = programs.first() else {
-            return Ok(None);
-        };
-        let (mut marks, mut counters) = (None, None);
-        for id in syscall::maps_of(*program)? {
-            let (map, name) = syscall::map_by_id(id)?;
-            match name.as_str() {
-                "weft_marks" => marks = Some(map),
-                "weft_traffic" => counters = Some(map),
-                _ => {}
-            }
+    /// The tables that the programs of an earlier process at a device use, by name.
+    fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<HashMap<String, OwnedFd>> {
+        let mut tables = HashMap::new();
+        for id in hook::tables_at(netlink, device)? {
+            let (table, name) = syscall::map_by_id(id)?;
+            tables.insert(name, table);
         }
-        Ok(marks.zip(counters))
+        Ok(tables)
     }
 
     /// Puts the programs at a device, in the place of those of an earlier process.
@@ -143,24 +158,7 @@ impl Classifier {
         device: u32,
         place: Place,
     ) -> io::Result<()> {
-        let mut batch = Batch::default();
-        let replace = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-        batch.push(RTM_NEWQDISC, libc::NLM_F_CREATE as u16, |out| {
-            put_clsact(out, device);
-        });
-        let [ingress, egress] = &self.programs[place as usize];
-        for (program, ingress) in [(ingress, true), (egress, false)] {
-            let program = program.as_raw_fd() as u32;
-            batch.push(RTM_NEWTFILTER, replace, |out| {
-                put_filter(out, device, ingress, program);
-            });
-        }
-        let refused = netlink.send(batch)?;
-        // The qdisc may be there already, with others' filters.
-        match refused.iter().find(|(number, _)| *number > 0) {
-            Some((_, refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
-            None => Ok(()),
-        }
+        hook::attach(netlink, device, &self.programs[place as usize])
     }
 
     /// Takes the programs from a device; what is not there need not go.
@@ -168,13 +166,7 @@ impl Classifier {
     /// # Errors
     /// Of netlink.
     pub(crate) fn detach(netlink: &mut Netlink, device: u32) -> io::Result<()> {
-        let mut batch = Batch::default();
-        for ingress in [true, false] {
-            batch.push(RTM_DELTFILTER, 0, |out| {
-                put_filter_key(out, device, ingress);
-            });
-        }
-        netlink.send(batch).map(drop)
+        hook::detach(netlink, device)
     }
 
     /// Packets of a link get this mark, and those with another do not leave by it.
@@ -183,6 +175,14 @@ impl Classifier {
     /// The kernel's, where the table is full.
     pub(crate) fn set_link(&self, link: u32, mark: u32) -> io::Result<()> {
         syscall::update(&self.links, &link.to_ne_bytes(), &mark.to_ne_bytes())
+    }
+
+    /// TCP segments through a tunnel device are to fit this MTU, octets.
+    ///
+    /// # Errors
+    /// The kernel's, where the table is full.
+    pub(crate) fn set_mtu(&self, device: u32, mtu: u32) -> io::Result<()> {
+        syscall::update(&self.mtus, &device.to_ne_bytes(), &mtu.to_ne_bytes())
     }
 
     /// Packets of a VNI get this mark.
@@ -211,6 +211,74 @@ impl Classifier {
             }
         })?;
         Ok(marks)
+    }
+
+    /// Brings the addresses of the router in line; says which there are now.
+    ///
+    /// # Errors
+    /// The kernel's, where the table is full.
+    pub(crate) fn set_addresses(
+        &self,
+        held: &BTreeSet<OwnAddress>,
+        wanted: &BTreeSet<OwnAddress>,
+    ) -> io::Result<()> {
+        // What is only in the table is not found, and what is only in the filter does no harm.
+        for address in wanted.difference(held) {
+            syscall::update(&self.addresses, &address_key(address), &[1])?;
+        }
+        let mut filter = vec![0u8; program::FILTER];
+        for (_, address) in wanted {
+            let bit = program::filter_bit(last_octets(*address));
+            filter[bit / 8] |= 1 << (bit % 8);
+        }
+        syscall::update(&self.filter, &0u32.to_ne_bytes(), &filter)?;
+        for address in held.difference(wanted) {
+            // What is not there need not go.
+            let _ = syscall::delete(&self.addresses, &address_key(address));
+        }
+        Ok(())
+    }
+
+    /// The addresses that an earlier process knew.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn addresses(&self) -> io::Result<BTreeSet<OwnAddress>> {
+        let mut found = BTreeSet::new();
+        syscall::walk(&self.addresses, program::ADDRESS, 1, |key, _| {
+            let word =
+                |at: usize| u32::from_ne_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&key[8..24]);
+            let address = if word(4) == 4 {
+                IpAddr::from([octets[0], octets[1], octets[2], octets[3]])
+            } else {
+                IpAddr::from(octets)
+            };
+            found.insert((word(0), address));
+        })?;
+        Ok(found)
+    }
+
+    /// What was dropped.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn drops(&self) -> io::Result<Drops> {
+        let processors = syscall::possible_processors();
+        let mut counts = [0; REASONS as usize];
+        syscall::walk(&self.drops, 4, 8 * processors, |key, value| {
+            let at = key.try_into().map_or(0, u32::from_ne_bytes) as usize;
+            if let Some(count) = counts.get_mut(at) {
+                let each = value.as_chunks::<8>().0.iter();
+                *count = each.map(|each| u64::from_ne_bytes(*each)).sum();
+            }
+        })?;
+        Ok(Drops {
+            unknown_vni: counts[Reason::UnknownVni as usize],
+            foreign_address: counts[Reason::ForeignAddress as usize],
+            foreign_attachment: counts[Reason::ForeignAttachment as usize],
+        })
     }
 
     /// What was carried, by VNI and far end.
@@ -255,4 +323,26 @@ impl Classifier {
         all.sort_unstable_by_key(|traffic: &Traffic| (traffic.vni, traffic.endpoint));
         Ok(all)
     }
+}
+
+fn last_octets(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
+    }
+}
+
+fn address_key((mark, address): &OwnAddress) -> [u8; program::ADDRESS] {
+    let mut key = [0; program::ADDRESS];
+    key[..4].copy_from_slice(&mark.to_ne_bytes());
+    let family: u32 = if address.is_ipv4() { 4 } else { 6 };
+    key[4..8].copy_from_slice(&family.to_ne_bytes());
+    match address {
+        IpAddr::V4(address) => key[8..12].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => key[8..].copy_from_slice(&address.octets()),
+    }
+    key
 }

@@ -1,11 +1,55 @@
-//! The two programs, in the kernel's instructions (RFC 9669).
+//! The programs.
 
 use std::os::fd::RawFd;
+
+use super::assembler::Assembler;
 
 /// Octets of a counter's key: VNI, 4 or 6, the far end's address (IPv4 as a number, IPv6 as octets).
 pub(super) const KEY: usize = 24;
 /// Octets of a counter: packets and octets received, packets and octets sent, 8 octets each.
 pub(super) const VALUE: usize = 32;
+/// Octets of an address of the router: the mark of the tenant that may reach it, or 0 for "somebody has it"; 4 or 6; the
+/// address, IPv4 in the first 4 octets.
+pub(super) const ADDRESS: usize = 24;
+/// Octets of the filter before the addresses: a bit for each of their hashes, see [`filter_bit`].
+pub(super) const FILTER: usize = 1 << 13;
+
+/// Which bit of the filter an address has, by the last 4 octets of it.
+pub(super) fn filter_bit(last: [u8; 4]) -> usize {
+    let word = u32::from_ne_bytes(last);
+    ((word ^ word >> 16) & 0xffff) as usize
+}
+
+/// Why packets are dropped, as the drops are counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason {
+    UnknownVni = 0,
+    ForeignAddress = 1,
+    ForeignAttachment = 2,
+}
+
+/// The tables that programs look into.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tables {
+    pub(super) marks: RawFd,
+    pub(super) counters: RawFd,
+    pub(super) links: RawFd,
+    pub(super) addresses: RawFd,
+    pub(super) filter: RawFd,
+    pub(super) drops: RawFd,
+    pub(super) mtus: RawFd,
+}
+
+/// What tells tunnel devices apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tunnels {
+    /// Octets before the packet inside: an Ethernet header, or nothing.
+    pub(super) header: i32,
+    /// A tunnel over IPv6 has a checksum outside.
+    pub(super) checksum: bool,
+    /// The code point outside, as it comes in, is the packet's.
+    pub(super) uniform: bool,
+}
 
 /// TC_ACT_UNSPEC: others' filters come next.
 const PASS: i32 = -1;
@@ -24,6 +68,9 @@ const TOS: i16 = 20;
 
 const MAP_LOOKUP: i32 = 1;
 const MAP_UPDATE: i32 = 2;
+const SKB_STORE_BYTES: i32 = 9;
+const L3_CSUM_REPLACE: i32 = 10;
+const L4_CSUM_REPLACE: i32 = 11;
 const SKB_GET_TUNNEL_KEY: i32 = 20;
 const SKB_SET_TUNNEL_KEY: i32 = 21;
 const SKB_LOAD_BYTES_RELATIVE: i32 = 68;
@@ -33,159 +80,28 @@ const ZERO_CHECKSUM: i32 = 2;
 const DONT_FRAGMENT: i32 = 4;
 const BPF_NOEXIST: i32 = 1;
 
-/// Where on the stack the tunnel's key, the counter's key, and a new counter are.
+/// What is read of a packet's header at once: all of IPv4's that matters, and IPv6's up to its addresses.
+const HEADER_LEN: i32 = 20;
+const TCP: i32 = 6;
+/// SYN and RST, of TCP's flags.
+const SYN_RST: i32 = 0x06;
+const SYN: i32 = 0x02;
+/// TCP has at most so many options: 40 octets of one each.
+const OPTIONS: i32 = 40;
+const OPTION_END: i32 = 0;
+const OPTION_NOTHING: i32 = 1;
+const OPTION_SEGMENT: i32 = 2;
+
+/// Where on the stack things are: the tunnel's key, the counter's key, a new counter, the header, an address's key, and
+/// numbers for a moment.
 const TUNNEL: i16 = -48;
 const COUNTED: i16 = TUNNEL - KEY as i16;
 const FRESH: i16 = COUNTED - VALUE as i16;
-
-/// Writes instructions; jumps go to labels that are set later.
-#[derive(Default)]
-struct Assembler {
-    code: Vec<u64>,
-    jumps: Vec<(usize, &'static str)>,
-    labels: Vec<(&'static str, usize)>,
-}
-
-impl Assembler {
-    fn push(&mut self, code: u8, to: u8, from: u8, offset: i16, immediate: i32) {
-        self.code.push(
-            u64::from(code)
-                | u64::from(to | from << 4) << 8
-                | u64::from(offset as u16) << 16
-                | u64::from(immediate as u32) << 32,
-        );
-    }
-
-    /// to = from
-    fn copy(&mut self, to: u8, from: u8) {
-        self.push(0xbf, to, from, 0, 0);
-    }
-
-    /// to = immediate
-    fn set(&mut self, to: u8, immediate: i32) {
-        self.push(0xb7, to, 0, 0, immediate);
-    }
-
-    /// to += immediate
-    fn add(&mut self, to: u8, immediate: i32) {
-        self.push(0x07, to, 0, 0, immediate);
-    }
-
-    /// to = *(u32 *)(from + offset)
-    fn load32(&mut self, to: u8, from: u8, offset: i16) {
-        self.push(0x61, to, from, offset, 0);
-    }
-
-    /// *(u32 *)(to + offset) = from
-    fn store32(&mut self, to: u8, offset: i16, from: u8) {
-        self.push(0x63, to, from, offset, 0);
-    }
-
-    /// *(u32 *)(to + offset) = immediate
-    fn store32_immediate(&mut self, to: u8, offset: i16, immediate: i32) {
-        self.push(0x62, to, 0, offset, immediate);
-    }
-
-    /// *(u64 *)(to + offset) = immediate
-    fn store64_immediate(&mut self, to: u8, offset: i16, immediate: i32) {
-        self.push(0x7a, to, 0, offset, immediate);
-    }
-
-    /// *(u64 *)(to + offset) = from
-    fn store64(&mut self, to: u8, offset: i16, from: u8) {
-        self.push(0x7b, to, from, offset, 0);
-    }
-
-    /// to = *(u64 *)(from + offset)
-    fn load64(&mut self, to: u8, from: u8, offset: i16) {
-        self.push(0x79, to, from, offset, 0);
-    }
-
-    /// to += from
-    fn add_register(&mut self, to: u8, from: u8) {
-        self.push(0x0f, to, from, 0, 0);
-    }
-
-    /// to = the table
-    fn table(&mut self, to: u8, table: RawFd) {
-        const BPF_PSEUDO_MAP_FD: u8 = 1;
-        self.push(0x18, to, BPF_PSEUDO_MAP_FD, 0, table);
-        self.code.push(0);
-    }
-
-    /// to = *(u8 *)(from + offset)
-    fn load8(&mut self, to: u8, from: u8, offset: i16) {
-        self.push(0x71, to, from, offset, 0);
-    }
-
-    /// *(u8 *)(to + offset) = from
-    fn store8(&mut self, to: u8, offset: i16, from: u8) {
-        self.push(0x73, to, from, offset, 0);
-    }
-
-    /// to &= immediate
-    fn and(&mut self, to: u8, immediate: i32) {
-        self.push(0x57, to, 0, 0, immediate);
-    }
-
-    /// to <<= immediate
-    fn shift_left(&mut self, to: u8, immediate: i32) {
-        self.push(0x67, to, 0, 0, immediate);
-    }
-
-    /// to |= from
-    fn or_register(&mut self, to: u8, from: u8) {
-        self.push(0x4f, to, from, 0, 0);
-    }
-
-    fn call(&mut self, helper: i32) {
-        self.push(0x85, 0, 0, 0, helper);
-    }
-
-    fn jump_if_equal(&mut self, register: u8, immediate: i32, label: &'static str) {
-        self.jumps.push((self.code.len(), label));
-        self.push(0x15, register, 0, 0, immediate);
-    }
-
-    fn jump_if_not_equal(&mut self, register: u8, immediate: i32, label: &'static str) {
-        self.jumps.push((self.code.len(), label));
-        self.push(0x55, register, 0, 0, immediate);
-    }
-
-    /// to >>= immediate
-    fn shift_right(&mut self, to: u8, immediate: i32) {
-        self.push(0x77, to, 0, 0, immediate);
-    }
-
-    fn jump_if_same(&mut self, one: u8, other: u8, label: &'static str) {
-        self.jumps.push((self.code.len(), label));
-        self.push(0x1d, one, other, 0, 0);
-    }
-
-    fn jump(&mut self, label: &'static str) {
-        self.jumps.push((self.code.len(), label));
-        self.push(0x05, 0, 0, 0, 0);
-    }
-
-    fn label(&mut self, label: &'static str) {
-        self.labels.push((label, self.code.len()));
-    }
-
-    fn exit(&mut self, verdict: i32) {
-        self.set(0, verdict);
-        self.push(0x95, 0, 0, 0, 0);
-    }
-
-    fn finish(mut self) -> Vec<u64> {
-        for (at, label) in self.jumps {
-            let target = self.labels.iter().find(|(name, _)| *name == label);
-            let target = target.map_or(at + 1, |(_, target)| *target);
-            let offset = (target - at - 1) as u16;
-            self.code[at] |= u64::from(offset) << 16;
-        }
-        self.code
-    }
-}
+const HEADER: i16 = FRESH - 24;
+const OWN: i16 = HEADER - ADDRESS as i16;
+const SEGMENT: i16 = OWN - 8;
+const FIRST: i16 = SEGMENT - 8;
+const SCRATCH: i16 = FIRST - 8;
 
 const R0: u8 = 0;
 const R1: u8 = 1;
@@ -196,14 +112,55 @@ const R5: u8 = 5;
 const PACKET: u8 = 6;
 const FAMILY: u8 = 7;
 const LEN: u8 = 8;
+const MARK: u8 = 9;
+/// The same registers, once family, length and mark have been used.
+const AT: u8 = 7;
+const END: u8 = 8;
+const ROUND: u8 = 9;
 const STACK: u8 = 10;
+
+impl Assembler {
+    /// to = where on the stack
+    fn address_of(&mut self, to: u8, place: i16) {
+        self.copy(to, STACK);
+        self.add(to, place.into());
+    }
+
+    /// R0 = the value of the key on the stack, or 0.
+    fn look_up(&mut self, table: RawFd, key: i16) {
+        self.table(R1, table);
+        self.address_of(R2, key);
+        self.call(MAP_LOOKUP);
+    }
+
+    /// Reads octets of the packet to the stack, from its network header on, which R2 counts from. R0 is 0 where they are
+    /// there.
+    fn read(&mut self, to: i16, len: i32) {
+        self.copy(R1, PACKET);
+        self.address_of(R3, to);
+        self.set(R4, len);
+        self.set(R5, FROM_NETWORK_HEADER);
+        self.call(SKB_LOAD_BYTES_RELATIVE);
+    }
+
+    /// Counts the packet as dropped, and drops it.
+    fn drop(&mut self, drops: RawFd, reason: Reason, out: &'static str) {
+        self.store32_immediate(STACK, SCRATCH, reason as i32);
+        self.look_up(drops, SCRATCH);
+        self.jump_if_equal(R0, 0, out);
+        self.load64(R1, R0, 0);
+        self.add(R1, 1);
+        self.store64(R0, 0, R1);
+        self.label(out);
+        self.exit(DROP);
+    }
+}
 
 /// Reads the tunnel's key: of IPv4, else of IPv6; goes to `none` where the packet has none.
 fn tunnel_key(out: &mut Assembler) {
     for (flags, family) in [(0, 4), (TUNINFO_IPV6, 6)] {
         out.copy(R1, PACKET);
-        out.copy(R2, STACK);
-        out.add(R2, TUNNEL.into());
+        out.address_of(R2, TUNNEL);
         out.set(R3, TUNNEL_KEY);
         out.set(R4, flags);
         out.call(SKB_GET_TUNNEL_KEY);
@@ -233,10 +190,7 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     }
     out.label("addressed");
     out.load32(LEN, PACKET, SKB_LEN);
-    out.table(R1, counters);
-    out.copy(R2, STACK);
-    out.add(R2, COUNTED.into());
-    out.call(MAP_LOOKUP);
+    out.look_up(counters, COUNTED);
     out.jump_if_not_equal(R0, 0, "known");
     for at in 0..4 {
         out.store64_immediate(STACK, FRESH + at * 8, 0);
@@ -244,10 +198,8 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     out.store64_immediate(STACK, FRESH + field * 8, 1);
     out.store64(STACK, FRESH + field * 8 + 8, LEN);
     out.table(R1, counters);
-    out.copy(R2, STACK);
-    out.add(R2, COUNTED.into());
-    out.copy(R3, STACK);
-    out.add(R3, FRESH.into());
+    out.address_of(R2, COUNTED);
+    out.address_of(R3, FRESH);
     out.set(R4, BPF_NOEXIST);
     out.call(MAP_UPDATE);
     out.jump("counted");
@@ -262,53 +214,79 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     out.label("counted");
 }
 
-/// Where packets come in from the overlay: marks those of a known VNI and counts them; drops all others.
-pub(super) fn ingress(marks: RawFd, counters: RawFd) -> Vec<u64> {
-    let mut out = Assembler::default();
-    out.copy(PACKET, R1);
-    zero_tunnel(&mut out);
-    tunnel_key(&mut out);
-    out.table(R1, marks);
-    out.copy(R2, STACK);
-    // The VNI is the first field of the tunnel's key.
-    out.add(R2, TUNNEL.into());
-    out.call(MAP_LOOKUP);
-    out.jump_if_equal(R0, 0, "none");
-    out.load32(R1, R0, 0);
-    out.store32(PACKET, SKB_MARK, R1);
-    count(&mut out, counters, REMOTE, 0);
-    out.exit(PASS);
-    out.label("none");
-    out.exit(DROP);
-    out.finish()
+/// Reads the packet's header to the stack; goes to `pass` where it has none: what comes next judges it.
+fn header(out: &mut Assembler) {
+    out.set(R2, 0);
+    out.read(HEADER, HEADER_LEN);
+    out.jump_if_not_equal(R0, 0, "pass");
 }
 
-/// Copies the differentiated services code point of the packet to the outer header (RFC 2983 section 3.1), where it has one:
-/// next-hop objects say nothing of it. The kernel sees to ECN itself (RFC 6040). `checksum` says that a tunnel over
-/// IPv6 has one outside.
-fn copy_dscp(out: &mut Assembler, checksum: bool) {
-    out.copy(R1, PACKET);
-    out.set(R2, 0);
-    out.copy(R3, STACK);
-    out.add(R3, FRESH.into());
-    out.set(R4, 2);
-    out.set(R5, FROM_NETWORK_HEADER);
-    out.call(SKB_LOAD_BYTES_RELATIVE);
-    out.jump_if_not_equal(R0, 0, "none");
-    out.load8(R1, STACK, FRESH);
-    out.load8(R2, STACK, FRESH + 1);
+/// Goes to `foreign` where the packet is for an address of the router that is not its tenant's, whose mark is in
+/// [`MARK`]. The filter spares nearly all others the look into the table.
+fn guard(out: &mut Assembler, tables: &Tables) {
+    out.load8(R1, STACK, HEADER);
+    out.shift_right(R1, 4);
+    out.jump_if_equal(R1, 6, "to-ipv6");
+    out.load32(R2, STACK, HEADER + 16);
+    out.store32(STACK, OWN + 8, R2);
+    for word in 1..4 {
+        out.store32_immediate(STACK, OWN + 8 + word * 4, 0);
+    }
+    out.store32_immediate(STACK, OWN + 4, 4);
+    out.jump("to");
+    out.label("to-ipv6");
+    out.set(R2, 24);
+    out.read(OWN + 8, 16);
+    out.jump_if_not_equal(R0, 0, "pass");
+    out.load32(R2, STACK, OWN + 20);
+    out.store32_immediate(STACK, OWN + 4, 6);
+    out.label("to");
+    out.copy(LEN, R2);
+    out.shift_right(LEN, 16);
+    out.xor_register(LEN, R2);
+    out.and(LEN, 0xffff);
+    out.store32_immediate(STACK, SCRATCH, 0);
+    out.look_up(tables.filter, SCRATCH);
+    out.jump_if_equal(R0, 0, "guarded");
+    out.copy(R1, LEN);
+    out.shift_right(R1, 3);
+    out.add_register(R0, R1);
+    out.load8(R1, R0, 0);
+    out.and(LEN, 7);
+    out.shift_right_register(R1, LEN);
+    out.and(R1, 1);
+    out.jump_if_equal(R1, 0, "guarded");
+    out.store32_immediate(STACK, OWN, 0);
+    out.look_up(tables.addresses, OWN);
+    out.jump_if_equal(R0, 0, "guarded");
+    out.store32(STACK, OWN, MARK);
+    out.look_up(tables.addresses, OWN);
+    out.jump_if_equal(R0, 0, "foreign");
+    out.label("guarded");
+}
+
+/// The first two octets of the header in [`R1`] and [`R2`], and the packet's traffic class in [`R2`] then; which version
+/// it is in [`R3`].
+fn traffic_class(out: &mut Assembler) {
+    out.load8(R1, STACK, HEADER);
+    out.load8(R2, STACK, HEADER + 1);
     out.copy(R3, R1);
     out.shift_right(R3, 4);
-    out.jump_if_equal(R3, 4, "read");
-    out.jump_if_not_equal(R3, 6, "none");
+    out.jump_if_equal(R3, 4, "class");
     // Of IPv6 it begins behind the version, 4 bits.
     out.and(R1, 0x0f);
     out.shift_left(R1, 4);
     out.shift_right(R2, 4);
     out.or_register(R2, R1);
-    out.label("read");
+    out.label("class");
+}
+
+/// Copies the differentiated services code point of the packet to the outer header (RFC 2983 section 3.1), where it has one:
+/// next-hop objects say nothing of it. The kernel sees to ECN itself (RFC 6040).
+fn copy_code_point_out(out: &mut Assembler, checksum: bool) {
+    traffic_class(out);
     out.and(R2, 0xfc);
-    out.jump_if_equal(R2, 0, "none");
+    out.jump_if_equal(R2, 0, "set");
     out.store8(STACK, TUNNEL + TOS, R2);
     // What was read of a packet that is sent has its source as "remote"; what is set has its destination there.
     for word in 0..4 {
@@ -318,98 +296,247 @@ fn copy_dscp(out: &mut Assembler, checksum: bool) {
         out.store32(STACK, TUNNEL + LOCAL + word * 4, R1);
     }
     out.set(R4, DONT_FRAGMENT | ZERO_CHECKSUM);
-    out.jump_if_equal(FAMILY, 4, "set");
+    out.jump_if_equal(FAMILY, 4, "flags");
     let v6 = DONT_FRAGMENT | TUNINFO_IPV6;
     out.set(R4, if checksum { v6 } else { v6 | ZERO_CHECKSUM });
-    out.label("set");
+    out.label("flags");
     out.copy(R1, PACKET);
-    out.copy(R2, STACK);
-    out.add(R2, TUNNEL.into());
+    out.address_of(R2, TUNNEL);
     out.set(R3, TUNNEL_KEY);
     out.call(SKB_SET_TUNNEL_KEY);
+    out.label("set");
 }
 
-/// Where packets go out to the overlay: takes their mark, which must not steer the tunnel's own packet, counts them, and
-/// copies their code point. `checksum` says that a tunnel over IPv6 has one outside.
-pub(super) fn egress(counters: RawFd, checksum: bool) -> Vec<u64> {
+/// Copies the code point of the outer header to the packet (RFC 2983 section 3.2, the uniform model), which keeps its ECN.
+/// `before` is what comes before the packet, octets.
+fn copy_code_point_in(out: &mut Assembler, before: i32) {
+    traffic_class(out);
+    out.load8(R4, STACK, TUNNEL + TOS);
+    out.and(R4, 0xfc);
+    out.copy(R5, R2);
+    out.and(R5, 0xfc);
+    out.jump_if_same(R4, R5, "copied");
+    out.and(R2, 0x03);
+    out.or_register(R2, R4);
+    // The first two octets as they are to be.
+    out.load8(R1, STACK, HEADER);
+    out.store8(STACK, SCRATCH, R1);
+    out.store8(STACK, SCRATCH + 1, R2);
+    out.jump_if_equal(R3, 4, "copy");
+    out.copy(R4, R2);
+    out.shift_right(R4, 4);
+    out.and(R1, 0xf0);
+    out.or_register(R1, R4);
+    out.store8(STACK, SCRATCH, R1);
+    out.and(R2, 0x0f);
+    out.shift_left(R2, 4);
+    out.load8(R1, STACK, HEADER + 1);
+    out.and(R1, 0x0f);
+    out.or_register(R2, R1);
+    out.store8(STACK, SCRATCH + 1, R2);
+    out.label("copy");
+    out.copy(LEN, R3);
+    out.copy(R1, PACKET);
+    out.set(R2, before);
+    out.address_of(R3, SCRATCH);
+    out.set(R4, 2);
+    out.set(R5, 0);
+    out.call(SKB_STORE_BYTES);
+    out.jump_if_equal(LEN, 6, "copied");
+    out.copy(R1, PACKET);
+    out.set(R2, before + 10);
+    out.load16(R3, STACK, HEADER);
+    out.load16(R4, STACK, SCRATCH);
+    out.set(R5, 2);
+    out.call(L3_CSUM_REPLACE);
+    out.label("copied");
+}
+
+/// Fits TCP segments to the device: no more octets in one than its MTU leaves, as both ends learn from SYN. Packets of other
+/// protocols and others of TCP's are as they were.
+fn fit_segments(out: &mut Assembler, mtus: RawFd, before: i32) {
+    out.load8(R1, STACK, HEADER);
+    out.copy(R2, R1);
+    out.shift_right(R2, 4);
+    out.jump_if_equal(R2, 6, "fit-ipv6");
+    out.load8(R2, STACK, HEADER + 9);
+    out.jump_if_not_equal(R2, TCP, "pass");
+    // Only the first fragment has TCP's header.
+    out.load16(R2, STACK, HEADER + 6);
+    out.network16(R2);
+    out.and(R2, 0x1fff);
+    out.jump_if_not_equal(R2, 0, "pass");
+    out.and(R1, 0x0f);
+    out.shift_left(R1, 2);
+    out.copy(AT, R1);
+    out.set(END, 20 + 20);
+    out.jump("fit");
+    out.label("fit-ipv6");
+    out.load8(R2, STACK, HEADER + 6);
+    out.jump_if_not_equal(R2, TCP, "pass");
+    out.set(AT, 40);
+    out.set(END, 40 + 20);
+    out.label("fit");
+    // Length and flags.
+    out.copy(R2, AT);
+    out.add(R2, 12);
+    out.read(SCRATCH, 2);
+    out.jump_if_not_equal(R0, 0, "pass");
+    out.load8(R1, STACK, SCRATCH + 1);
+    out.and(R1, SYN_RST);
+    out.jump_if_not_equal(R1, SYN, "pass");
+    out.load32(R1, PACKET, SKB_IFINDEX);
+    out.store32(STACK, SEGMENT, R1);
+    out.look_up(mtus, SEGMENT);
+    out.jump_if_equal(R0, 0, "pass");
+    out.load32(R1, R0, 0);
+    out.jump_if_at_most(R1, END, "pass");
+    out.subtract_register(R1, END);
+    out.store64(STACK, SEGMENT, R1);
+    out.store64(STACK, FIRST, AT);
+    out.load8(END, STACK, SCRATCH);
+    out.shift_right(END, 4);
+    out.shift_left(END, 2);
+    out.add_register(END, AT);
+    out.add(AT, 20);
+    out.set(ROUND, OPTIONS);
+    out.label("option");
+    out.add(ROUND, -1);
+    out.jump_if_equal(ROUND, 0, "pass");
+    out.copy(R1, AT);
+    out.add(R1, 1);
+    out.jump_if_at_most(END, R1, "pass");
+    out.copy(R2, AT);
+    out.read(SCRATCH, 2);
+    out.jump_if_not_equal(R0, 0, "pass");
+    out.load8(R1, STACK, SCRATCH);
+    out.load8(R2, STACK, SCRATCH + 1);
+    out.jump_if_equal(R1, OPTION_END, "pass");
+    out.jump_if_equal(R1, OPTION_SEGMENT, "segment");
+    out.jump_if_not_equal(R1, OPTION_NOTHING, "longer");
+    out.set(R2, 1);
+    out.jump("next");
+    out.label("longer");
+    out.jump_if_below(R2, 2, "pass");
+    out.label("next");
+    out.add_register(AT, R2);
+    out.jump("option");
+    out.label("segment");
+    out.jump_if_not_equal(R2, 4, "pass");
+    out.add(AT, 2);
+    out.copy(R2, AT);
+    out.read(SCRATCH, 2);
+    out.jump_if_not_equal(R0, 0, "pass");
+    out.load16(R1, STACK, SCRATCH);
+    out.network16(R1);
+    out.load64(R2, STACK, SEGMENT);
+    out.jump_if_at_most(R1, R2, "pass");
+    out.network16(R2);
+    out.store16(STACK, SCRATCH + 2, R2);
+    // The checksum takes octets in pairs: where the option is at an odd place they are the other way round.
+    out.load16(R3, STACK, SCRATCH);
+    out.copy(R4, R2);
+    out.copy(R1, AT);
+    out.and(R1, 1);
+    out.jump_if_equal(R1, 0, "even");
+    out.swap16(R3);
+    out.swap16(R4);
+    out.label("even");
+    out.copy(R1, PACKET);
+    out.load64(R2, STACK, FIRST);
+    out.add(R2, before + 16);
+    out.set(R5, 2);
+    out.call(L4_CSUM_REPLACE);
+    out.copy(R1, PACKET);
+    out.copy(R2, AT);
+    out.add(R2, before);
+    out.address_of(R3, SCRATCH + 2);
+    out.set(R4, 2);
+    out.set(R5, 0);
+    out.call(SKB_STORE_BYTES);
+}
+
+/// Where packets come in from the overlay: marks those of a known VNI, counts them and fits their segments; drops what has
+/// no VNI of ours, and what is for an address of the router that is not its tenant's.
+pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
+    let mut out = Assembler::default();
+    out.copy(PACKET, R1);
+    tunnel_key(&mut out);
+    // The VNI is the first field of the tunnel's key.
+    out.look_up(tables.marks, TUNNEL);
+    out.jump_if_equal(R0, 0, "none");
+    out.load32(MARK, R0, 0);
+    out.store32(PACKET, SKB_MARK, MARK);
+    count(&mut out, tables.counters, REMOTE, 0);
+    header(&mut out);
+    guard(&mut out, tables);
+    if tunnels.uniform {
+        copy_code_point_in(&mut out, tunnels.header);
+    }
+    fit_segments(&mut out, tables.mtus, tunnels.header);
+    out.label("pass");
+    out.exit(PASS);
+    out.label("none");
+    out.drop(tables.drops, Reason::UnknownVni, "no-vni");
+    out.label("foreign");
+    out.drop(tables.drops, Reason::ForeignAddress, "no-address");
+    out.finish()
+}
+
+/// Where packets go out to the overlay: takes their mark, which must not steer the tunnel's own packet, counts them, copies
+/// their code point, and fits their segments.
+pub(super) fn egress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
     out.set(R1, 0);
     out.store32(PACKET, SKB_MARK, R1);
-    zero_tunnel(&mut out);
     tunnel_key(&mut out);
     // Of a packet that is sent the kernel calls the source "remote".
-    count(&mut out, counters, LOCAL, 2);
-    copy_dscp(&mut out, checksum);
+    count(&mut out, tables.counters, LOCAL, 2);
+    header(&mut out);
+    copy_code_point_out(&mut out, tunnels.checksum);
+    fit_segments(&mut out, tables.mtus, tunnels.header);
     out.label("none");
+    out.label("pass");
     out.exit(PASS);
     out.finish()
 }
 
-/// Looks up the mark of the packet's link; goes to `none` where it has none. The mark is in [`LEN`].
+/// Looks up the mark of the packet's link; goes to `pass` where it has none.
 fn link_mark(out: &mut Assembler, links: RawFd) {
     out.copy(PACKET, R1);
     out.load32(R1, PACKET, SKB_IFINDEX);
-    out.store32(STACK, TUNNEL, R1);
-    out.table(R1, links);
-    out.copy(R2, STACK);
-    out.add(R2, TUNNEL.into());
-    out.call(MAP_LOOKUP);
-    out.jump_if_equal(R0, 0, "none");
-    out.load32(LEN, R0, 0);
+    out.store32(STACK, SCRATCH, R1);
+    out.look_up(links, SCRATCH);
+    out.jump_if_equal(R0, 0, "pass");
+    out.load32(MARK, R0, 0);
 }
 
-/// Where a tenant's packets enter: marks them.
-pub(super) fn enter(links: RawFd) -> Vec<u64> {
+/// Where a tenant's packets enter: marks them; drops what is for an address of the router that is not the tenant's.
+pub(super) fn enter(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
-    link_mark(&mut out, links);
-    out.store32(PACKET, SKB_MARK, LEN);
-    out.label("none");
+    link_mark(&mut out, tables.links);
+    out.store32(PACKET, SKB_MARK, MARK);
+    header(&mut out);
+    guard(&mut out, tables);
+    out.label("pass");
     out.exit(PASS);
+    out.label("foreign");
+    out.drop(tables.drops, Reason::ForeignAddress, "no-address");
     out.finish()
 }
 
 /// Where a tenant's packets leave: drops what has another tenant's mark.
-pub(super) fn leave(links: RawFd) -> Vec<u64> {
+pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
-    link_mark(&mut out, links);
+    link_mark(&mut out, tables.links);
     out.load32(R1, PACKET, SKB_MARK);
     out.copy(R2, R1);
     out.shift_right(R2, 24);
-    out.jump_if_not_equal(R2, (crate::RANGE >> 24) as i32, "none");
-    out.jump_if_same(R1, LEN, "none");
-    out.exit(DROP);
-    out.label("none");
+    out.jump_if_not_equal(R2, (crate::RANGE >> 24) as i32, "pass");
+    out.jump_if_same(R1, MARK, "pass");
+    out.drop(tables.drops, Reason::ForeignAttachment, "no-attachment");
+    out.label("pass");
     out.exit(PASS);
     out.finish()
-}
-
-fn zero_tunnel(out: &mut Assembler) {
-    for at in 0..6 {
-        out.store64_immediate(STACK, TUNNEL + at * 8, 0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jumps_go_to_their_labels() {
-        let mut out = Assembler::default();
-        out.jump_if_equal(R0, 7, "end");
-        out.set(R1, 1);
-        out.label("end");
-        out.exit(DROP);
-        // if r0 == 7 goto +1; r1 = 1; r0 = 2; exit
-        assert_eq!(
-            out.finish(),
-            [
-                0x0000_0007_0001_0015,
-                0x0000_0001_0000_01b7,
-                0x0000_0002_0000_00b7,
-                0x95
-            ]
-        );
-    }
 }

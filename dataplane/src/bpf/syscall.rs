@@ -9,14 +9,20 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_ATTACH: libc::c_long = 8;
+const BPF_PROG_DETACH: libc::c_long = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 
 const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PERCPU_HASH: u32 = 5;
+const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_F_REPLACE: u32 = 4;
 
 /// Octets of `union bpf_attr` that are handed over; what is not set is zero.
 const ATTRIBUTES: usize = 72;
@@ -73,7 +79,7 @@ impl<'a> Attributes<'a> {
         reason = "a system call that no library wraps: all that the attributes point to is borrowed for their lifetime, \
                   with the length that the kernel is told or derives from the map"
     )]
-    fn call(mut self, command: libc::c_long) -> io::Result<i32> {
+    fn call_in_place(&mut self, command: libc::c_long) -> io::Result<i32> {
         let size: libc::c_long = ATTRIBUTES as libc::c_long;
         // SAFETY: the attributes are ours, and what they point to lives as long as they do.
         let result =
@@ -82,6 +88,10 @@ impl<'a> Attributes<'a> {
             return Err(io::Error::last_os_error());
         }
         i32::try_from(result).map_err(io::Error::other)
+    }
+
+    fn call(mut self, command: libc::c_long) -> io::Result<i32> {
+        self.call_in_place(command)
     }
 
     #[allow(unsafe_code, reason = "the kernel made the descriptor for this call")]
@@ -96,26 +106,40 @@ fn descriptor(of: &OwnedFd) -> u32 {
     of.as_raw_fd() as u32
 }
 
-/// Makes a hash table whose entries take memory as they come.
-pub(super) fn make_hash(
+/// What a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A hash table whose entries take memory as they come.
+    Hash,
+    /// The same, with a value for each processor.
+    HashPerProcessor,
+    /// Numbered values, which are always there.
+    Array,
+    /// The same, with a value for each processor.
+    ArrayPerProcessor,
+}
+
+/// Makes a table.
+pub(super) fn make_table(
     name: &str,
+    kind: Kind,
     key: u32,
     value: u32,
     entries: u32,
-    per_processor: bool,
 ) -> io::Result<OwnedFd> {
-    let kind = if per_processor {
-        BPF_MAP_TYPE_PERCPU_HASH
-    } else {
-        BPF_MAP_TYPE_HASH
+    let (number, flags) = match kind {
+        Kind::Hash => (BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC),
+        Kind::HashPerProcessor => (BPF_MAP_TYPE_PERCPU_HASH, BPF_F_NO_PREALLOC),
+        Kind::Array => (BPF_MAP_TYPE_ARRAY, 0),
+        Kind::ArrayPerProcessor => (BPF_MAP_TYPE_PERCPU_ARRAY, 0),
     };
     // map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name.
     Attributes::new()
-        .u32(kind)
+        .u32(number)
         .u32(key)
         .u32(value)
         .u32(entries)
-        .u32(BPF_F_NO_PREALLOC)
+        .u32(flags)
         .u32(0)
         .u32(0)
         .name(name)
@@ -208,16 +232,79 @@ pub(super) fn walk(
     }
 }
 
+/// Which of a device's packets a program looks at by tcx: `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// Ids of the programs at a side of a device. A kernel without tcx says EINVAL.
+pub(super) fn programs_at(device: u32, side: Side) -> io::Result<Vec<u32>> {
+    // The kernel lets 64 be there.
+    const MOST: usize = 64;
+    let mut ids = vec![0u8; 4 * MOST];
+    // target_ifindex, attach_type, query_flags, attach_flags, prog_ids, prog_cnt.
+    let mut attributes = Attributes::new()
+        .u32(device)
+        .u32(side as u32)
+        .u32(0)
+        .u32(0)
+        .output(&mut ids)
+        .u32(MOST as u32);
+    attributes.call_in_place(BPF_PROG_QUERY)?;
+    let [a, b, c, d] = [24, 25, 26, 27].map(|at: usize| attributes.octets[at]);
+    let count = u32::from_ne_bytes([a, b, c, d]) as usize;
+    let ids = ids.as_chunks::<4>().0.iter().take(count);
+    Ok(ids.map(|id| u32::from_ne_bytes(*id)).collect())
+}
+
+/// Puts a program at a side of a device: in the place of another one, or behind all that are there.
+pub(super) fn attach(
+    device: u32,
+    side: Side,
+    program: &OwnedFd,
+    before: Option<&OwnedFd>,
+) -> io::Result<()> {
+    let flags = if before.is_some() { BPF_F_REPLACE } else { 0 };
+    // target_ifindex, attach_bpf_fd, attach_type, attach_flags, replace_bpf_fd.
+    Attributes::new()
+        .u32(device)
+        .u32(descriptor(program))
+        .u32(side as u32)
+        .u32(flags)
+        .u32(before.map_or(0, descriptor))
+        .call(BPF_PROG_ATTACH)
+        .map(drop)
+}
+
+/// Takes a program from a side of a device.
+pub(super) fn detach(device: u32, side: Side, program: &OwnedFd) -> io::Result<()> {
+    // target_ifindex, attach_bpf_fd, attach_type.
+    let attributes = Attributes::new().u32(device).u32(descriptor(program));
+    attributes.u32(side as u32).call(BPF_PROG_DETACH).map(drop)
+}
+
+/// A program by its id, and its name.
+pub(super) fn program_by_id(id: u32) -> io::Result<(OwnedFd, String)> {
+    let program = Attributes::new().u32(id).open(BPF_PROG_GET_FD_BY_ID)?;
+    // struct bpf_prog_info: its name is behind what `maps_of` reads.
+    let mut info = [0u8; 80];
+    object_info(&program, &mut info)?;
+    let name = String::from_utf8_lossy(&info[64..80]);
+    let name = name.trim_end_matches('\0').to_owned();
+    Ok((program, name))
+}
+
 /// Ids of the tables that a program uses.
-pub(super) fn maps_of(program: u32) -> io::Result<Vec<u32>> {
-    let program = Attributes::new().u32(program).open(BPF_PROG_GET_FD_BY_ID)?;
+pub(super) fn maps_of(program: &OwnedFd) -> io::Result<Vec<u32>> {
     // struct bpf_prog_info up to `map_ids`: type, id, tag[8], jited_prog_len, xlated_prog_len, two pointers, load_time,
     // created_by_uid, nr_map_ids, map_ids.
     let mut ids = vec![0u8; 4 * 16];
     let mut info = [0u8; 64];
     info[52..56].copy_from_slice(&16u32.to_ne_bytes());
     info[56..64].copy_from_slice(&(ids.as_mut_ptr() as u64).to_ne_bytes());
-    object_info(&program, &mut info)?;
+    object_info(program, &mut info)?;
     let count = u32::from_ne_bytes([info[52], info[53], info[54], info[55]]) as usize;
     let ids = ids.as_chunks::<4>().0.iter().take(count);
     Ok(ids.map(|id| u32::from_ne_bytes(*id)).collect())

@@ -202,7 +202,7 @@ impl Domain {
                 mode.group(blue, 10002, &[node]),
             ],
             routes,
-            underlay: Vec::new(),
+            ..IntentDelta::default()
         }
     }
 
@@ -309,6 +309,11 @@ impl Domain {
             }
         }
         domain
+    }
+
+    /// What the router at the second site is told.
+    pub(super) fn intent_of_b(&self) -> IntentDelta {
+        Self::towards(self.mode, 1, M, true)
     }
 
     /// Pings until it is answered.

@@ -21,7 +21,8 @@ use smallvec::SmallVec;
 
 use crate::export::OwnLabels;
 use crate::intent::{
-    ForwardingNextHop, GroupId, IntentDelta, TenantId, TenantIntent, TenantRoute, UnderlayRoute,
+    ForwardingNextHop, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent, TenantRoute,
+    UnderlayRoute,
 };
 use crate::label::{Endpoint, Ignored, Label, LabelCommunity, LabelKind, LocalNextHop, Locator};
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
@@ -37,6 +38,8 @@ struct Tenant {
     stitched: bool,
     up: BTreeSet<String>,
     redistributed: BTreeSet<IpNet>,
+    /// What the tenant's own routers told, with their addresses.
+    sites: BTreeMap<IpNet, IpAddr>,
     announced: BTreeSet<IpNet>,
     routes: usize,
 }
@@ -57,10 +60,24 @@ impl Tenant {
         }
     }
 
+    /// Whether a prefix is one of [`Tenant::wanted`].
+    fn wants(&self, prefix: IpNet) -> bool {
+        let configured = || self.config.prefixes.iter().any(|of| of.trunc() == prefix);
+        self.redistributed.contains(&prefix)
+            || self.sites.contains_key(&prefix)
+            || (self.is_attached() && configured())
+    }
+
+    /// Somebody is there to receive the packets of configured prefixes.
+    fn is_attached(&self) -> bool {
+        self.config.attachments.is_empty() || !self.up.is_empty()
+    }
+
     /// The prefixes to announce: configured ones while somebody is there to receive their packets.
     fn wanted(&self) -> BTreeSet<IpNet> {
         let mut prefixes = self.redistributed.clone();
-        if self.config.attachments.is_empty() || !self.up.is_empty() {
+        prefixes.extend(self.sites.keys());
+        if self.is_attached() {
             prefixes.extend(self.config.prefixes.iter().map(IpNet::trunc));
         }
         prefixes
@@ -148,6 +165,7 @@ impl Overlay {
             stitched,
             up: BTreeSet::new(),
             redistributed: BTreeSet::new(),
+            sites: BTreeMap::new(),
             announced: BTreeSet::new(),
             routes: 0,
         };
@@ -190,6 +208,29 @@ impl Overlay {
         }
     }
 
+    /// A router of the tenant's own site told of a prefix, or took it back: it is announced, and leads there.
+    pub fn set_site_route(&mut self, id: TenantId, prefix: IpNet, via: Option<IpAddr>) {
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        let prefix = prefix.trunc();
+        let before = match via {
+            Some(via) => tenant.sites.insert(prefix, via),
+            None => tenant.sites.remove(&prefix),
+        };
+        if before == via {
+            return;
+        }
+        self.intent.sites.push(SiteRoute {
+            tenant: id,
+            prefix,
+            via,
+        });
+        if before.is_none() != via.is_none() {
+            self.announce_prefix(id, prefix);
+        }
+    }
+
     /// Announces this router's endpoint, where that is wanted.
     fn announce_locator(&mut self) {
         let Some(own) = self.own_labels() else { return };
@@ -217,18 +258,40 @@ impl Overlay {
         let Some(tenant) = self.tenants.get_mut(&id) else {
             return;
         };
-        let vni = tenant.config.primary_vni;
         let wanted = tenant.wanted();
         let before = std::mem::replace(&mut tenant.announced, wanted.clone());
+        let vni = tenant.config.primary_vni;
         for prefix in wanted.symmetric_difference(&before) {
-            self.originations.push(OriginationChange {
-                prefix: *prefix,
-                path_id: vni.get(),
-                communities: wanted.contains(prefix).then(|| vec![own.label(vni)]),
-            });
-            // What is local here is not routed elsewhere, and what is no longer local may be.
-            self.decide(*prefix);
+            self.announce_change(&own, vni, *prefix, wanted.contains(prefix));
         }
+    }
+
+    /// The same for one prefix.
+    fn announce_prefix(&mut self, id: TenantId, prefix: IpNet) {
+        let Some(own) = self.own_labels() else { return };
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        let wanted = tenant.wants(prefix);
+        let changed = if wanted {
+            tenant.announced.insert(prefix)
+        } else {
+            tenant.announced.remove(&prefix)
+        };
+        let vni = tenant.config.primary_vni;
+        if changed {
+            self.announce_change(&own, vni, prefix, wanted);
+        }
+    }
+
+    fn announce_change(&mut self, own: &OwnLabels, vni: Vni, prefix: IpNet, wanted: bool) {
+        self.originations.push(OriginationChange {
+            prefix,
+            path_id: vni.get(),
+            communities: wanted.then(|| vec![own.label(vni)]),
+        });
+        // What is local here is not routed elsewhere, and what is no longer local may be.
+        self.decide(prefix);
     }
 
     /// All valid paths of a prefix; none where it is gone.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Counters, Judged, LabelStatus, Overlay, Slot, TenantRouteStatus, TenantStatus};
+use super::{
+    Counters, Judged, LabelStatus, OriginationChange, Overlay, Slot, TenantRouteStatus,
+    TenantStatus,
+};
 use crate::intent::TenantId;
 
 impl Overlay {
@@ -22,6 +25,28 @@ impl Overlay {
                 routes: tenant.routes,
             })
             .collect()
+    }
+
+    /// What is announced for a prefix of a tenant's own.
+    pub fn origination(&self, tenant: TenantId, prefix: IpNet) -> Option<OriginationChange> {
+        let own = self.own_labels()?;
+        let of = self.tenants.get(&tenant)?;
+        let vni = of.config.primary_vni;
+        of.announced.contains(&prefix).then(|| OriginationChange {
+            prefix,
+            path_id: vni.get(),
+            communities: Some(vec![own.label(vni)]),
+        })
+    }
+
+    /// The path that a tenant's packets to a prefix take, by its neighbour and path identifier: the first, of several.
+    pub fn chosen(&self, tenant: TenantId, prefix: IpNet) -> Option<(u16, u32)> {
+        let slots = self.prefixes.get(&prefix)?;
+        let slot = slots.iter().find(|slot| slot.tenant == tenant)?;
+        let verdicts = self.judge(prefix, slot);
+        let mut judged = slot.candidates.iter().zip(&verdicts);
+        let (candidate, _) = judged.find(|(_, lost)| lost.is_none())?;
+        Some((candidate.source, candidate.path_id))
     }
 
     /// At most `limit` prefixes of a tenant behind `after`, sorted, its own and those of others; and how many there are.

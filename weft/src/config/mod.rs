@@ -151,6 +151,10 @@ pub(crate) struct Overlay {
     /// How tenants are kept apart in the kernel.
     #[serde(default)]
     pub segmentation: Segmentation,
+    /// Whose differentiated services code point a packet has when it leaves the overlay (RFC 2983). On its way in its own is
+    /// copied to the outer header either way.
+    #[serde(default)]
+    pub code_point: CodePoint,
     /// Install the endpoints that are learned as locators in the main table.
     #[serde(default)]
     pub install_underlay: bool,
@@ -170,6 +174,17 @@ pub(crate) enum Segmentation {
     Vrf,
     /// A routing table a tenant, with policy rules that lead into it.
     Table,
+}
+
+/// Whose code point a packet has when it leaves the overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CodePoint {
+    /// Its own, as it entered: what networks between do to the outer one stays outside.
+    #[default]
+    Pipe,
+    /// The outer header's: where the underlay is one's own, and marks anew.
+    Uniform,
 }
 
 /// A tenant on this router.
@@ -202,6 +217,77 @@ pub(crate) struct Tenant {
     /// Routes of the kernel, on the tenant's interfaces, that the tenant announces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redistribute: Vec<Redistribute>,
+    /// The tenant's own routers, which tell what its site has and are told what the overlay knows for the tenant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<SiteNeighbor>,
+}
+
+/// A tenant's own router at this site. The session runs in the tenant: several tenants may have neighbours of one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteNeighbor {
+    /// Where it is, on the link of one of the tenant's interfaces.
+    pub address: IpAddr,
+    /// Its AS number, which is not this router's.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// For humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub description: Option<String>,
+    /// Its TCP port.
+    #[serde(default = "defaults::bgp_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// The address that we connect from; the kernel's choice by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<IpAddr>,
+    /// Next hop of IPv6 routes on a session over IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address_v6: Option<Ipv6Addr>,
+    /// Never connect, only accept.
+    #[serde(default)]
+    pub passive: bool,
+    /// Address families to exchange.
+    #[serde(
+        default = "defaults::families",
+        serialize_with = "serial::display_list"
+    )]
+    #[schemars(with = "Vec<serial::FamilySchema>", length(min = 1))]
+    pub families: Vec<Family>,
+    /// Put our own AS in the place of its AS in what it is told, so that several sites may have one AS number.
+    #[serde(default)]
+    pub as_override: bool,
+    /// Hold time proposed to it, in seconds; the router's by default.
+    #[serde(default = "defaults::hold_time")]
+    #[schemars(with = "serial::HoldTime")]
+    pub hold_time: u16,
+    /// Longest pause between two attempts to connect, in seconds; the first ones follow faster.
+    #[serde(default = "defaults::connect_retry")]
+    #[schemars(range(min = 1))]
+    pub connect_retry: u16,
+    /// TTL of packets to it.
+    #[serde(default = "defaults::ttl")]
+    #[schemars(range(min = 1))]
+    pub ttl: u8,
+    /// Most prefixes of one family taken from it; more end the session (RFC 4486).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS may stand in its paths.
+    #[serde(default)]
+    #[schemars(range(max = 10))]
+    pub allow_own_as: u8,
+    /// Prefixes taken from it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Vec<PrefixRange>>,
+    /// Prefixes announced to it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<PrefixRange>>,
+    /// Offer graceful restart, where the router does.
+    #[serde(default = "defaults::yes")]
+    pub graceful_restart: bool,
 }
 
 /// Kernel routes that a tenant announces.

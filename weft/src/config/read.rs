@@ -1,12 +1,12 @@
 //! From the tree of values to [`Config`]: the keys, what each may hold, and what must fit together.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use weft_bgp_wire::{Family, RouterId};
+use weft_bgp_wire::{Asn, Family, RouterId};
 use weft_overlay::{Encapsulation, Vni};
 
 use super::node::{self, Position};
-use super::reader::{At, Cursor, Problems};
+use super::reader::{At, Cursor, Fields, Problems};
 use super::report::Problem;
 use super::values::{
     accept_vnis, address, asn, hold_time, id, interface, name, number, number_of, prefix_range,
@@ -58,7 +58,7 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
     let overlay = fields.optional("overlay", |at| overlay(&at));
     let tenants = fields
         .optional("tenants", |at| {
-            at.list("a list of tenants", |at| tenant(&at))
+            at.list("a list of tenants", |at| tenant(&at, router.as_ref()))
         })
         .unwrap_or_default();
     let neighbors = fields
@@ -197,6 +197,9 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
             ("table", Segmentation::Table),
         ])
     });
+    let code_point = fields.optional("code_point", |at| {
+        at.choice(&[("pipe", CodePoint::Pipe), ("uniform", CodePoint::Uniform)])
+    });
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
     if announce_locator == Some(false)
@@ -214,6 +217,7 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
         endpoint: endpoint?,
         encapsulation: encapsulation.unwrap_or_else(defaults::encapsulation),
         segmentation: segmentation.unwrap_or_default(),
+        code_point: code_point.unwrap_or_default(),
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
     })
@@ -264,7 +268,7 @@ struct ReadTenant<'a> {
     interfaces: Vec<At<'a, String>>,
 }
 
-fn tenant<'a>(at: &Cursor<'a>) -> Option<ReadTenant<'a>> {
+fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>> {
     let mut fields = at.fields("a mapping with `name` and `vni`")?;
     let placed = |at: Cursor<'a>| name(&at).map(|value| At { value, at });
     let tenant_name = fields.required("name", "a name for humans, such as `red`", placed);
@@ -289,6 +293,17 @@ fn tenant<'a>(at: &Cursor<'a>) -> Option<ReadTenant<'a>> {
         unique_items(&sources);
         Some(sources.into_iter().map(|at| at.value).collect::<Vec<_>>())
     });
+    let neighbors = fields
+        .optional("neighbors", |at| {
+            at.list("a list of the tenant's routers", |at| {
+                site_neighbor(&at, router)
+            })
+        })
+        .unwrap_or_default();
+    unique(
+        neighbors.iter().map(|at| (at.value.0.address, &at.value.1)),
+        |address| format!("the tenant's neighbour {address} stands here for a second time"),
+    );
     fields.finish();
     let (tenant_name, primary) = (tenant_name?, primary?);
     let tenant = Tenant {
@@ -298,6 +313,7 @@ fn tenant<'a>(at: &Cursor<'a>) -> Option<ReadTenant<'a>> {
         interfaces: interfaces.iter().map(|at| at.value.clone()).collect(),
         prefixes: prefixes.unwrap_or_default(),
         redistribute: redistribute.unwrap_or_default(),
+        neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
     };
     Some(ReadTenant {
         tenant,
@@ -331,19 +347,31 @@ fn check_tenants(tenants: &[At<'_, ReadTenant<'_>>]) {
     );
 }
 
-fn neighbor<'a>(
-    at: &Cursor<'a>,
-    router: Option<&Router>,
-    has_overlay: bool,
-) -> Option<(Neighbor, Cursor<'a>)> {
-    let mut fields = at.fields("a mapping with `address` and `asn`")?;
+/// What the neighbours of the router and of its tenants have in common.
+struct Session<'a> {
+    address: Option<At<'a, IpAddr>>,
+    asn: Option<Asn>,
+    description: Option<String>,
+    port: u16,
+    local_address: Option<IpAddr>,
+    local_address_v6: Option<Ipv6Addr>,
+    passive: bool,
+    families: Vec<Family>,
+    hold_time: u16,
+    connect_retry: u16,
+    ttl: Option<u8>,
+    max_prefixes: Option<u32>,
+    allow_own_as: u8,
+    import: Option<Vec<PrefixRange>>,
+    export: Option<Vec<PrefixRange>>,
+    graceful_restart: bool,
+}
+
+fn session<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Session<'a> {
     let placed = fields.required("address", "the neighbour's IP address", |at| {
         unicast(&at).map(|value| At { value, at })
     });
     let number = fields.required("asn", "the neighbour's AS number", |at| asn(&at));
-    let ibgp = number.is_some() && number == router.map(|router| router.asn);
-    // What only makes sense on one side of the AS border, when the side is known.
-    let known = number.is_some() && router.is_some();
     let description = fields.optional("description", |at| match at.scalar() {
         Some(text) if text.chars().count() <= 128 && !text.chars().any(char::is_control) => {
             Some(text.to_owned())
@@ -369,6 +397,89 @@ fn neighbor<'a>(
     });
     let passive = fields.optional("passive", |at| at.bool());
     let families = fields.optional("families", |at| families(&at));
+    let hold = fields.optional("hold_time", |at| hold_time(&at));
+    let connect_retry = fields.optional("connect_retry", |at| number_of(&at, "seconds", 1, 65535));
+    let ttl = fields.optional("ttl", |at| number_of(&at, "a TTL", 1, 255));
+    let max_prefixes = fields.optional("max_prefixes", |at| {
+        number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
+    });
+    let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
+    let import = fields.optional("import", |at| filter(&at));
+    let export = fields.optional("export", |at| filter(&at));
+    let graceful_restart = fields.optional("graceful_restart", |at| at.bool());
+    Session {
+        address: placed,
+        asn: number,
+        description,
+        port: port.unwrap_or_else(defaults::bgp_port),
+        local_address,
+        local_address_v6,
+        passive: passive.unwrap_or_default(),
+        families: families.unwrap_or_else(defaults::families),
+        hold_time: hold
+            .unwrap_or_else(|| router.map_or_else(defaults::hold_time, |router| router.hold_time)),
+        connect_retry: connect_retry.unwrap_or_else(defaults::connect_retry),
+        ttl,
+        max_prefixes,
+        allow_own_as: allow_own_as.unwrap_or_default(),
+        import,
+        export,
+        graceful_restart: graceful_restart.unwrap_or_else(defaults::yes),
+    }
+}
+
+/// A tenant's own router.
+fn site_neighbor<'a>(
+    at: &Cursor<'a>,
+    router: Option<&Router>,
+) -> Option<(SiteNeighbor, Cursor<'a>)> {
+    let mut fields = at.fields("a mapping with `address` and `asn`")?;
+    let session = session(&mut fields, router);
+    let as_override = fields.optional("as_override", |at| at.bool());
+    if session.asn.is_some()
+        && session.asn == router.map(|router| router.asn)
+        && let Some(at) = fields.get("asn")
+    {
+        at.problem(
+            "a tenant's router has an AS number of its own, and this is this router's",
+            Some("private AS numbers are 64512 to 65534 and 4200000000 to 4294967294".to_owned()),
+        );
+    }
+    fields.finish();
+    let (placed, asn) = (session.address?, session.asn?);
+    let neighbor = SiteNeighbor {
+        address: placed.value,
+        asn,
+        description: session.description,
+        port: session.port,
+        local_address: session.local_address,
+        local_address_v6: session.local_address_v6,
+        passive: session.passive,
+        families: session.families,
+        as_override: as_override.unwrap_or_default(),
+        hold_time: session.hold_time,
+        connect_retry: session.connect_retry,
+        ttl: session.ttl.unwrap_or_else(defaults::ttl),
+        max_prefixes: session.max_prefixes,
+        allow_own_as: session.allow_own_as,
+        import: session.import,
+        export: session.export,
+        graceful_restart: session.graceful_restart,
+    };
+    Some((neighbor, placed.at))
+}
+
+fn neighbor<'a>(
+    at: &Cursor<'a>,
+    router: Option<&Router>,
+    has_overlay: bool,
+) -> Option<(Neighbor, Cursor<'a>)> {
+    let mut fields = at.fields("a mapping with `address` and `asn`")?;
+    let session = session(&mut fields, router);
+    let number = session.asn;
+    let ibgp = number.is_some() && number == router.map(|router| router.asn);
+    // What only makes sense on one side of the AS border, when the side is known.
+    let known = number.is_some() && router.is_some();
     let add_path = fields.optional("add_path", |at| add_path(&at));
     let client = fields.optional("route_reflector_client", |at| {
         let client = at.bool()?;
@@ -408,27 +519,17 @@ fn neighbor<'a>(
         }
         Some(accept)
     });
-    let hold = fields.optional("hold_time", |at| hold_time(&at));
-    let connect_retry = fields.optional("connect_retry", |at| number_of(&at, "seconds", 1, 65535));
-    let ttl = fields.optional("ttl", |at| number_of(&at, "a TTL", 1, 255));
-    let max_prefixes = fields.optional("max_prefixes", |at| {
-        number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
-    });
-    let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
-    let import = fields.optional("import", |at| filter(&at));
-    let export = fields.optional("export", |at| filter(&at));
-    let graceful_restart = fields.optional("graceful_restart", |at| at.bool());
     fields.finish();
-    let (placed, asn) = (placed?, number?);
+    let (placed, asn) = (session.address?, number?);
     let neighbor = Neighbor {
         address: placed.value,
         asn,
-        description,
-        port: port.unwrap_or_else(defaults::bgp_port),
-        local_address,
-        local_address_v6,
-        passive: passive.unwrap_or_default(),
-        families: families.unwrap_or_else(defaults::families),
+        description: session.description,
+        port: session.port,
+        local_address: session.local_address,
+        local_address_v6: session.local_address_v6,
+        passive: session.passive,
+        families: session.families,
         add_path: add_path.unwrap_or_default(),
         route_reflector_client: client.unwrap_or_default(),
         next_hop: next_hop.unwrap_or_default(),
@@ -438,15 +539,16 @@ fn neighbor<'a>(
             true => VniSet::all(),
             false => VniSet::none(),
         }),
-        hold_time: hold
-            .unwrap_or_else(|| router.map_or_else(defaults::hold_time, |router| router.hold_time)),
-        connect_retry: connect_retry.unwrap_or_else(defaults::connect_retry),
-        ttl: ttl.unwrap_or(if ibgp { 64 } else { defaults::ttl() }),
-        max_prefixes,
-        allow_own_as: allow_own_as.unwrap_or_default(),
-        import,
-        export,
-        graceful_restart: graceful_restart.unwrap_or_else(defaults::yes),
+        hold_time: session.hold_time,
+        connect_retry: session.connect_retry,
+        ttl: session
+            .ttl
+            .unwrap_or(if ibgp { 64 } else { defaults::ttl() }),
+        max_prefixes: session.max_prefixes,
+        allow_own_as: session.allow_own_as,
+        import: session.import,
+        export: session.export,
+        graceful_restart: session.graceful_restart,
     };
     Some((neighbor, placed.at))
 }

@@ -16,6 +16,7 @@ use weft_dataplane::{Dataplane, DataplaneEvent};
 use weft_overlay::VniSet;
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 
+use super::sites::{Progress, Sites};
 use crate::config::{Config, Redistribute};
 
 /// When BGP has converged, next hops may still be looked up and routes follow from that: leftovers in the kernel go
@@ -61,6 +62,10 @@ pub(super) struct Core {
     overlay: Overlay,
     bgp: Bgp,
     dataplane: Dataplane,
+    sites: Sites,
+    /// Speakers whose neighbours have not told everything yet, and those that have not converged.
+    unheard: usize,
+    waiting: usize,
     /// What is accepted from a neighbour, by its address.
     accept: HashMap<IpAddr, VniSet>,
     /// The same by the neighbour's number, as it becomes known.
@@ -124,16 +129,14 @@ pub(super) async fn prepare(
 
 /// What the overlay announces anew, for BGP.
 fn originations(overlay: &mut Overlay) -> impl Iterator<Item = Origination> + use<> {
-    overlay
-        .poll_originations()
-        .into_iter()
-        .map(|change| Origination {
-            prefix: change.prefix,
-            path_id: change.path_id,
-            attributes: change
-                .communities
-                .map(|communities| attributes(&communities)),
-        })
+    let changes = overlay.poll_originations().into_iter();
+    changes.map(|change| Origination {
+        prefix: change.prefix,
+        path_id: change.path_id,
+        attributes: change
+            .communities
+            .map(|communities| attributes(&communities)),
+    })
 }
 
 /// What happened to tenants on this router; gives reachability back, which is BGP's business too.
@@ -146,6 +149,8 @@ fn handle_attachment(
             overlay.handle_reachability(&changes);
             return Some(changes);
         }
+        // Nobody asked yet, where nobody takes it.
+        DataplaneEvent::SiteReachability { .. } => {}
         DataplaneEvent::Attachment { name, up } => {
             info!(interface = name, up, "attachment");
             overlay.set_attachment(&name, up);
@@ -168,6 +173,7 @@ impl Core {
         overlay: Overlay,
         bgp: Bgp,
         dataplane: Dataplane,
+        sites: Sites,
     ) -> (Self, Queries) {
         let (questions, inbox) = mpsc::channel(64);
         let converged = Arc::new(AtomicBool::new(false));
@@ -179,6 +185,9 @@ impl Core {
             overlay,
             bgp,
             dataplane,
+            unheard: 1 + sites.len(),
+            waiting: 1 + sites.len(),
+            sites,
             accept: config
                 .neighbors
                 .iter()
@@ -220,6 +229,16 @@ impl Core {
                     Some(event) => self.handle_bgp(event).await,
                     None => return,
                 },
+                Some(event) = self.sites.next() => {
+                    let (overlay, bgp) = (&mut self.overlay, &self.bgp);
+                    let progress = self.sites.handle(event, overlay, bgp, &self.dataplane).await;
+                    if matches!(progress, Some(Progress::Heard | Progress::HeardAndConverged)) {
+                        self.handle_heard().await;
+                    }
+                    if matches!(progress, Some(Progress::Converged | Progress::HeardAndConverged)) {
+                        self.handle_converged();
+                    }
+                }
                 () = settle => {
                     self.settle_at = None;
                     self.dataplane.settle().await;
@@ -240,6 +259,7 @@ impl Core {
                 self.dataplane.track(track).await;
                 self.dataplane.untrack(untrack).await;
             }
+            BgpEvent::Heard => self.handle_heard().await,
             BgpEvent::Converged { complete } => {
                 self.converged.store(true, Ordering::Relaxed);
                 if complete {
@@ -247,9 +267,30 @@ impl Core {
                 } else {
                     warn!("some neighbours have not sent their routes: going on without them");
                 }
-                let now = Instant::now();
-                self.settle_at = Some((now + QUIET, now + QUIET_AT_LAST));
+                self.handle_converged();
             }
+        }
+    }
+
+    /// The neighbours of one more speaker have told everything. When all have, everything that goes from one speaker to
+    /// another is known.
+    async fn handle_heard(&mut self) {
+        self.unheard = self.unheard.saturating_sub(1);
+        if self.unheard == 0 {
+            self.pass_on().await;
+            self.bgp
+                .with(|speaker, now| speaker.routes_complete(now))
+                .await;
+            self.sites.complete().await;
+        }
+    }
+
+    /// One more speaker has converged.
+    fn handle_converged(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+        if self.waiting == 0 {
+            let now = Instant::now();
+            self.settle_at = Some((now + QUIET, now + QUIET_AT_LAST));
         }
     }
 
@@ -311,10 +352,14 @@ impl Core {
                 .collect();
             self.overlay.handle_route(prefix, &inputs);
         }
+        self.sites
+            .note_prefixes(batch.prefixes.iter().map(|(prefix, _)| *prefix));
     }
 
     async fn handle_dataplane(&mut self, event: DataplaneEvent) {
-        if let Some(changes) = handle_attachment(&mut self.overlay, event) {
+        if let DataplaneEvent::SiteReachability { tenant, changes } = event {
+            self.sites.set_next_hops(tenant, changes).await;
+        } else if let Some(changes) = handle_attachment(&mut self.overlay, event) {
             self.bgp.set_next_hops(changes).await;
         }
     }
@@ -331,6 +376,7 @@ impl Core {
         }
         let (track, untrack) = self.overlay.poll_tracking();
         if let Some(intent) = self.overlay.poll_intent() {
+            self.sites.note(&intent.routes);
             self.dataplane.apply(intent).await;
         }
         if !track.is_empty() {
@@ -339,10 +385,14 @@ impl Core {
         if !untrack.is_empty() {
             self.dataplane.untrack(untrack).await;
         }
-        let originations: Vec<Origination> = originations(&mut self.overlay).collect();
+        let changes = self.overlay.poll_originations().into_iter();
+        let originations: Vec<Origination> = changes
+            .map(|change| self.sites.origination(change))
+            .collect();
         if !originations.is_empty() {
             self.bgp.originate(originations).await;
         }
+        self.sites.announce(&self.overlay, &self.bgp).await;
     }
 }
 

@@ -5,12 +5,14 @@
 //! | [`setup`] | the configuration as the crates want it |
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
+//! | [`sites`] | BGP with tenants' own routers |
 //! | [`state`] | answers of the REST API, from all three |
 //! | [`trace`] | how a traced packet fares |
 
 mod core;
 mod hook;
 mod setup;
+mod sites;
 mod state;
 mod trace;
 
@@ -22,6 +24,7 @@ use tracing::info;
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
 
+use self::sites::Sites;
 use crate::config::Config;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
@@ -43,6 +46,7 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
     let hook = hook::LabelHook::boxed(&config, overlay.tables());
     let (bgp, bgp_events) =
         Bgp::start(setup::bgp(&config, dataplane.found_state(), routes), hook).await?;
+    let (sites, site_speakers) = Sites::start(&config, &overlay, &dataplane, &bgp).await?;
     let listener = tokio::net::TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("cannot listen for the API at {}", config.api.listen))?;
@@ -53,10 +57,11 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         api = %config.api.listen,
         "router started"
     );
-    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone());
+    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone(), sites);
     let state = Arc::new(state::LiveState::new(
         config,
         bgp.clone(),
+        site_speakers.clone(),
         dataplane.clone(),
         queries,
     ));
@@ -72,6 +77,7 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         _ = core => anyhow::bail!("the router's core ended: this is a bug"),
     }
     bgp.shutdown(ShutdownMode::Restart).await;
+    site_speakers.shutdown(ShutdownMode::Restart).await;
     dataplane.stop().await;
     drop(stop);
     // Requests in flight get a moment, not more.

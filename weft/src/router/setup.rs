@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
-use weft_bgp::{BgpConfig, NeighborConfig, SpeakerConfig};
-use weft_dataplane::{DataplaneConfig, Segmentation};
+use weft_bgp::{BgpConfig, NeighborConfig, Scope, SpeakerConfig};
+use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
 use weft_overlay::{EndpointId, VniSet};
 
@@ -14,6 +15,9 @@ use crate::config::{self, Config};
 
 /// How long the routes of all neighbours are waited for after the start, where graceful restart is off.
 const DEFERRAL: Duration = Duration::from_secs(30);
+
+/// The same for tenants' own routers, which nobody else is to wait for long.
+const DEFERRAL_OF_SITES: Duration = Duration::from_secs(15);
 
 /// What the data plane is to know before any intent.
 pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
@@ -29,6 +33,10 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
             config::Segmentation::Auto => Segmentation::Auto,
             config::Segmentation::Vrf => Segmentation::Vrf,
             config::Segmentation::Table => Segmentation::Table,
+        },
+        code_point: match overlay.code_point {
+            config::CodePoint::Pipe => CodePoint::Pipe,
+            config::CodePoint::Uniform => CodePoint::Uniform,
         },
         ..defaults
     }
@@ -65,36 +73,110 @@ fn stitched(config: &Config) -> VniSet {
 /// The speaker and its neighbours.
 pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -> BgpConfig {
     let router = &config.router;
-    let report = config.install.clone();
+    let overlay = config.overlay.as_ref();
+    let listen = &router.listen;
+    let neighbors = config.neighbors.iter().zip(Classes::new(config).of);
     BgpConfig {
         speaker: SpeakerConfig {
-            asn: router.asn,
-            router_id: router.router_id,
-            cluster_id: router.cluster_id.unwrap_or(router.router_id.0),
-            overlay_administrator: config
-                .overlay
-                .as_ref()
-                .map(|overlay| overlay.global_administrator),
-            report,
-            restarting,
-            deferral: router.graceful_restart.map_or(DEFERRAL, |restart| {
-                Duration::from_secs(u64::from(restart.deferral_time))
-            }),
-            seed: u64::from(u32::from(router.router_id.0)) << 32 | u64::from(std::process::id()),
+            overlay_administrator: overlay.map(|overlay| overlay.global_administrator),
+            report: config.install.clone(),
+            ..speaker(config, restarting)
         },
-        listen: router
-            .listen
+        scope: Scope::default(),
+        tenant_marks: TENANT_MARKS,
+        listen: listen
             .addresses
             .iter()
-            .map(|address| SocketAddr::new(*address, router.listen.port))
+            .map(|address| SocketAddr::new(*address, listen.port))
             .collect(),
-        neighbors: config
-            .neighbors
-            .iter()
-            .zip(Classes::new(config).of)
+        neighbors: neighbors
             .map(|(of, classes)| neighbor(config, classes, of))
             .collect(),
         routes,
+    }
+}
+
+/// A tenant's speaker and the tenant's own routers.
+pub(super) fn site(
+    config: &Config,
+    tenant: &config::Tenant,
+    scope: Scope,
+    restarting: bool,
+) -> BgpConfig {
+    BgpConfig {
+        speaker: SpeakerConfig {
+            deferral: DEFERRAL_OF_SITES,
+            report: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+            ..speaker(config, restarting)
+        },
+        scope,
+        tenant_marks: TENANT_MARKS,
+        listen: Vec::new(),
+        neighbors: tenant
+            .neighbors
+            .iter()
+            .map(|of| site_neighbor(config, of))
+            .collect(),
+        routes: Vec::new(),
+    }
+}
+
+fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
+    let router = &config.router;
+    SpeakerConfig {
+        asn: router.asn,
+        router_id: router.router_id,
+        cluster_id: router.cluster_id.unwrap_or(router.router_id.0),
+        overlay_administrator: None,
+        report: Vec::new(),
+        restarting,
+        // What tenants' routers tell is announced by BGP, and what BGP tells goes to them.
+        awaits_routes: config.tenants.iter().any(|of| !of.neighbors.is_empty()),
+        deferral: router.graceful_restart.map_or(DEFERRAL, |restart| {
+            Duration::from_secs(u64::from(restart.deferral_time))
+        }),
+        seed: u64::from(u32::from(router.router_id.0)) << 32 | u64::from(std::process::id()),
+    }
+}
+
+fn prefix_filter(ranges: &Option<Vec<config::PrefixRange>>) -> PrefixFilter {
+    let range = |of: &config::PrefixRange| PrefixRange {
+        prefix: of.prefix,
+        ge: of.ge,
+        le: of.le,
+    };
+    Some(ranges.as_ref()?.iter().map(range).collect())
+}
+
+fn restart_time(config: &Config, wanted: bool) -> Option<u16> {
+    let restart = config.router.graceful_restart.filter(|_| wanted);
+    restart.map(|restart| restart.restart_time)
+}
+
+fn site_neighbor(config: &Config, of: &config::SiteNeighbor) -> NeighborConfig {
+    NeighborConfig {
+        address: of.address,
+        port: of.port,
+        asn: of.asn,
+        description: of.description.clone(),
+        local_address: of.local_address,
+        local_address_v6: of.local_address_v6,
+        passive: of.passive,
+        ttl: of.ttl,
+        hold_time: Duration::from_secs(u64::from(of.hold_time)),
+        connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
+        families: of.families.clone(),
+        add_path_send: false,
+        add_path_receive: false,
+        graceful_restart: restart_time(config, of.graceful_restart),
+        route_reflector_client: false,
+        next_hop_self: true,
+        import_filter: prefix_filter(&of.import),
+        export_filter: prefix_filter(&of.export),
+        max_prefixes: of.max_prefixes,
+        allow_own_as: usize::from(of.allow_own_as),
+        import_class: 0,
+        export_class: 0,
     }
 }
 
@@ -103,15 +185,6 @@ fn neighbor(
     (import_class, export_class): (u32, u32),
     of: &config::Neighbor,
 ) -> NeighborConfig {
-    let filter = |ranges: &Option<Vec<config::PrefixRange>>| -> PrefixFilter {
-        let ranges = ranges.as_ref()?;
-        let range = |of: &config::PrefixRange| PrefixRange {
-            prefix: of.prefix,
-            ge: of.ge,
-            le: of.le,
-        };
-        Some(ranges.iter().map(range).collect())
-    };
     NeighborConfig {
         address: of.address,
         port: of.port,
@@ -126,15 +199,11 @@ fn neighbor(
         families: of.families.clone(),
         add_path_send: of.add_path.send,
         add_path_receive: of.add_path.receive,
-        graceful_restart: config
-            .router
-            .graceful_restart
-            .filter(|_| of.graceful_restart)
-            .map(|restart| restart.restart_time),
+        graceful_restart: restart_time(config, of.graceful_restart),
         route_reflector_client: of.route_reflector_client,
         next_hop_self: of.next_hop == config::NextHop::Own,
-        import_filter: filter(&of.import),
-        export_filter: filter(&of.export),
+        import_filter: prefix_filter(&of.import),
+        export_filter: prefix_filter(&of.export),
         max_prefixes: of.max_prefixes,
         allow_own_as: usize::from(of.allow_own_as),
         import_class,

@@ -19,6 +19,7 @@ use weft_overlay::label::{self, Endpoint, LabelCommunity};
 use weft_overlay::table::{self, Judged, TenantStatus};
 
 use super::core::Queries;
+use super::sites::SiteSpeakers;
 use super::trace::{route_of, verdict};
 use crate::config::Config;
 
@@ -27,6 +28,7 @@ pub(super) struct LiveState {
     config: Config,
     started: Instant,
     bgp: Bgp,
+    sites: SiteSpeakers,
     dataplane: Dataplane,
     overlay: Queries,
 }
@@ -198,11 +200,18 @@ fn matches(net: &IpNet, wanted: Option<IpNet>, how: PrefixMatch) -> bool {
 }
 
 impl LiveState {
-    pub(super) fn new(config: Config, bgp: Bgp, dataplane: Dataplane, overlay: Queries) -> Self {
+    pub(super) fn new(
+        config: Config,
+        bgp: Bgp,
+        sites: SiteSpeakers,
+        dataplane: Dataplane,
+        overlay: Queries,
+    ) -> Self {
         Self {
             config,
             started: Instant::now(),
             bgp,
+            sites,
             dataplane,
             overlay,
         }
@@ -261,7 +270,7 @@ impl LiveState {
         }
     }
 
-    fn neighbor(&self, status: NeighborStatus) -> api::Neighbor {
+    fn neighbor(&self, tenant: Option<String>, status: NeighborStatus) -> api::Neighbor {
         let kind = match (
             status.config.asn == self.config.router.asn,
             status.config.route_reflector_client,
@@ -282,6 +291,7 @@ impl LiveState {
             });
         api::Neighbor {
             address: status.config.address,
+            tenant,
             asn: status.config.asn.0,
             kind,
             description: status.config.description.clone(),
@@ -507,9 +517,11 @@ impl RouterState for LiveState {
             .neighbors()
             .await
             .into_iter()
-            .map(|status| self.neighbor(status))
+            .map(|status| self.neighbor(None, status))
             .collect();
-        neighbors.sort_by_key(|neighbor| neighbor.address);
+        let sites = self.sites.neighbors().await.into_iter();
+        neighbors.extend(sites.map(|(tenant, status)| self.neighbor(Some(tenant), status)));
+        neighbors.sort_by_key(|neighbor| (neighbor.tenant.clone(), neighbor.address));
         Ok(neighbors)
     }
 
@@ -765,10 +777,12 @@ impl RouterState for LiveState {
 
     async fn kernel(&self, query: KernelQuery) -> Result<api::Kernel, Unavailable> {
         let status = self.dataplane.status().await.ok_or_else(ended)?;
-        let count = |object: &str, count: usize| api::ObjectCount {
+        let count = |object: &str, intended: usize, count: usize| api::ObjectCount {
             object: object.into(),
+            intended: intended as u64,
             count: count as u64,
         };
+        let intended = &status.intended;
         let name_of = |table: u32| {
             status
                 .tenants
@@ -814,14 +828,23 @@ impl RouterState for LiveState {
             },
             settled: status.settled,
             objects: vec![
-                count("routes", status.routes),
-                count("underlay routes", status.underlay_routes),
-                count("next hops", status.next_hops),
-                count("VNIs", status.vnis),
-                count("rules", status.rules),
+                count("routes", intended.routes, status.routes),
+                count(
+                    "underlay routes",
+                    intended.underlay_routes,
+                    status.underlay_routes,
+                ),
+                count("next hops", intended.next_hops, status.next_hops),
+                count("VNIs", intended.vnis, status.vnis),
+                count("rules", intended.rules, status.rules),
             ],
             requests: status.requests,
             repairs: status.repairs,
+            drops: status.drops.map(|drops| api::Drops {
+                unknown_vni: drops.unknown_vni,
+                foreign_address: drops.foreign_address,
+                foreign_attachment: drops.foreign_attachment,
+            }),
             tables: status
                 .tenants
                 .iter()
@@ -829,6 +852,7 @@ impl RouterState for LiveState {
                     table: of.table,
                     tenant: of.name.clone(),
                     vrf: of.vrf.clone(),
+                    intended: of.intended as u64,
                     routes: of.routes as u64,
                 })
                 .collect(),

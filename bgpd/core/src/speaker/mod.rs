@@ -67,6 +67,8 @@ pub struct Speaker {
     timers: BTreeSet<(Instant, PeerId)>,
     /// Until when the routes of the neighbours are awaited: after a start their set is not complete before.
     converging: Option<Instant>,
+    heard: bool,
+    routes_complete: bool,
     next_seed: u64,
 }
 
@@ -88,6 +90,8 @@ impl Speaker {
         }
         Self {
             converging: Some(now + config.deferral),
+            heard: false,
+            routes_complete: !config.awaits_routes,
             next_seed: config.seed,
             config,
             rib,
@@ -456,10 +460,15 @@ impl Speaker {
         let Some(until) = self.converging else { return };
         // A route whose next hop is still being looked up would be missing from what we announce, and End-of-RIB behind
         // it would make the neighbours drop it.
-        let complete = !self.rib.awaits_next_hops()
+        let heard = !self.rib.awaits_next_hops()
             && self
                 .peers()
                 .all(|(_, neighbor)| neighbor.awaited.is_empty());
+        if heard && self.config.awaits_routes && !self.heard {
+            self.heard = true;
+            self.actions.push_back(Action::Heard);
+        }
+        let complete = heard && self.routes_complete;
         if complete || until <= now {
             self.converging = None;
             self.rib.release();
@@ -651,6 +660,12 @@ impl Speaker {
     /// Says how next hops resolve: metric, or `None`.
     pub fn set_next_hops(&mut self, next_hops: &[(IpAddr, Option<u32>)], now: Instant) {
         self.rib.set_next_hops(next_hops);
+        self.check_converged(now);
+    }
+
+    /// Everything of our own that follows from what the neighbours told has been given to [`Speaker::originate`].
+    pub fn routes_complete(&mut self, now: Instant) {
+        self.routes_complete = true;
         self.check_converged(now);
     }
 

@@ -27,6 +27,7 @@ fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
         overlay_administrator: None,
         report: vec!["0.0.0.0/0".parse().unwrap()],
         restarting,
+        awaits_routes: false,
         deferral: Duration::from_secs(60),
         seed: at as u64 + 1,
     };
@@ -153,7 +154,10 @@ impl Line {
                         far.handle_closed(id, "closed".into(), self.now);
                     }
                 }
-                Action::Neighbor { .. } | Action::Problems(..) | Action::Converged { .. } => {}
+                Action::Neighbor { .. }
+                | Action::Problems(..)
+                | Action::Heard
+                | Action::Converged { .. } => {}
             }
         }
         busy

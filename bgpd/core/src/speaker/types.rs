@@ -25,6 +25,8 @@ pub struct SpeakerConfig {
     /// The process came up with the forwarding state of an earlier one: its OPENs say so, and nothing is announced
     /// before the neighbours have sent their routes (RFC 4724 section 4.1).
     pub restarting: bool,
+    /// Routes of our own follow from what others tell: End-of-RIB waits for [`crate::speaker::Speaker::routes_complete`] too.
+    pub awaits_routes: bool,
     /// Longest wait for the routes of all neighbours after the start (Selection_Deferral_Timer).
     pub deferral: Duration,
     /// Seeds the jitter of timers.
@@ -98,6 +100,8 @@ pub enum Action {
     },
     /// An UPDATE had problems that RFC 7606 treats without ending the session.
     Problems(PeerId, Vec<Problem>),
+    /// The routes of all neighbours are there; where [`SpeakerConfig::awaits_routes`], ours are still to come. Comes once at most.
+    Heard,
     /// The routes of all neighbours are there (`complete`), or have been waited for long enough. Comes once.
     Converged {
         /// Every neighbour has sent all of its routes.

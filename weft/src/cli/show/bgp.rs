@@ -143,15 +143,10 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     if neighbors.is_empty() {
         return "no neighbours are configured\n".to_owned();
     }
-    let mut columns = vec![
-        "NEIGHBOR",
-        "#AS",
-        "KIND",
-        "STATE",
-        "#SINCE",
-        "#RECEIVED",
-        "#ADVERTISED",
-    ];
+    let tenants = neighbors.iter().any(|neighbor| neighbor.tenant.is_some());
+    let mut columns = vec!["NEIGHBOR"];
+    columns.extend(tenants.then_some("TENANT"));
+    columns.extend(["#AS", "KIND", "STATE", "#SINCE", "#RECEIVED", "#ADVERTISED"]);
     if view.wide {
         columns.extend([
             "ROUTER ID",
@@ -165,8 +160,9 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     columns.push("WHY");
     let mut table = Table::new(&columns);
     for neighbor in neighbors {
-        let mut row = vec![
-            Cell::new(neighbor.address.to_string(), Tone::Strong),
+        let mut row = vec![Cell::new(neighbor.address.to_string(), Tone::Strong)];
+        row.extend(tenants.then(|| Cell::from(neighbor.tenant.clone().unwrap_or_default())));
+        row.extend::<[Cell; 6]>([
             neighbor.asn.to_string().into(),
             neighbor.kind.as_str().into(),
             state(neighbor),
@@ -177,7 +173,7 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
                 .into(),
             human::count(received(neighbor)).into(),
             human::count(advertised(neighbor)).into(),
-        ];
+        ]);
         if view.wide {
             let negotiated = neighbor.negotiated.as_ref();
             row.extend::<[Cell; 6]>([
@@ -219,6 +215,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         ),
         Tone::Strong,
     );
+    if let Some(tenant) = &neighbor.tenant {
+        sheet.line("tenant", tenant, Tone::Plain);
+    }
     if let Some(description) = &neighbor.description {
         sheet.line("description", description, Tone::Plain);
     }

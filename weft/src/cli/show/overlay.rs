@@ -273,6 +273,16 @@ pub(super) fn traffic(traffic: &[Traffic], view: View) -> String {
     table.render(view.colours)
 }
 
+/// What the kernel holds, beside what it should.
+fn side(intended: u64, held: u64) -> Cell {
+    let tone = if intended == held {
+        Tone::Good
+    } else {
+        Tone::Warning
+    };
+    Cell::new(human::count(held), tone)
+}
+
 pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
     let mut sheet = Sheet::new();
     sheet.line("kernel", format!("Linux {}", kernel.release), Tone::Strong);
@@ -302,12 +312,6 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
             Tone::Warning,
         ),
     }
-    let objects: Vec<String> = kernel
-        .objects
-        .iter()
-        .map(|object| format!("{} {}", human::count(object.count), object.object))
-        .collect();
-    sheet.line("ours", objects.join(", "), Tone::Plain);
     sheet.line(
         "changes",
         format!(
@@ -317,15 +321,36 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
         ),
         Tone::Plain,
     );
+    if let Some(drops) = kernel.drops {
+        let text = format!(
+            "{} of an unknown VNI, {} for an address of another's, {} to an attachment of another's",
+            human::count(drops.unknown_vni),
+            human::count(drops.foreign_address),
+            human::count(drops.foreign_attachment)
+        );
+        sheet.line("dropped", text, Tone::Plain);
+    }
     let mut parts = vec![sheet.render(view.colours)];
+    if !kernel.objects.is_empty() {
+        let mut table = Table::new(&["OBJECTS", "#INTENDED", "#KERNEL"]);
+        for object in &kernel.objects {
+            table.row([
+                object.object.as_str().into(),
+                human::count(object.intended).into(),
+                side(object.intended, object.count),
+            ]);
+        }
+        parts.push(table.render(view.colours));
+    }
     if !kernel.tables.is_empty() {
-        let mut table = Table::new(&["#TABLE", "TENANT", "VRF", "#ROUTES"]);
+        let mut table = Table::new(&["#TABLE", "TENANT", "VRF", "#INTENDED", "#KERNEL"]);
         for entry in &kernel.tables {
             table.row([
                 entry.table.to_string().into(),
                 Cell::new(entry.tenant.as_str(), Tone::Strong),
                 entry.vrf.clone().unwrap_or_default().into(),
-                human::count(entry.routes).into(),
+                human::count(entry.intended).into(),
+                side(entry.intended, entry.routes),
             ]);
         }
         parts.push(table.render(view.colours));

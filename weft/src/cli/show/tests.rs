@@ -26,6 +26,7 @@ const EDGE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 fn neighbors_sample() -> Vec<Neighbor> {
     let up = Neighbor {
         address: Ipv4Addr::new(198, 51, 100, 2).into(),
+        tenant: None,
         asn: 64601,
         kind: NeighborKind::IbgpClient,
         description: Some("edge".to_owned()),
@@ -253,14 +254,21 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
         settled: true,
         objects: vec![ObjectCount {
             object: "routes".to_owned(),
+            intended: 1201,
             count: 1200,
         }],
         requests: 1300,
         repairs: 1,
+        drops: Some(Drops {
+            unknown_vni: 3,
+            foreign_address: 4000,
+            foreign_attachment: 0,
+        }),
         tables: vec![KernelTable {
             table: 7001,
             tenant: "red".to_owned(),
             vrf: None,
+            intended: 1200,
             routes: 1199,
         }],
         tracked: vec![
@@ -292,11 +300,14 @@ kernel   Linux 6.18.5
 device   vx0, vxlan, MTU 1450
 tenants  a table each, with rules that lead into it
 state    settled: the kernel holds what it should
-ours     1,200 routes
 changes  1,300 requests, 1 repairs of what others changed
+dropped  3 of an unknown VNI, 4,000 for an address of another's, 0 to an attachment of another's
 
-TABLE  TENANT  ROUTES
- 7001  red      1,199
+OBJECTS  INTENDED  KERNEL
+routes      1,201   1,200
+
+TABLE  TENANT  INTENDED  KERNEL
+ 7001  red        1,200   1,199
 
 ADDRESS       UNDERLAY
 198.51.100.1  metric 0

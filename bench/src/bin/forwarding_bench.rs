@@ -1,0 +1,478 @@
+//! What a tenant's packets get: two routers of Weft's data plane beside the same devices, routes and rules set up by hand
+//! with iproute2. Both stand at the same time, and take turns; what is told is the ratio.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use tokio::sync::{mpsc, oneshot};
+use weft_dataplane::doctor::{Health, doctor};
+use weft_dataplane::{Dataplane, DataplaneConfig, Segmentation};
+use weft_overlay::intent::{
+    ForwardingNextHop, Group, GroupId, IntentDelta, NextHopSet, TenantId, TenantIntent, TenantRoute,
+};
+use weft_overlay::{Encapsulation, EndpointId, Vni};
+
+#[derive(Parser)]
+#[command(about = "Measures packets and octets a second through the data plane, beside iproute2")]
+struct Arguments {
+    /// How often each is measured.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// How long one measurement takes, s.
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
+    /// Only this encapsulation, such as `vxlan` or `gre6`.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+const VNI: u32 = 10_001;
+/// What is measured: name, iperf3's words, and whether packets count.
+const LOADS: [(&str, &str, bool); 4] = [
+    ("UDP, 64 octets, 1 flow", "-u -b 0 -l 64", true),
+    ("UDP, 64 octets, 64 flows", "-u -b 0 -l 64 -P 64", true),
+    ("TCP, 1 flow", "", false),
+    ("TCP, 64 flows", "-P 64", false),
+];
+
+/// How packets are carried, as both sides set it up.
+struct Mode {
+    name: &'static str,
+    encapsulation: Encapsulation,
+    v6: bool,
+    /// How `weft doctor` calls what it needs.
+    needs: &'static str,
+    /// Name and kind of the device made by hand.
+    device: &'static str,
+    kind: &'static str,
+    mtu: u32,
+}
+
+const MODES: [Mode; 6] = [
+    Mode {
+        name: "vxlan",
+        encapsulation: Encapsulation::Vxlan,
+        v6: false,
+        needs: "VXLAN with",
+        device: "vx0",
+        kind: "vxlan external vnifilter dstport 4789 nolearning",
+        mtu: 1450,
+    },
+    Mode {
+        name: "vxlan6",
+        encapsulation: Encapsulation::Vxlan,
+        v6: true,
+        needs: "VXLAN with",
+        device: "vx0",
+        kind: "vxlan external vnifilter dstport 4789 nolearning",
+        mtu: 1430,
+    },
+    Mode {
+        name: "gpe",
+        encapsulation: Encapsulation::VxlanGpe,
+        v6: false,
+        needs: "VXLAN-GPE",
+        device: "vxg0",
+        kind: "vxlan external gpe vnifilter dstport 4790",
+        mtu: 1464,
+    },
+    Mode {
+        name: "gpe6",
+        encapsulation: Encapsulation::VxlanGpe,
+        v6: true,
+        needs: "VXLAN-GPE",
+        device: "vxg0",
+        kind: "vxlan external gpe vnifilter dstport 4790",
+        mtu: 1444,
+    },
+    Mode {
+        name: "gre",
+        encapsulation: Encapsulation::Gre,
+        v6: false,
+        needs: "GRE with",
+        device: "wgre0",
+        kind: "gre external",
+        mtu: 1472,
+    },
+    Mode {
+        name: "gre6",
+        encapsulation: Encapsulation::Gre,
+        v6: true,
+        needs: "GRE over IPv6",
+        device: "wgre6",
+        kind: "ip6gre external",
+        mtu: 1452,
+    },
+];
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let findings = doctor();
+    let can = |mode: &Mode| {
+        let mut findings = findings.iter();
+        findings.any(|one| one.what.starts_with(mode.needs) && one.health == Health::Good)
+    };
+    let mut out =
+        String::from("| by | load | Weft | by hand | Weft : by hand |\n|---|---|---|---|---|\n");
+    for mode in &MODES {
+        if arguments
+            .only
+            .as_ref()
+            .is_some_and(|only| only != mode.name)
+        {
+            continue;
+        }
+        if !can(mode) {
+            let _ = writeln!(out, "| {} | | not on this kernel | | |", mode.name);
+            continue;
+        }
+        let weft = Pair::new("w", mode, true)?;
+        let hand = Pair::new("h", mode, false)?;
+        for (load, words, packets) in LOADS {
+            let mut samples = Vec::new();
+            for _ in 0..arguments.rounds {
+                let one = weft.measure(words, packets, arguments.seconds)?;
+                let other = hand.measure(words, packets, arguments.seconds)?;
+                samples.push((one, other, one / other));
+            }
+            let median = |of: fn(&(f64, f64, f64)) -> f64| {
+                let mut values: Vec<f64> = samples.iter().map(of).collect();
+                values.sort_by(f64::total_cmp);
+                values[values.len() / 2]
+            };
+            let (scale, unit) = if packets {
+                (1e3, "k/s")
+            } else {
+                (1e9, "Gbit/s")
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {load} | {:.1} {unit} | {:.1} {unit} | {:.2} |",
+                mode.name,
+                median(|sample| sample.0) / scale,
+                median(|sample| sample.1) / scale,
+                median(|sample| sample.2),
+            );
+        }
+    }
+    #[allow(clippy::print_stdout, reason = "what the program is for")]
+    {
+        print!("{out}");
+    }
+    Ok(())
+}
+
+fn run(words: &str) -> Result<()> {
+    let mut words_of = words.split_whitespace();
+    let program = words_of.next().context("a program")?;
+    let status = Command::new(program).args(words_of).status()?;
+    ensure!(status.success(), "{words}: {status}");
+    Ok(())
+}
+
+/// Two routers with a host of one tenant behind each.
+struct Pair {
+    tag: String,
+    /// The data planes, ended when these go.
+    routers: Vec<oneshot::Sender<()>>,
+}
+
+const NODES: [&str; 4] = ["h1", "r1", "r2", "h2"];
+
+impl Pair {
+    fn new(side: &str, mode: &Mode, weft: bool) -> Result<Self> {
+        let mut pair = Self {
+            tag: format!("weft-bench-{}-{side}", std::process::id()),
+            routers: Vec::new(),
+        };
+        for node in NODES {
+            run(&format!("ip netns add {}", pair.ns(node)))?;
+            pair.ip(node, "link set lo up")?;
+        }
+        for (left, a, right, b) in [
+            ("h1", "eth0", "r1", "red0"),
+            ("r1", "wan", "r2", "wan"),
+            ("r2", "red0", "h2", "eth0"),
+        ] {
+            let (left_ns, right_ns) = (pair.ns(left), pair.ns(right));
+            run(&format!(
+                "ip link add {a} netns {left_ns} type veth peer name {b} netns {right_ns}"
+            ))?;
+            pair.ip(left, &format!("link set {a} up"))?;
+            pair.ip(right, &format!("link set {b} up"))?;
+        }
+        for site in [1, 2] {
+            let (host, router) = (format!("h{site}"), format!("r{site}"));
+            pair.ip(&host, &format!("addr add 10.0.{site}.10/24 dev eth0"))?;
+            pair.ip(&router, &format!("addr add 10.0.{site}.1/24 dev red0"))?;
+            pair.ip(&host, &format!("route add default via 10.0.{site}.1"))?;
+            pair.ip(&router, &format!("addr add 198.51.100.{site}/30 dev wan"))?;
+            pair.ip(&router, &format!("addr add fd00::{site}/64 dev wan nodad"))?;
+            // The same for both: what a sender splits itself is not the data plane's.
+            pair.ip(&host, &format!("link set eth0 mtu {}", mode.mtu))?;
+        }
+        for site in [1, 2] {
+            if weft {
+                pair.start(mode, site)?;
+            } else {
+                pair.set_up(mode, site)?;
+            }
+        }
+        let end = Instant::now() + Duration::from_secs(10);
+        let reach = format!(
+            "ip netns exec {} ping -c 1 -W 1 -q 10.0.2.10",
+            pair.ns("h1")
+        );
+        loop {
+            let mut ping = Command::new("ip");
+            ping.args(reach.split_whitespace().skip(1))
+                .stdout(Stdio::null());
+            if ping.status()?.success() {
+                return Ok(pair);
+            }
+            ensure!(Instant::now() < end, "{}: no answer to pings", pair.tag);
+        }
+    }
+
+    fn ns(&self, node: &str) -> String {
+        format!("{}-{node}", self.tag)
+    }
+
+    fn ip(&self, node: &str, words: &str) -> Result<()> {
+        run(&format!("ip -n {} {words}", self.ns(node)))
+    }
+
+    /// Sets a router up with iproute2, as its documentation would.
+    fn set_up(&self, mode: &Mode, site: u8) -> Result<()> {
+        let (own, other) = (endpoint(mode, site), endpoint(mode, 3 - site));
+        let (node, device) = (format!("r{site}"), mode.device);
+        let ns = self.ns(&node);
+        for setting in [
+            "ip_forward=1",
+            "conf.all.rp_filter=0",
+            "conf.red0.rp_filter=0",
+        ] {
+            run(&format!("ip netns exec {ns} sysctl -qw net.ipv4.{setting}"))?;
+        }
+        self.ip(&node, &format!("link add {device} type {}", mode.kind))?;
+        let mut via = String::new();
+        if mode.encapsulation == Encapsulation::Vxlan {
+            self.ip(
+                &node,
+                &format!("link set {device} address 02:00:00:00:00:0{site}"),
+            )?;
+            let gateway = if mode.v6 {
+                format!("fe80::{}", 3 - site)
+            } else {
+                other.to_string()
+            };
+            via = format!("via {gateway} onlink");
+        }
+        self.ip(&node, &format!("link set {device} up mtu {}", mode.mtu))?;
+        run(&format!(
+            "ip netns exec {ns} sysctl -qw net.ipv4.conf.{device}.rp_filter=0"
+        ))?;
+        if mode.encapsulation != Encapsulation::Gre {
+            run(&format!("bridge -n {ns} vni add vni {VNI} dev {device}"))?;
+        }
+        let (encap, ttl) = if mode.v6 {
+            ("ip6", "hoplimit")
+        } else {
+            ("ip", "ttl")
+        };
+        let key = if mode.encapsulation == Encapsulation::Gre {
+            "key"
+        } else {
+            ""
+        };
+        // IPv4 packets by an IPv6 gateway: the object has the gateway's family.
+        let family = if via.contains(':') { "-6" } else { "-4" };
+        self.ip(
+            &node,
+            &format!(
+                "{family} nexthop add id 1 encap {encap} id {VNI} src {own} dst {other} {ttl} 64 {key} {via} dev {device}"
+            ),
+        )?;
+        if let Some(gateway) = via.split_whitespace().nth(1) {
+            self.ip(
+                &node,
+                &format!(
+                    "neigh replace {gateway} lladdr 02:00:00:00:00:0{} dev {device} nud permanent",
+                    3 - site
+                ),
+            )?;
+        }
+        self.ip(
+            &node,
+            &format!("route add 10.0.{}.0/24 table 100 nhid 1", 3 - site),
+        )?;
+        self.ip(
+            &node,
+            &format!("route add 10.0.{site}.0/24 dev red0 table 100"),
+        )?;
+        self.ip(
+            &node,
+            &format!("rule add pref 1000 tun_id {VNI} lookup 100"),
+        )?;
+        self.ip(&node, "rule add pref 1000 iif red0 lookup 100")
+    }
+
+    /// Starts the data plane of a router, on a thread of its own, and waits until everything is in the kernel.
+    fn start(&mut self, mode: &Mode, site: u8) -> Result<()> {
+        let config = DataplaneConfig {
+            endpoint: Some(endpoint(mode, site)),
+            endpoint_id: id(site),
+            encapsulation: mode.encapsulation,
+            segmentation: Segmentation::Table,
+            ..DataplaneConfig::default()
+        };
+        let vni = Vni::new(VNI)?;
+        let hop = ForwardingNextHop {
+            vni,
+            encapsulation: mode.encapsulation,
+            address: endpoint(mode, 3 - site),
+            endpoint_id: mode.v6.then(|| id(3 - site)),
+        };
+        let tenant = TenantIntent {
+            name: "red".into(),
+            primary_vni: vni,
+            vnis: vec![vni],
+            attachments: vec!["red0".into()],
+        };
+        let group = Group {
+            hops: NextHopSet(vec![hop]),
+            has_others: false,
+            may_share: true,
+        };
+        let intent = IntentDelta {
+            tenants: vec![(TenantId(0), Some(tenant))],
+            groups: vec![(GroupId(0), Some(group))],
+            routes: vec![TenantRoute {
+                tenant: TenantId(0),
+                prefix: format!("10.0.{}.0/24", 3 - site).parse()?,
+                group: Some(GroupId(0)),
+            }],
+            ..IntentDelta::default()
+        };
+        let namespace = format!("/run/netns/{}", self.ns(&format!("r{site}")));
+        let (end, ended) = oneshot::channel::<()>();
+        let (ready, mut started) = mpsc::channel(1);
+        std::thread::spawn(move || {
+            let work = || -> Result<()> {
+                let file = std::fs::File::open(namespace)?;
+                nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(async {
+                    let (dataplane, _events) = Dataplane::start(config).await?;
+                    dataplane.apply(intent).await;
+                    dataplane.settle().await;
+                    let status = dataplane.status().await.context("the data plane ended")?;
+                    if let Some(refused) = status.refused.first() {
+                        bail!("{} was refused: {}", refused.prefix, refused.error);
+                    }
+                    let _ = ready.send(Ok(())).await;
+                    let _ = ended.await;
+                    dataplane.stop().await;
+                    Ok(())
+                })
+            };
+            if let Err(error) = work() {
+                let _ = ready.blocking_send(Err(error));
+            }
+        });
+        self.routers.push(end);
+        started.blocking_recv().context("the data plane ended")?
+    }
+
+    /// Packets or bits that arrive in a second.
+    fn measure(&self, words: &str, packets: bool, seconds: u32) -> Result<f64> {
+        let mut server = Server::start(&self.ns("h2"))?;
+        // Sender and receiver on a processor each: otherwise what is measured is the scheduler's choice.
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.ns("h1"), "iperf3", "-J", "-A", "0,1"])
+            .args(["-c", "10.0.2.10", "-t", &seconds.to_string()])
+            .args(words.split_whitespace())
+            .output()?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        if let Some(error) = report["error"].as_str() {
+            bail!("iperf3: {error}");
+        }
+        server.0.wait()?;
+        let number = |path: &str| report.pointer(path).and_then(serde_json::Value::as_f64);
+        if packets {
+            let sum = |field| number(&format!("/end/sum/{field}"));
+            let (all, lost) = (sum("packets"), sum("lost_packets"));
+            let arrived = all.zip(lost).map(|(all, lost)| all - lost);
+            let time = sum("seconds").context("iperf3 tells no time")?;
+            Ok(arrived.context("iperf3 tells no packets")? / time)
+        } else {
+            number("/end/sum_received/bits_per_second").context("iperf3 tells no throughput")
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.routers.clear();
+        for node in NODES {
+            let _ = run(&format!("ip netns del {}", self.ns(node)));
+        }
+    }
+}
+
+/// iperf3, waiting for one client.
+struct Server(Child);
+
+impl Server {
+    fn start(namespace: &str) -> Result<Self> {
+        let mut child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                namespace,
+                "iperf3",
+                "-s",
+                "-1",
+                "--forceflush",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run iperf3: apt-get install iperf3")?;
+        let output = child.stdout.take().context("no output")?;
+        let mut lines = BufReader::new(output).lines();
+        for line in lines.by_ref() {
+            if line?.contains("listening") {
+                // What it says later nobody reads, but it has to be able to say it.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(Self(child));
+            }
+        }
+        bail!("iperf3 does not listen");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn endpoint(mode: &Mode, site: u8) -> IpAddr {
+    if mode.v6 {
+        [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(site)].into()
+    } else {
+        [198, 51, 100, site].into()
+    }
+}
+
+fn id(site: u8) -> EndpointId {
+    EndpointId([192, 0, 2, site].into())
+}

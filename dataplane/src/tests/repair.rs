@@ -1,0 +1,274 @@
+//! What is ours and was changed, what is not ours, and what the kernel refuses.
+
+use weft_overlay::intent::UnderlayRoute;
+
+use super::super::*;
+use super::domain::{A, Domain, M, Mode, route, tenant};
+use super::lab::{Lab, privileged};
+use super::{attached, index};
+use crate::bpf::Classifier;
+use crate::netlink::socket::Netlink;
+
+#[test]
+fn leftovers_go_when_the_intent_is_whole_and_foreign_routes_never() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let mut domain = Domain::new(mode);
+    domain.lab.run("m", "ip route add 203.0.113.0/24 via 198.51.100.1 table 999 && ip route add 203.0.113.0/24 via 198.51.100.1 && ip rule add pref 77 from 203.0.113.1 lookup 999");
+    domain.middle.kill();
+    domain.start_middle();
+    let mut less = Domain::middle_intent(mode);
+    less.tenants.pop();
+    less.routes.retain(|route| route.tenant == TenantId(0));
+    domain.middle.apply(less);
+    assert_eq!(domain.middle.status().vnis, 2, "not before it is said");
+    domain.middle.settle();
+    let status = domain.middle.status();
+    // Two sites, each with a group and a tunnel for either family.
+    assert_eq!(
+        (
+            status.vnis,
+            status.routes,
+            status.next_hops,
+            status.refused.len()
+        ),
+        (1, 6, 8, 0),
+        "{status:?}"
+    );
+    assert!(domain.ping("red-a", "10.0.2.10", 2));
+    let routes = domain.lab.run("m", "ip route show table all; ip rule");
+    assert_eq!(routes.matches("203.0.113.0/24 via").count(), 2, "{routes}");
+    assert!(routes.contains("from 203.0.113.1 lookup 999"));
+    // And nothing of ours is left behind in the end.
+    domain.middle.kill();
+    domain.lab.inside("m", || {
+        let report = teardown(PROTOCOL).unwrap();
+        assert!(report.devices == 1 && report.routes == 6, "{report:?}");
+        assert_eq!(teardown(PROTOCOL).unwrap(), TeardownReport::default());
+    });
+    let left = domain.lab.run(
+        "m",
+        "ip route show table all; ip rule; ip nexthop; ip link; nft list tables",
+    );
+    assert!(
+        !left.contains("proto 87") && !left.contains("vx0") && !left.contains("table inet weft"),
+        "{left}"
+    );
+    assert_eq!(left.matches("203.0.113.0/24 via").count(), 2);
+    // Attachments are the operator's: they stay, without what looked at their packets.
+    assert!(attached(&domain.lab, "a", "red0"));
+    domain.a.kill();
+    domain.lab.inside("a", || teardown(PROTOCOL).unwrap());
+    assert!(!attached(&domain.lab, "a", "red0"));
+}
+
+/// Repaired from events within a second; here with what no route rests on, but packets do.
+#[test]
+fn a_neighbour_entry_and_a_vni_come_back() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    for damage in [
+        "ip neigh del 192.0.2.3 dev vx0 && ip -6 neigh del fe80::c000:203 dev vx0",
+        "bridge vni delete dev vx0 vni 10001",
+        // Another one of the same name: what routes lead to says something else.
+        "id=$(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .*id 10001 .*dst 192.0.2.3 .*/\\1/p' | head -1); \
+         ip nexthop replace id $id blackhole proto 87",
+    ] {
+        domain.lab.run("m", damage);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !(domain.ping("red-a", "10.0.2.10", 2)
+            && domain.ping("red-a", "2001:db8:10:2::10", 2))
+        {
+            assert!(std::time::Instant::now() < end, "{damage}");
+        }
+    }
+}
+
+/// Events may be lost; what is in the kernel is looked at all the same.
+#[test]
+fn an_audit_finds_what_no_event_told() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let config = DataplaneConfig {
+        audit: Duration::from_millis(300),
+        ..Mode::PLAIN.config(A)
+    };
+    let router = lab.start("r", config);
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    let filters = || attached(&lab, "r", "vx0");
+    let forwards = || lab.run("r", "sysctl -n net.ipv4.ip_forward").trim() == "1";
+    assert!(filters() && forwards());
+    let device = index(&lab, "r", "vx0");
+    lab.inside("r", move || {
+        let mut netlink = Netlink::open().unwrap();
+        Classifier::detach(&mut netlink, device).unwrap();
+    });
+    assert!(!filters());
+    lab.run("r", "sysctl -qw net.ipv4.ip_forward=0");
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !(filters() && forwards()) {
+        assert!(std::time::Instant::now() < end);
+    }
+}
+
+#[test]
+fn a_refused_route_says_what_the_kernel_says() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let router = lab.start("r", DataplaneConfig::default());
+    let underlay = |prefix: &str, via: [u8; 4]| UnderlayRoute {
+        prefix: prefix.parse().unwrap(),
+        via: vec![via.into()],
+    };
+    router.apply(IntentDelta {
+        underlay: vec![underlay("203.0.113.0/24", [198, 51, 100, 9])],
+        ..IntentDelta::default()
+    });
+    let status = router.status();
+    assert_eq!(status.refused.len(), 1);
+    assert!(
+        status.refused[0].error.contains("unreachable"),
+        "{:?}",
+        status.refused
+    );
+    // It is taken as soon as it can be.
+    lab.run("r", "ip link add wan type veth peer name far && ip addr add 198.51.100.1/24 dev wan && ip link set wan up && ip link set far up");
+    router.wait(|status| status.refused.is_empty());
+    assert!(
+        lab.run("r", "ip route")
+            .contains("203.0.113.0/24 via 198.51.100.9 dev wan proto 87")
+    );
+}
+
+#[test]
+fn a_foreign_route_in_our_place_is_named_by_its_owner_and_stays() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let lab = Lab::new(&["r"]);
+    let router = lab.start("r", mode.config(A));
+    lab.run("r", "ip link add x type veth peer name y && ip addr add 198.51.100.1/24 dev x && ip link set x up && ip link set y up");
+    let foreign = "10.0.2.0/24 via 198.51.100.9 dev x proto bird";
+    lab.run("r", &format!("ip route add {foreign} table 1459627793"));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![mode.group(7, 10001, &[M])],
+        routes: vec![route(0, "10.0.2.0/24", 7), route(0, "10.0.3.0/24", 7)],
+        ..IntentDelta::default()
+    });
+    let status = router.status();
+    let errors: Vec<&str> = status.refused.iter().map(|of| of.error.as_str()).collect();
+    assert_eq!(errors.len(), 1, "{status:?}");
+    assert!(
+        errors[0].contains("a route of protocol 12 stands there"),
+        "{errors:?}"
+    );
+    router.settle();
+    let held = lab.run("r", "ip route show table 1459627793");
+    assert!(
+        held.contains("10.0.2.0/24 via 198.51.100.9 dev x proto bird"),
+        "{held}"
+    );
+    lab.run("r", &format!("ip route del {foreign} table 1459627793"));
+    router.wait(|status| status.refused.is_empty());
+}
+
+/// A link of the underlay goes and comes back: so do the packets.
+#[test]
+fn a_flapping_link_leaves_nothing_behind() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    let before = domain.middle.status();
+    for _ in 0..5 {
+        domain.lab.run("m", "ip link set left down");
+        domain.lab.run("m", "ip link set left up");
+        // An operator's routes go with the link, and are set again.
+        domain
+            .lab
+            .run("m", "ip route replace 192.0.2.1/32 via 198.51.100.1");
+    }
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    let after = domain.middle.status();
+    assert_eq!(
+        (
+            after.routes,
+            after.next_hops,
+            after.rules,
+            after.vnis,
+            after.refused.len()
+        ),
+        (
+            before.routes,
+            before.next_hops,
+            before.rules,
+            before.vnis,
+            0
+        )
+    );
+}
+
+#[test]
+fn links_and_reachability_are_reported() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r", "h"]);
+    lab.link(("r", "red0", "10.0.1.1/24"), ("h", "eth0", "10.0.1.10/24"));
+    let router = lab.start("r", Mode::PLAIN.config(A));
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, Some("red0"))],
+        ..IntentDelta::default()
+    });
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: true,
+            }
+    });
+    router.track(vec![[198, 51, 100, 9].into()]);
+    router.wait_for(|event| {
+        *event == DataplaneEvent::Reachability(vec![([198, 51, 100, 9].into(), None)])
+    });
+    lab.run("r", "ip route add 198.51.100.0/24 via 10.0.1.10 metric 7");
+    router.wait_for(|event| {
+        *event == DataplaneEvent::Reachability(vec![([198, 51, 100, 9].into(), Some(7))])
+    });
+    // And in IPv6.
+    let far: IpAddr = "2001:db8:7::9".parse().unwrap();
+    router.track(vec![far]);
+    router.wait_for(move |event| *event == DataplaneEvent::Reachability(vec![(far, None)]));
+    lab.run("r", "ip addr add fd00:7::1/64 dev red0 nodad && ip route add 2001:db8:7::/64 via fd00:7::2 metric 9");
+    router.wait_for(move |event| *event == DataplaneEvent::Reachability(vec![(far, Some(9))]));
+    lab.run("h", "ip link set eth0 down");
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: false,
+            }
+    });
+    lab.run("h", "ip link set eth0 up");
+    router.wait_for(|event| {
+        *event
+            == DataplaneEvent::Attachment {
+                name: "red0".into(),
+                up: true,
+            }
+    });
+}

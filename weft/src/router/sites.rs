@@ -1,0 +1,430 @@
+//! BGP with tenants' own routers: a speaker of its own for each tenant that has such neighbours, so that tenants may have
+//! the same prefixes, the same neighbour addresses and the same AS numbers.
+//!
+//! What a tenant's router tells becomes a route of the site in the overlay, announced with the tenant's label; what the
+//! overlay knows for the tenant is told to its routers. AS paths go through whole, in both directions, so that a site
+//! recognizes what it told itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tracing::info;
+use weft_bgp::rib::{Origination, PeerId, PlainBgp, ReportedPath, RouteFilter};
+use weft_bgp::{Bgp, BgpEvent, NeighborStatus, Scope, ShutdownMode};
+use weft_bgp_wire::{Asn, AttributesBuilder, AttributesView, Origin, code, flags};
+use weft_dataplane::Dataplane;
+use weft_overlay::intent::{TenantId, TenantRoute};
+use weft_overlay::table::{OriginationChange, Overlay};
+
+use super::setup;
+use crate::config::Config;
+
+/// Path identifier of what the overlay knows, in a tenant's speaker.
+const OVERLAY_PATH: u32 = 1;
+
+/// The speakers of tenants, for whoever wants to know of them.
+#[derive(Clone, Default)]
+pub(super) struct SiteSpeakers(Vec<(String, Bgp)>);
+
+impl SiteSpeakers {
+    /// The neighbours of all tenants, with their tenants' names.
+    pub(super) async fn neighbors(&self) -> Vec<(String, NeighborStatus)> {
+        let mut all = Vec::new();
+        for (tenant, bgp) in &self.0 {
+            let neighbors = bgp.neighbors().await.into_iter();
+            all.extend(neighbors.map(|neighbor| (tenant.clone(), neighbor)));
+        }
+        all
+    }
+
+    pub(super) async fn shutdown(&self, mode: ShutdownMode) {
+        for (_, bgp) in &self.0 {
+            bgp.shutdown(mode).await;
+        }
+    }
+}
+
+struct Site {
+    bgp: Bgp,
+    vni: u32,
+    /// Our own AS stands in for these in what is told to the tenant's routers.
+    overridden: Vec<Asn>,
+    /// What the tenant's routers told: the attributes to announce it with, without the label.
+    learned: HashMap<IpNet, Vec<u8>>,
+    /// What the tenant's routers are told.
+    told: HashSet<IpNet>,
+    heard: bool,
+}
+
+impl Site {
+    /// Notes that its routers have told everything.
+    fn heard(&mut self) -> Option<Progress> {
+        let first = !std::mem::replace(&mut self.heard, true);
+        first.then_some(Progress::Heard)
+    }
+}
+
+/// How far a tenant's speaker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its routers have told everything.
+    Heard,
+    /// They have been told everything.
+    Converged,
+    /// Both, or it waits no longer.
+    HeardAndConverged,
+}
+
+/// All tenants with neighbours of their own.
+pub(super) struct Sites {
+    of: BTreeMap<TenantId, Site>,
+    asn: Asn,
+    events: mpsc::Receiver<(TenantId, BgpEvent)>,
+    /// What is to be told to a tenant's routers anew.
+    changed: BTreeSet<(TenantId, IpNet)>,
+    /// Held so that `events` stays open where there are none.
+    _sender: mpsc::Sender<(TenantId, BgpEvent)>,
+}
+
+impl Sites {
+    /// Starts a speaker for every tenant that has neighbours, beside the router's own.
+    pub(super) async fn start(
+        config: &Config,
+        overlay: &Overlay,
+        dataplane: &Dataplane,
+        bgp: &Bgp,
+    ) -> anyhow::Result<(Self, SiteSpeakers)> {
+        let (sender, events) = mpsc::channel(16);
+        let mut sites = Self {
+            of: BTreeMap::new(),
+            asn: config.router.asn,
+            events,
+            changed: BTreeSet::new(),
+            _sender: sender.clone(),
+        };
+        let mut speakers = SiteSpeakers::default();
+        let vrf = dataplane.status().await.is_some_and(|status| status.vrf);
+        let found_state = dataplane.found_state();
+        for tenant in overlay.tenants() {
+            let wanted = config.tenants.iter();
+            let Some(configured) = wanted
+                .clone()
+                .find(|of| of.name == tenant.config.name)
+                .filter(|of| !of.neighbors.is_empty())
+            else {
+                continue;
+            };
+            let scope = Scope {
+                mark: weft_dataplane::tenant_mark(configured.vni),
+                device: vrf.then(|| weft_dataplane::tenant_vrf(configured.vni)),
+            };
+            let speaker = setup::site(config, configured, scope, found_state);
+            let (instance, mut inbox) = bgp
+                .start_instance(speaker, Box::new(PlainBgp))
+                .await
+                .with_context(|| format!("the neighbours of the tenant `{}`", configured.name))?;
+            let (id, sender) = (tenant.id, sender.clone());
+            tokio::spawn(async move {
+                while let Some(event) = inbox.recv().await {
+                    if sender.send((id, event)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            speakers.0.push((configured.name.clone(), instance.clone()));
+            let overridden = configured.neighbors.iter();
+            let site = Site {
+                bgp: instance,
+                vni: configured.vni.get(),
+                overridden: overridden
+                    .filter(|neighbor| neighbor.as_override)
+                    .map(|neighbor| neighbor.asn)
+                    .collect(),
+                learned: HashMap::new(),
+                told: HashSet::new(),
+                heard: false,
+            };
+            sites.of.insert(id, site);
+            sites
+                .changed
+                .extend(tenant.announced.iter().map(|prefix| (id, *prefix)));
+        }
+        if !sites.of.is_empty() {
+            info!(
+                tenants = sites.of.len(),
+                "speaking BGP with tenants' own routers"
+            );
+        }
+        Ok((sites, speakers))
+    }
+
+    /// How many speakers there are.
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// What a tenant's speaker says next.
+    pub(super) async fn next(&mut self) -> Option<(TenantId, BgpEvent)> {
+        self.events.recv().await
+    }
+
+    /// Tells a tenant's routers that they know everything.
+    pub(super) async fn complete(&self) {
+        for site in self.of.values() {
+            site.bgp
+                .with(|speaker, now| speaker.routes_complete(now))
+                .await;
+        }
+    }
+
+    /// Brings what a tenant's routers told into the overlay; says how far the speaker is.
+    pub(super) async fn handle(
+        &mut self,
+        (id, event): (TenantId, BgpEvent),
+        overlay: &mut Overlay,
+        bgp: &Bgp,
+        dataplane: &Dataplane,
+    ) -> Option<Progress> {
+        let site = self.of.get_mut(&id)?;
+        match event {
+            BgpEvent::Heard => return site.heard(),
+            BgpEvent::Converged { .. } => {
+                return Some(match site.heard() {
+                    Some(_) => Progress::HeardAndConverged,
+                    None => Progress::Converged,
+                });
+            }
+            BgpEvent::NextHops { track, untrack } => {
+                dataplane.track_site(id, track).await;
+                dataplane.untrack_site(id, untrack).await;
+            }
+            BgpEvent::Routes(batch) => {
+                let mut again = Vec::new();
+                for (prefix, paths) in batch.iter() {
+                    let learned =
+                        |path: &&ReportedPath| path.eligible && path.source != PeerId::LOCAL;
+                    // The best of theirs: ours may be better by BGP's rules, and goes.
+                    let best = paths.iter().find(learned);
+                    let attributes = best.map(|path| announced(path.attributes.view()));
+                    let before = match &attributes {
+                        Some(attributes) => site.learned.insert(prefix, attributes.clone()),
+                        None => site.learned.remove(&prefix),
+                    };
+                    let via = best.map(|path| path.attributes.next_hop().address);
+                    overlay.set_site_route(id, prefix, via);
+                    if before != attributes {
+                        self.changed.insert((id, prefix));
+                        // Announced already, by another path.
+                        if before.is_some() && attributes.is_some() {
+                            again.extend(overlay.origination(id, prefix));
+                        }
+                    }
+                }
+                let again: Vec<Origination> = again
+                    .into_iter()
+                    .map(|change| self.origination(change))
+                    .collect();
+                if !again.is_empty() {
+                    bgp.originate(again).await;
+                }
+            }
+        }
+        None
+    }
+
+    /// How next hops in a tenant are reached.
+    pub(super) async fn set_next_hops(
+        &self,
+        tenant: TenantId,
+        changes: Vec<(IpAddr, Option<u32>)>,
+    ) {
+        if let Some(site) = self.of.get(&tenant) {
+            site.bgp.set_next_hops(changes).await;
+        }
+    }
+
+    /// A change of what the router announces, for BGP: what a tenant's routers told goes on with its AS path.
+    pub(super) fn origination(&mut self, change: OriginationChange) -> Origination {
+        let site = self.of.iter().find(|(_, site)| site.vni == change.path_id);
+        let learned = site.and_then(|(_, site)| site.learned.get(&change.prefix));
+        let attributes = change.communities.map(|communities| {
+            let mut builder = match learned {
+                Some(attributes) => {
+                    let mut builder = AttributesBuilder::new();
+                    builder.load(AttributesView::new(attributes));
+                    builder
+                }
+                None => own(),
+            };
+            builder.set_large_communities(communities);
+            builder.octets().to_vec()
+        });
+        if let Some((id, _)) = site {
+            self.changed.insert((*id, change.prefix));
+        }
+        Origination {
+            prefix: change.prefix,
+            path_id: change.path_id,
+            attributes,
+        }
+    }
+
+    /// Routes of tenants that came, went, or got other attributes.
+    pub(super) fn note(&mut self, routes: &[TenantRoute]) {
+        if self.of.is_empty() {
+            return;
+        }
+        let routes = routes.iter().map(|route| (route.tenant, route.prefix));
+        let ours: Vec<_> = routes.filter(|(id, _)| self.of.contains_key(id)).collect();
+        self.changed.extend(ours);
+    }
+
+    /// Prefixes that BGP told of anew.
+    pub(super) fn note_prefixes(&mut self, prefixes: impl Iterator<Item = IpNet> + Clone) {
+        for id in self.of.keys() {
+            self.changed
+                .extend(prefixes.clone().map(|prefix| (*id, prefix)));
+        }
+    }
+
+    /// Tells tenants' routers what changed.
+    pub(super) async fn announce(&mut self, overlay: &Overlay, bgp: &Bgp) {
+        let changed = std::mem::take(&mut self.changed);
+        let mut told: BTreeMap<TenantId, Vec<Origination>> = BTreeMap::new();
+        let mut remote = Vec::new();
+        for (id, prefix) in changed {
+            let Some(site) = self.of.get(&id) else {
+                continue;
+            };
+            let chosen = overlay.chosen(id, prefix);
+            let attributes = if site.learned.contains_key(&prefix) {
+                None
+            } else if overlay.origination(id, prefix).is_some() {
+                Some(own().octets().to_vec())
+            } else if let Some(path) = chosen {
+                remote.push((id, prefix, path));
+                continue;
+            } else {
+                None
+            };
+            told.entry(id)
+                .or_default()
+                .push(of_overlay(prefix, attributes));
+        }
+        if !remote.is_empty() {
+            let attributes = bgp
+                .with(move |speaker, _| {
+                    let attributes = |(id, prefix, (source, path_id))| {
+                        let filter = RouteFilter {
+                            prefix: Some(prefix),
+                            ..RouteFilter::default()
+                        };
+                        let page = speaker.rib.routes(&filter, 1);
+                        let mut paths = page.routes.iter().flat_map(|route| &route.paths);
+                        let path = paths
+                            .find(|path| path.source.0 == source && path.path_id == path_id)?;
+                        Some((id, prefix, announced(path.attributes.view())))
+                    };
+                    remote
+                        .into_iter()
+                        .filter_map(attributes)
+                        .collect::<Vec<_>>()
+                })
+                .await
+                .unwrap_or_default();
+            for (id, prefix, attributes) in attributes {
+                if let Some(site) = self.of.get(&id) {
+                    let attributes = override_as(&attributes, &site.overridden, self.asn);
+                    told.entry(id)
+                        .or_default()
+                        .push(of_overlay(prefix, Some(attributes)));
+                }
+            }
+        }
+        for (id, originations) in told {
+            let Some(site) = self.of.get_mut(&id) else {
+                continue;
+            };
+            let told = &mut site.told;
+            let news = originations.into_iter().filter(|of| match of.attributes {
+                Some(_) => {
+                    told.insert(of.prefix);
+                    true
+                }
+                None => told.remove(&of.prefix),
+            });
+            let news: Vec<Origination> = news.collect();
+            if !news.is_empty() {
+                site.bgp.originate(news).await;
+            }
+        }
+    }
+}
+
+fn of_overlay(prefix: IpNet, attributes: Option<Vec<u8>>) -> Origination {
+    Origination {
+        prefix,
+        path_id: OVERLAY_PATH,
+        attributes,
+    }
+}
+
+/// Attributes of a route that begins here.
+fn own() -> AttributesBuilder {
+    let mut builder = AttributesBuilder::new();
+    builder.set_origin(Origin::Igp);
+    builder.set_empty_as_path();
+    builder
+}
+
+/// What goes on of the attributes of a route, from a tenant to the overlay and from the overlay to a tenant: ORIGIN and AS_PATH.
+/// Communities do not: a tenant could name labels by them.
+fn announced(attributes: AttributesView<'_>) -> Vec<u8> {
+    let mut builder = AttributesBuilder::new();
+    let keep = |of| matches!(of, code::ORIGIN | code::AS_PATH);
+    builder.load_some(attributes, keep);
+    builder.octets().to_vec()
+}
+
+/// Puts our own AS in the place of others in AS_PATH.
+fn override_as(attributes: &[u8], others: &[Asn], own: Asn) -> Vec<u8> {
+    let mut builder = AttributesBuilder::new();
+    let view = AttributesView::new(attributes);
+    builder.load(view);
+    if let Some(path) = view.value(code::AS_PATH).filter(|_| !others.is_empty()) {
+        let mut octets = path.to_vec();
+        let mut at = 0;
+        // Segments: kind, number of ASes, each in 4 octets.
+        while let Some(count) = octets.get(at + 1).map(|count| usize::from(*count)) {
+            let end = (at + 2 + count * 4).min(octets.len());
+            for asn in octets[at + 2..end].as_chunks_mut::<4>().0 {
+                if others.contains(&Asn(u32::from_be_bytes(*asn))) {
+                    *asn = own.0.to_be_bytes();
+                }
+            }
+            at = end;
+        }
+        builder.set(flags::TRANSITIVE, code::AS_PATH, &octets);
+    }
+    builder.octets().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_as_is_overridden_wherever_it_stands() {
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_as_sequence(&[Asn(64601), Asn(65010), Asn(64602), Asn(65010)]);
+        let octets = override_as(builder.octets(), &[Asn(65010)], Asn(64500));
+        let path = AttributesView::new(&octets).as_path().to_string();
+        assert_eq!(path, "64601 64500 64602 64500");
+        let same = override_as(builder.octets(), &[], Asn(64500));
+        assert_eq!(same, builder.octets());
+    }
+}
