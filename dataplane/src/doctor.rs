@@ -18,7 +18,7 @@ use crate::netlink::objects::{
     NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_next_hop, put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Netlink};
-use crate::{PROTOCOL, host, snapshot};
+use crate::{PROTOCOL, host, nftables, snapshot};
 
 /// What VXLAN over IPv4 puts around a tenant's packet, octets.
 const OVERHEAD: u32 = 50;
@@ -287,12 +287,18 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         classifier.err().map(|error| error.to_string()),
     );
     let refusal = {
-        let duties = host::Duties {
+        let duties = nftables::Duties {
             part_tenants: true,
             guard_router: true,
             classify: true,
         };
-        host::load(&host::ruleset(&[], &[Carrier::Vxlan.name()], duties)).err()
+        nftables::load(&nftables::ruleset(
+            &[],
+            &[Carrier::Vxlan.name()],
+            duties,
+            &[],
+        ))
+        .err()
     };
     note(
         Object {

@@ -15,6 +15,7 @@ mod model;
 mod monitor;
 mod netlink;
 mod next_hops;
+mod nftables;
 mod snapshot;
 mod status;
 mod teardown;

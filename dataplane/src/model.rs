@@ -61,6 +61,8 @@ pub(crate) enum RouteSpec {
     },
     /// Nowhere: a tenant's packet without a route goes no further.
     Unreachable,
+    /// Out of the table: the next rule is asked.
+    Throw,
 }
 
 /// A kind of tunnel device. A router has at most one of each, for all VNIs: the packet's metadata names the VNI.
@@ -242,6 +244,8 @@ pub(crate) struct Rule {
 
 /// Priority of the rules that lead into tenant tables; before the main table's 32766, after local's 0.
 pub(crate) const RULE_TENANT: u32 = 1000;
+/// Priority of the rules that lead what a tenant's table has nothing for to the main table, where the tenant may leave there.
+pub(crate) const RULE_BREAKOUT: u32 = 1996;
 /// Priority of the rule that ends packets of tenants without a table for their family.
 pub(crate) const RULE_NO_TABLE: u32 = 1997;
 /// Where packets go on that no tenant's rule took.

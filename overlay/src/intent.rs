@@ -28,6 +28,17 @@ pub struct TenantIntent {
     pub vnis: Vec<Vni>,
     /// Names of the interfaces where the tenant's packets enter. May name interfaces that do not exist yet. Sorted.
     pub attachments: Vec<String>,
+    /// Where packets leave that the tenant's table has nothing for.
+    pub breakout: Option<Breakout>,
+}
+
+/// A tenant's way to the Internet past the overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Breakout {
+    /// The only interface that the tenant's packets leave by; the main table leads there.
+    pub interface: String,
+    /// They leave with the interface's address as their source.
+    pub source_nat: bool,
 }
 
 /// One way out of a tenant's table: encapsulate with `vni` and send to `address`.

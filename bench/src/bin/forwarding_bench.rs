@@ -343,6 +343,7 @@ impl Pair {
             primary_vni: vni,
             vnis: vec![vni],
             attachments: vec!["red0".into()],
+            breakout: None,
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),

@@ -221,6 +221,7 @@ fn tenant(at: u32) -> Result<(TenantId, Option<TenantIntent>)> {
         primary_vni: vni,
         vnis: vec![vni],
         attachments: Vec::new(),
+        breakout: None,
     };
     Ok((TenantId(at), Some(intent)))
 }
@@ -362,6 +363,7 @@ async fn failover() -> Result<Figures> {
             vnis: Vec::new(),
             attachments: Vec::new(),
             prefixes: Vec::new(),
+            breakout: None,
         });
         for (labels, endpoint) in labels.iter_mut().zip([NEAR, FAR]) {
             labels.push(own_labels(endpoint).label(vni));

@@ -10,7 +10,8 @@ use super::Actor;
 use super::links::is_host;
 use crate::bpf::{Classifier, Place};
 use crate::model::{
-    Carrier, Family, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule, RuleAction, RuleMatch,
+    Carrier, Family, RULE_BREAKOUT, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule,
+    RuleAction, RuleMatch,
 };
 use crate::snapshot::Address;
 use crate::{CodePoint, Drops, Traffic};
@@ -21,7 +22,7 @@ const FLAT: usize = 64;
 /// Above, so many buckets of rules, by the lowest bits of the mark.
 const BUCKETS: u32 = 256;
 /// Where a packet goes that its bucket has nothing for.
-const RULE_END_OF_BUCKET: u32 = RULE_NO_TABLE - 1;
+const RULE_END_OF_BUCKET: u32 = RULE_BREAKOUT;
 /// Which bits of a mark say that it is ours.
 const OURS: u32 = 0xff00_0000;
 
@@ -289,6 +290,10 @@ impl Actor {
             };
             for tenant in &tenants {
                 let table = RuleAction::Table(tenant.table);
+                if tenant.intent.breakout.is_some() {
+                    let main = RuleAction::Table(u32::from(libc::RT_TABLE_MAIN));
+                    add(RULE_BREAKOUT, RuleMatch::Mark(tenant.table), main);
+                }
                 let bucket = tenant.table as usize % places.len();
                 add(places[bucket], RuleMatch::Mark(tenant.table), table);
                 if tree {

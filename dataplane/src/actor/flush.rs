@@ -1,6 +1,6 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -9,7 +9,6 @@ use tracing::{error, warn};
 
 use super::links::{is_host, vrf_name};
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
-use crate::host::{self, Duties, Entrance};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
     NEW, Question, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE,
@@ -17,6 +16,7 @@ use crate::netlink::objects::{
     put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Refusal};
+use crate::nftables::{self, Duties, Entrance, Exit};
 
 /// What a request of a batch was about.
 enum Operation {
@@ -36,6 +36,9 @@ pub(super) enum Object {
 
 /// Of so many refused routes the kernel is asked whose stands in their place; more are one and the same trouble.
 const OWNERS: usize = 1000;
+
+/// Conntrack zones that are not everybody's.
+const ZONES: u32 = 0xffff;
 
 /// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
 const HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(1);
@@ -307,6 +310,41 @@ impl Actor {
         self.refused.insert(key, refused);
     }
 
+    /// Where tenants' packets leave for the Internet. A zone is found by the VNI, so that connections outlive a restart.
+    fn exits(&self, devices: &[&str]) -> Vec<Exit> {
+        let mut taken = BTreeSet::new();
+        let mut exits = Vec::new();
+        let mut tenants: Vec<&super::Tenant> = self.tenants.values().collect();
+        tenants.sort_unstable_by_key(|tenant| tenant.table);
+        for tenant in tenants {
+            let Some(breakout) = &tenant.intent.breakout else {
+                continue;
+            };
+            let start = tenant.intent.primary_vni.get();
+            let mut zones = (0..ZONES).map(|step| 1 + ((start + step) % ZONES) as u16);
+            let Some(zone) = zones.find(|zone| taken.insert(*zone)) else {
+                warn!(
+                    tenant = tenant.intent.name,
+                    "no conntrack zone is left for its breakout"
+                );
+                continue;
+            };
+            let attachments = tenant.intent.attachments.iter().cloned();
+            let devices = devices.iter().map(|name| (*name).to_owned());
+            exits.push(Exit {
+                mark: tenant.table,
+                zone,
+                interface: breakout.interface.clone(),
+                source_nat: breakout.source_nat,
+                ways: attachments
+                    .chain(devices)
+                    .chain(self.vrf.then(|| vrf_name(&tenant.intent)))
+                    .collect(),
+            });
+        }
+        exits
+    }
+
     /// Loads our nftables table where it is to say something else than before.
     fn load_ruleset(&mut self) {
         // An earlier process's table says the same until we know better.
@@ -351,9 +389,9 @@ impl Actor {
             guard_router: classify || self.local_routes.iter().any(|net| !is_host(net)),
             classify,
         };
-        let ruleset = host::ruleset(&entrances, &devices, duties);
+        let ruleset = nftables::ruleset(&entrances, &devices, duties, &self.exits(&devices));
         if ruleset != self.ruleset {
-            if let Err(error) = host::load(&ruleset) {
+            if let Err(error) = nftables::load(&ruleset) {
                 warn!(%error, "nftables refused our table: the router's own answers to tenants may not find them");
             }
             self.ruleset = ruleset;

@@ -57,6 +57,14 @@ struct Tenant {
 }
 
 impl Tenant {
+    /// What ends its table.
+    fn end(&self) -> RouteSpec {
+        match self.intent.breakout {
+            Some(_) => RouteSpec::Throw,
+            None => RouteSpec::Unreachable,
+        }
+    }
+
     fn has_table(&self, family: Family) -> bool {
         family == Family::V4 || self.v6_routes > 0 || self.v6_attached
     }
@@ -587,7 +595,7 @@ impl Actor {
         self.policy_changed = true;
         let key = last_resort(tenant.table, Family::V6);
         if tenant.has_table(Family::V6) {
-            self.want(key, RouteSpec::Unreachable);
+            self.want(key, tenant.end());
         } else {
             self.unwant(key);
         }
@@ -597,7 +605,6 @@ impl Actor {
         let table = self.config.table_base + intent.primary_vni.get();
         self.policy_changed = true;
         self.by_table.insert(table, id);
-        self.want(last_resort(table, Family::V4), RouteSpec::Unreachable);
         match self.tenants.get_mut(&id) {
             Some(tenant) => (tenant.intent, tenant.table) = (intent, table),
             None => {
@@ -612,6 +619,14 @@ impl Actor {
                 };
                 self.tenants.insert(id, tenant);
             }
+        }
+        let Some(tenant) = self.tenants.get(&id) else {
+            return;
+        };
+        let (end, has_v6) = (tenant.end(), tenant.has_table(Family::V6));
+        self.want(last_resort(table, Family::V4), end);
+        if has_v6 {
+            self.want(last_resort(table, Family::V6), end);
         }
     }
 

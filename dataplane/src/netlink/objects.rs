@@ -73,6 +73,7 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
             (libc::RT_SCOPE_LINK, libc::RTN_UNICAST)
         }
         RouteSpec::Unreachable => (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNREACHABLE),
+        RouteSpec::Throw => (libc::RT_SCOPE_UNIVERSE, libc::RTN_THROW),
         _ => (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST),
     };
     let table = if key.table < 256 {
@@ -110,7 +111,7 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
                 attribute_u32(out, libc::RTA_OIF, *interface);
             }
         }
-        RouteSpec::Unreachable => {}
+        RouteSpec::Unreachable | RouteSpec::Throw => {}
     }
 }
 
@@ -177,6 +178,7 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
     let prefix = IpNet::new(destination.unwrap_or(any), header[1]).ok()?;
     let spec = match (header[7], next_hop, gateway, interface) {
         (libc::RTN_UNREACHABLE, ..) => RouteSpec::Unreachable,
+        (libc::RTN_THROW, ..) => RouteSpec::Throw,
         (_, Some(id), ..) => RouteSpec::NextHop(id),
         (_, _, Some(gateway), _) => RouteSpec::Via {
             gateway,

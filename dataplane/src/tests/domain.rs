@@ -157,6 +157,7 @@ pub(super) fn tenant(
             primary_vni: vni(number),
             vnis: vec![vni(number)],
             attachments,
+            breakout: None,
         }),
     )
 }

@@ -1,5 +1,6 @@
 //! The data plane on the real kernel, in network namespaces of its own.
 
+mod breakout;
 mod domain;
 mod lab;
 mod modes;

@@ -57,6 +57,7 @@ impl Tenant {
             primary_vni: self.config.primary_vni,
             vnis,
             attachments,
+            breakout: self.config.breakout.clone(),
         }
     }
 
@@ -425,6 +426,7 @@ impl Overlay {
                 vnis: Vec::new(),
                 attachments: Vec::new(),
                 prefixes: Vec::new(),
+                breakout: None,
             };
             self.insert_tenant(config, true)
         })

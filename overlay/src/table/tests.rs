@@ -52,6 +52,7 @@ fn tenant(name: &str, number: u32, prefixes: &[&str]) -> TenantConfig {
             .iter()
             .map(|prefix| prefix.parse().unwrap())
             .collect(),
+        breakout: None,
     }
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
-use crate::intent::{ForwardingNextHop, TenantId};
+use crate::intent::{Breakout, ForwardingNextHop, TenantId};
 use crate::label::Label;
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
@@ -53,6 +53,8 @@ pub struct TenantConfig {
     pub attachments: Vec<String>,
     /// Announced while at least one attachment is up.
     pub prefixes: Vec<IpNet>,
+    /// Where packets leave that the tenant's table has nothing for.
+    pub breakout: Option<Breakout>,
 }
 
 /// What the decision process compares (RFC 4271 section 9.1.2), once a path.

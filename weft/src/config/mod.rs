@@ -214,12 +214,28 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(with = "Vec<serial::Prefix>")]
     pub prefixes: Vec<IpNet>,
+    /// Its way to the Internet past the overlay: packets that the tenant's table has nothing for leave here. Where other sites
+    /// are to use it too, announce `0.0.0.0/0` in `prefixes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakout: Option<Breakout>,
     /// Routes of the kernel, on the tenant's interfaces, that the tenant announces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redistribute: Vec<Redistribute>,
     /// The tenant's own routers, which tell what its site has and are told what the overlay knows for the tenant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<SiteNeighbor>,
+}
+
+/// A tenant's way to the Internet past the overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Breakout {
+    /// The interface that packets leave by, as the main table leads them; what it leads elsewhere is dropped.
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: String,
+    /// Put the interface's address in the place of their source. Tenants with the same addresses do not get in each other's way.
+    #[serde(default = "defaults::yes")]
+    pub source_nat: bool,
 }
 
 /// A tenant's own router at this site. The session runs in the tenant: several tenants may have neighbours of one address.

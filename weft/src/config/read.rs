@@ -235,6 +235,21 @@ fn endpoint(at: &Cursor<'_>) -> Option<IpAddr> {
     }
 }
 
+fn breakout(at: &Cursor<'_>) -> Option<Breakout> {
+    let mut fields = at.fields("a mapping with `interface`")?;
+    let interface = fields.required(
+        "interface",
+        "the interface towards the Internet, such as `eth0`",
+        |at| interface(&at),
+    );
+    let source_nat = fields.optional("source_nat", |at| at.bool());
+    fields.finish();
+    Some(Breakout {
+        interface: interface?,
+        source_nat: source_nat.unwrap_or_else(defaults::yes),
+    })
+}
+
 /// What a tenant announces of the kernel's routes.
 fn redistribute(at: &Cursor<'_>) -> Option<Redistribute> {
     match at.scalar()? {
@@ -286,6 +301,7 @@ fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>
         })
         .unwrap_or_default();
     let prefixes = fields.optional("prefixes", |at| prefixes(&at));
+    let breakout = fields.optional("breakout", |at| breakout(&at));
     let redistribute = fields.optional("redistribute", |at| {
         let sources = at.list("a list of `connected`, `static` and protocols", |at| {
             redistribute(&at)
@@ -312,6 +328,7 @@ fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>
         vnis: extra.iter().map(|at| at.value).collect(),
         interfaces: interfaces.iter().map(|at| at.value.clone()).collect(),
         prefixes: prefixes.unwrap_or_default(),
+        breakout,
         redistribute: redistribute.unwrap_or_default(),
         neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
     };

@@ -14,6 +14,7 @@ use weft_bgp::{Bgp, BgpEvent};
 use weft_bgp_wire::{AttributesBuilder, LargeCommunity, Origin};
 use weft_dataplane::{Dataplane, DataplaneEvent};
 use weft_overlay::VniSet;
+use weft_overlay::intent::Breakout;
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 
 use super::sites::{Progress, Sites};
@@ -92,6 +93,10 @@ pub(super) async fn prepare(
             vnis: tenant.vnis.clone(),
             attachments: tenant.interfaces.clone(),
             prefixes: tenant.prefixes.clone(),
+            breakout: tenant.breakout.as_ref().map(|breakout| Breakout {
+                interface: breakout.interface.clone(),
+                source_nat: breakout.source_nat,
+            }),
         });
         if !tenant.redistribute.is_empty() {
             redistribute.push((id, &tenant.redistribute));

@@ -1,0 +1,263 @@
+//! Our nftables table: what the kernel's other means do not do.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+/// Where a tenant's packets enter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entrance {
+    /// The attachment.
+    pub(crate) interface: String,
+    /// What a packet for the router itself seems to have come in by: the attachment, or the tenant's VRF.
+    pub(crate) input: String,
+    /// The tenant's mark.
+    pub(crate) mark: u32,
+    /// The router's addresses there.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// Where a tenant's packets leave for the Internet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The tenant's mark.
+    pub(crate) mark: u32,
+    /// The conntrack zone of its connections: another tenant's may have the same addresses and ports.
+    pub(crate) zone: u16,
+    /// The interface.
+    pub(crate) interface: String,
+    /// Its address becomes the packets' source.
+    pub(crate) source_nat: bool,
+    /// Where else the tenant's own table leads: attachments and tunnel devices.
+    pub(crate) ways: Vec<String>,
+}
+
+/// What our table has to do: what the classifier does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Duties {
+    /// Keeps tenants from each other.
+    pub(crate) part_tenants: bool,
+    /// Keeps tenants from addresses of the router that are not theirs.
+    pub(crate) guard_router: bool,
+    /// Marks what enters from tenants, takes the mark from what goes into a tunnel, and fits TCP segments to it.
+    pub(crate) classify: bool,
+}
+
+fn set(name: &str, kind: &str, elements: Vec<String>) -> String {
+    let elements = match elements[..] {
+        [] => String::new(),
+        _ => format!(" elements = {{ {} }};", elements.join(", ")),
+    };
+    format!("  {name} {{ type {kind};{elements} }}\n")
+}
+
+/// `hook` is type, hook and priority; empty for a chain that others jump to.
+fn chain(name: &str, hook: &str, rules: &[&str]) -> String {
+    let hook = match hook {
+        "" => String::new(),
+        hook => format!("    type {hook}; policy accept;\n"),
+    };
+    let rules: String = rules.iter().map(|rule| format!("    {rule}\n")).collect();
+    format!("  chain {name} {{\n{hook}{rules}  }}\n")
+}
+
+/// Our table, where it has a duty: else none. Each hook costs every packet of the host, so there are no more than need
+/// be. Sets and maps make it cost the same for every number of tenants, and a packet that nothing is to be done for passes
+/// one rule a hook.
+pub(crate) fn ruleset(
+    entrances: &[Entrance],
+    devices: &[&str],
+    duties: Duties,
+    exits: &[Exit],
+) -> String {
+    if duties == Duties::default() && exits.is_empty() {
+        return NO_TABLE.to_owned();
+    }
+    let all = |each: &dyn Fn(&Entrance) -> Vec<String>| -> Vec<String> {
+        entrances.iter().flat_map(each).collect()
+    };
+    let addresses = |v4: bool| {
+        let mut elements = all(&|entrance| {
+            let addresses = entrance.addresses.iter();
+            addresses
+                .filter(|address| address.is_ipv4() == v4)
+                .map(|address| format!("\"{}\" . {address}", entrance.input))
+                .collect()
+        });
+        elements.sort_unstable();
+        elements.dedup();
+        elements
+    };
+    let mut inputs = all(&|entrance| vec![format!("\"{}\"", entrance.input)]);
+    inputs.sort_unstable();
+    inputs.dedup();
+    let interfaces = all(&|entrance| vec![format!("\"{}\"", entrance.interface)]);
+    let marks = all(&|entrance| {
+        vec![format!(
+            "\"{}\" : 0x{:08x}",
+            entrance.interface, entrance.mark
+        )]
+    });
+    let own = all(&|entrance| {
+        vec![format!(
+            "0x{:08x} . \"{}\"",
+            entrance.mark, entrance.interface
+        )]
+    });
+    let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
+    let devices = format!("{{ {} }}", devices.join(", "));
+    let mut parts = vec![NO_TABLE.to_owned(), "table inet weft {\n".to_owned()];
+    if duties.guard_router {
+        parts.extend([
+            set("set inputs", "ifname", inputs),
+            // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
+            // interface that has it only.
+            set("set own4", "ifname . ipv4_addr", addresses(true)),
+            set("set own6", "ifname . ipv6_addr", addresses(false)),
+            chain(
+                "own-addresses",
+                "",
+                &[
+                    "iifname . ip daddr != @own4 counter drop",
+                    "iifname . ip6 daddr != @own6 counter drop",
+                ],
+            ),
+            chain(
+                "to-router",
+                "filter hook input priority filter",
+                // A tunnel's own packets have no mark: they are told apart without a look into a set.
+                &[
+                    "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
+                ],
+            ),
+        ]);
+    }
+    let mut forward = Vec::new();
+    if duties.classify {
+        let fit = ["oifname", "iifname"]
+            .map(|side| format!("{side} {devices} tcp option maxseg size set rt mtu"));
+        parts.extend([
+            set("map marks", "ifname : mark", marks),
+            chain("fit-segments", "", &[&fit[0], &fit[1]]),
+            chain(
+                "from-tenants",
+                // Before connections are tracked.
+                "filter hook prerouting priority raw - 5",
+                &["meta mark set iifname map @marks"],
+            ),
+            // The mark must not steer the tunnel's own packet.
+            chain(
+                "into-tunnels",
+                "filter hook postrouting priority mangle",
+                &[&format!("oifname {devices} meta mark set 0")],
+            ),
+        ]);
+        forward.push("tcp flags & (syn | rst) == syn jump fit-segments");
+    }
+    if duties.part_tenants {
+        parts.extend([
+            set("set attachments", "ifname", interfaces),
+            set("set own-attachments", "mark . ifname", own),
+        ]);
+        forward.push(
+            "iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop",
+        );
+    }
+    if !exits.is_empty() {
+        put_exits(&mut parts, exits);
+        // The main table leads elsewhere too.
+        forward.push("meta mark @breakouts meta mark . oifname != @ways counter drop");
+    }
+    if !forward.is_empty() {
+        parts.push(chain(
+            "through-router",
+            "filter hook forward priority mangle",
+            &forward,
+        ));
+    }
+    parts.push("}\n".to_owned());
+    parts.concat()
+}
+
+/// Connections of tenants with a way to the Internet: each in its tenant's zone on the way out, with its tenant's mark on the
+/// way back. In the zone of replies the kernel keeps them apart itself, by the port.
+fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
+    let all = |each: &dyn Fn(&Exit) -> Option<String>| -> Vec<String> {
+        exits.iter().filter_map(each).collect()
+    };
+    let zones = all(&|exit| Some(format!("0x{:08x} : {}", exit.mark, exit.zone)));
+    let zones = format!(
+        "ct original zone set meta mark map {{ {} }}",
+        zones.join(", ")
+    );
+    let mut interfaces = all(&|exit| Some(format!("\"{}\"", exit.interface)));
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    let replies = format!(
+        "iifname {{ {} }} ct direction reply ct mark & 0xff000000 == 0x57000000 meta mark set ct mark",
+        interfaces.join(", ")
+    );
+    let ways = exits.iter().flat_map(|exit| {
+        let ways = exit.ways.iter().chain([&exit.interface]);
+        ways.map(|way| format!("0x{:08x} . \"{way}\"", exit.mark))
+    });
+    let translated = all(&|exit| {
+        let way = format!("0x{:08x} . \"{}\"", exit.mark, exit.interface);
+        exit.source_nat.then_some(way)
+    });
+    parts.extend([
+        set(
+            "set breakouts",
+            "mark",
+            all(&|exit| Some(format!("0x{:08x}", exit.mark))),
+        ),
+        set("set ways", "mark . ifname", ways.collect()),
+        set("set translated", "mark . ifname", translated),
+        chain("zones", "filter hook prerouting priority raw", &[&zones]),
+        chain(
+            "connections",
+            "filter hook prerouting priority mangle",
+            &["meta mark @breakouts ct mark set meta mark", &replies],
+        ),
+        chain(
+            "sources",
+            "nat hook postrouting priority srcnat",
+            &["meta mark . oifname @translated masquerade"],
+        ),
+    ]);
+}
+
+/// Made first, so that its removal never fails for want of it.
+const NO_TABLE: &str = "table inet weft\ndelete table inet weft\n";
+
+/// Loads a ruleset in one transaction.
+///
+/// # Errors
+/// What nft said, or that it is not there.
+pub(crate) fn load(ruleset: &str) -> Result<(), String> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run nft: {error}; apt-get install nftables"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin
+            .write_all(ruleset.as_bytes())
+            .map_err(|error| error.to_string())?;
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Removes our table.
+pub(crate) fn unload() -> Result<(), String> {
+    load(NO_TABLE)
+}
