@@ -243,7 +243,10 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         ),
         (
             2,
-            NextHop::Group(vec![1]),
+            NextHop::Group {
+                members: vec![(1, 1)],
+                resilient: false,
+            },
             "groups of next-hop objects (ECMP)",
         ),
     ] {

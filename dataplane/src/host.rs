@@ -29,6 +29,16 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
             "a router forwards more than it receives: no look for a socket before the look for a route",
         ),
         of(
+            "net/ipv4/fib_multipath_hash_policy",
+            "1",
+            "equal ways are shared by flows, ports included",
+        ),
+        of(
+            "net/ipv6/fib_multipath_hash_policy",
+            "1",
+            "equal ways are shared by flows, ports included",
+        ),
+        of(
             "net/ipv4/nexthop_compat_mode",
             "0",
             "replacing a next-hop object must not touch its routes",

@@ -91,6 +91,8 @@ pub struct DataplaneConfig {
     pub encapsulation: Encapsulation,
     /// How tenants are kept apart.
     pub segmentation: Segmentation,
+    /// Flows keep their way among equal ones when others come or go.
+    pub resilient: bool,
     /// What becomes of the code point that a packet comes in with from the overlay.
     pub code_point: CodePoint,
     /// How often the kernel is read and compared with the intent, should an event have been missed.
@@ -108,6 +110,7 @@ impl Default for DataplaneConfig {
             endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
             encapsulation: Encapsulation::Vxlan,
             segmentation: Segmentation::Auto,
+            resilient: false,
             code_point: CodePoint::Pipe,
             audit: Duration::from_secs(60),
             protocol: PROTOCOL,

@@ -142,8 +142,13 @@ impl Carrier {
 pub(crate) enum NextHop {
     /// Encapsulate and send.
     Tunnel(Tunnel),
-    /// Share between these objects, sorted.
-    Group(Vec<u32>),
+    /// Share between these objects.
+    Group {
+        /// Each with its share, 1 to 256, sorted.
+        members: Vec<(u32, u16)>,
+        /// What flows by one of them stays there when others come or go.
+        resilient: bool,
+    },
 }
 
 /// One way through one VNI to one router.

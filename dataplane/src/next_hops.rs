@@ -105,9 +105,14 @@ impl NextHops {
 
     /// A group of objects, whose references it takes over. `known` is a group that a route of it points to already: that
     /// one it is, where it is nobody's and says the same.
-    pub(crate) fn group(&mut self, mut members: Vec<u32>, known: Option<u32>) -> u32 {
+    pub(crate) fn group(
+        &mut self,
+        mut members: Vec<(u32, u16)>,
+        resilient: bool,
+        known: Option<u32>,
+    ) -> u32 {
         members.sort_unstable();
-        let wanted = NextHop::Group(members);
+        let wanted = NextHop::Group { members, resilient };
         if let Some(id) = known.filter(|id| self.is_unclaimed(*id, &wanted)) {
             self.refer(id);
             return id;
@@ -118,14 +123,19 @@ impl NextHops {
     }
 
     /// Makes a group of other objects, whose references it takes over; gives up those that it had.
-    pub(crate) fn regroup(&mut self, id: u32, mut members: Vec<u32>) {
+    pub(crate) fn regroup(&mut self, id: u32, mut members: Vec<(u32, u16)>) {
         members.sort_unstable();
-        let Some(object) = self.objects.get_mut(&id) else {
+        let Some(NextHop::Group {
+            members: before, ..
+        }) = self.objects.get_mut(&id).map(|object| &mut object.wanted)
+        else {
             return;
         };
-        let before = std::mem::replace(&mut object.wanted, NextHop::Group(members));
+        let before = std::mem::replace(before, members);
         self.dirty.insert(id);
-        self.release_members(&before);
+        for (member, _) in before {
+            self.release(member);
+        }
     }
 
     fn insert(&mut self, id: u32, wanted: NextHop) {
@@ -164,14 +174,9 @@ impl NextHops {
             return;
         }
         self.dirty.insert(id);
-        let members = object.wanted.clone();
-        self.release_members(&members);
-    }
-
-    fn release_members(&mut self, of: &NextHop) {
-        if let NextHop::Group(members) = of {
-            for member in members {
-                self.release(*member);
+        if let NextHop::Group { members, .. } = &object.wanted {
+            for (member, _) in members.clone() {
+                self.release(member);
             }
         }
     }
@@ -220,7 +225,7 @@ impl NextHops {
     }
 
     fn is_group(&self, id: u32) -> bool {
-        matches!(self.get(id), Some(NextHop::Group(_)))
+        matches!(self.get(id), Some(NextHop::Group { .. }))
     }
 
     /// The kernel took it.

@@ -37,7 +37,7 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
     let routes = snapshot::routes(&mut netlink, protocol).map_err(&read)?;
     let mut next_hops = snapshot::next_hops(&mut netlink, protocol).map_err(&read)?;
     // Groups before what they are made of.
-    next_hops.sort_by_key(|(id, next_hop)| (!matches!(next_hop, NextHop::Group(_)), *id));
+    next_hops.sort_by_key(|(id, next_hop)| (!matches!(next_hop, NextHop::Group { .. }), *id));
     let links = snapshot::links(&mut netlink).map_err(&read)?;
     let devices: Vec<_> = links
         .iter()

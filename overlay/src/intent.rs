@@ -64,6 +64,8 @@ pub struct NextHopSet(pub Vec<ForwardingNextHop>);
 pub struct Group {
     /// The ways out in use.
     pub hops: NextHopSet,
+    /// The share of each of them, 1 to 256; empty where all have the same.
+    pub weights: Vec<u16>,
     /// There are others for when these fail: `hops` may change while routes use the group.
     pub has_others: bool,
     /// Several may be in use at once, now or when `hops` changes.

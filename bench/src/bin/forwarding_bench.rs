@@ -347,6 +347,7 @@ impl Pair {
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),
+            weights: Vec::new(),
             has_others: false,
             may_share: true,
         };

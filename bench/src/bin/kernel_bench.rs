@@ -243,6 +243,7 @@ async fn intend(dataplane: &Dataplane, count: u32) -> Result<()> {
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),
+            weights: Vec::new(),
             has_others: false,
             may_share: false,
         };
@@ -387,6 +388,7 @@ async fn failover() -> Result<Figures> {
                 ebgp: false,
             },
             next_hop: NEAR.into(),
+            bandwidth: 0,
             communities: &labels[usize::from(source)],
         };
         overlay.handle_route(prefix(at), &[path(0, 200), path(1, 100)]);

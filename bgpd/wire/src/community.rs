@@ -80,6 +80,24 @@ impl FromStr for Community {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExtendedCommunity(pub [u8; 8]);
 
+impl ExtendedCommunity {
+    /// Link Bandwidth (draft-ietf-idr-link-bandwidth), octets a second, as a route of an AS carries it through other ASes.
+    pub fn link_bandwidth(asn: u16, bandwidth: f32) -> Self {
+        let [a, b] = asn.to_be_bytes();
+        let [c, d, e, f] = bandwidth.to_be_bytes();
+        Self([0x00, 0x04, a, b, c, d, e, f])
+    }
+
+    /// The bandwidth, octets a second, of a Link Bandwidth community, transitive or not. None for others, and where it is no
+    /// positive number.
+    pub fn as_link_bandwidth(self) -> Option<f32> {
+        let [kind, subtype, _, _, a, b, c, d] = self.0;
+        let bandwidth = f32::from_be_bytes([a, b, c, d]);
+        let is_one = kind & 0xbf == 0 && subtype == 4;
+        (is_one && bandwidth.is_finite() && bandwidth > 0.0).then_some(bandwidth)
+    }
+}
+
 impl fmt::Display for ExtendedCommunity {
     /// `rt:64512:1`, `soo:192.0.2.1:5`, or the octets in hex.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -102,10 +102,11 @@ impl Actor {
         let own = self.config.endpoint;
         let mut tunnels = Vec::with_capacity(group.hops.0.len());
         let mut refused = None;
-        for hop in &group.hops.0 {
+        for (at, hop) in group.hops.0.iter().enumerate() {
             let carrier = Carrier::of(hop.encapsulation, hop.address);
+            let weight = group.weights.get(at).copied().unwrap_or(1);
             match self.device_index(carrier) {
-                Ok(interface) => tunnels.push(Tunnel::to(hop, family, own, interface)),
+                Ok(interface) => tunnels.push((Tunnel::to(hop, family, own, interface), weight)),
                 Err(error) => refused = Some(error),
             }
         }
@@ -113,24 +114,24 @@ impl Actor {
         let unused = current.filter(|id| !self.next_hops.is_used(*id));
         match tunnels[..] {
             [] => Err(refused.unwrap_or_else(|| "it has no ways out".into())),
-            [only] if !group.has_others => Ok(self.next_hops.tunnel(only)),
-            [only] if !group.may_share => Ok(match used {
+            [(only, _)] if !group.has_others => Ok(self.next_hops.tunnel(only)),
+            [(only, _)] if !group.may_share => Ok(match used {
                 Some(id) if self.next_hops.retunnel(id, only) => id,
                 _ => self.next_hops.slot(only, unused),
             }),
             _ => {
-                let members: Vec<u32> = tunnels
+                let members: Vec<(u32, u16)> = tunnels
                     .into_iter()
-                    .map(|tunnel| self.next_hops.tunnel(tunnel))
+                    .map(|(tunnel, weight)| (self.next_hops.tunnel(tunnel), weight))
                     .collect();
                 let is_group =
-                    |id: &u32| matches!(self.next_hops.get(*id), Some(NextHop::Group(_)));
+                    |id: &u32| matches!(self.next_hops.get(*id), Some(NextHop::Group { .. }));
                 Ok(match used.filter(is_group) {
                     Some(id) => {
                         self.next_hops.regroup(id, members);
                         id
                     }
-                    None => self.next_hops.group(members, unused),
+                    None => self.next_hops.group(members, self.config.resilient, unused),
                 })
             }
         }

@@ -53,7 +53,9 @@ impl Actor {
             return Vec::new();
         };
         let members = match self.next_hops.get(id) {
-            Some(NextHop::Group(members)) => members.clone(),
+            Some(NextHop::Group { members, .. }) => {
+                members.iter().map(|(member, _)| *member).collect()
+            }
             Some(NextHop::Tunnel(_)) => vec![id],
             None => Vec::new(),
         };

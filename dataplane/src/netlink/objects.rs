@@ -35,10 +35,23 @@ pub(crate) const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
+const NHA_GROUP_TYPE: u16 = 3;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_ENCAP: u16 = 8;
+const NHA_RES_GROUP: u16 = 12;
+const NHA_RES_GROUP_BUCKETS: u16 = 1;
+const NHA_RES_GROUP_IDLE_TIMER: u16 = 2;
+const NHA_RES_GROUP_UNBALANCED_TIMER: u16 = 3;
+/// NEXTHOP_GRP_TYPE_RES.
+const GROUP_RESILIENT: u16 = 1;
+/// Buckets of a resilient group: enough for the shares of a full group to be near to what they should.
+const BUCKETS: u16 = 256;
+/// A bucket moves to a member that has come when nothing used it for so long, hundredths of a second,
+const IDLE: u32 = 12_000;
+/// and after so long in any case.
+const UNBALANCED: u32 = 60_000;
 const LWTUNNEL_ENCAP_IP: u16 = 2;
 const LWTUNNEL_ENCAP_IP6: u16 = 4;
 // The attributes of LWTUNNEL_ENCAP_IP6 have the same numbers.
@@ -218,17 +231,25 @@ pub(crate) fn put_next_hop(out: &mut Vec<u8>, id: u32, next_hop: &NextHop, proto
             }
             put_encapsulation(out, tunnel);
         }
-        NextHop::Group(members) => {
+        NextHop::Group { members, resilient } => {
             out.extend_from_slice(&[0, 0, protocol, 0]);
             out.extend_from_slice(&[0; 4]);
             attribute_u32(out, NHA_ID, id);
             // struct nexthop_grp: id, weight minus one, weight's high octet, reserved.
             let mut value = Vec::with_capacity(members.len() * 8);
-            for member in members {
+            for (member, weight) in members {
                 value.extend_from_slice(&member.to_ne_bytes());
-                value.extend_from_slice(&[0; 4]);
+                value.extend_from_slice(&[weight.saturating_sub(1).min(255) as u8, 0, 0, 0]);
             }
             attribute(out, NHA_GROUP, &value);
+            if *resilient {
+                attribute(out, NHA_GROUP_TYPE, &GROUP_RESILIENT.to_ne_bytes());
+                nested(out, NHA_RES_GROUP, |out| {
+                    attribute(out, NHA_RES_GROUP_BUCKETS, &BUCKETS.to_ne_bytes());
+                    attribute_u32(out, NHA_RES_GROUP_IDLE_TIMER, IDLE);
+                    attribute_u32(out, NHA_RES_GROUP_UNBALANCED_TIMER, UNBALANCED);
+                });
+            }
         }
     }
 }
@@ -263,6 +284,7 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
         return None;
     }
     let (mut id, mut interface, mut group, mut gateway) = (None, 0, None, None);
+    let mut resilient = false;
     let (mut vni, mut source, mut destination, mut flags) = (0, None, None, 0);
     for (kind, value) in attributes(&payload[8..]) {
         match kind {
@@ -270,15 +292,21 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
             NHA_OIF => interface = as_u32(value)?,
             NHA_GATEWAY => gateway = as_address(value),
             NHA_GROUP => {
-                let mut members: Vec<u32> = value
+                let mut members: Vec<(u32, u16)> = value
                     .as_chunks::<8>()
                     .0
                     .iter()
-                    .map(|m| u32::from_ne_bytes([m[0], m[1], m[2], m[3]]))
+                    .map(|m| {
+                        (
+                            u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
+                            1 + u16::from(m[4]),
+                        )
+                    })
                     .collect();
                 members.sort_unstable();
                 group = Some(members);
             }
+            NHA_GROUP_TYPE => resilient = *value == GROUP_RESILIENT.to_ne_bytes(),
             NHA_ENCAP => {
                 for (kind, value) in attributes(value) {
                     match kind {
@@ -294,7 +322,7 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
         }
     }
     let next_hop = match group {
-        Some(members) => NextHop::Group(members),
+        Some(members) => NextHop::Group { members, resilient },
         None => {
             let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
             let family = if header[0] == Family::V4.number() {

@@ -122,6 +122,7 @@ impl Mode {
         let hops = nodes.iter().map(|node| self.hop(number, *node)).collect();
         let group = Group {
             hops: NextHopSet(hops),
+            weights: Vec::new(),
             has_others: true,
             may_share: true,
         };

@@ -2,7 +2,7 @@
 
 use std::process::Command as Process;
 
-use weft_overlay::intent::{GroupId, TenantRoute};
+use weft_overlay::intent::{Group, GroupId, TenantRoute};
 
 use super::super::*;
 use super::domain::{A, B, Domain, M, Mode, route, tenant};
@@ -213,4 +213,78 @@ fn a_table_of_thousands_arrives_whole_and_goes_whole() {
     });
     assert_eq!(router.status().refused, []);
     assert_eq!(held(), 0);
+}
+
+/// Ways share by their weights; what flows by one stays there when another goes, and a restart finds the group as it is.
+#[test]
+fn ways_share_by_weight_and_flows_stay_where_they_are() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let mode = Mode::PLAIN;
+    let config = || DataplaneConfig {
+        resilient: true,
+        ..mode.config(A)
+    };
+    let mut router = lab.start("r", config());
+    let weighted = |nodes: &[u8], weights: &[u16]| {
+        let (id, group) = mode.group(7, 10001, nodes);
+        let weights = weights.to_vec();
+        (id, group.map(|group| Group { weights, ..group }))
+    };
+    let intent = |group| IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![group],
+        routes: vec![route(0, "10.0.2.0/24", 7)],
+        ..IntentDelta::default()
+    };
+    router.apply(intent(weighted(&[M, B], &[64, 256])));
+    assert_eq!(router.status().refused, []);
+    // Which tunnel each bucket leads to, by where it ends.
+    let buckets = || -> Vec<String> {
+        let tunnels = lab.run("r", "ip nexthop");
+        let end_of = |id: &str| {
+            let of = format!("id {id} ");
+            let line = tunnels.lines().find(|line| line.starts_with(&of)).unwrap();
+            let end = line.split(" dst ").nth(1).unwrap();
+            end.split(' ').next().unwrap().to_owned()
+        };
+        let listed = lab.run("r", "ip nexthop bucket");
+        let ids = listed
+            .lines()
+            .map(|line| line.split(" nhid ").nth(1).unwrap().trim());
+        ids.map(end_of).collect()
+    };
+    let before = buckets();
+    let to_far = before.iter().filter(|end| *end == "192.0.2.3").count();
+    assert_eq!(before.len(), 256);
+    assert!(
+        (200..=208).contains(&to_far),
+        "{to_far} of 256: four fifths"
+    );
+    router.apply(IntentDelta {
+        groups: vec![weighted(&[B], &[])],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    assert!(buckets().iter().all(|end| end == "192.0.2.3"));
+    // One that comes back takes over what nothing uses, not what flows.
+    router.apply(IntentDelta {
+        groups: vec![weighted(&[M, B], &[64, 256])],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    let object = lab.run("r", "ip nexthop show groups");
+    assert!(
+        object.contains(",64/") || object.contains(",64 "),
+        "{object}"
+    );
+    router.kill();
+    router = lab.start("r", config());
+    router.apply(intent(weighted(&[M, B], &[64, 256])));
+    router.settle();
+    let status = router.status();
+    assert_eq!((status.route_requests, status.refused.len()), (0, 0));
+    assert_eq!(lab.run("r", "ip nexthop show groups"), object);
 }

@@ -20,6 +20,7 @@ use crate::intent::{ForwardingNextHop, Group, GroupId, NextHopSet};
 pub(super) struct Way {
     pub(super) forwarding: ForwardingNextHop,
     pub(super) preference: Preference,
+    pub(super) bandwidth: u32,
 }
 
 impl Contender for Way {
@@ -204,12 +205,14 @@ impl PathLists {
 }
 
 fn group(ways: &[Way], used: &Used) -> Group {
-    let mut hops: Vec<ForwardingNextHop> = used
+    let mut hops: Vec<(ForwardingNextHop, u32)> = used
         .iter()
-        .map(|at| ways[usize::from(*at)].forwarding)
+        .map(|at| &ways[usize::from(*at)])
+        .map(|way| (way.forwarding, way.bandwidth))
         .collect();
-    hops.sort_unstable();
-    hops.dedup();
+    // Of several paths to one forwarding next hop the widest says how wide it is.
+    hops.sort_unstable_by_key(|(hop, bandwidth)| (*hop, std::cmp::Reverse(*bandwidth)));
+    hops.dedup_by_key(|(hop, _)| *hop);
     // What decides before the underlay's metric does; MED does so only within one neighbouring AS.
     let rank = |way: &Way| {
         let Preference {
@@ -230,6 +233,23 @@ fn group(ways: &[Way], used: &Used) -> Group {
                 .iter()
                 .any(|other| differ(way, other) && rank(way) == rank(other))
         }),
-        hops: NextHopSet(hops),
+        weights: weights(&hops),
+        hops: NextHopSet(hops.into_iter().map(|(hop, _)| hop).collect()),
+    }
+}
+
+/// Shares by bandwidth, the widest 256; none where one says nothing of it, or all say the same.
+fn weights(hops: &[(ForwardingNextHop, u32)]) -> Vec<u16> {
+    const MOST: u64 = 256;
+    let bandwidths = || hops.iter().map(|(_, bandwidth)| *bandwidth);
+    let (least, widest) = (bandwidths().min(), bandwidths().max());
+    match (least, widest) {
+        (Some(least), Some(widest)) if least > 0 && least < widest => bandwidths()
+            .map(|bandwidth| {
+                let share = u64::from(bandwidth) * MOST / u64::from(widest);
+                share.clamp(1, MOST) as u16
+            })
+            .collect(),
+        _ => Vec::new(),
     }
 }

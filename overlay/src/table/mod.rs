@@ -397,6 +397,7 @@ impl Overlay {
                 source: path.source,
                 path_id: path.path_id,
                 preference: path.preference,
+                bandwidth: path.bandwidth,
             };
             match slots.iter_mut().find(|slot| slot.tenant == tenant) {
                 Some(slot) => slot.candidates.push(candidate),
@@ -490,6 +491,7 @@ impl Overlay {
             (!self.is_own(candidate)).then_some(Way {
                 forwarding,
                 preference: candidate.preference,
+                bandwidth: candidate.bandwidth,
             })
         });
         let mut ways: SmallVec<[Way; 2]> = usable.collect();

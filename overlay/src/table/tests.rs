@@ -75,6 +75,7 @@ fn path<'a>(source: u16, communities: &'a [LargeCommunity], accept: &'a VniSet) 
         accept,
         preference: PREFERENCE,
         next_hop: address(99),
+        bandwidth: 0,
         communities,
     }
 }
@@ -540,4 +541,72 @@ fn tenants_that_a_transit_may_hide_are_named() {
     }
     overlay.handle_route(prefix, &[path(1, &ours, &all)]);
     assert_eq!(overlay.overlaps().count(), 0);
+}
+
+#[test]
+fn equal_ways_share_by_bandwidth_where_all_say_it() {
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let labels = [2, 3].map(|last| vec![own(last).label(vni(10001))]);
+    let accept = VniSet::all();
+    let weights = |overlay: &mut Overlay, bandwidths: [u32; 2]| {
+        let paths = [0, 1].map(|at| PathInput {
+            bandwidth: bandwidths[at],
+            ..path(at as u16, &labels[at], &accept)
+        });
+        overlay.handle_route(net("10.0.1.0/24"), &paths);
+        resolve(overlay);
+        let groups = overlay.poll_intent().unwrap().groups;
+        groups
+            .into_iter()
+            .rev()
+            .find_map(|(_, group)| group)
+            .unwrap()
+            .weights
+    };
+    assert_eq!(weights(&mut overlay, [1000, 4000]), [64, 256]);
+    assert_eq!(weights(&mut overlay, [1, 4_000_000]), [1, 256]);
+    assert_eq!(weights(&mut overlay, [1000, 0]), [] as [u16; 0]);
+    assert_eq!(weights(&mut overlay, [7, 7]), [] as [u16; 0]);
+}
+
+/// What a tenant's router tells is announced, goes before what other sites say, and gives way to it again.
+#[test]
+fn a_site_route_is_announced_and_goes_before_others() {
+    let mut overlay = overlay(1, VniSet::none());
+    let red = overlay.add_tenant(tenant("red", 10001, &[]));
+    let labels = [own(2).label(vni(10001))];
+    let accept = VniSet::all();
+    let prefix = net("172.16.0.0/24");
+    overlay.handle_route(prefix, &[path(0, &labels, &accept)]);
+    resolve(&mut overlay);
+    assert_eq!(overlay.poll_intent().unwrap().routes.len(), 1);
+    assert_eq!(overlay.chosen(red, prefix), Some((0, 1)));
+    let via = Some("10.0.1.10".parse().unwrap());
+    overlay.set_site_route(red, prefix, via);
+    let intent = overlay.poll_intent().unwrap();
+    assert_eq!(
+        intent.sites,
+        [SiteRoute {
+            tenant: red,
+            prefix,
+            via
+        }]
+    );
+    assert_eq!(intent.routes[0].group, None, "the overlay's way goes");
+    let announced = overlay.poll_originations();
+    assert_eq!(announced, [overlay.origination(red, prefix).unwrap()]);
+    assert_eq!(overlay.chosen(red, prefix), None);
+    // Told again: nothing changes.
+    overlay.set_site_route(red, prefix, via);
+    assert_eq!(overlay.poll_intent(), None);
+    overlay.set_site_route(red, prefix, None);
+    let intent = overlay.poll_intent().unwrap();
+    assert_eq!(intent.sites[0].via, None);
+    assert!(
+        intent.routes[0].group.is_some(),
+        "the overlay's way is back"
+    );
+    assert_eq!(overlay.poll_originations()[0].communities, None);
+    assert_eq!(overlay.origination(red, prefix), None);
 }

@@ -93,6 +93,8 @@ pub struct PathInput<'a> {
     pub preference: Preference,
     /// NEXT_HOP.
     pub next_hop: IpAddr,
+    /// Link bandwidth, 1,000 octets a second; 0 where the path says nothing.
+    pub bandwidth: u32,
     /// All large communities.
     pub communities: &'a [LargeCommunity],
 }
@@ -169,6 +171,8 @@ pub struct Candidate {
     pub path_id: u32,
     /// For the decision.
     pub preference: Preference,
+    /// Its share beside equal ones: link bandwidth, 1,000 octets a second; 0 where the path says nothing.
+    pub bandwidth: u32,
 }
 
 /// A candidate with its verdict.

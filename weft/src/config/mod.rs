@@ -155,6 +155,14 @@ pub(crate) struct Overlay {
     /// copied to the outer header either way.
     #[serde(default)]
     pub code_point: CodePoint,
+    /// How wide this router's way into the underlay is, in Mbit/s. It is announced with the tenants' prefixes (Link Bandwidth), and
+    /// who has several equal ways shares packets in proportion, where all of them say how wide they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub bandwidth: Option<u32>,
+    /// Flows keep their way among equal ones when others come or go, unless it goes itself.
+    #[serde(default)]
+    pub resilient: bool,
     /// Install the endpoints that are learned as locators in the main table.
     #[serde(default)]
     pub install_underlay: bool,

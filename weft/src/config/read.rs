@@ -200,6 +200,10 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
     let code_point = fields.optional("code_point", |at| {
         at.choice(&[("pipe", CodePoint::Pipe), ("uniform", CodePoint::Uniform)])
     });
+    let bandwidth = fields.optional("bandwidth", |at| {
+        number_of(&at, "a bandwidth in Mbit/s", 1, 10_000_000)
+    });
+    let resilient = fields.optional("resilient", |at| at.bool());
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
     if announce_locator == Some(false)
@@ -218,6 +222,8 @@ fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
         encapsulation: encapsulation.unwrap_or_else(defaults::encapsulation),
         segmentation: segmentation.unwrap_or_default(),
         code_point: code_point.unwrap_or_default(),
+        bandwidth,
+        resilient: resilient.unwrap_or_default(),
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
     })

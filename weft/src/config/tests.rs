@@ -196,7 +196,7 @@ tenants:
     assert_eq!(
         bad(text),
         "\
-error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `code_point`, `install_underlay` and `announce_locator`
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `install_underlay` and `announce_locator`
  --> r.yaml:2:63
   |
 2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }

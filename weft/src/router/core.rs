@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch};
 use weft_bgp::{Bgp, BgpEvent};
-use weft_bgp_wire::{AttributesBuilder, LargeCommunity, Origin};
+use weft_bgp_wire::{
+    Asn, AttributesBuilder, ExtendedCommunity, LargeCommunity, Origin, code, flags,
+};
 use weft_dataplane::{Dataplane, DataplaneEvent};
 use weft_overlay::VniSet;
 use weft_overlay::intent::Breakout;
@@ -127,21 +129,18 @@ pub(super) async fn prepare(
     let networks = config.networks.iter().map(|prefix| Origination {
         prefix: *prefix,
         path_id: NETWORK_PATH,
-        attributes: Some(attributes(&[])),
+        attributes: Some(own_attributes().octets().to_vec()),
     });
-    networks.chain(originations(overlay)).collect()
-}
-
-/// What the overlay announces anew, for BGP.
-fn originations(overlay: &mut Overlay) -> impl Iterator<Item = Origination> + use<> {
+    let bandwidth = announced_bandwidth(config);
     let changes = overlay.poll_originations().into_iter();
-    changes.map(|change| Origination {
+    let labelled = changes.map(|change| Origination {
         prefix: change.prefix,
         path_id: change.path_id,
         attributes: change
             .communities
-            .map(|communities| attributes(&communities)),
-    })
+            .map(|communities| labelled(own_attributes(), &communities, bandwidth)),
+    });
+    networks.chain(labelled).collect()
 }
 
 /// What happened to tenants on this router; gives reachability back, which is BGP's business too.
@@ -351,6 +350,7 @@ impl Core {
                             ebgp: path.ebgp,
                         },
                         next_hop: path.attributes.next_hop().address,
+                        bandwidth: bandwidth(path),
                         communities: &communities[range.clone()],
                     }
                 })
@@ -401,11 +401,42 @@ impl Core {
     }
 }
 
-/// Attributes of a route of our own.
-fn attributes(communities: &[LargeCommunity]) -> Vec<u8> {
+/// What a path's Link Bandwidth community says, 1,000 octets a second; 0 without one.
+fn bandwidth(path: &ReportedPath) -> u32 {
+    let mut communities = path.attributes.view().extended_communities();
+    let bandwidth = communities.find_map(ExtendedCommunity::as_link_bandwidth);
+    // What is narrower counts as 1, what is wider as the most: `as` saturates.
+    bandwidth.map_or(0, |bandwidth| ((bandwidth / 1000.0) as u32).max(1))
+}
+
+/// How wide this router says that it is.
+pub(super) fn announced_bandwidth(config: &Config) -> Option<ExtendedCommunity> {
+    const OCTETS_PER_MBIT: f32 = 125_000.0;
+    let megabits = config.overlay.as_ref()?.bandwidth?;
+    // The community has room for 2 octets of the AS number.
+    let asn = u16::try_from(config.router.asn.0).unwrap_or(Asn::TRANS.0 as u16);
+    let bandwidth = megabits as f32 * OCTETS_PER_MBIT;
+    Some(ExtendedCommunity::link_bandwidth(asn, bandwidth))
+}
+
+/// Attributes of a route that begins here.
+pub(super) fn own_attributes() -> AttributesBuilder {
     let mut builder = AttributesBuilder::new();
     builder.set_origin(Origin::Igp);
     builder.set_empty_as_path();
+    builder
+}
+
+/// The same with labels, and how wide we are.
+pub(super) fn labelled(
+    mut builder: AttributesBuilder,
+    communities: &[LargeCommunity],
+    bandwidth: Option<ExtendedCommunity>,
+) -> Vec<u8> {
     builder.set_large_communities(communities.iter().copied());
+    if let Some(ExtendedCommunity(octets)) = bandwidth {
+        let flags = flags::OPTIONAL | flags::TRANSITIVE;
+        builder.set(flags, code::EXTENDED_COMMUNITIES, &octets);
+    }
     builder.octets().to_vec()
 }

@@ -34,6 +34,7 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
             config::Segmentation::Vrf => Segmentation::Vrf,
             config::Segmentation::Table => Segmentation::Table,
         },
+        resilient: overlay.resilient,
         code_point: match overlay.code_point {
             config::CodePoint::Pipe => CodePoint::Pipe,
             config::CodePoint::Uniform => CodePoint::Uniform,

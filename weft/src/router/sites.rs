@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 use tracing::info;
 use weft_bgp::rib::{Origination, PeerId, PlainBgp, ReportedPath, RouteFilter};
 use weft_bgp::{Bgp, BgpEvent, NeighborStatus, Scope, ShutdownMode};
-use weft_bgp_wire::{Asn, AttributesBuilder, AttributesView, Origin, code, flags};
+use weft_bgp_wire::{Asn, AttributesBuilder, AttributesView, ExtendedCommunity, code, flags};
 use weft_dataplane::Dataplane;
 use weft_overlay::intent::{TenantId, TenantRoute};
 use weft_overlay::table::{OriginationChange, Overlay};
 
+use super::core::{announced_bandwidth, labelled, own_attributes};
 use super::setup;
 use crate::config::Config;
 
@@ -82,6 +83,8 @@ pub(super) enum Progress {
 pub(super) struct Sites {
     of: BTreeMap<TenantId, Site>,
     asn: Asn,
+    /// How wide this router says that it is.
+    bandwidth: Option<ExtendedCommunity>,
     events: mpsc::Receiver<(TenantId, BgpEvent)>,
     /// What is to be told to a tenant's routers anew.
     changed: BTreeSet<(TenantId, IpNet)>,
@@ -101,6 +104,7 @@ impl Sites {
         let mut sites = Self {
             of: BTreeMap::new(),
             asn: config.router.asn,
+            bandwidth: announced_bandwidth(config),
             events,
             changed: BTreeSet::new(),
             _sender: sender.clone(),
@@ -251,16 +255,11 @@ impl Sites {
         let site = self.of.iter().find(|(_, site)| site.vni == change.path_id);
         let learned = site.and_then(|(_, site)| site.learned.get(&change.prefix));
         let attributes = change.communities.map(|communities| {
-            let mut builder = match learned {
-                Some(attributes) => {
-                    let mut builder = AttributesBuilder::new();
-                    builder.load(AttributesView::new(attributes));
-                    builder
-                }
-                None => own(),
-            };
-            builder.set_large_communities(communities);
-            builder.octets().to_vec()
+            let mut builder = own_attributes();
+            if let Some(attributes) = learned {
+                builder.load(AttributesView::new(attributes));
+            }
+            labelled(builder, &communities, self.bandwidth)
         });
         if let Some((id, _)) = site {
             self.changed.insert((*id, change.prefix));
@@ -303,7 +302,7 @@ impl Sites {
             let attributes = if site.learned.contains_key(&prefix) {
                 None
             } else if overlay.origination(id, prefix).is_some() {
-                Some(own().octets().to_vec())
+                Some(own_attributes().octets().to_vec())
             } else if let Some(path) = chosen {
                 remote.push((id, prefix, path));
                 continue;
@@ -372,14 +371,6 @@ fn of_overlay(prefix: IpNet, attributes: Option<Vec<u8>>) -> Origination {
     }
 }
 
-/// Attributes of a route that begins here.
-fn own() -> AttributesBuilder {
-    let mut builder = AttributesBuilder::new();
-    builder.set_origin(Origin::Igp);
-    builder.set_empty_as_path();
-    builder
-}
-
 /// What goes on of the attributes of a route, from a tenant to the overlay and from the overlay to a tenant: ORIGIN and AS_PATH.
 /// Communities do not: a tenant could name labels by them.
 fn announced(attributes: AttributesView<'_>) -> Vec<u8> {
@@ -414,6 +405,8 @@ fn override_as(attributes: &[u8], others: &[Asn], own: Asn) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use weft_bgp_wire::Origin;
+
     use super::*;
 
     #[test]

@@ -148,6 +148,7 @@ mod tests {
                 origin: 0,
                 ebgp: false,
             },
+            bandwidth: 0,
         };
         TenantRouteStatus {
             prefix: "10.0.2.0/24".parse().unwrap(),
