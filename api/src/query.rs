@@ -213,6 +213,8 @@ pub struct TraceQuery {
     pub from: Option<IpAddr>,
     /// Differentiated services code point, 0 to 63.
     pub dscp: u8,
+    /// Packets are sent.
+    pub live: bool,
 }
 
 impl TraceQuery {
@@ -221,11 +223,13 @@ impl TraceQuery {
         let destination = parameters.required("destination", "an IP address");
         let from = parameters.parse("from", "an IP address");
         let dscp = parameters.number("dscp", 0, 63).unwrap_or_default();
+        let live = parameters.parse("live", "true or false");
         let query = Self {
             // Where there is none the parameters are refused.
             destination: destination.unwrap_or(IpAddr::from([0, 0, 0, 0])),
             from,
             dscp: u8::try_from(dscp).unwrap_or_default(),
+            live: live.unwrap_or_default(),
         };
         parameters.finish(query)
     }

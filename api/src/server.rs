@@ -305,6 +305,7 @@ pub(crate) async fn tenant_routes<S: RouterState>(
         ("destination" = String, Query, description = "Where the packet goes, an IP address"),
         ("from" = Option<String>, Query, description = "Where it comes from, an IP address"),
         ("dscp" = Option<u32>, Query, description = "Differentiated services code point", minimum = 0, maximum = 63),
+        ("live" = Option<bool>, Query, description = "Send packets of the tenant, and say who answers; takes up to some seconds"),
     ),
     responses(
         (status = 200, description = "The way of the tenant's packet, as the overlay decided and as the kernel answers", body = Trace),

@@ -151,6 +151,7 @@ impl RouterState for Fake {
                 TraceCode::NoRoute,
                 format!("from {:?}, dscp {}", query.from, query.dscp),
             ),
+            live: None,
         }))
     }
 

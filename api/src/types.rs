@@ -750,6 +750,55 @@ pub struct Trace {
     pub tunnels: Vec<TraceTunnel>,
     /// How it fares.
     pub verdict: Why<TraceCode>,
+    /// Who answered to packets that were sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<TraceLive>,
+}
+
+/// What became of packets that were sent as the tenant's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TraceLive {
+    /// The address of this router that they were sent from.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// The destination answered.
+    pub reached: bool,
+    /// Why nothing could be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Who answered to each TTL, from 1 on.
+    pub hops: Vec<TraceHop>,
+}
+
+words! {
+    /// What the answer to a packet says.
+    TraceAnswer {
+        /// Nobody answered in time.
+        None = "none",
+        /// The TTL ended there: a router on the way.
+        TimeExceeded = "time-exceeded",
+        /// The destination answered.
+        Reply = "reply",
+        /// The packet goes no further.
+        Unreachable = "unreachable",
+    }
+}
+
+/// Who answered to a packet of one TTL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TraceHop {
+    /// The TTL.
+    pub ttl: u8,
+    /// Who.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// How long the answer took, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip: Option<u64>,
+    /// What it says.
+    pub answer: TraceAnswer,
 }
 
 /// A route of the kernel that a packet matches.

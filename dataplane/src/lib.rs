@@ -16,6 +16,7 @@ mod monitor;
 mod netlink;
 mod next_hops;
 mod nftables;
+mod probe;
 mod snapshot;
 mod status;
 mod teardown;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
+pub use probe::{Probe, ProbeAnswer, ProbeHop, probe};
 pub use status::{
     DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
     RefusedRoute, TenantTable, Traffic, TunnelTrace,

@@ -159,8 +159,12 @@ pub struct Packet {
 /// What the kernel does with a tenant's packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelTrace {
-    /// The table that the tenant's packets are looked up in.
+    /// The table that the tenant's packets are looked up in, which is their mark too.
     pub table: u32,
+    /// The tenant's VRF, where tenants are VRFs.
+    pub vrf: Option<String>,
+    /// An address of this router in the tenant, of the destination's family.
+    pub own: Option<IpAddr>,
     /// The kernel's answer, or its reason for dropping the packet.
     pub route: Result<KernelMatch, String>,
     /// The tunnels that the route leads into; none where it leads to an attachment.

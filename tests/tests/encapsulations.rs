@@ -136,6 +136,22 @@ fn everybody_sends_as_each_endpoint_accepts() {
                     (Some(endpoint), Some(encapsulation), Some("forwarded")),
                     "{trace}"
                 );
+                // And so packets go: the far router, the host.
+                let trace = lab.get(from, &format!("{path}&live=true")).unwrap();
+                let hops: Vec<(&str, &str)> = trace["live"]["hops"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|hop| {
+                        (
+                            hop["address"].as_str().unwrap(),
+                            hop["answer"].as_str().unwrap(),
+                        )
+                    })
+                    .collect();
+                let answers: Vec<&str> = hops.iter().map(|(_, answer)| *answer).collect();
+                assert_eq!(answers, ["time-exceeded", "reply"], "{trace}");
+                assert_eq!(hops[1].0, destination, "{trace}");
             }
         }
     }

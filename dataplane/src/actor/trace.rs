@@ -1,8 +1,11 @@
 //! Which way a packet takes, by the kernel's own answers.
 
+use std::net::IpAddr;
+
 use weft_overlay::intent::TenantId;
 
 use super::Actor;
+use super::links::vrf_name;
 use crate::model::{Carrier, NextHop};
 use crate::netlink::objects::{Question, RouteAnswer};
 use crate::{KernelMatch, KernelTrace, Packet, TunnelTrace};
@@ -22,8 +25,25 @@ impl Actor {
             Ok(answer) => self.tunnels(answer.next_hop),
             Err(_) => Vec::new(),
         };
+        let tenant = self.tenants.get(&tenant)?;
+        let links: Vec<u32> = self
+            .links
+            .values()
+            .filter(|link| tenant.intent.attachments.contains(&link.name))
+            .map(|link| link.index)
+            .collect();
+        let addresses = self.addresses.iter();
+        let own = addresses
+            .filter(|of| links.contains(&of.link))
+            .map(|of| of.address)
+            .find(|address| match address {
+                IpAddr::V4(_) => packet.destination.is_ipv4(),
+                IpAddr::V6(own) => packet.destination.is_ipv6() && !own.is_unicast_link_local(),
+            });
         Some(KernelTrace {
             table,
+            vrf: self.vrf.then(|| vrf_name(&tenant.intent)),
+            own,
             route: answer.and_then(|answer| self.described(answer)),
             tunnels,
         })

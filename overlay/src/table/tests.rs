@@ -575,6 +575,8 @@ fn equal_ways_share_by_bandwidth_where_all_say_it() {
 fn a_site_route_is_announced_and_goes_before_others() {
     let mut overlay = overlay(1, VniSet::none());
     let red = overlay.add_tenant(tenant("red", 10001, &[]));
+    // The locator.
+    overlay.poll_originations();
     let labels = [own(2).label(vni(10001))];
     let accept = VniSet::all();
     let prefix = net("172.16.0.0/24");

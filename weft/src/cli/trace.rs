@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use weft_api::types::{Trace, TraceCode, TraceMatch};
+use weft_api::types::{Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch};
 
 use super::show::bgp::label;
 use super::show::{Screen, Target, View};
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Its differentiated services code point.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..64), value_name = "0-63")]
     dscp: Option<u8>,
+    /// Send packets through the overlay, and show who answers: each router on the way, and the destination.
+    #[arg(long)]
+    live: bool,
     #[command(flatten)]
     router: Target,
 }
@@ -32,10 +35,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut query = vec![("destination", arguments.destination.to_string())];
     query.extend(arguments.from.map(|from| ("from", from.to_string())));
     query.extend(arguments.dscp.map(|dscp| ("dscp", dscp.to_string())));
+    query.extend(arguments.live.then(|| ("live", "true".to_owned())));
     let trace: Trace = screen.get(&["tenants", &arguments.tenant, "trace"], &query)?;
     screen.print(&trace, view)?;
+    let answered = trace.live.as_ref().is_none_or(|live| live.reached);
     Ok(match trace.verdict.code {
-        TraceCode::Forwarded | TraceCode::Delivered => ExitCode::SUCCESS,
+        TraceCode::Forwarded | TraceCode::Delivered if answered => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
@@ -118,7 +123,43 @@ fn view(trace: &Trace, view: View) -> String {
         _ => Tone::Bad,
     };
     sheet.line("verdict", trace.verdict.text.clone(), tone);
+    if let Some(live) = &trace.live {
+        put_live(&mut sheet, live);
+    }
     sheet.render(view.colours)
+}
+
+fn put_live(sheet: &mut Sheet, live: &TraceLive) {
+    let from = live.source.map(|source| format!(" from {source}"));
+    let from = from.unwrap_or_default();
+    let (text, tone) = match (&live.error, live.reached) {
+        (Some(error), _) => (error.clone(), Tone::Bad),
+        (None, true) => (
+            format!("sent{from}, and the destination answers"),
+            Tone::Good,
+        ),
+        (None, false) => (
+            format!("sent{from}, and the destination does not answer"),
+            Tone::Bad,
+        ),
+    };
+    sheet.line("live", text, tone);
+    for hop in &live.hops {
+        let who = hop
+            .address
+            .map_or("*".to_owned(), |address| address.to_string());
+        let time = hop
+            .round_trip
+            .map(|time| format!("  {}.{:03} ms", time / 1000, time % 1000))
+            .unwrap_or_default();
+        let (word, tone) = match hop.answer {
+            TraceAnswer::None => ("nobody answers", Tone::Warning),
+            TraceAnswer::TimeExceeded => ("a router on the way", Tone::Plain),
+            TraceAnswer::Reply => ("the destination", Tone::Good),
+            TraceAnswer::Unreachable => ("says that it is unreachable", Tone::Bad),
+        };
+        sheet.line("  hop", format!("{}  {who}{time}  {word}", hop.ttl), tone);
+    }
 }
 
 /// `10.0.2.0/24 via 198.51.100.2 dev wan`.

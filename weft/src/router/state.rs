@@ -20,7 +20,7 @@ use weft_overlay::table::{self, Judged, TenantStatus};
 
 use super::core::Queries;
 use super::sites::SiteSpeakers;
-use super::trace::{route_of, verdict};
+use super::trace::{live, route_of, verdict};
 use crate::config::Config;
 
 /// The running router.
@@ -688,6 +688,10 @@ impl RouterState for LiveState {
             )));
         };
         let verdict = verdict(route.as_ref(), &kernel);
+        let live = match query.live {
+            true => Some(live(packet, &kernel).await),
+            false => None,
+        };
         let route = match route {
             Some(route) => Some(self.tenant_route(id, &route, &addresses).await),
             None => None,
@@ -714,6 +718,7 @@ impl RouterState for LiveState {
                 })
                 .collect(),
             verdict,
+            live,
         }))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_api::types as api;
-use weft_dataplane::{KernelMatch, KernelTrace};
+use weft_dataplane::{KernelMatch, KernelTrace, Packet, Probe, ProbeAnswer, ProbeHop};
 use weft_overlay::table;
 
 /// A route of the kernel, for the API.
@@ -16,6 +16,58 @@ pub(super) fn route_of(found: KernelMatch) -> api::TraceMatch {
         gateway: found.gateway,
         interface: found.interface,
         next_hop: found.next_hop,
+    }
+}
+
+/// Sends packets as the tenant's and says who answered.
+pub(super) async fn live(packet: Packet, kernel: &KernelTrace) -> api::TraceLive {
+    let mut live = api::TraceLive {
+        source: packet.source.or(kernel.own),
+        reached: false,
+        error: None,
+        hops: Vec::new(),
+    };
+    let Some(source) = live.source else {
+        live.error = Some(
+            "this router has no address on an attachment of the tenant; name one with `from`"
+                .into(),
+        );
+        return live;
+    };
+    let probe = Probe {
+        mark: kernel.table,
+        device: kernel.vrf.clone(),
+        source,
+        destination: packet.destination,
+        dscp: packet.dscp,
+    };
+    let answered = tokio::task::spawn_blocking(move || weft_dataplane::probe(&probe)).await;
+    match answered.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        Ok(hops) => {
+            live.reached = hops.iter().any(|hop| hop.answer == ProbeAnswer::Reply);
+            live.hops = hops.into_iter().map(hop).collect();
+        }
+        Err(error) if error.raw_os_error() == Some(nix::libc::EADDRNOTAVAIL) => {
+            live.error = Some(format!("{source} is no address of this router"));
+        }
+        Err(error) => live.error = Some(format!("cannot send: {error}")),
+    }
+    live
+}
+
+fn hop(hop: ProbeHop) -> api::TraceHop {
+    api::TraceHop {
+        ttl: hop.ttl,
+        address: hop.address,
+        round_trip: hop
+            .round_trip
+            .and_then(|round_trip| u64::try_from(round_trip.as_micros()).ok()),
+        answer: match hop.answer {
+            ProbeAnswer::None => api::TraceAnswer::None,
+            ProbeAnswer::TimeExceeded => api::TraceAnswer::TimeExceeded,
+            ProbeAnswer::Reply => api::TraceAnswer::Reply,
+            ProbeAnswer::Unreachable => api::TraceAnswer::Unreachable,
+        },
     }
 }
 
@@ -186,6 +238,8 @@ mod tests {
             mtu: 1450,
         });
         KernelTrace {
+            vrf: None,
+            own: None,
             table: 7001,
             route,
             tunnels: tunnels.collect(),
