@@ -603,6 +603,7 @@ fn a_site_route_is_announced_and_goes_before_others() {
     overlay.set_site_route(red, prefix, via);
     assert_eq!(overlay.poll_intent(), None);
     overlay.set_site_route(red, prefix, None);
+    resolve(&mut overlay);
     let intent = overlay.poll_intent().unwrap();
     assert_eq!(intent.sites[0].via, None);
     assert!(
