@@ -280,6 +280,11 @@ impl Snapshot {
             "How often what others had changed was repaired.",
             kernel.repairs,
         )?;
+        out.counter(
+            "weft_kernel_events_lost",
+            "How often the kernel's events came faster than they were read.",
+            kernel.events_lost,
+        )?;
         let each = |value: fn(&crate::types::Device) -> u64| {
             kernel
                 .devices

@@ -178,6 +178,7 @@ impl RouterState for Fake {
             objects: Vec::new(),
             requests: 0,
             repairs: 0,
+            events_lost: 0,
             drops: None,
             tables: Vec::new(),
             tracked: Vec::new(),

@@ -590,6 +590,8 @@ pub struct Kernel {
     pub requests: u64,
     /// How often what was ours had been changed by somebody else, and was repaired.
     pub repairs: u64,
+    /// How often the kernel's events came faster than they were read, and everything was read anew.
+    pub events_lost: u64,
     /// Packets dropped because they would have left their tenant; absent where the kernel does not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drops: Option<Drops>,

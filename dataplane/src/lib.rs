@@ -93,6 +93,8 @@ pub struct DataplaneConfig {
     pub encapsulation: Encapsulation,
     /// How tenants are kept apart.
     pub segmentation: Segmentation,
+    /// Octets of the kernel's events that may wait for us. What comes when it is full is lost, and everything is read again.
+    pub event_buffer: usize,
     /// Flows keep their way among equal ones when others come or go.
     pub resilient: bool,
     /// What becomes of the code point that a packet comes in with from the overlay.
@@ -103,6 +105,8 @@ pub struct DataplaneConfig {
     pub protocol: u8,
     /// A tenant's table is this plus its primary VNI, so that a restarted router finds it again.
     pub table_base: u32,
+    #[cfg(test)]
+    faults: netlink::faults::Faults,
 }
 
 impl Default for DataplaneConfig {
@@ -112,11 +116,14 @@ impl Default for DataplaneConfig {
             endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
             encapsulation: Encapsulation::Vxlan,
             segmentation: Segmentation::Auto,
+            event_buffer: 4 << 20,
             resilient: false,
             code_point: CodePoint::Pipe,
             audit: Duration::from_secs(60),
             protocol: PROTOCOL,
             table_base: RANGE,
+            #[cfg(test)]
+            faults: netlink::faults::Faults::default(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Changes {
     pub(crate) drift: bool,
     /// Links where a neighbour entry is gone.
     pub(crate) neighbours: BTreeSet<u32>,
+    /// How often events were lost.
+    pub(crate) lost: u64,
 }
 
 impl Changes {
@@ -29,6 +31,7 @@ impl Changes {
         self.underlay |= more.underlay;
         self.drift |= more.drift;
         self.neighbours.extend(more.neighbours);
+        self.lost += more.lost;
     }
 }
 
@@ -49,10 +52,14 @@ const GROUPS: [u32; 10] = [
 ];
 
 /// Starts the thread; it ends when the receiver is gone and something happens.
-pub(crate) fn start(protocol: u8, own_port: u32) -> io::Result<mpsc::Receiver<Changes>> {
+pub(crate) fn start(
+    protocol: u8,
+    own_port: u32,
+    buffer: usize,
+) -> io::Result<mpsc::Receiver<Changes>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind(&SocketAddr::new(0, 0))?;
-    socket.set_rx_buf_sz(4_i32 << 20)?;
+    socket.set_rx_buf_sz(i32::try_from(buffer).unwrap_or(i32::MAX))?;
     for group in GROUPS {
         socket.add_membership(group)?;
     }
@@ -75,6 +82,7 @@ fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Chang
                 underlay: true,
                 drift: true,
                 neighbours: BTreeSet::new(),
+                lost: 1,
             },
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {

@@ -35,6 +35,8 @@ pub struct DataplaneStatus {
     pub route_requests: u64,
     /// How often what was ours had been changed by somebody else, and was repaired.
     pub repairs: u64,
+    /// How often the kernel's events came faster than they were read: everything was read anew.
+    pub events_lost: u64,
     /// What the kernel does not take.
     pub refused: Vec<RefusedRoute>,
     /// What was dropped between tenants; none where the kernel does not count.

@@ -160,6 +160,7 @@ pub(crate) struct Actor {
     pending: Changes,
     route_requests: u64,
     repairs: u64,
+    events_lost: u64,
 }
 
 /// Reads the kernel and starts the thread; says whether an earlier process left tenant routes.
@@ -215,12 +216,17 @@ impl Actor {
         config: DataplaneConfig,
         events: mpsc::Sender<DataplaneEvent>,
     ) -> Result<(Self, mpsc::Receiver<Changes>, bool), Error> {
-        let netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
+        #[cfg_attr(not(test), expect(unused_mut, reason = "tests plan faults"))]
+        let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
+        #[cfg(test)]
+        {
+            netlink.faults = config.faults.clone();
+        }
         let port = netlink
             .port()
             .map_err(Error::kernel("cannot open netlink"))?;
         // Before the first read, so that no change falls between.
-        let changes = monitor::start(config.protocol, port)
+        let changes = monitor::start(config.protocol, port, config.event_buffer)
             .map_err(Error::kernel("cannot watch the kernel"))?;
         let mut actor = Self {
             config,
@@ -266,6 +272,7 @@ impl Actor {
             pending: Changes::default(),
             route_requests: 0,
             repairs: 0,
+            events_lost: 0,
         };
         actor
             .read_links()
@@ -650,6 +657,7 @@ impl Actor {
 
     fn handle_changes(&mut self) {
         let changes = std::mem::take(&mut self.pending);
+        self.events_lost += changes.lost;
         let mut ours_changed = false;
         if changes.links {
             let before = self.used_links();
@@ -806,6 +814,7 @@ impl Actor {
             route_requests: self.route_requests,
             drops: self.drops(),
             repairs: self.repairs,
+            events_lost: self.events_lost,
             refused: self
                 .refused
                 .iter()

@@ -1,5 +1,7 @@
 //! Netlink: octets, a socket that sends batches, the objects that the data plane makes.
 
+#[cfg(test)]
+pub(crate) mod faults;
 pub(crate) mod filters;
 #[cfg(test)]
 mod golden;

@@ -62,6 +62,8 @@ pub(crate) struct Netlink {
     sequence: u32,
     /// Requests sent that change something.
     pub(crate) sent: u64,
+    #[cfg(test)]
+    pub(crate) faults: super::faults::Faults,
 }
 
 impl Netlink {
@@ -78,6 +80,8 @@ impl Netlink {
             socket,
             sequence: 1,
             sent: 0,
+            #[cfg(test)]
+            faults: super::faults::Faults::default(),
         })
     }
 
@@ -177,6 +181,9 @@ impl Netlink {
     pub(crate) fn send(&mut self, mut batch: Batch) -> io::Result<Vec<(usize, Refusal)>> {
         let mut refused = Vec::new();
         let count = batch.len();
+        #[cfg(test)]
+        self.faults
+            .inject(&mut batch.octets, &batch.starts, &mut refused)?;
         self.sent += count as u64;
         let mut first = 0;
         while first < count {
@@ -219,6 +226,8 @@ impl Netlink {
             }
             first = last + 1;
         }
+        #[cfg(test)]
+        refused.sort_by_key(|(number, _)| *number);
         Ok(refused)
     }
 }

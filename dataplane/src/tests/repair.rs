@@ -272,3 +272,112 @@ fn links_and_reachability_are_reported() {
             }
     });
 }
+
+/// A kernel that is short of something, or does not let us: what it refuses is said, and done as soon as it can be.
+#[test]
+fn what_the_kernel_refuses_for_a_while_is_done_later() {
+    if !privileged() {
+        return;
+    }
+    let mode = Mode::PLAIN;
+    let lab = Lab::new(&["r"]);
+    let config = mode.config(A);
+    let faults = config.faults.clone();
+    let router = lab.start("r", config);
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![mode.group(7, 10001, &[M])],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    let held = |prefix: &str| {
+        let table = lab.run("r", "ip route show table 1459627793 proto 87");
+        table.contains(prefix)
+    };
+    let add = |prefix: &str| {
+        router.apply(IntentDelta {
+            routes: vec![route(0, prefix, 7)],
+            ..IntentDelta::default()
+        });
+    };
+    let cases = [
+        (libc::ENOSPC, "No space left"),
+        (libc::EPERM, "Operation not permitted"),
+        (libc::ENOMEM, "Cannot allocate memory"),
+        (libc::EEXIST, "File exists"),
+    ];
+    for (at, (errno, words)) in cases.into_iter().enumerate() {
+        let prefix = format!("10.{at}.0.0/16");
+        faults.refuse(libc::RTM_NEWROUTE, errno, 1);
+        add(&prefix);
+        let status = router.status();
+        assert_eq!(status.refused.len(), 1, "{words}: {status:?}");
+        assert!(status.refused[0].error.contains(words), "{status:?}");
+        assert!(!held(&prefix));
+        router.wait(|status| status.refused.is_empty());
+        assert!(held(&prefix));
+    }
+    // What routes rest on is refused: they are too, by the kernel itself, and come with it.
+    faults.refuse(crate::netlink::objects::RTM_NEWNEXTHOP, libc::ENOSPC, 1);
+    router.apply(IntentDelta {
+        groups: vec![mode.group(8, 10001, &[A])],
+        routes: vec![route(0, "10.8.0.0/16", 8)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused.len(), 1);
+    router.wait(|status| status.refused.is_empty());
+    assert!(held("10.8.0.0/16"));
+    // Netlink itself fails: nothing is known of the batch, and everything is right in the end.
+    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+        faults.fail(errno);
+        let prefix = format!("10.{}.0.0/16", 100 + errno);
+        add(&prefix);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !held(&prefix) {
+            assert!(std::time::Instant::now() < end, "{errno}");
+        }
+    }
+    assert_eq!(router.status().refused, []);
+}
+
+/// The kernel tells more than there is room for: what was lost is found by reading everything.
+#[test]
+fn lost_events_are_made_up_for() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    lab.run("r", "ip link add x type veth peer name y && ip addr add 198.51.100.1/24 dev x && ip link set x up && ip link set y up");
+    let config = DataplaneConfig {
+        event_buffer: 2048,
+        ..Mode::PLAIN.config(A)
+    };
+    let router = lab.start("r", config);
+    router.apply(IntentDelta {
+        tenants: vec![tenant(0, "red", 10001, None)],
+        groups: vec![Mode::PLAIN.group(7, 10001, &[M])],
+        routes: vec![route(0, "10.0.2.0/24", 7)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(router.status().refused, []);
+    // Thousands of somebody else's routes, and one of ours goes in between.
+    let others = |verb: &str| -> String {
+        let lines = (0..4000).map(|at| {
+            format!(
+                "route {verb} 172.{}.{}.0/24 via 198.51.100.9 table 7\n",
+                16 + (at >> 8),
+                at & 0xff
+            )
+        });
+        lines.collect()
+    };
+    let ours = "route del 10.0.2.0/24 table 1459627793\n";
+    let orders = [others("add"), ours.to_owned(), others("del")].concat();
+    let file = std::env::temp_dir().join(format!("{}-orders", lab.ns("r")));
+    std::fs::write(&file, orders).unwrap();
+    lab.run("r", &format!("ip -batch {}", file.display()));
+    std::fs::remove_file(file).unwrap();
+    router.wait(|status| status.events_lost > 0 && status.repairs > 0);
+    let held = lab.run("r", "ip route show table 1459627793 proto 87");
+    assert!(held.contains("10.0.2.0/24"), "{held}");
+}

@@ -845,6 +845,7 @@ impl RouterState for LiveState {
             ],
             requests: status.requests,
             repairs: status.repairs,
+            events_lost: status.events_lost,
             drops: status.drops.map(|drops| api::Drops {
                 unknown_vni: drops.unknown_vni,
                 foreign_address: drops.foreign_address,

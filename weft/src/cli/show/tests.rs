@@ -259,6 +259,7 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
         }],
         requests: 1300,
         repairs: 1,
+        events_lost: 0,
         drops: Some(Drops {
             unknown_vni: 3,
             foreign_address: 4000,
