@@ -7,6 +7,7 @@ mod classify;
 mod flush;
 mod groups;
 pub(crate) mod links;
+mod routes;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
 
+use self::routes::Routes;
 use crate::bpf::{Classifier, OwnAddress};
 use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC};
 use crate::monitor::{self, Changes};
@@ -132,8 +134,8 @@ pub(crate) struct Actor {
     groups: FxHashMap<GroupId, groups::Shared>,
     /// Routers that tunnels lead to, with the number of groups that do.
     peers: BTreeMap<(Carrier, IpAddr, Option<EndpointId>), u32>,
-    wanted: FxHashMap<RouteKey, RouteSpec>,
-    held: FxHashMap<RouteKey, RouteSpec>,
+    wanted: Routes,
+    held: Routes,
     /// What a tenant route leads to.
     group_of: FxHashMap<RouteKey, GroupId>,
     queue: Vec<RouteKey>,
@@ -249,8 +251,8 @@ impl Actor {
             next_hops: NextHops::default(),
             groups: FxHashMap::default(),
             peers: BTreeMap::new(),
-            wanted: FxHashMap::default(),
-            held: FxHashMap::default(),
+            wanted: Routes::default(),
+            held: Routes::default(),
             group_of: FxHashMap::default(),
             queue: Vec::new(),
             rules_wanted: BTreeSet::new(),
@@ -765,14 +767,6 @@ impl Actor {
 
     fn status(&self) -> DataplaneStatus {
         let main = u32::from(libc::RT_TABLE_MAIN);
-        let by_table = |keys: &FxHashMap<RouteKey, RouteSpec>| {
-            let mut counts: HashMap<u32, usize> = HashMap::new();
-            for key in keys.keys() {
-                *counts.entry(key.table).or_default() += 1;
-            }
-            counts
-        };
-        let (in_table, intended) = (by_table(&self.held), by_table(&self.wanted));
         let with_vnis = self.devices.keys().filter(|device| device.has_vni_filter());
         DataplaneStatus {
             devices: self
@@ -794,19 +788,19 @@ impl Actor {
                     name: tenant.intent.name.clone(),
                     table: tenant.table,
                     vrf: self.vrf.then(|| links::vrf_name(&tenant.intent)),
-                    routes: in_table.get(&tenant.table).copied().unwrap_or(0),
-                    intended: intended.get(&tenant.table).copied().unwrap_or(0),
+                    routes: self.held.in_table(tenant.table),
+                    intended: self.wanted.in_table(tenant.table),
                 })
                 .collect(),
             intended: Intended {
                 routes: self.wanted.len(),
-                underlay_routes: intended.get(&main).copied().unwrap_or(0),
+                underlay_routes: self.wanted.in_table(main),
                 next_hops: self.next_hops.intended(),
                 vnis: self.vnis_wanted.len() * with_vnis.count(),
                 rules: self.rules_wanted.len(),
             },
             routes: self.held.len(),
-            underlay_routes: in_table.get(&main).copied().unwrap_or(0),
+            underlay_routes: self.held.in_table(main),
             next_hops: self.next_hops.in_kernel(),
             vnis: self.vnis_held.len(),
             rules: self.rules_held.len(),
