@@ -285,10 +285,11 @@ impl Pair {
         } else {
             ("ip", "ttl")
         };
-        let key = if mode.encapsulation == Encapsulation::Gre {
-            "key"
-        } else {
-            ""
+        let key = match (mode.encapsulation, mode.v6) {
+            (Encapsulation::Gre, _) => "key",
+            // UDP over IPv6 has a checksum.
+            (_, true) => "csum",
+            (_, false) => "",
         };
         // IPv4 packets by an IPv6 gateway: the object has the gateway's family.
         let family = if via.contains(':') { "-6" } else { "-4" };
