@@ -7,6 +7,7 @@ mod classify;
 mod flush;
 mod groups;
 pub(crate) mod links;
+mod report;
 mod routes;
 mod trace;
 
@@ -28,10 +29,7 @@ use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
 use crate::snapshot::{self, Address, Link};
-use crate::{
-    Command, DataplaneConfig, DataplaneEvent, DataplaneStatus, DeviceStatus, Error, Intended,
-    KernelRoute, RefusedRoute, Segmentation, TenantTable, doctor,
-};
+use crate::{Command, DataplaneConfig, DataplaneEvent, Error, Segmentation, doctor};
 
 /// Alias that marks a tunnel device as ours.
 pub(crate) const ALIAS: &str = "weft overlay";
@@ -763,101 +761,6 @@ impl Actor {
 
     fn has_news(&self) -> bool {
         !self.reach_news.is_empty() || !self.news.is_empty()
-    }
-
-    fn status(&self) -> DataplaneStatus {
-        let main = u32::from(libc::RT_TABLE_MAIN);
-        let with_vnis = self.devices.keys().filter(|device| device.has_vni_filter());
-        DataplaneStatus {
-            devices: self
-                .devices
-                .iter()
-                .map(|(carrier, device)| DeviceStatus {
-                    name: carrier.name().to_owned(),
-                    encapsulation: carrier.encapsulation(),
-                    mtu: device.mtu,
-                    up: device.up,
-                })
-                .collect(),
-            vrf: self.vrf,
-            settled: self.settled,
-            tenants: self
-                .tenants
-                .values()
-                .map(|tenant| TenantTable {
-                    name: tenant.intent.name.clone(),
-                    table: tenant.table,
-                    vrf: self.vrf.then(|| links::vrf_name(&tenant.intent)),
-                    routes: self.held.in_table(tenant.table),
-                    intended: self.wanted.in_table(tenant.table),
-                })
-                .collect(),
-            intended: Intended {
-                routes: self.wanted.len(),
-                underlay_routes: self.wanted.in_table(main),
-                next_hops: self.next_hops.intended(),
-                vnis: self.vnis_wanted.len() * with_vnis.count(),
-                rules: self.rules_wanted.len(),
-            },
-            routes: self.held.len(),
-            underlay_routes: self.held.in_table(main),
-            next_hops: self.next_hops.in_kernel(),
-            vnis: self.vnis_held.len(),
-            rules: self.rules_held.len(),
-            requests: self.netlink.sent,
-            route_requests: self.route_requests,
-            drops: self.drops(),
-            repairs: self.repairs,
-            events_lost: self.events_lost,
-            refused: self
-                .refused
-                .iter()
-                .map(|(key, refused)| RefusedRoute {
-                    table: key.table,
-                    prefix: key.prefix,
-                    error: refused.error.clone(),
-                    tries: refused.tries,
-                })
-                .collect(),
-            tracked: self
-                .tracked
-                .iter()
-                .filter(|((tenant, _), _)| tenant.is_none())
-                .map(|((_, address), tracked)| (*address, tracked.metric.flatten()))
-                .collect(),
-        }
-    }
-
-    fn tenant_routes(&self, tenant: TenantId) -> Vec<(IpNet, KernelRoute)> {
-        let Some(table) = self.tenants.get(&tenant).map(|tenant| tenant.table) else {
-            return Vec::new();
-        };
-        let wanted = self.wanted.keys().chain(self.refused.keys());
-        let mut routes: Vec<(IpNet, KernelRoute)> = wanted
-            .filter(|key| key.table == table && key.metric != LAST_RESORT)
-            .map(|key| {
-                let state = match (
-                    self.refused.get(key),
-                    self.held.get(key),
-                    self.wanted.get(key),
-                ) {
-                    (Some(refused), ..) => KernelRoute::Refused {
-                        error: refused.error.clone(),
-                    },
-                    (None, Some(held), Some(wanted)) if held == wanted => KernelRoute::Installed {
-                        next_hop: match held {
-                            RouteSpec::NextHop(id) => Some(*id),
-                            _ => None,
-                        },
-                    },
-                    _ => KernelRoute::Pending,
-                };
-                (key.prefix, state)
-            })
-            .collect();
-        routes.sort_by_key(|(prefix, _)| *prefix);
-        routes.dedup_by_key(|(prefix, _)| *prefix);
-        routes
     }
 }
 
