@@ -21,7 +21,7 @@ use weft_overlay::table::{OriginationChange, Overlay};
 
 use super::core::{announced_bandwidth, labelled, own_attributes};
 use super::setup;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Path identifier of what the overlay knows, in a tenant's speaker.
 const OVERLAY_PATH: u32 = 1;
@@ -113,10 +113,11 @@ impl Sites {
         let vrf = dataplane.status().await.is_some_and(|status| status.vrf);
         let found_state = dataplane.found_state();
         for tenant in overlay.tenants() {
-            let wanted = config.tenants.iter();
-            let Some(configured) = wanted
-                .clone()
-                .find(|of| of.name == tenant.config.name)
+            let named = |of: &&config::Tenant| of.name == tenant.config.name;
+            let Some(configured) = config
+                .tenants
+                .iter()
+                .find(named)
                 .filter(|of| !of.neighbors.is_empty())
             else {
                 continue;
