@@ -180,7 +180,8 @@ pub(crate) fn ruleset(
 }
 
 /// Connections of tenants with a way to the Internet: each in its tenant's zone on the way out, with its tenant's mark on the
-/// way back. In the zone of replies the kernel keeps them apart itself, by the port.
+/// way back. In the zone of replies the kernel keeps them apart itself, by a random port: kept as it was, two connections that
+/// differ in nothing but the tenant and begin at once get the same one, and the kernel drops the first packet of the later.
 fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
     let all = |each: &dyn Fn(&Exit) -> Option<String>| -> Vec<String> {
         exits.iter().filter_map(each).collect()
@@ -222,7 +223,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         chain(
             "sources",
             "nat hook postrouting priority srcnat",
-            &["meta mark . oifname @translated masquerade"],
+            &["meta mark . oifname @translated masquerade fully-random"],
         ),
     ]);
 }
