@@ -25,7 +25,9 @@ use tokio::sync::{mpsc, oneshot};
 pub use runtime::BgpError;
 pub use weft_bgp_core::rib;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
-pub use weft_bgp_core::speaker::{NeighborConfig, NeighborStatus, Speaker, SpeakerConfig};
+pub use weft_bgp_core::speaker::{
+    NeighborChanges, NeighborConfig, NeighborStatus, Speaker, SpeakerConfig,
+};
 pub use weft_bgp_wire as wire;
 
 /// Which packets of the host a speaker's sockets send and receive.

@@ -86,6 +86,7 @@ pub(crate) async fn start(
         heard: false,
         converged: None,
         dials: JoinSet::new(),
+        dialling: HashMap::new(),
         io: Handle::current(),
         scope: config.scope,
         _listeners: tasks,
@@ -117,7 +118,8 @@ enum Wake<'a> {
     Events,
 }
 
-type Dialled = (PeerId, std::io::Result<TcpStream>);
+/// For whom, which attempt of theirs, and what came of it.
+type Dialled = (PeerId, u64, std::io::Result<TcpStream>);
 
 struct Runtime {
     speaker: Speaker,
@@ -129,6 +131,8 @@ struct Runtime {
     heard: bool,
     converged: Option<bool>,
     dials: JoinSet<Dialled>,
+    /// The latest attempt to connect to each, and to where: a neighbour may have gone meanwhile, and another have its number.
+    dialling: HashMap<PeerId, (u64, IpAddr)>,
     /// Where sockets are read and written.
     io: Handle,
     scope: Scope,
@@ -173,7 +177,7 @@ impl Runtime {
                 }
                 // The owner has let go of the last handle.
                 Wake::Command(None) => return,
-                Wake::Dialled(Ok((peer, result))) => self.dialled(peer, result),
+                Wake::Dialled(Ok(dialled)) => self.dialled(dialled),
                 // A task that opens a connection neither panics nor is aborted.
                 Wake::Dialled(Err(_)) => {}
                 Wake::Report(permit) => {
@@ -238,7 +242,12 @@ impl Runtime {
         self.act();
     }
 
-    fn dialled(&mut self, peer: PeerId, result: std::io::Result<TcpStream>) {
+    fn dialled(&mut self, (peer, attempt, result): Dialled) {
+        let latest = self.dialling.get(&peer).copied();
+        let address = self.speaker.config_of(peer).map(|config| config.address);
+        if latest != address.map(|address| (attempt, address)) {
+            return;
+        }
         let now = Instant::now();
         match result.and_then(|stream| Ok((stream.local_addr()?.ip(), stream))) {
             Ok((local, stream)) => {
@@ -267,7 +276,12 @@ impl Runtime {
                 Action::Connect(peer) => {
                     if let Some(config) = self.speaker.config_of(peer).cloned() {
                         let scope = self.scope.clone();
-                        let dial = async move { (peer, connection::connect(config, scope).await) };
+                        let attempt = self.next_id;
+                        self.next_id += 1;
+                        self.dialling.insert(peer, (attempt, config.address));
+                        let dial = async move {
+                            (peer, attempt, connection::connect(config, scope).await)
+                        };
                         self.dials.spawn_on(dial, &self.io);
                     }
                 }

@@ -279,7 +279,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         refusal,
     );
-    let classifier = Classifier::new(&mut netlink, &[], false)
+    let classifier = Classifier::new(&mut netlink, &[], false, false)
         .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Vxlan));
     note(
         Object {

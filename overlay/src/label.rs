@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
-use crate::{Encapsulation, EndpointId, Vni};
+use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 /// What a label names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -121,6 +121,18 @@ fn encapsulation(bits: u8) -> Result<Encapsulation, Ignored> {
         2 => Ok(Encapsulation::Gre),
         other => Err(Ignored::ReservedEncapsulation(other)),
     }
+}
+
+/// Whether one of these communities is a label of a VNI in the set.
+pub fn names_any(
+    mut communities: impl Iterator<Item = LargeCommunity>,
+    administrator: u32,
+    vnis: &VniSet,
+) -> bool {
+    communities.any(|community| {
+        let decoded = LabelCommunity::decode(community, administrator);
+        matches!(decoded, Some(Ok(LabelCommunity::Label(label))) if vnis.contains(label.vni))
+    })
 }
 
 impl LabelCommunity {

@@ -119,6 +119,23 @@ impl VniSet {
     pub fn union(&self, other: &Self) -> Self {
         Self::from_ranges(self.0.iter().chain(&other.0).copied())
     }
+
+    /// What is in one of both only.
+    #[must_use]
+    pub fn symmetric_difference(&self, other: &Self) -> Self {
+        // At each end of a range, of either, it begins or ends; two at one place make none.
+        let ranges = self.0.iter().chain(&other.0);
+        let mut ends: Vec<u32> = ranges
+            .flat_map(|(first, last)| [first.0, last.0 + 1])
+            .collect();
+        ends.sort_unstable();
+        let pairs = ends.as_chunks::<2>().0.iter();
+        Self::from_ranges(
+            pairs
+                .filter(|[start, end]| start < end)
+                .map(|[start, end]| (Vni(*start), Vni(end - 1))),
+        )
+    }
 }
 
 impl fmt::Display for VniSet {
@@ -148,6 +165,21 @@ mod tests {
 
     fn vni(number: u32) -> Vni {
         Vni::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_one_of_two_sets_has_alone() {
+        let set = |ranges: &[(u32, u32)]| {
+            VniSet::from_ranges(ranges.iter().map(|(first, last)| (vni(*first), vni(*last))))
+        };
+        let one = set(&[(1, 10), (20, 30), (50, 50)]);
+        let other = set(&[(5, 25), (50, 50), (60, 61)]);
+        let both = one.symmetric_difference(&other);
+        assert_eq!(both, set(&[(1, 4), (11, 19), (26, 30), (60, 61)]));
+        assert_eq!(both, other.symmetric_difference(&one));
+        assert!(one.symmetric_difference(&one).is_empty());
+        let rest = VniSet::all().symmetric_difference(&set(&[(7, 7)]));
+        assert!(!rest.contains(vni(7)) && rest.contains(vni(8)) && rest.contains(Vni::MAX));
     }
 
     #[test]

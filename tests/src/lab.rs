@@ -90,6 +90,25 @@ impl Lab {
         self.lab("start", node);
     }
 
+    /// Gives the node's router another configuration, and waits until it says what changed, or that it is wrong: the line of its
+    /// log.
+    ///
+    /// # Panics
+    /// Where it says neither.
+    pub fn reload(&self, node: &str, config: &str) -> String {
+        let before = self.log(node).len();
+        // In place: the node has this file bound.
+        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
+        self.lab("reload", node);
+        wait_until("the reload", Duration::from_secs(30), || {
+            let log = self.log(node);
+            let mut lines = log[before..].lines();
+            let told =
+                lines.find(|line| line.contains("reloaded: ") || line.contains("stays as it was"));
+            told.map(str::to_owned)
+        })
+    }
+
     /// What the node's weft process wrote.
     ///
     /// # Panics

@@ -227,6 +227,13 @@ impl fmt::Display for Notification {
         if let Some(communication) = self.communication() {
             write!(f, " \"{communication}\"")?;
         }
+        // RFC 8538 section 3.1: what it stands for is inside.
+        if self.is_hard_reset() && self.data.len() >= 2 {
+            let inside = Self::decode(&self.data);
+            if !inside.is_hard_reset() {
+                write!(f, ", {inside}")?;
+            }
+        }
         Ok(())
     }
 }

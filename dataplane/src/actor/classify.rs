@@ -31,7 +31,11 @@ impl Actor {
     pub(super) fn start_classifier(&mut self) {
         let devices: Vec<u32> = self.devices.values().map(|device| device.index).collect();
         let uniform = self.config.code_point == CodePoint::Uniform;
-        let started = Classifier::new(&mut self.netlink, &devices, uniform)
+        let v6 = self
+            .config
+            .endpoint
+            .is_some_and(|endpoint| endpoint.is_ipv6());
+        let started = Classifier::new(&mut self.netlink, &devices, uniform, v6)
             .and_then(|classifier| Ok((classifier.marks()?, classifier.addresses()?, classifier)));
         let (marks, addresses, classifier) = match started {
             Ok(started) => started,

@@ -41,6 +41,7 @@ pub(crate) struct Classifier {
     marks: OwnedFd,
     counters: OwnedFd,
     links: OwnedFd,
+    far_links: OwnedFd,
     addresses: OwnedFd,
     /// Which addresses may be in the table before.
     filter: OwnedFd,
@@ -68,11 +69,17 @@ pub(crate) type OwnAddress = (u32, IpAddr);
 
 impl Classifier {
     /// Takes over the tables of an earlier process from the filter at one of these devices, or makes new ones, and loads
-    /// the programs. Nothing changes at the devices yet. `uniform` says that the code point outside becomes the packet's.
+    /// the programs. Nothing changes at the devices yet. `uniform` says that the code point outside becomes the packet's, `v6` that the router's endpoint has an
+    /// IPv6 address.
     ///
     /// # Errors
     /// The kernel's, where it has no BPF or this process may not use it.
-    pub(crate) fn new(netlink: &mut Netlink, devices: &[u32], uniform: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        netlink: &mut Netlink,
+        devices: &[u32],
+        uniform: bool,
+        v6: bool,
+    ) -> io::Result<Self> {
         let found = devices
             .iter()
             .find_map(|device| Self::tables_at(netlink, *device).ok())
@@ -87,7 +94,8 @@ impl Classifier {
         let per_processor = Kind::HashPerProcessor;
         let (key, value) = (program::KEY, program::VALUE);
         let counters = table("weft_traffic", per_processor, key, value, COUNTED)?;
-        let links = table("weft_links", Kind::Hash, 4, 4, VNIS)?;
+        let links = table("weft_near", Kind::Array, 4, 4, program::NEAR_LINKS)?;
+        let far_links = table("weft_links", Kind::Hash, 4, 4, VNIS)?;
         let addresses = table("weft_addresses", Kind::Hash, program::ADDRESS, 1, ADDRESSES)?;
         let filter = table("weft_filter", Kind::Array, 4, program::FILTER, 1)?;
         let drops = table("weft_drops", Kind::ArrayPerProcessor, 4, 8, REASONS)?;
@@ -96,6 +104,7 @@ impl Classifier {
             marks: marks.as_raw_fd(),
             counters: counters.as_raw_fd(),
             links: links.as_raw_fd(),
+            far_links: far_links.as_raw_fd(),
             addresses: addresses.as_raw_fd(),
             filter: filter.as_raw_fd(),
             drops: drops.as_raw_fd(),
@@ -106,6 +115,7 @@ impl Classifier {
                 header,
                 checksum,
                 uniform,
+                v6,
             };
             Ok([
                 syscall::load("weft_ingress", &program::ingress(&tables, tunnels))?,
@@ -125,6 +135,7 @@ impl Classifier {
             marks,
             counters,
             links,
+            far_links,
             addresses,
             filter,
             drops,
@@ -174,7 +185,9 @@ impl Classifier {
     /// # Errors
     /// The kernel's, where the table is full.
     pub(crate) fn set_link(&self, link: u32, mark: u32) -> io::Result<()> {
-        syscall::update(&self.links, &link.to_ne_bytes(), &mark.to_ne_bytes())
+        let near = link < program::NEAR_LINKS;
+        let links = if near { &self.links } else { &self.far_links };
+        syscall::update(links, &link.to_ne_bytes(), &mark.to_ne_bytes())
     }
 
     /// TCP segments through a tunnel device are to fit this MTU, octets.

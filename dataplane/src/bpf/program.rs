@@ -34,6 +34,7 @@ pub(super) struct Tables {
     pub(super) marks: RawFd,
     pub(super) counters: RawFd,
     pub(super) links: RawFd,
+    pub(super) far_links: RawFd,
     pub(super) addresses: RawFd,
     pub(super) filter: RawFd,
     pub(super) drops: RawFd,
@@ -49,6 +50,8 @@ pub(super) struct Tunnels {
     pub(super) checksum: bool,
     /// The code point outside, as it comes in, is the packet's.
     pub(super) uniform: bool,
+    /// The router's own endpoint has an IPv6 address, and so will most of the others.
+    pub(super) v6: bool,
 }
 
 /// TC_ACT_UNSPEC: others' filters come next.
@@ -59,6 +62,8 @@ const DROP: i32 = 2;
 const SKB_LEN: i16 = 0;
 const SKB_MARK: i16 = 8;
 const SKB_IFINDEX: i16 = 40;
+const SKB_DATA: i16 = 76;
+const SKB_DATA_END: i16 = 80;
 
 /// Fields of `struct bpf_tunnel_key`, 44 octets: id, remote address, TOS, TTL, flags, label, local address.
 const TUNNEL_KEY: i32 = 44;
@@ -79,6 +84,10 @@ const TUNINFO_IPV6: i32 = 1;
 const ZERO_CHECKSUM: i32 = 2;
 const DONT_FRAGMENT: i32 = 4;
 const BPF_NOEXIST: i32 = 1;
+
+/// Links with an index below it have their mark in an array, where nothing is searched: octets 8 each. The others are in a hash
+/// table.
+pub(super) const NEAR_LINKS: u32 = 1 << 15;
 
 /// What is read of a packet's header at once: all of IPv4's that matters, and IPv6's up to its addresses.
 const HEADER_LEN: i32 = 20;
@@ -156,16 +165,18 @@ impl Assembler {
     }
 }
 
-/// Reads the tunnel's key: of IPv4, else of IPv6; goes to `none` where the packet has none.
-fn tunnel_key(out: &mut Assembler) {
-    for (flags, family) in [(0, 4), (TUNINFO_IPV6, 6)] {
+/// Reads the tunnel's key, of the usual family first; goes to `none` where the packet has none.
+fn tunnel_key(out: &mut Assembler, v6: bool) {
+    let mut families = [(0, 4), (TUNINFO_IPV6, 6)];
+    families.rotate_left(v6.into());
+    for (at, (flags, family)) in families.into_iter().enumerate() {
         out.copy(R1, PACKET);
         out.address_of(R2, TUNNEL);
         out.set(R3, TUNNEL_KEY);
         out.set(R4, flags);
         out.call(SKB_GET_TUNNEL_KEY);
         out.set(FAMILY, family);
-        if family == 4 {
+        if at == 0 {
             out.jump_if_equal(R0, 0, "key");
         } else {
             out.jump_if_not_equal(R0, 0, "none");
@@ -212,6 +223,26 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     out.add_register(R1, LEN);
     out.store64(R0, field * 8 + 8, R1);
     out.label("counted");
+}
+
+/// Reads the packet's header to the stack, straight where it lies `before` octets behind the beginning of what is at hand.
+fn header_behind(out: &mut Assembler, before: i32) {
+    out.load32(R2, PACKET, SKB_DATA);
+    out.load32(R3, PACKET, SKB_DATA_END);
+    out.copy(R1, R2);
+    out.add(R1, before + HEADER_LEN);
+    out.jump_if_at_most(R1, R3, "at-hand");
+    header(out);
+    out.jump("header");
+    out.label("at-hand");
+    let before = before as i16;
+    for word in [0, 8] {
+        out.load64(R1, R2, before + word);
+        out.store64(STACK, HEADER + word, R1);
+    }
+    out.load32(R1, R2, before + 16);
+    out.store32(STACK, HEADER + 16, R1);
+    out.label("header");
 }
 
 /// Reads the packet's header to the stack; goes to `pass` where it has none: what comes next judges it.
@@ -461,14 +492,14 @@ fn fit_segments(out: &mut Assembler, mtus: RawFd, before: i32) {
 pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
-    tunnel_key(&mut out);
+    tunnel_key(&mut out, tunnels.v6);
     // The VNI is the first field of the tunnel's key.
     out.look_up(tables.marks, TUNNEL);
     out.jump_if_equal(R0, 0, "none");
     out.load32(MARK, R0, 0);
     out.store32(PACKET, SKB_MARK, MARK);
     count(&mut out, tables.counters, REMOTE, 0);
-    header(&mut out);
+    header_behind(&mut out, tunnels.header);
     guard(&mut out, tables);
     if tunnels.uniform {
         copy_code_point_in(&mut out, tunnels.header);
@@ -490,10 +521,10 @@ pub(super) fn egress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     out.copy(PACKET, R1);
     out.set(R1, 0);
     out.store32(PACKET, SKB_MARK, R1);
-    tunnel_key(&mut out);
+    tunnel_key(&mut out, tunnels.v6);
     // Of a packet that is sent the kernel calls the source "remote".
     count(&mut out, tables.counters, LOCAL, 2);
-    header(&mut out);
+    header_behind(&mut out, tunnels.header);
     copy_code_point_out(&mut out, tunnels.checksum);
     fit_segments(&mut out, tables.mtus, tunnels.header);
     out.label("none");
@@ -503,19 +534,26 @@ pub(super) fn egress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
 }
 
 /// Looks up the mark of the packet's link; goes to `pass` where it has none.
-fn link_mark(out: &mut Assembler, links: RawFd) {
+fn link_mark(out: &mut Assembler, tables: &Tables) {
     out.copy(PACKET, R1);
     out.load32(R1, PACKET, SKB_IFINDEX);
     out.store32(STACK, SCRATCH, R1);
-    out.look_up(links, SCRATCH);
+    out.set(R2, NEAR_LINKS as i32);
+    out.jump_if_at_most(R2, R1, "far-link");
+    out.look_up(tables.links, SCRATCH);
+    out.jump("link");
+    out.label("far-link");
+    out.look_up(tables.far_links, SCRATCH);
+    out.label("link");
     out.jump_if_equal(R0, 0, "pass");
     out.load32(MARK, R0, 0);
+    out.jump_if_equal(MARK, 0, "pass");
 }
 
 /// Where a tenant's packets enter: marks them; drops what is for an address of the router that is not the tenant's.
 pub(super) fn enter(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
-    link_mark(&mut out, tables.links);
+    link_mark(&mut out, tables);
     out.store32(PACKET, SKB_MARK, MARK);
     header(&mut out);
     guard(&mut out, tables);
@@ -529,7 +567,7 @@ pub(super) fn enter(tables: &Tables) -> Vec<u64> {
 /// Where a tenant's packets leave: drops what has another tenant's mark.
 pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
-    link_mark(&mut out, tables.links);
+    link_mark(&mut out, tables);
     out.load32(R1, PACKET, SKB_MARK);
     out.copy(R2, R1);
     out.shift_right(R2, 24);

@@ -75,14 +75,20 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A link between two namespaces: `a:eth0 b:eth0`, with addresses.
+    /// A link between two namespaces: `a:eth0 b:eth0`, with addresses. The attachments of tenants called blue have the index of a
+    /// link that was made late in a router's life.
     pub(super) fn link(
         &self,
         (a, a_if, a_addr): (&str, &str, &str),
         (b, b_if, b_addr): (&str, &str, &str),
     ) {
+        let late = if a_if.starts_with("blue") {
+            "index 1000007"
+        } else {
+            ""
+        };
         ip(&format!(
-            "link add {a_if} netns {} type veth peer name {b_if} netns {}",
+            "link add {a_if} netns {} {late} type veth peer name {b_if} netns {}",
             self.ns(a),
             self.ns(b)
         ));

@@ -106,6 +106,8 @@ pub struct Overlay {
     underlay: FxHashMap<IpNet, IpAddr>,
     /// The tenants of an interface.
     by_attachment: FxHashMap<String, SmallVec<[TenantId; 1]>>,
+    /// Which of them are up.
+    up: BTreeSet<String>,
     intent: IntentDelta,
     originations: Vec<OriginationChange>,
     counters: Counters,
@@ -126,6 +128,7 @@ impl Overlay {
             locator_of: FxHashMap::default(),
             underlay: FxHashMap::default(),
             by_attachment: FxHashMap::default(),
+            up: BTreeSet::new(),
             intent: IntentDelta::default(),
             originations: Vec::new(),
             counters: Counters::default(),
@@ -146,21 +149,121 @@ impl Overlay {
         })
     }
 
-    /// Adds a tenant. Names and VNIs are unique: the configuration sees to it. Comes before routes of its VNIs.
+    /// Adds a tenant. Names and VNIs are unique: the configuration sees to it. Routes with labels of its VNIs that have come before
+    /// have to come again.
     pub fn add_tenant(&mut self, config: TenantConfig) -> TenantId {
+        // An edge made one of its own for a VNI that nobody had configured.
+        let vnis = config.vnis.iter().chain([&config.primary_vni]);
+        let stitched: BTreeSet<TenantId> = vnis.filter_map(|vni| self.stitched_of(*vni)).collect();
+        for id in stitched {
+            self.remove_tenant(id);
+        }
         self.insert_tenant(config, false)
+    }
+
+    fn stitched_of(&self, vni: Vni) -> Option<TenantId> {
+        let id = *self.by_vni.get(&vni)?;
+        self.tenants.get(&id)?.stitched.then_some(id)
+    }
+
+    /// Changes a tenant; its name and primary VNI are what they were. Routes with labels of the VNIs that came or went have to come
+    /// again.
+    pub fn set_tenant(&mut self, id: TenantId, config: TenantConfig) {
+        for vni in &config.vnis {
+            if let Some(stitched) = self.stitched_of(*vni) {
+                self.remove_tenant(stitched);
+            }
+        }
+        self.unlink(id);
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        tenant.config = config;
+        self.link(id);
+        self.announce(id);
+    }
+
+    /// Removes a tenant with its routes, and takes back what was announced for it.
+    pub fn remove_tenant(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        tenant.config.prefixes.clear();
+        tenant.redistributed.clear();
+        tenant.sites.clear();
+        self.announce(id);
+        let mut gone = Vec::new();
+        self.prefixes.retain(|_, slots| {
+            slots.retain(|slot| {
+                let its = slot.tenant == id;
+                gone.extend(slot.list.filter(|_| its));
+                !its
+            });
+            !slots.is_empty()
+        });
+        for list in gone {
+            self.lists.release(list);
+        }
+        self.unlink(id);
+        self.tenants.remove(&id);
+        self.intent.tenants.push((id, None));
+    }
+
+    /// Other VNIs get a table as soon as a label of them is accepted. Routes with labels of those that came have to come again.
+    pub fn set_stitched(&mut self, stitched: VniSet) {
+        let gone = self
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| tenant.stitched && !stitched.contains(tenant.config.primary_vni));
+        let gone: Vec<TenantId> = gone.map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove_tenant(id);
+        }
+        if let Some(membership) = &mut self.config.membership {
+            membership.stitched = stitched;
+        }
+    }
+
+    /// Makes a tenant known by its VNIs and attachments, and the data plane know of it.
+    fn link(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
+        for vni in tenant
+            .config
+            .vnis
+            .iter()
+            .chain([&tenant.config.primary_vni])
+        {
+            self.by_vni.insert(*vni, id);
+        }
+        for attachment in &tenant.config.attachments {
+            let tenants = self.by_attachment.entry(attachment.clone());
+            tenants.or_default().push(id);
+        }
+        let attachments = tenant.config.attachments.iter();
+        let up = attachments.filter(|name| self.up.contains(*name));
+        tenant.up = up.cloned().collect();
+        self.intent.tenants.push((id, Some(tenant.intent())));
+    }
+
+    /// Undoes [`Overlay::link`].
+    fn unlink(&mut self, id: TenantId) {
+        self.by_vni.retain(|_, of| *of != id);
+        let up = &mut self.up;
+        self.by_attachment.retain(|name, tenants| {
+            tenants.retain(|of| *of != id);
+            // What nobody has any more the data plane says nothing of.
+            if tenants.is_empty() {
+                up.remove(name);
+            }
+            !tenants.is_empty()
+        });
     }
 
     fn insert_tenant(&mut self, config: TenantConfig, stitched: bool) -> TenantId {
         let id = TenantId(self.next_tenant);
         self.next_tenant += 1;
-        for vni in config.vnis.iter().chain([&config.primary_vni]) {
-            self.by_vni.insert(*vni, id);
-        }
-        for attachment in &config.attachments {
-            let tenants = self.by_attachment.entry(attachment.clone());
-            tenants.or_default().push(id);
-        }
         let tenant = Tenant {
             config,
             stitched,
@@ -170,8 +273,8 @@ impl Overlay {
             announced: BTreeSet::new(),
             routes: 0,
         };
-        self.intent.tenants.push((id, Some(tenant.intent())));
         self.tenants.insert(id, tenant);
+        self.link(id);
         self.announce(id);
         id
     }
@@ -179,6 +282,11 @@ impl Overlay {
     /// An interface went up or down.
     pub fn set_attachment(&mut self, name: &str, up: bool) {
         let tenants = self.by_attachment.get(name).cloned().unwrap_or_default();
+        if up && !tenants.is_empty() {
+            self.up.insert(name.to_owned());
+        } else {
+            self.up.remove(name);
+        }
         for id in tenants {
             let Some(tenant) = self.tenants.get_mut(&id) else {
                 continue;

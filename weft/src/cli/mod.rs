@@ -35,7 +35,8 @@ const EXIT_UNREACHABLE: u8 = 4;
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a router. Forwarding stays when it ends; `weft down` removes it.
+    /// Run a router. Forwarding stays when it ends; `weft down` removes it. On SIGHUP it reads its configuration again, and
+    /// changes what differs.
     Router {
         /// The router's configuration, YAML.
         #[arg(long, short, value_name = "FILE")]
@@ -89,9 +90,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor { json } => return doctor::run(json),
         Command::Trace(arguments) => return trace::run(&arguments),
         Command::Router { config } => {
-            let config = Config::read(&config)?;
+            let file = config;
+            let config = Config::read(&file)?;
             logging::start(&config.log)?;
-            router::run(config)
+            router::run(&file, config)
         }
         Command::Check { file, print } => {
             let config = Config::read(&file)?;

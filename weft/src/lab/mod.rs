@@ -62,6 +62,11 @@ enum LabCommand {
         #[command(flatten)]
         of: Of,
     },
+    /// Have a node's router read its configuration again; its log says what changed.
+    Reload {
+        #[command(flatten)]
+        of: Of,
+    },
     /// Start a node's router again.
     Start {
         #[command(flatten)]
@@ -131,6 +136,10 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         LabCommand::Kill { of } => {
             let lab = Lab::named(of.lab.as_deref())?;
             node::kill(&lab, lab.node(&of.node)?)?;
+        }
+        LabCommand::Reload { of } => {
+            let lab = Lab::named(of.lab.as_deref())?;
+            node::reload(&lab, lab.node(&of.node)?)?;
         }
         LabCommand::Start { of } => {
             let lab = Lab::named(of.lab.as_deref())?;

@@ -68,6 +68,14 @@ pub(super) fn start(lab: &Lab, node: &LabNode) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sends SIGHUP to the node's router.
+pub(super) fn reload(lab: &Lab, node: &LabNode) -> anyhow::Result<()> {
+    let Some(pid) = lab.pid(node).filter(|_| node.router) else {
+        bail!("no router runs in node {}", node.name)
+    };
+    Ok(send_signal(Pid::from_raw(pid), Signal::SIGHUP)?)
+}
+
 /// Kills what runs in the node and waits until it is gone.
 pub(super) fn kill(lab: &Lab, node: &LabNode) -> anyhow::Result<()> {
     let Some(pid) = lab.pid(node) else {

@@ -16,11 +16,13 @@ use weft_bgp_wire::{
 };
 use weft_dataplane::{Dataplane, DataplaneEvent};
 use weft_overlay::VniSet;
-use weft_overlay::intent::Breakout;
+use weft_overlay::intent::{Breakout, TenantId};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 
+use super::hook::Classes;
+use super::reload::Reloaded;
 use super::sites::{Progress, Sites};
-use crate::config::{Config, Redistribute};
+use crate::config::{Config, Redistribute, Tenant};
 
 /// When BGP has converged, next hops may still be looked up and routes follow from that: leftovers in the kernel go
 /// once nothing has happened for this long, or at the latest after the other.
@@ -28,18 +30,31 @@ const QUIET: Duration = Duration::from_secs(1);
 const QUIET_AT_LAST: Duration = Duration::from_secs(30);
 
 /// Path identifier of the networks of the configuration; VNIs and 0 are the overlay's.
-const NETWORK_PATH: u32 = u32::MAX;
+pub(super) const NETWORK_PATH: u32 = u32::MAX;
 
 type Question = Box<dyn FnOnce(&Overlay) + Send>;
+
+enum Request {
+    Question(Question),
+    Reload(Box<Config>, oneshot::Sender<Reloaded>),
+}
 
 /// Asks the loop questions about the overlay.
 #[derive(Clone)]
 pub(super) struct Queries {
-    questions: mpsc::Sender<Question>,
+    requests: mpsc::Sender<Request>,
     converged: Arc<AtomicBool>,
 }
 
 impl Queries {
+    /// Goes over to another configuration; `None` where the loop has ended.
+    pub(super) async fn reload(&self, config: Config) -> Option<Reloaded> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Reload(Box::new(config), reply);
+        self.requests.send(request).await.ok()?;
+        answer.await.ok()
+    }
+
     /// What `question` says of the overlay; `None` where the loop has ended.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
@@ -50,7 +65,7 @@ impl Queries {
             // Who asked may have gone.
             let _ = reply.send(question(overlay));
         });
-        self.questions.send(question).await.ok()?;
+        self.requests.send(Request::Question(question)).await.ok()?;
         answer.await.ok()
     }
 
@@ -62,18 +77,21 @@ impl Queries {
 
 /// The loop's state.
 pub(super) struct Core {
-    overlay: Overlay,
-    bgp: Bgp,
-    dataplane: Dataplane,
-    sites: Sites,
+    /// What is in force.
+    pub(super) config: Config,
+    pub(super) classes: Classes,
+    pub(super) overlay: Overlay,
+    pub(super) bgp: Bgp,
+    pub(super) dataplane: Dataplane,
+    pub(super) sites: Sites,
     /// Speakers whose neighbours have not told everything yet, and those that have not converged.
     unheard: usize,
     waiting: usize,
     /// What is accepted from a neighbour, by its address.
-    accept: HashMap<IpAddr, VniSet>,
+    pub(super) accept: HashMap<IpAddr, VniSet>,
     /// The same by the neighbour's number, as it becomes known.
-    accept_of: HashMap<PeerId, VniSet>,
-    questions: mpsc::Receiver<Question>,
+    pub(super) accept_of: HashMap<PeerId, VniSet>,
+    requests: mpsc::Receiver<Request>,
     converged: Arc<AtomicBool>,
     /// Leftovers go then, unless something happens; and at the latest at the other.
     settle_at: Option<(Instant, Instant)>,
@@ -87,39 +105,18 @@ pub(super) async fn prepare(
     dataplane: &Dataplane,
     events: &mut mpsc::Receiver<DataplaneEvent>,
 ) -> Vec<Origination> {
-    let mut redistribute = Vec::new();
+    let mut redistributed = Vec::new();
     for tenant in &config.tenants {
-        let id = overlay.add_tenant(TenantConfig {
-            name: tenant.name.clone(),
-            primary_vni: tenant.vni,
-            vnis: tenant.vnis.clone(),
-            attachments: tenant.interfaces.clone(),
-            prefixes: tenant.prefixes.clone(),
-            breakout: tenant.breakout.as_ref().map(|breakout| Breakout {
-                interface: breakout.interface.clone(),
-                source_nat: breakout.source_nat,
-            }),
-        });
+        let id = overlay.add_tenant(tenant_config(tenant));
         if !tenant.redistribute.is_empty() {
-            redistribute.push((id, &tenant.redistribute));
+            redistributed.push((id, &tenant.redistribute));
         }
     }
     if let Some(intent) = overlay.poll_intent() {
         dataplane.apply(intent).await;
     }
-    for (id, sources) in redistribute {
-        let has = |what| sources.contains(&what);
-        let protocols: Vec<u8> = sources
-            .iter()
-            .filter_map(|source| match source {
-                Redistribute::Protocol(number) => Some(*number),
-                _ => None,
-            })
-            .collect();
-        let (connected, statics) = (has(Redistribute::Connected), has(Redistribute::Static));
-        dataplane
-            .redistribute(id, connected, statics, &protocols)
-            .await;
+    for (id, sources) in redistributed {
+        redistribute(dataplane, id, sources).await;
     }
     // Commands are taken in order, and what follows from one is told before the next.
     dataplane.status().await;
@@ -141,6 +138,35 @@ pub(super) async fn prepare(
             .map(|communities| labelled(own_attributes(), &communities, bandwidth)),
     });
     networks.chain(labelled).collect()
+}
+
+/// A tenant as the overlay wants it.
+pub(super) fn tenant_config(tenant: &Tenant) -> TenantConfig {
+    TenantConfig {
+        name: tenant.name.clone(),
+        primary_vni: tenant.vni,
+        vnis: tenant.vnis.clone(),
+        attachments: tenant.interfaces.clone(),
+        prefixes: tenant.prefixes.clone(),
+        breakout: tenant.breakout.as_ref().map(|breakout| Breakout {
+            interface: breakout.interface.clone(),
+            source_nat: breakout.source_nat,
+        }),
+    }
+}
+
+/// Has kernel routes of a tenant announced.
+pub(super) async fn redistribute(dataplane: &Dataplane, id: TenantId, sources: &[Redistribute]) {
+    let has = |what| sources.contains(&what);
+    let protocols = sources.iter().filter_map(|source| match source {
+        Redistribute::Protocol(number) => Some(*number),
+        _ => None,
+    });
+    let protocols: Vec<u8> = protocols.collect();
+    let (connected, statics) = (has(Redistribute::Connected), has(Redistribute::Static));
+    dataplane
+        .redistribute(id, connected, statics, &protocols)
+        .await;
 }
 
 /// What happened to tenants on this router; gives reachability back, which is BGP's business too.
@@ -173,16 +199,17 @@ fn handle_attachment(
 impl Core {
     /// The loop around what [`prepare`] made.
     pub(super) fn new(
-        config: &Config,
+        config: Config,
+        classes: Classes,
         overlay: Overlay,
         bgp: Bgp,
         dataplane: Dataplane,
         sites: Sites,
     ) -> (Self, Queries) {
-        let (questions, inbox) = mpsc::channel(64);
+        let (requests, inbox) = mpsc::channel(64);
         let converged = Arc::new(AtomicBool::new(false));
         let queries = Queries {
-            questions,
+            requests,
             converged: converged.clone(),
         };
         let core = Self {
@@ -198,9 +225,11 @@ impl Core {
                 .map(|of| (of.address, of.accept_vnis.clone()))
                 .collect(),
             accept_of: HashMap::new(),
-            questions: inbox,
+            requests: inbox,
             converged,
             settle_at: None,
+            config,
+            classes,
         };
         (core, queries)
     }
@@ -225,10 +254,18 @@ impl Core {
                     Some(event) => self.handle_dataplane(event).await,
                     None => return,
                 },
-                Some(question) = self.questions.recv() => {
-                    question(&self.overlay);
-                    continue;
-                }
+                Some(request) = self.requests.recv() => match request {
+                    Request::Question(question) => {
+                        question(&self.overlay);
+                        continue;
+                    }
+                    Request::Reload(config, reply) => {
+                        let reloaded = self.reload(*config).await;
+                        info!("reloaded: {reloaded}");
+                        // Who asked may have gone.
+                        let _ = reply.send(reloaded);
+                    }
+                },
                 event = bgp.recv() => match event {
                     Some(event) => self.handle_bgp(event).await,
                     None => return,
@@ -287,6 +324,12 @@ impl Core {
                 .await;
             self.sites.complete().await;
         }
+    }
+
+    /// So many more speakers are to tell everything, and have not converged.
+    pub(super) fn await_sites(&mut self, started: usize) {
+        self.unheard += started;
+        self.waiting += started;
     }
 
     /// One more speaker has converged.
@@ -370,7 +413,7 @@ impl Core {
     }
 
     /// Hands on what the overlay decided.
-    async fn pass_on(&mut self) {
+    pub(super) async fn pass_on(&mut self) {
         for overlap in self.overlay.poll_overlaps() {
             warn!(
                 code = "overlap-hidden",

@@ -7,43 +7,42 @@ use weft_overlay::export::{
 };
 use weft_overlay::{EndpointId, Vni, VniSet};
 
-use crate::config::{Config, LocalNextHop};
+use crate::config::{Config, LocalNextHop, Neighbor};
 
 /// Neighbours that are treated alike have one class: those of one export class are sent the same octets, encoded once.
+/// A class is never another one: a neighbour that stays as it is keeps its own.
+#[derive(Clone)]
 pub(super) struct Classes {
     accept: Vec<VniSet>,
     export: Vec<ExportSettings>,
-    /// Import and export class of each neighbour, in the order of the configuration.
-    pub(super) of: Vec<(u32, u32)>,
 }
 
 impl Classes {
-    pub(super) fn new(config: &Config) -> Self {
-        // Class 0, of our own routes, accepts and keeps everything.
-        let mut accept = vec![VniSet::all()];
-        let mut export = vec![ExportSettings {
-            local_next_hop: None,
-            strip_overlay: false,
-        }];
-        let of = config
-            .neighbors
-            .iter()
-            .map(|neighbor| {
-                let settings = ExportSettings {
-                    local_next_hop: neighbor.local_next_hop.map(|mode| match mode {
-                        LocalNextHop::Own => LocalNextHopMode::Self_,
-                        LocalNextHop::Keep => LocalNextHopMode::Keep,
-                        LocalNextHop::Strip => LocalNextHopMode::Strip,
-                    }),
-                    strip_overlay: neighbor.strip_overlay,
-                };
-                (
-                    class(&mut accept, &neighbor.accept_vnis),
-                    class(&mut export, &settings),
-                )
-            })
-            .collect();
-        Self { accept, export, of }
+    /// Class 0, of our own routes, accepts and keeps everything.
+    pub(super) fn new() -> Self {
+        Self {
+            accept: vec![VniSet::all()],
+            export: vec![ExportSettings {
+                local_next_hop: None,
+                strip_overlay: false,
+            }],
+        }
+    }
+
+    /// Import and export class of a neighbour.
+    pub(super) fn of(&mut self, neighbor: &Neighbor) -> (u32, u32) {
+        let settings = ExportSettings {
+            local_next_hop: neighbor.local_next_hop.map(|mode| match mode {
+                LocalNextHop::Own => LocalNextHopMode::Self_,
+                LocalNextHop::Keep => LocalNextHopMode::Keep,
+                LocalNextHop::Strip => LocalNextHopMode::Strip,
+            }),
+            strip_overlay: neighbor.strip_overlay,
+        };
+        (
+            class(&mut self.accept, &neighbor.accept_vnis),
+            class(&mut self.export, &settings),
+        )
     }
 }
 
@@ -60,15 +59,13 @@ pub(super) struct LabelHook {
     own: OwnLabels,
     /// VNIs that this router keeps a table for.
     tables: VniSet,
-    /// What is accepted, by import class.
-    accept: Vec<VniSet>,
-    /// How labels go out, by export class.
-    export: Vec<ExportSettings>,
+    /// What is accepted, and how labels go out.
+    classes: Classes,
 }
 
 impl LabelHook {
     /// The hook of this configuration.
-    pub(super) fn boxed(config: &Config, tables: VniSet) -> Box<dyn ExportHook> {
+    pub(super) fn boxed(config: &Config, tables: VniSet, classes: &Classes) -> Box<dyn ExportHook> {
         let Some(overlay) = &config.overlay else {
             return Box::new(PlainBgp);
         };
@@ -83,12 +80,10 @@ impl LabelHook {
             .iter()
             .flat_map(|tenant| tenant.vnis.iter().chain([&tenant.vni]));
         let tables = tables.union(&VniSet::from_ranges(tenants.map(|vni| (*vni, *vni))));
-        let Classes { accept, export, .. } = Classes::new(config);
         Box::new(Self {
             own,
             tables,
-            accept,
-            export,
+            classes: classes.clone(),
         })
     }
 
@@ -96,13 +91,14 @@ impl LabelHook {
     fn forwards(&self, import_class: u32, vni: Vni) -> bool {
         self.tables.contains(vni)
             && self
+                .classes
                 .accept
                 .get(import_class as usize)
                 .is_some_and(|set| set.contains(vni))
     }
 
     fn rewrite(&self, context: &ExportContext, communities: &[LargeCommunity]) -> Rewrite {
-        let Some(settings) = self.export.get(context.export_class as usize) else {
+        let Some(settings) = self.classes.export.get(context.export_class as usize) else {
             return Rewrite::Unchanged;
         };
         let direction = Direction {

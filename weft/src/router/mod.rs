@@ -6,21 +6,24 @@
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
 //! | [`sites`] | BGP with tenants' own routers |
+//! | [`reload`] | another configuration while it runs |
 //! | [`state`] | answers of the REST API, from all three |
 //! | [`trace`] | how a traced packet fares |
 
 mod core;
 mod hook;
+mod reload;
 mod setup;
 mod sites;
 mod state;
 mod trace;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
 
@@ -28,24 +31,27 @@ use self::sites::Sites;
 use crate::config::Config;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+/// SIGHUP reads the file again.
+pub(crate) fn run(file: &Path, config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run_router(config))
+    runtime.block_on(run_router(file.to_owned(), config))
 }
 
-async fn run_router(config: Config) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (
+async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
     );
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
-    let hook = hook::LabelHook::boxed(&config, overlay.tables());
-    let (bgp, bgp_events) =
-        Bgp::start(setup::bgp(&config, dataplane.found_state(), routes), hook).await?;
+    let mut classes = hook::Classes::new();
+    let speaker = setup::bgp(&config, &mut classes, dataplane.found_state(), routes);
+    let hook = hook::LabelHook::boxed(&config, overlay.tables(), &classes);
+    let (bgp, bgp_events) = Bgp::start(speaker, hook).await?;
     let (sites, site_speakers) = Sites::start(&config, &overlay, &dataplane, &bgp).await?;
     let listener = tokio::net::TcpListener::bind(config.api.listen)
         .await
@@ -57,13 +63,20 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         api = %config.api.listen,
         "router started"
     );
-    let (core, queries) = core::Core::new(&config, overlay, bgp.clone(), dataplane.clone(), sites);
+    let (core, queries) = core::Core::new(
+        config.clone(),
+        classes,
+        overlay,
+        bgp.clone(),
+        dataplane.clone(),
+        sites,
+    );
     let state = Arc::new(state::LiveState::new(
         config,
         bgp.clone(),
         site_speakers.clone(),
         dataplane.clone(),
-        queries,
+        queries.clone(),
     ));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(weft_api::serve(listener, state, async {
@@ -71,10 +84,20 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
         let _ = stopped.await;
     }));
     let core = tokio::spawn(core.run(bgp_events, dataplane_events));
-    tokio::select! {
-        _ = terminate.recv() => info!("told to stop: forwarding stays"),
-        _ = interrupt.recv() => info!("interrupted: forwarding stays"),
-        _ = core => anyhow::bail!("the router's core ended: this is a bug"),
+    tokio::pin!(core);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                info!("told to stop: forwarding stays");
+                break;
+            }
+            _ = interrupt.recv() => {
+                info!("interrupted: forwarding stays");
+                break;
+            }
+            _ = hangup.recv() => reload(&file, &queries).await,
+            _ = &mut core => anyhow::bail!("the router's core ended: this is a bug"),
+        }
     }
     bgp.shutdown(ShutdownMode::Restart).await;
     site_speakers.shutdown(ShutdownMode::Restart).await;
@@ -83,6 +106,19 @@ async fn run_router(config: Config) -> anyhow::Result<()> {
     // Requests in flight get a moment, not more.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), api).await;
     Ok(())
+}
+
+/// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
+async fn reload(file: &Path, queries: &core::Queries) {
+    match Config::read(file) {
+        Ok(config) => {
+            queries.reload(config).await;
+        }
+        Err(error) => error!(
+            "the configuration stays as it was: {}",
+            error.to_string().trim_end()
+        ),
+    }
 }
 
 /// Removes everything of ours from the kernel; says what that was.

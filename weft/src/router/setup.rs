@@ -61,7 +61,7 @@ pub(super) fn overlay(config: &Config) -> Overlay {
 }
 
 /// An edge keeps a table for every VNI that it accepts from another domain.
-fn stitched(config: &Config) -> VniSet {
+pub(super) fn stitched(config: &Config) -> VniSet {
     config
         .neighbors
         .iter()
@@ -72,11 +72,15 @@ fn stitched(config: &Config) -> VniSet {
 }
 
 /// The speaker and its neighbours.
-pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -> BgpConfig {
+pub(super) fn bgp(
+    config: &Config,
+    classes: &mut Classes,
+    restarting: bool,
+    routes: Vec<Origination>,
+) -> BgpConfig {
     let router = &config.router;
     let overlay = config.overlay.as_ref();
     let listen = &router.listen;
-    let neighbors = config.neighbors.iter().zip(Classes::new(config).of);
     BgpConfig {
         speaker: SpeakerConfig {
             overlay_administrator: overlay.map(|overlay| overlay.global_administrator),
@@ -90,11 +94,17 @@ pub(super) fn bgp(config: &Config, restarting: bool, routes: Vec<Origination>) -
             .iter()
             .map(|address| SocketAddr::new(*address, listen.port))
             .collect(),
-        neighbors: neighbors
-            .map(|(of, classes)| neighbor(config, classes, of))
-            .collect(),
+        neighbors: neighbors(config, classes),
         routes,
     }
+}
+
+/// The router's neighbours.
+pub(super) fn neighbors(config: &Config, classes: &mut Classes) -> Vec<NeighborConfig> {
+    let neighbors = config.neighbors.iter();
+    neighbors
+        .map(|of| neighbor(config, classes.of(of), of))
+        .collect()
 }
 
 /// A tenant's speaker and the tenant's own routers.
@@ -113,13 +123,15 @@ pub(super) fn site(
         scope,
         tenant_marks: TENANT_MARKS,
         listen: Vec::new(),
-        neighbors: tenant
-            .neighbors
-            .iter()
-            .map(|of| site_neighbor(config, of))
-            .collect(),
+        neighbors: site_neighbors(config, tenant),
         routes: Vec::new(),
     }
+}
+
+/// A tenant's own routers.
+pub(super) fn site_neighbors(config: &Config, tenant: &config::Tenant) -> Vec<NeighborConfig> {
+    let neighbors = tenant.neighbors.iter();
+    neighbors.map(|of| site_neighbor(config, of)).collect()
 }
 
 fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {

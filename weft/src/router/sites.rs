@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tracing::info;
 use weft_bgp::rib::{Origination, PeerId, PlainBgp, ReportedPath, RouteFilter};
 use weft_bgp::{Bgp, BgpEvent, NeighborStatus, Scope, ShutdownMode};
@@ -28,27 +30,40 @@ const OVERLAY_PATH: u32 = 1;
 
 /// The speakers of tenants, for whoever wants to know of them.
 #[derive(Clone, Default)]
-pub(super) struct SiteSpeakers(Vec<(String, Bgp)>);
+pub(super) struct SiteSpeakers(Arc<Mutex<BTreeMap<String, Bgp>>>);
 
 impl SiteSpeakers {
     /// The neighbours of all tenants, with their tenants' names.
     pub(super) async fn neighbors(&self) -> Vec<(String, NeighborStatus)> {
         let mut all = Vec::new();
-        for (tenant, bgp) in &self.0 {
+        for (tenant, bgp) in self.all() {
             let neighbors = bgp.neighbors().await.into_iter();
             all.extend(neighbors.map(|neighbor| (tenant.clone(), neighbor)));
         }
         all
     }
 
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Bgp>> {
+        // Nobody panics with it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<(String, Bgp)> {
+        let map = self.map();
+        map.iter()
+            .map(|(name, bgp)| (name.clone(), bgp.clone()))
+            .collect()
+    }
+
     pub(super) async fn shutdown(&self, mode: ShutdownMode) {
-        for (_, bgp) in &self.0 {
+        for (_, bgp) in self.all() {
             bgp.shutdown(mode).await;
         }
     }
 }
 
 struct Site {
+    name: String,
     bgp: Bgp,
     vni: u32,
     /// Our own AS stands in for these in what is told to the tenant's routers.
@@ -58,6 +73,8 @@ struct Site {
     /// What the tenant's routers are told.
     told: HashSet<IpNet>,
     heard: bool,
+    /// Another speaker of the same tenant has other events.
+    events: AbortHandle,
 }
 
 impl Site {
@@ -89,7 +106,8 @@ pub(super) struct Sites {
     /// What is to be told to a tenant's routers anew.
     changed: BTreeSet<(TenantId, IpNet)>,
     /// Held so that `events` stays open where there are none.
-    _sender: mpsc::Sender<(TenantId, BgpEvent)>,
+    sender: mpsc::Sender<(TenantId, BgpEvent)>,
+    speakers: SiteSpeakers,
 }
 
 impl Sites {
@@ -107,55 +125,13 @@ impl Sites {
             bandwidth: announced_bandwidth(config),
             events,
             changed: BTreeSet::new(),
-            _sender: sender.clone(),
+            sender,
+            speakers: SiteSpeakers::default(),
         };
-        let mut speakers = SiteSpeakers::default();
-        let vrf = dataplane.status().await.is_some_and(|status| status.vrf);
-        let found_state = dataplane.found_state();
-        for tenant in overlay.tenants() {
-            let named = |of: &&config::Tenant| of.name == tenant.config.name;
-            let Some(configured) = config
-                .tenants
-                .iter()
-                .find(named)
-                .filter(|of| !of.neighbors.is_empty())
-            else {
-                continue;
-            };
-            let scope = Scope {
-                mark: weft_dataplane::tenant_mark(configured.vni),
-                device: vrf.then(|| weft_dataplane::tenant_vrf(configured.vni)),
-            };
-            let speaker = setup::site(config, configured, scope, found_state);
-            let (instance, mut inbox) = bgp
-                .start_instance(speaker, Box::new(PlainBgp))
-                .await
-                .with_context(|| format!("the neighbours of the tenant `{}`", configured.name))?;
-            let (id, sender) = (tenant.id, sender.clone());
-            tokio::spawn(async move {
-                while let Some(event) = inbox.recv().await {
-                    if sender.send((id, event)).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            speakers.0.push((configured.name.clone(), instance.clone()));
-            let overridden = configured.neighbors.iter();
-            let site = Site {
-                bgp: instance,
-                vni: configured.vni.get(),
-                overridden: overridden
-                    .filter(|neighbor| neighbor.as_override)
-                    .map(|neighbor| neighbor.asn)
-                    .collect(),
-                learned: HashMap::new(),
-                told: HashSet::new(),
-                heard: false,
-            };
-            sites.of.insert(id, site);
-            sites
-                .changed
-                .extend(tenant.announced.iter().map(|prefix| (id, *prefix)));
+        let restarting = dataplane.found_state();
+        for (id, tenant) in tenants_with_neighbors(config, overlay) {
+            let start = sites.add(config, id, tenant, overlay, bgp, dataplane, restarting);
+            start.await?;
         }
         if !sites.of.is_empty() {
             info!(
@@ -163,7 +139,115 @@ impl Sites {
                 "speaking BGP with tenants' own routers"
             );
         }
+        let speakers = sites.speakers.clone();
         Ok((sites, speakers))
+    }
+
+    /// Starts a tenant's speaker.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that the router is made of"
+    )]
+    async fn add(
+        &mut self,
+        config: &Config,
+        id: TenantId,
+        tenant: &config::Tenant,
+        overlay: &Overlay,
+        bgp: &Bgp,
+        dataplane: &Dataplane,
+        restarting: bool,
+    ) -> anyhow::Result<()> {
+        let vrf = dataplane.status().await.is_some_and(|status| status.vrf);
+        let scope = Scope {
+            mark: weft_dataplane::tenant_mark(tenant.vni),
+            device: vrf.then(|| weft_dataplane::tenant_vrf(tenant.vni)),
+        };
+        let speaker = setup::site(config, tenant, scope, restarting);
+        let (instance, mut inbox) = bgp
+            .start_instance(speaker, Box::new(PlainBgp))
+            .await
+            .with_context(|| format!("the neighbours of the tenant `{}`", tenant.name))?;
+        let sender = self.sender.clone();
+        let events = tokio::spawn(async move {
+            while let Some(event) = inbox.recv().await {
+                if sender.send((id, event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.speakers
+            .map()
+            .insert(tenant.name.clone(), instance.clone());
+        let site = Site {
+            name: tenant.name.clone(),
+            bgp: instance,
+            vni: tenant.vni.get(),
+            overridden: overridden(tenant),
+            learned: HashMap::new(),
+            told: HashSet::new(),
+            heard: false,
+            events: events.abort_handle(),
+        };
+        self.of.insert(id, site);
+        let (routes, _) = overlay.tenant_routes(id, None, usize::MAX, &|_| true);
+        let prefixes = routes.iter().map(|route| (id, route.prefix));
+        self.changed.extend(prefixes);
+        Ok(())
+    }
+
+    /// Ends a tenant's speaker, and what its routers told.
+    pub(super) async fn remove(&mut self, id: TenantId, overlay: &mut Overlay) {
+        let Some(site) = self.of.remove(&id) else {
+            return;
+        };
+        site.events.abort();
+        self.speakers.map().remove(&site.name);
+        site.bgp.shutdown(ShutdownMode::Cease).await;
+        for prefix in site.learned.keys() {
+            overlay.set_site_route(id, *prefix, None);
+        }
+    }
+
+    /// Brings the speakers in line with another configuration; says how many were started.
+    pub(super) async fn reload(
+        &mut self,
+        config: &Config,
+        overlay: &mut Overlay,
+        bgp: &Bgp,
+        dataplane: &Dataplane,
+    ) -> anyhow::Result<usize> {
+        let wanted = tenants_with_neighbors(config, overlay);
+        let is_wanted = |id: &TenantId| wanted.iter().any(|(of, _)| of == id);
+        let gone: Vec<TenantId> = self
+            .of
+            .keys()
+            .filter(|id| !is_wanted(id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.remove(id, overlay).await;
+        }
+        let mut started = 0;
+        for (id, tenant) in wanted {
+            if let Some(site) = self.of.get_mut(&id) {
+                let neighbors = setup::site_neighbors(config, tenant);
+                site.bgp
+                    .with(move |speaker, now| speaker.set_neighbors(neighbors, now))
+                    .await;
+                let overridden = overridden(tenant);
+                if overridden != site.overridden {
+                    site.overridden = overridden;
+                    self.changed
+                        .extend(site.told.iter().map(|prefix| (id, *prefix)));
+                }
+            } else {
+                self.add(config, id, tenant, overlay, bgp, dataplane, false)
+                    .await?;
+                started += 1;
+            }
+        }
+        Ok(started)
     }
 
     /// How many speakers there are.
@@ -362,6 +446,31 @@ impl Sites {
             }
         }
     }
+}
+
+/// The tenants that have routers of their own.
+fn tenants_with_neighbors<'a>(
+    config: &'a Config,
+    overlay: &Overlay,
+) -> Vec<(TenantId, &'a config::Tenant)> {
+    let ids: HashMap<String, TenantId> = overlay
+        .tenants()
+        .into_iter()
+        .map(|tenant| (tenant.config.name, tenant.id))
+        .collect();
+    let tenants = config.tenants.iter().filter(|of| !of.neighbors.is_empty());
+    tenants
+        .filter_map(|tenant| Some((*ids.get(&tenant.name)?, tenant)))
+        .collect()
+}
+
+/// The AS numbers that our own stands in for.
+fn overridden(tenant: &config::Tenant) -> Vec<Asn> {
+    let neighbors = tenant.neighbors.iter();
+    neighbors
+        .filter(|neighbor| neighbor.as_override)
+        .map(|neighbor| neighbor.asn)
+        .collect()
 }
 
 fn of_overlay(prefix: IpNet, attributes: Option<Vec<u8>>) -> Origination {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use weft_bgp_wire::Nlri;
+use weft_bgp_wire::{AttributesView, Nlri};
 
 use super::Shared;
 use super::decision::{Candidate, MedDecides, decide, decide_without_med};
@@ -213,12 +213,6 @@ impl<P: Tagged> FamilyRib<P> {
         }
     }
 
-    pub(crate) fn mark_all(&mut self) {
-        for group in self.groups.iter_mut().flatten() {
-            group.mark_all(&self.table);
-        }
-    }
-
     pub(crate) fn poll(&mut self, peer: PeerId, shared: &Shared) -> Option<Bytes> {
         let at = self.group_of.get(peer.index()).copied().flatten()?;
         let octets = self.groups[at].as_mut()?.poll(peer, &self.table, shared);
@@ -289,6 +283,48 @@ impl<P: Tagged> FamilyRib<P> {
                 .collect();
             for id in ids {
                 self.changed(shared, at, id, best_before);
+            }
+        }
+    }
+
+    /// The prefixes that have a path with such attributes. These are asked about once a set, not once a prefix.
+    fn entries_where(
+        &self,
+        shared: &Shared,
+        wanted: &dyn Fn(AttributesView<'_>) -> bool,
+    ) -> Vec<u32> {
+        let mut known: Vec<Option<bool>> = Vec::new();
+        let mut wanted = |path: &Path| {
+            let at = path.attributes.index();
+            if at >= known.len() {
+                known.resize(at + 1, None);
+            }
+            *known[at].get_or_insert_with(|| wanted(shared.interner.get(path.attributes).view()))
+        };
+        let entries = self.table.iter();
+        entries
+            .filter(|(_, entry)| entry.paths.iter().any(&mut wanted))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Reports them anew, and exports them anew.
+    pub(crate) fn again_where(
+        &mut self,
+        shared: &Shared,
+        wanted: &dyn Fn(AttributesView<'_>) -> bool,
+    ) {
+        for at in self.entries_where(shared, wanted) {
+            if self.report_queued.insert(at) {
+                self.report.push(at);
+            }
+            let Some(entry) = self.table.get(at) else {
+                continue;
+            };
+            for group in self.groups.iter_mut().flatten() {
+                for path in &entry.paths {
+                    group.mark(at, path.local_id);
+                }
             }
         }
     }

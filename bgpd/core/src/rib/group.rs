@@ -234,15 +234,6 @@ impl Group {
         }
     }
 
-    /// Queues every path of every entry: what they are exported as has changed.
-    pub(crate) fn mark_all<P: Tagged>(&mut self, table: &Table<P>) {
-        for (at, entry) in table.iter() {
-            for path in &entry.paths {
-                self.mark(at, path.local_id);
-            }
-        }
-    }
-
     /// True while nothing in it refers to an entry that has no path any more.
     pub(crate) fn is_quiet(&self) -> bool {
         self.queue.is_empty()

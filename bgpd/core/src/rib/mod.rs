@@ -206,6 +206,17 @@ impl Rib {
         });
     }
 
+    /// Changes what becomes of routes from a neighbour whose session may be up: its class, filter and limits. What has been
+    /// taken from it is judged anew as it comes again.
+    pub fn set_import(&mut self, peer: PeerId, config: &PeerConfig) {
+        if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
+            state.config.import_filter.clone_from(&config.import_filter);
+            state.config.max_prefixes = config.max_prefixes;
+            state.config.allow_own_as = config.allow_own_as;
+            state.config.import_class = config.import_class;
+        }
+    }
+
     /// Removes a neighbour and all that came from it.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.peer_down(peer, PeerDown::Flush);
@@ -475,9 +486,15 @@ impl Rib {
         families!(self[family], rib => rib.readvertise(peer));
     }
 
-    /// What the hook decides has changed: everything is exported again.
-    pub fn policy_changed(&mut self) {
-        families!(self, rib => rib.mark_all());
+    /// Another hook from now on. Prefixes that have a path with attributes that it treats otherwise are exported again, and
+    /// reported again.
+    pub fn set_hook(
+        &mut self,
+        hook: Box<dyn ExportHook>,
+        otherwise: &dyn Fn(AttributesView<'_>) -> bool,
+    ) {
+        self.shared.hook = hook;
+        families!(self, rib => rib.again_where(&self.shared, otherwise));
     }
 
     /// Nothing is sent until [`Rib::release`]: after a restart, until the neighbours have sent their routes (RFC 4724

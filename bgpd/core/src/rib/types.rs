@@ -253,7 +253,7 @@ pub struct ExportContext {
 }
 
 /// What the overlay has to say when a route goes out. Results are cached by everything in [`ExportContext`] and the
-/// attributes, so they must depend on nothing else; [`crate::rib::Rib::policy_changed`] empties the cache.
+/// attributes, so they must depend on nothing else; [`crate::rib::Rib::set_hook`] empties the cache.
 pub trait ExportHook: Send {
     /// Edits the attributes; false keeps the route back.
     fn export(

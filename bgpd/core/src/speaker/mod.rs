@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use weft_bgp_wire::{Family, HEADER_LEN, MessageType, Notification, cease, next_frame};
+use weft_bgp_wire::{Asn, Family, HEADER_LEN, MessageType, Notification, cease, next_frame};
 
 use crate::rib::{
     ExportHook, Origination, PeerConfig, PeerDown, PeerId, PeerKind, PeerUp, Rib, RibConfig,
@@ -103,6 +103,59 @@ impl Speaker {
         }
     }
 
+    /// Brings the neighbours in line with these: what is new is added, what is no longer there goes with a Cease, and of the
+    /// others those sessions start anew that are to be different ones. A description, and what becomes of routes from the
+    /// neighbour, change under a session that stays; it is asked for its routes again where that takes them (RFC 2918).
+    pub fn set_neighbors(&mut self, wanted: Vec<NeighborConfig>, now: Instant) -> NeighborChanges {
+        let mut changes = NeighborChanges::default();
+        for (peer, address) in self.addresses() {
+            if wanted.iter().all(|of| of.address != address) {
+                self.remove_neighbor(peer, now);
+                changes.removed += 1;
+            }
+        }
+        let asn = self.config.asn;
+        for config in wanted {
+            let Some(peer) = self.find(config.address) else {
+                self.add_neighbor(config, now);
+                changes.added += 1;
+                continue;
+            };
+            let Some(neighbor) = self.neighbor_mut(peer) else {
+                continue;
+            };
+            if neighbor.config == config {
+                continue;
+            }
+            if !neighbor.config.is_same_session(&config) {
+                self.remove(peer, cease::CONFIGURATION_CHANGE, now);
+                self.add_neighbor(config, now);
+                changes.restarted += 1;
+                continue;
+            }
+            let refresh = neighbor.config.import_filter != config.import_filter
+                || neighbor.config.allow_own_as != config.allow_own_as;
+            neighbor.config = config;
+            let import = peer_config(asn, &neighbor.config);
+            let asked = !refresh || neighbor.session.state() != State::Established || {
+                let families = neighbor.config.families.clone();
+                families
+                    .into_iter()
+                    .all(|family| neighbor.session.request_refresh(family))
+            };
+            self.rib.set_import(peer, &import);
+            if asked {
+                changes.changed += 1;
+                self.drain(peer, now);
+            } else {
+                changes.restarted += 1;
+                self.reset(peer, "the import policy has changed", now);
+            }
+        }
+        self.check_converged(now);
+        changes
+    }
+
     /// Adds a neighbour and starts its session.
     pub fn add_neighbor(&mut self, config: NeighborConfig, now: Instant) -> PeerId {
         let at = self
@@ -112,26 +165,8 @@ impl Speaker {
             .position(Option::is_none)
             .map_or(self.neighbors.len(), |at| at + 1);
         let peer = PeerId(at as u16);
-        let kind = match (config.asn == self.config.asn, config.route_reflector_client) {
-            (false, _) => PeerKind::Ebgp,
-            (true, true) => PeerKind::IbgpClient,
-            (true, false) => PeerKind::Ibgp,
-        };
-        self.rib.add_peer(
-            peer,
-            PeerConfig {
-                kind,
-                asn: config.asn,
-                address: config.address,
-                next_hop_self: config.next_hop_self,
-                import_filter: config.import_filter.clone(),
-                export_filter: config.export_filter.clone(),
-                max_prefixes: config.max_prefixes,
-                allow_own_as: config.allow_own_as,
-                import_class: config.import_class,
-                export_class: config.export_class,
-            },
-        );
+        self.rib
+            .add_peer(peer, peer_config(self.config.asn, &config));
         self.next_seed = self
             .next_seed
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -176,10 +211,12 @@ impl Speaker {
 
     /// Ends the session with a neighbour for good and forgets it with all of its routes.
     pub fn remove_neighbor(&mut self, peer: PeerId, now: Instant) {
+        self.remove(peer, cease::PEER_DECONFIGURED, now);
+    }
+
+    fn remove(&mut self, peer: PeerId, subcode: u8, now: Instant) {
         if let Some(neighbor) = self.neighbor_mut(peer) {
-            neighbor
-                .session
-                .stop(now, Notification::cease(cease::HARD_RESET, ""));
+            neighbor.stop(Notification::cease(subcode, ""), now);
             self.drain(peer, now);
         }
         self.rib.remove_peer(peer);
@@ -690,24 +727,52 @@ impl Speaker {
         let peers: Vec<PeerId> = self.peers().map(|(peer, _)| peer).collect();
         for peer in peers {
             if let Some(neighbor) = self.neighbor_mut(peer) {
-                // RFC 8538 section 3.1: a Hard Reset carries the NOTIFICATION that it stands for.
-                let inner = Notification::cease(cease::ADMIN_SHUTDOWN, communication);
-                let graceful = neighbor
-                    .session
-                    .negotiated()
-                    .and_then(|negotiated| negotiated.graceful_restart.as_ref())
-                    .is_some_and(|restart| restart.notification);
-                let notification = if graceful {
-                    let mut data = vec![inner.code, inner.subcode];
-                    data.extend_from_slice(&inner.data);
-                    Notification::new(inner.code, cease::HARD_RESET, data)
-                } else {
-                    inner
-                };
-                neighbor.session.stop(now, notification);
+                neighbor.stop(
+                    Notification::cease(cease::ADMIN_SHUTDOWN, communication),
+                    now,
+                );
             }
             self.drain(peer, now);
         }
+    }
+}
+
+impl Neighbor {
+    /// Ends the session for good: the neighbour is to drop our routes, whatever was negotiated.
+    fn stop(&mut self, notification: Notification, now: Instant) {
+        let negotiated = self.session.negotiated();
+        let graceful = negotiated
+            .and_then(|negotiated| negotiated.graceful_restart.as_ref())
+            .is_some_and(|restart| restart.notification);
+        let notification = if graceful {
+            // RFC 8538 section 3.1: a Hard Reset carries the NOTIFICATION that it stands for.
+            let mut data = vec![notification.code, notification.subcode];
+            data.extend_from_slice(&notification.data);
+            Notification::new(notification.code, cease::HARD_RESET, data)
+        } else {
+            notification
+        };
+        self.session.stop(now, notification);
+    }
+}
+
+/// A neighbour as the RIB sees it.
+fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
+    PeerConfig {
+        kind: match (config.asn == asn, config.route_reflector_client) {
+            (false, _) => PeerKind::Ebgp,
+            (true, true) => PeerKind::IbgpClient,
+            (true, false) => PeerKind::Ibgp,
+        },
+        asn: config.asn,
+        address: config.address,
+        next_hop_self: config.next_hop_self,
+        import_filter: config.import_filter.clone(),
+        export_filter: config.export_filter.clone(),
+        max_prefixes: config.max_prefixes,
+        allow_own_as: config.allow_own_as,
+        import_class: config.import_class,
+        export_class: config.export_class,
     }
 }
 

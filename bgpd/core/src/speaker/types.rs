@@ -34,7 +34,7 @@ pub struct SpeakerConfig {
 }
 
 /// A neighbour.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighborConfig {
     /// Where it is; also who may connect to us.
     pub address: IpAddr,
@@ -80,6 +80,34 @@ pub struct NeighborConfig {
     pub import_class: u32,
     /// For the export hook: how routes to it are edited.
     pub export_class: u32,
+}
+
+impl NeighborConfig {
+    /// Whether a session of this one may become one of the other without an end in between.
+    pub(crate) fn is_same_session(&self, other: &Self) -> bool {
+        let taken = Self {
+            description: other.description.clone(),
+            import_filter: other.import_filter.clone(),
+            max_prefixes: other.max_prefixes,
+            allow_own_as: other.allow_own_as,
+            import_class: other.import_class,
+            ..self.clone()
+        };
+        taken == *other
+    }
+}
+
+/// What [`crate::speaker::Speaker::set_neighbors`] did, in neighbours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighborChanges {
+    /// New ones.
+    pub added: usize,
+    /// Removed ones.
+    pub removed: usize,
+    /// Those whose session starts anew.
+    pub restarted: usize,
+    /// Those whose session stays.
+    pub changed: usize,
 }
 
 /// What the driver must do, or may want to know.

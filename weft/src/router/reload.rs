@@ -1,0 +1,245 @@
+//! Another configuration while the router runs: what differs is changed, and nothing else. A session that is the same in both
+//! stays up, and a tenant that is the same in both keeps forwarding.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use ipnet::IpNet;
+use tracing::warn;
+use weft_bgp::NeighborChanges;
+use weft_bgp::rib::Origination;
+use weft_bgp_wire::AttributesView;
+use weft_overlay::VniSet;
+use weft_overlay::intent::TenantId;
+use weft_overlay::label::names_any;
+use weft_overlay::table::TenantConfig;
+
+use super::core::{Core, NETWORK_PATH, own_attributes, redistribute, tenant_config};
+use super::hook::LabelHook;
+use super::setup;
+use crate::config::{Config, Tenant};
+
+/// What a new configuration changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reloaded {
+    neighbors: NeighborChanges,
+    /// New, removed and changed ones.
+    tenants: [usize; 3],
+    /// Announced and withdrawn ones.
+    networks: [usize; 2],
+    /// Sections that differ, and stay as they were until the router starts anew.
+    restart: Vec<&'static str>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = &self.neighbors;
+        let parts = [
+            (of.added, "neighbours added"),
+            (of.removed, "neighbours removed"),
+            (of.restarted, "sessions restarted"),
+            (of.changed, "neighbours changed"),
+            (self.tenants[0], "tenants added"),
+            (self.tenants[1], "tenants removed"),
+            (self.tenants[2], "tenants changed"),
+            (self.networks[0], "networks announced"),
+            (self.networks[1], "networks withdrawn"),
+        ];
+        let mut parts = parts.iter().filter(|(count, _)| *count > 0).peekable();
+        if parts.peek().is_none() {
+            return f.write_str("nothing changed");
+        }
+        for (at, (count, what)) in parts.enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Goes over to another configuration.
+    pub(super) async fn reload(&mut self, mut wanted: Config) -> Reloaded {
+        let mut reloaded = Reloaded {
+            restart: keep_fixed(&self.config, &mut wanted),
+            ..Reloaded::default()
+        };
+        if !reloaded.restart.is_empty() {
+            warn!(
+                sections = reloaded.restart.join(", "),
+                "changed in the configuration, and in force after a restart"
+            );
+        }
+        let before = std::mem::replace(&mut self.config, wanted.clone());
+        let tables = self.overlay.tables();
+        reloaded.tenants = self.reload_tenants(&before, &wanted).await;
+        self.overlay.set_stitched(setup::stitched(&wanted));
+        // What is withdrawn goes before the tenant's neighbours do.
+        self.pass_on().await;
+        let sites = self
+            .sites
+            .reload(&wanted, &mut self.overlay, &self.bgp, &self.dataplane)
+            .await;
+        match sites {
+            Ok(started) => self.await_sites(started),
+            Err(error) => warn!(%error, "cannot speak BGP with a tenant's own routers"),
+        }
+        reloaded.neighbors = self.reload_neighbors(&before, &wanted, &tables).await;
+        reloaded.networks = self.reload_networks(&before, &wanted).await;
+        reloaded
+    }
+
+    async fn reload_tenants(&mut self, before: &Config, wanted: &Config) -> [usize; 3] {
+        let ids: HashMap<String, TenantId> = self
+            .overlay
+            .tenants()
+            .into_iter()
+            .filter(|tenant| !tenant.stitched)
+            .map(|tenant| (tenant.config.name, tenant.id))
+            .collect();
+        let old: HashMap<&str, &Tenant> = before
+            .tenants
+            .iter()
+            .map(|of| (of.name.as_str(), of))
+            .collect();
+        // Its table is the primary VNI's: with another one it is another tenant.
+        let stays = |of: &&Tenant| {
+            old.get(of.name.as_str())
+                .is_some_and(|old| old.vni == of.vni)
+        };
+        let staying: BTreeSet<&str> = wanted
+            .tenants
+            .iter()
+            .filter(stays)
+            .map(|of| of.name.as_str())
+            .collect();
+        let mut counts = [0; 3];
+        // First, so that a VNI or an interface may go from one tenant to another.
+        for tenant in before
+            .tenants
+            .iter()
+            .filter(|of| !staying.contains(of.name.as_str()))
+        {
+            if let Some(id) = ids.get(&tenant.name) {
+                self.sites.remove(*id, &mut self.overlay).await;
+                self.overlay.remove_tenant(*id);
+                counts[1] += 1;
+            }
+        }
+        let mut redistributed = Vec::new();
+        let mut changes: Vec<(TenantId, TenantConfig)> = Vec::new();
+        for tenant in &wanted.tenants {
+            let config = tenant_config(tenant);
+            let old = old.get(tenant.name.as_str()).filter(|_| stays(&tenant));
+            let id = ids.get(&tenant.name).copied().filter(|_| old.is_some());
+            let Some((id, old)) = id.zip(old) else {
+                let id = self.overlay.add_tenant(config);
+                redistributed.push((id, tenant));
+                counts[0] += 1;
+                continue;
+            };
+            counts[2] += usize::from(*old != tenant);
+            if tenant_config(old) != config {
+                changes.push((id, config));
+            }
+            if old.redistribute != tenant.redistribute {
+                redistributed.push((id, tenant));
+            }
+        }
+        for (id, config) in changes {
+            self.overlay.set_tenant(id, config);
+        }
+        if let Some(intent) = self.overlay.poll_intent() {
+            self.dataplane.apply(intent).await;
+        }
+        for (id, tenant) in redistributed {
+            redistribute(&self.dataplane, id, &tenant.redistribute).await;
+        }
+        counts
+    }
+
+    /// `tables` is what the router kept a table for.
+    async fn reload_neighbors(
+        &mut self,
+        before: &Config,
+        wanted: &Config,
+        tables: &VniSet,
+    ) -> NeighborChanges {
+        let accept = |config: &Config| -> HashMap<_, _> {
+            let neighbors = config.neighbors.iter();
+            neighbors
+                .map(|of| (of.address, of.accept_vnis.clone()))
+                .collect()
+        };
+        let (accepted, accept) = (accept(before), accept(wanted));
+        let none = VniSet::none();
+        let mut affected = tables.symmetric_difference(&self.overlay.tables());
+        for (address, set) in &accept {
+            let old = accepted.get(address).unwrap_or(&none);
+            affected = affected.union(&set.symmetric_difference(old));
+        }
+        self.accept = accept;
+        self.accept_of.clear();
+        let neighbors = setup::neighbors(wanted, &mut self.classes);
+        let hook = LabelHook::boxed(wanted, self.overlay.tables(), &self.classes);
+        let administrator = wanted.overlay.as_ref().map(|of| of.global_administrator);
+        let changes = self.bgp.with(move |speaker, now| {
+            // Before the neighbours: their routes belong to classes that the hook has to know.
+            let otherwise = |attributes: AttributesView<'_>| {
+                administrator.is_some_and(|administrator| {
+                    names_any(attributes.large_communities(), administrator, &affected)
+                })
+            };
+            speaker.rib.set_hook(hook, &otherwise);
+            speaker.set_neighbors(neighbors, now)
+        });
+        changes.await.unwrap_or_default()
+    }
+
+    async fn reload_networks(&mut self, before: &Config, wanted: &Config) -> [usize; 2] {
+        let set =
+            |config: &Config| -> BTreeSet<IpNet> { config.networks.iter().copied().collect() };
+        let (old, new) = (set(before), set(wanted));
+        let origination = |prefix: &IpNet, on: bool| Origination {
+            prefix: *prefix,
+            path_id: NETWORK_PATH,
+            attributes: on.then(|| own_attributes().octets().to_vec()),
+        };
+        let gone = old
+            .difference(&new)
+            .map(|prefix| origination(prefix, false));
+        let come = new.difference(&old).map(|prefix| origination(prefix, true));
+        let counts = [new.difference(&old).count(), old.difference(&new).count()];
+        let changes: Vec<Origination> = gone.chain(come).collect();
+        if !changes.is_empty() {
+            self.bgp.originate(changes).await;
+        }
+        counts
+    }
+}
+
+/// Puts what does not change while a router runs back to what it is; says what that was.
+fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    if wanted.router != now.router {
+        wanted.router.clone_from(&now.router);
+        kept.push("router");
+    }
+    if wanted.overlay != now.overlay {
+        wanted.overlay.clone_from(&now.overlay);
+        kept.push("overlay");
+    }
+    if wanted.install != now.install {
+        wanted.install.clone_from(&now.install);
+        kept.push("install");
+    }
+    if wanted.api != now.api {
+        wanted.api.clone_from(&now.api);
+        kept.push("api");
+    }
+    if wanted.log != now.log {
+        wanted.log.clone_from(&now.log);
+        kept.push("log");
+    }
+    kept
+}
