@@ -6,7 +6,7 @@ target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
 TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 busybox-static cpio kmod
-BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd
+BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
 .PHONY: help build fmt lint test bench demo demo-down clean test-packages bench-packages demo-packages
@@ -36,6 +36,7 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
 	"$(target_dir)/release/kernel-bench"
 	"$(target_dir)/release/forwarding-bench"
+	for mode in gre gre6; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
 
 demo: demo-packages build ## Bring up two domains and two tenants, and show them
 	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh

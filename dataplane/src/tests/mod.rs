@@ -3,6 +3,7 @@
 mod breakout;
 mod domain;
 mod lab;
+mod lossy;
 mod modes;
 mod repair;
 mod routes;

@@ -1,6 +1,8 @@
 //! The data plane on the kernel: how fast routes come in, what the loss of a next hop costs, what a restart finds, and what
 //! tenants cost. Each measurement is a process with a network namespace of its own; `ip -batch` does the same beside.
 
+mod others;
+
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -48,6 +50,9 @@ enum Row {
     /// As many by BIRD.
     #[command(hide = true)]
     Bird,
+    /// As many by FRR.
+    #[command(hide = true)]
+    Frr,
     /// The loss of a next hop below 100,000 routes of 1,000 tenants.
     #[command(hide = true)]
     Failover,
@@ -74,8 +79,9 @@ fn main() -> Result<()> {
         .build()?;
     let figures = match row {
         Row::Routes => runtime.block_on(routes(arguments.routes))?,
-        Row::Batch => batch(arguments.routes)?,
-        Row::Bird => bird(arguments.routes)?,
+        Row::Batch => others::batch(arguments.routes)?,
+        Row::Bird => others::bird(arguments.routes)?,
+        Row::Frr => others::frr(arguments.routes)?,
         Row::Failover => runtime.block_on(failover())?,
         Row::Tenants => runtime.block_on(tenants())?,
     };
@@ -94,7 +100,7 @@ fn table(arguments: &Arguments) -> Result<()> {
     let program = std::env::current_exe()?;
     let mut samples: Vec<(&'static str, String, Vec<f64>)> = Vec::new();
     for _ in 0..arguments.rounds {
-        for row in ["routes", "batch", "bird", "failover", "tenants"] {
+        for row in ["routes", "batch", "bird", "frr", "failover", "tenants"] {
             let output = Command::new(&program)
                 .args([row, "--routes", &arguments.routes.to_string()])
                 .stderr(Stdio::inherit())
@@ -123,15 +129,16 @@ fn table(arguments: &Arguments) -> Result<()> {
         })
     };
     let (weft, batch) = (median("routes", "install"), median("batch", "install"));
-    let bird = median("bird", "install");
+    let (bird, frr) = (median("bird", "install"), median("frr", "install"));
     let mut out = String::from("| what | measured | goal |\n|---|---|---|\n");
     let count = arguments.routes;
     let _ = writeln!(
         out,
-        "| {count} tenant routes into the kernel, from intent to the last ACK | {weft:.2} s, peak {:.0} MB; `ip -batch` {batch:.2} s: {:.2}; BIRD {bird:.2} s: {:.2} | faster than `ip -batch` |",
+        "| {count} tenant routes into the kernel, from intent to the last ACK | {weft:.2} s, peak {:.0} MB; `ip -batch` {batch:.2} s: {:.2}; BIRD {bird:.2} s: {:.2}; FRR {frr:.2} s: {:.2} | faster than `ip -batch` |",
         median("routes", "peak"),
         weft / batch,
-        weft / bird
+        weft / bird,
+        weft / frr
     );
     let _ = writeln!(
         out,
@@ -302,101 +309,6 @@ async fn routes(count: u32) -> Result<Figures> {
         ("sent", after.route_requests as f64),
         ("restart-peak", peak()),
     ])
-}
-
-/// The same objects by iproute2.
-fn batch(count: u32) -> Result<Figures> {
-    ip("link add vx0 type vxlan external vnifilter dstport 4789 nolearning")?;
-    ip("link set vx0 up")?;
-    std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0")?;
-    let mut text = String::new();
-    for at in 0..TABLES {
-        let vni = FIRST_VNI + at;
-        let _ = writeln!(
-            text,
-            "nexthop add id {} encap ip id {vni} src {OWN} dst {NEAR} via {NEAR} dev vx0 onlink proto 87",
-            at + 1
-        );
-    }
-    for at in 0..count {
-        let (table, id) = (0x5700_0000 + FIRST_VNI + at % TABLES, at % TABLES + 1);
-        let _ = writeln!(
-            text,
-            "route add {} table {table} nhid {id} proto 87",
-            prefix(at / TABLES)
-        );
-    }
-    let file = std::env::temp_dir().join(format!("weft-bench-{}", std::process::id()));
-    std::fs::write(&file, text)?;
-    let begin = Instant::now();
-    let status = Command::new("ip").arg("-batch").arg(&file).status();
-    let install = begin.elapsed().as_secs_f64();
-    std::fs::remove_file(&file)?;
-    ensure!(status?.success(), "ip -batch failed");
-    Ok(vec![("install", install)])
-}
-
-/// Prefixes in the kernel's main table.
-fn main_table() -> usize {
-    let text = std::fs::read_to_string("/proc/thread-self/net/fib_triestat").unwrap_or_default();
-    let main = text.lines().skip_while(|line| !line.starts_with("Main"));
-    let prefixes = main.filter_map(|line| line.trim().strip_prefix("Prefixes:"));
-    prefixes
-        .filter_map(|count| count.trim().parse().ok())
-        .next()
-        .unwrap_or(0)
-}
-
-/// As many static routes by BIRD, from the order to the last one in the kernel: its configuration has been read before.
-fn bird(count: u32) -> Result<Figures> {
-    let directory = std::env::temp_dir().join(format!("weft-bench-bird-{}", std::process::id()));
-    std::fs::create_dir_all(&directory)?;
-    let (config, control) = (directory.join("bird.conf"), directory.join("ctl"));
-    let mut text = String::from(
-        "router id 198.51.100.1;\nprotocol device {}\nprotocol kernel { ipv4 { export all; import none; }; }\n\
-         protocol static many { disabled; ipv4;\n",
-    );
-    for at in 0..count {
-        let _ = writeln!(text, "route {} via 198.51.100.2;", prefix(at));
-    }
-    text.push_str("}\n");
-    std::fs::write(&config, text)?;
-    let mut daemon = Command::new("bird")
-        .arg("-f")
-        .arg("-c")
-        .arg(&config)
-        .arg("-s")
-        .arg(&control)
-        .spawn()
-        .context("cannot run bird: apt-get install bird2")?;
-    let wait = |what: &str, done: &dyn Fn() -> bool| -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(120);
-        while !done() {
-            ensure!(Instant::now() < end, "BIRD: waited in vain for {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    };
-    let birdc = |words: &[&str]| {
-        let mut birdc = Command::new("birdc");
-        birdc.arg("-s").arg(&control).args(words);
-        let status = birdc.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    let measure = || -> Result<f64> {
-        wait("its control socket", &|| birdc(&["show", "status"]))?;
-        let before = main_table();
-        let begin = Instant::now();
-        ensure!(birdc(&["enable", "many"]), "birdc failed");
-        let all = before + count as usize;
-        wait("its routes", &|| main_table() >= all)?;
-        Ok(begin.elapsed().as_secs_f64())
-    };
-    let install = measure();
-    daemon.kill()?;
-    daemon.wait()?;
-    std::fs::remove_dir_all(&directory)?;
-    Ok(vec![("install", install?)])
 }
 
 fn own_labels(endpoint: Ipv4Addr) -> OwnLabels {
