@@ -9,7 +9,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) bird2 frr gobgpd exabgp tshark valgrind qemu-s
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test bench demo demo-down clean test-packages bench-packages demo-packages
+.PHONY: help build fmt lint test bench demo demo-down demo-managed demo-managed-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -40,6 +40,12 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 
 demo: demo-packages build ## Bring up two domains and two tenants, and show them
 	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh
+
+demo-managed: demo-packages build ## The same with a controller in each domain that says everything
+	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/managed/demo.sh
+
+demo-managed-down: ## Take that down
+	"$(target_dir)/release/weft" lab down managed
 
 demo-down: ## Take the demo down
 	"$(target_dir)/release/weft" lab down two-domains

@@ -35,7 +35,8 @@ pub struct InvalidParameter {
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    /// A problem of this status.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             r#type: "about:blank".to_owned(),
             title: status.canonical_reason().unwrap_or_default().to_owned(),

@@ -15,8 +15,8 @@ fn a_far_and_lossy_underlay_in_every_mode_that_matters() {
     }
     let possible = Mode::possible();
     // The plainest, and the one with the most layers.
-    let others = possible.iter().filter(|mode| mode.v6 && mode.vrf);
-    let modes = [Some(Mode::PLAIN), others.last().copied()];
+    let mut others = possible.iter().filter(|mode| mode.v6 && mode.vrf);
+    let modes = [Some(Mode::PLAIN), others.next_back().copied()];
     for mode in modes.into_iter().flatten() {
         let mut domain = Domain::new(mode);
         let netem = |domain: &Domain, verb: &str, words: &str| {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod controller;
 mod doctor;
 mod human;
 mod logging;
@@ -58,6 +59,14 @@ enum Command {
     Trace(trace::Arguments),
     /// Build and use labs of routers in network namespaces.
     Lab(lab::LabArgs),
+    /// Make and run the controller of a domain.
+    #[command(subcommand)]
+    Controller(controller::ControllerCommand),
+    /// Make, list and take back tokens: to join a domain, or to use its API.
+    #[command(subcommand)]
+    Token(controller::TokenCommand),
+    /// Join a domain with a token; `weft router` does the same where the token is in its configuration.
+    Join(controller::Join),
     /// Say what this host can do for an overlay, and how to mend what it cannot.
     Doctor {
         /// Print every finding as JSON.
@@ -89,6 +98,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Doctor { json } => return doctor::run(json),
         Command::Trace(arguments) => return trace::run(&arguments),
+        Command::Controller(command) => return controller::run(command),
+        Command::Token(command) => return controller::token(command),
+        Command::Join(of) => return controller::join(&of),
         Command::Router { config } => {
             let file = config;
             let config = Config::read(&file)?;

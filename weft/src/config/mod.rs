@@ -14,7 +14,7 @@ mod tests;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -28,6 +28,10 @@ pub(crate) use report::ConfigErrors;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// The domain's controller. With it, everything that is not said here is the controller's to say: `router_id`, `asn`, tenants,
+    /// neighbours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<Controller>,
     /// What this router is to BGP.
     pub router: Router,
     /// The overlay; without it the router is a plain BGP speaker.
@@ -62,13 +66,21 @@ pub(crate) struct Router {
     /// Its name, for humans: letters, digits, `-`, `_` and `.`, at most 63.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
     pub name: String,
-    /// BGP Identifier, unique in its AS (RFC 6286); also the id of its endpoint.
-    #[serde(serialize_with = "serial::display")]
-    #[schemars(with = "Ipv4Addr")]
+    /// BGP Identifier, unique in its AS (RFC 6286); also the id of its endpoint. Required without a controller.
+    #[serde(
+        default = "defaults::no_id",
+        skip_serializing_if = "defaults::is_no_id",
+        serialize_with = "serial::display"
+    )]
+    #[schemars(with = "Option<Ipv4Addr>")]
     pub router_id: RouterId,
-    /// AS number.
-    #[serde(serialize_with = "serial::asn")]
-    #[schemars(with = "serial::AsNumber")]
+    /// AS number. Required without a controller.
+    #[serde(
+        default = "defaults::no_asn",
+        skip_serializing_if = "defaults::is_no_asn",
+        serialize_with = "serial::asn"
+    )]
+    #[schemars(with = "Option<serial::AsNumber>")]
     pub asn: Asn,
     /// Cluster id as a route reflector (RFC 4456 section 7); the router id by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +99,20 @@ pub(crate) struct Router {
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
+}
+
+/// The controller of the domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Controller {
+    /// Where it is: `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`; port 8443 by default.
+    pub address: String,
+    /// The token to join with, where the router has not joined yet. It may be left out, and go, afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Where the router keeps its certificate and what it knows, in a folder of its name.
+    #[serde(default = "defaults::state")]
+    pub state: PathBuf,
 }
 
 /// Timers of graceful restart.
@@ -138,11 +164,18 @@ impl Default for Listen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Overlay {
-    /// Global Administrator of the label communities: one AS number, the same in every domain.
-    #[schemars(with = "serial::AsNumber")]
+    /// Global Administrator of the label communities: one AS number, the same in every domain. Required without a controller.
+    #[serde(default, skip_serializing_if = "defaults::is_zero")]
+    #[schemars(with = "Option<serial::AsNumber>")]
     pub global_administrator: u32,
-    /// The address at this router that ends tunnels. An IPv6 address is named in labels by the router id, and announced
+    /// The address at this router that ends tunnels; required without a controller, which is told of an address of the loopback
+    /// interface that others reach, or else of the one that leads to it. An IPv6 address is named in labels by the router id, and announced
     /// as a locator in the family `ipv6-unicast`, which sessions have to exchange.
+    #[serde(
+        default = "defaults::no_endpoint",
+        skip_serializing_if = "IpAddr::is_unspecified"
+    )]
+    #[schemars(with = "Option<IpAddr>")]
     pub endpoint: IpAddr,
     /// How packets are carried to this router; what others accept goes to them that way.
     #[serde(default = "defaults::encapsulation")]
@@ -587,10 +620,40 @@ impl Config {
 pub(crate) mod defaults {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-    use weft_bgp_wire::Family;
+    use std::path::PathBuf;
+
+    use weft_bgp_wire::{Asn, Family, RouterId};
     use weft_overlay::Encapsulation;
 
     use super::GracefulRestart;
+
+    pub(crate) fn no_id() -> RouterId {
+        RouterId(Ipv4Addr::UNSPECIFIED)
+    }
+
+    pub(crate) fn is_no_id(id: &RouterId) -> bool {
+        *id == no_id()
+    }
+
+    pub(crate) fn no_asn() -> Asn {
+        Asn(0)
+    }
+
+    pub(crate) fn is_no_asn(asn: &Asn) -> bool {
+        *asn == no_asn()
+    }
+
+    pub(crate) fn is_zero(number: &u32) -> bool {
+        *number == 0
+    }
+
+    pub(crate) fn no_endpoint() -> IpAddr {
+        Ipv4Addr::UNSPECIFIED.into()
+    }
+
+    pub(crate) fn state() -> PathBuf {
+        PathBuf::from("/var/lib/weft")
+    }
 
     pub(crate) fn yes() -> bool {
         true

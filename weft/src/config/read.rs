@@ -49,13 +49,23 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Problem>> {
 
 fn document(root: &Cursor<'_>) -> Option<Config> {
     let mut fields = root.fields("a mapping with `router` and what else is configured")?;
+    let managed = fields.get("controller").is_some();
+    let controller = fields.optional("controller", |at| controller(&at));
     let router = fields.required(
         "router",
         "add `router: { name: NAME, router_id: ADDRESS, asn: NUMBER }`",
-        |at| router(&at),
+        |at| router(&at, managed),
     );
     let has_overlay = fields.get("overlay").is_some();
-    let overlay = fields.optional("overlay", |at| overlay(&at));
+    let overlay = fields.optional("overlay", |at| overlay(&at, managed));
+    for key in ["tenants", "neighbors", "networks"] {
+        if managed && let Some(at) = fields.get(key).filter(|at| !at.is_empty_list()) {
+            at.problem(
+                format!("with a controller, {key} are what it says"),
+                Some("leave this out, and tell the controller".to_owned()),
+            );
+        }
+    }
     let tenants = fields
         .optional("tenants", |at| {
             at.list("a list of tenants", |at| tenant(&at, router.as_ref()))
@@ -98,6 +108,7 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
         |address| format!("the neighbour {address} stands here for a second time"),
     );
     Some(Config {
+        controller,
         router: router?,
         overlay,
         tenants: tenants.into_iter().map(|at| at.value.tenant).collect(),
@@ -109,15 +120,53 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
     })
 }
 
-fn router(at: &Cursor<'_>) -> Option<Router> {
+fn controller(at: &Cursor<'_>) -> Option<Controller> {
+    let mut fields = at.fields("a mapping with `address`, and `token` to join with")?;
+    let address = fields.required(
+        "address",
+        "where the controller is, HOST:PORT",
+        |at| match at.scalar() {
+            Some(text) if !text.is_empty() => Some(text.to_owned()),
+            _ => at.expected("HOST, HOST:PORT or [ADDRESS]:PORT"),
+        },
+    );
+    let token = fields.optional("token", |at| {
+        let text = at.scalar().unwrap_or_default();
+        match text.parse::<weft_discovery::pki::TokenText>() {
+            Ok(_) => Some(text.to_owned()),
+            Err(_) => at.expected(
+                "a join token, weft.ID.SECRET.FINGERPRINT, as `weft token create` prints it",
+            ),
+        }
+    });
+    let state = fields.optional("state", |at| match at.scalar() {
+        Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
+        _ => at.expected("the absolute path of a folder"),
+    });
+    fields.finish();
+    Some(Controller {
+        address: address?,
+        token,
+        state: state.unwrap_or_else(defaults::state),
+    })
+}
+
+/// `managed` says that a controller tells what is missing.
+fn router(at: &Cursor<'_>, managed: bool) -> Option<Router> {
     let mut fields = at.fields("a mapping with `name`, `router_id` and `asn`")?;
     let router_name = fields.required("name", "a name for humans, such as `a1`", |at| name(&at));
-    let router_id = fields.required(
-        "router_id",
-        "an IPv4 address that no other router of this AS uses as its id",
-        |at| id(&at),
-    );
-    let number = fields.required("asn", "the AS number of this router", |at| asn(&at));
+    let router_id = match managed && fields.get("router_id").is_none() {
+        true => Some(defaults::no_id().0),
+        false => fields.required(
+            "router_id",
+            "an IPv4 address that no other router of this AS uses as its id",
+            |at| id(&at),
+        ),
+    };
+    let number = match managed && fields.get("asn").is_none() {
+        true => Some(defaults::no_asn()),
+        false => fields.required("asn", "the AS number of this router", |at| asn(&at)),
+    };
     let cluster_id = fields.optional("cluster_id", |at| id(&at));
     let hold = fields.optional("hold_time", |at| hold_time(&at));
     let graceful_restart = match fields.get("graceful_restart") {
@@ -171,18 +220,24 @@ fn listen(at: &Cursor<'_>) -> Option<Listen> {
     })
 }
 
-fn overlay(at: &Cursor<'_>) -> Option<Overlay> {
+fn overlay(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
     let mut fields = at.fields("a mapping with `global_administrator` and `endpoint`")?;
-    let administrator = fields.required(
-        "global_administrator",
-        "the AS number that runs the overlay, the same in every domain",
-        |at| asn(&at),
-    );
-    let endpoint = fields.required(
-        "endpoint",
-        "the address of this router that ends tunnels",
-        |at| endpoint(&at),
-    );
+    let administrator = match managed && fields.get("global_administrator").is_none() {
+        true => Some(defaults::no_asn()),
+        false => fields.required(
+            "global_administrator",
+            "the AS number that runs the overlay, the same in every domain",
+            |at| asn(&at),
+        ),
+    };
+    let endpoint = match managed && fields.get("endpoint").is_none() {
+        true => Some(defaults::no_endpoint()),
+        false => fields.required(
+            "endpoint",
+            "the address of this router that ends tunnels",
+            |at| endpoint(&at),
+        ),
+    };
     let encapsulation = fields.optional("encapsulation", |at| {
         at.choice(&[
             ("vxlan", Encapsulation::Vxlan),

@@ -337,7 +337,7 @@ fn wrong_values_say_what_is_allowed() {
     let cases = [
         (
             "neighbours: []",
-            "2:1 unknown key `neighbours`, allowed are `router`, `overlay`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
         ),
         (
             "tenants:",
@@ -383,6 +383,43 @@ fn wrong_values_say_what_is_allowed() {
     for (text, message) in cases {
         assert_eq!(lines(&format!("{ROUTER}{text}\n")), [message], "{text}");
     }
+}
+
+#[test]
+fn a_controller_says_what_is_left_out() {
+    let secret = "a".repeat(64);
+    let token = format!("weft.0123456789.abcdef.{secret}");
+    let config = good(&format!(
+        "router: {{ name: a1 }}\ncontroller: {{ address: ctl.example, token: {token} }}\noverlay: {{ install_underlay: true }}\n"
+    ));
+    let controller = config.controller.clone().unwrap();
+    assert_eq!(
+        (controller.address.as_str(), controller.state.to_str()),
+        ("ctl.example", Some("/var/lib/weft"))
+    );
+    assert_eq!(good(&config.to_yaml().unwrap()), config);
+    let cases = [
+        (
+            "controller: { token: weft.a.b.c }",
+            "2:13 controller: the key `address` is missing (where the controller is, HOST:PORT)\n\
+             2:22 controller.token: found `weft.a.b.c`, expected a join token, weft.ID.SECRET.FINGERPRINT, as `weft token create` prints it",
+        ),
+        (
+            "controller: { address: ctl, state: here }",
+            "2:36 controller.state: found `here`, expected the absolute path of a folder",
+        ),
+        (
+            "controller: { address: ctl }\ntenants: [{ name: red, vni: 1 }]\noverlay: {}",
+            "3:10 tenants: with a controller, tenants are what it says (leave this out, and tell the controller)",
+        ),
+    ];
+    for (text, messages) in cases {
+        let found = lines(&format!("router: {{ name: a1 }}\n{text}\n"));
+        assert_eq!(found.join("\n"), messages, "{text}");
+    }
+    // Without one they are all needed.
+    let missing = lines("router: { name: a1 }\n");
+    assert_eq!(missing.len(), 2, "{missing:?}");
 }
 
 #[test]

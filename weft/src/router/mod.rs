@@ -6,12 +6,14 @@
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
 //! | [`sites`] | BGP with tenants' own routers |
+//! | [`managed`] | the controller's word becomes the configuration |
 //! | [`reload`] | another configuration while it runs |
 //! | [`state`] | answers of the REST API, from all three |
 //! | [`trace`] | how a traced packet fares |
 
 mod core;
 mod hook;
+pub(crate) mod managed;
 mod reload;
 mod setup;
 mod sites;
@@ -27,6 +29,7 @@ use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
 
+use self::managed::Managed;
 use self::sites::Sites;
 use crate::config::Config;
 
@@ -45,6 +48,18 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::hangup())?,
     );
+    let (mut managed, config) = match config.controller {
+        // It may take its time: whoever stops the router meanwhile stops it.
+        Some(_) => tokio::select! {
+            started = Managed::start(config) => {
+                let (managed, config) = started?;
+                (Some(managed), config)
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        },
+        None => (None, config),
+    };
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
@@ -79,7 +94,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         queries.clone(),
     ));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = tokio::spawn(weft_api::serve(listener, state, async {
+    let api = tokio::spawn(weft_api::serve(listener, state.clone(), async {
         // A sender that is gone says stop, too.
         let _ = stopped.await;
     }));
@@ -95,7 +110,10 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
                 info!("interrupted: forwarding stays");
                 break;
             }
-            _ = hangup.recv() => reload(&file, &queries).await,
+            _ = hangup.recv() => reload(&file, managed.as_mut(), &queries).await,
+            event = said(managed.as_mut()) => if let Some(managed) = &mut managed {
+                managed.handle(event, &queries, &state).await;
+            },
             _ = &mut core => anyhow::bail!("the router's core ended: this is a bug"),
         }
     }
@@ -108,9 +126,24 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the controller says next; never, where there is none.
+async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
+    match managed {
+        Some(managed) => managed.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
-async fn reload(file: &Path, queries: &core::Queries) {
-    match Config::read(file) {
+async fn reload(file: &Path, managed: Option<&mut Managed>, queries: &core::Queries) {
+    let config = Config::read(file).and_then(|config| match managed {
+        Some(managed) => managed.refile(config),
+        None if config.controller.is_some() => {
+            anyhow::bail!("a controller that was not there before takes a restart")
+        }
+        None => Ok(config),
+    });
+    match config {
         Ok(config) => {
             queries.reload(config).await;
         }

@@ -31,6 +31,13 @@ pub(crate) struct Reloaded {
     restart: Vec<&'static str>,
 }
 
+impl Reloaded {
+    /// Sections that wait for a restart.
+    pub(super) fn restart(&self) -> &[&'static str] {
+        &self.restart
+    }
+}
+
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = &self.neighbors;

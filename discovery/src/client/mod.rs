@@ -1,0 +1,342 @@
+//! The router's side: joining a domain, and following what the controller says.
+
+mod follow;
+mod rest;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint};
+
+pub use self::follow::{Client, Event, Question};
+pub use self::rest::Rest;
+use crate::pki::{self, PkiError, TokenText, read_file, validity_of, write_secret};
+use crate::proto::discovery_client::DiscoveryClient;
+use crate::proto::{JoinRequest, RenewRequest, Update};
+use crate::tls::{self, Trust};
+use crate::view::View;
+
+/// Connecting takes no longer.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A controller that is silent is asked, and is away when it does not answer.
+const PING: Duration = Duration::from_secs(10);
+/// The port of controllers.
+pub const PORT: u16 = 8443;
+
+/// What a membership's folder holds.
+const MEMBER: &str = "member.json";
+const KEY: &str = "router.key";
+const CERTIFICATE: &str = "router.der";
+const AUTHORITY: &str = "authority.der";
+const GENERATION: &str = "generation";
+const VIEW: &str = "view";
+
+/// Why a router is not in its domain.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A key, a certificate or a file.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The controller cannot be reached.
+    #[error("controller {address}: {error}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// Why.
+        error: String,
+    },
+    /// It said no.
+    #[error("the controller refuses: {0}")]
+    Refused(String),
+    /// What is in the folder.
+    #[error("{0}")]
+    Folder(String),
+}
+
+/// What a router has from its domain: who it is, and how it proves that.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    folder: PathBuf,
+    member: Member,
+    key: String,
+    certificate: Vec<u8>,
+    authority: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    name: String,
+    domain: String,
+    controller: String,
+}
+
+/// What a router says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// BGP Identifier; the controller's choice where absent.
+    pub router_id: Option<std::net::Ipv4Addr>,
+    /// Where neighbours connect to.
+    pub bgp_address: IpAddr,
+    /// Where tunnels end.
+    pub endpoint: IpAddr,
+    /// What is accepted there, the preferred one first.
+    pub encapsulations: Vec<String>,
+    /// Mbit/s; 0 where it is not said.
+    pub capacity: u32,
+}
+
+/// `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
+fn split(address: &str) -> (String, u16) {
+    if let Ok(socket) = address.parse::<SocketAddr>() {
+        return (socket.ip().to_string(), socket.port());
+    }
+    if address.parse::<IpAddr>().is_ok() {
+        return (address.to_owned(), PORT);
+    }
+    match address.rsplit_once(':') {
+        Some((host, port)) => match port.parse() {
+            Ok(port) => (host.to_owned(), port),
+            Err(_) => (address.to_owned(), PORT),
+        },
+        None => (address.to_owned(), PORT),
+    }
+}
+
+/// A connection to a controller, which is who it should be.
+pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel, ClientError> {
+    let unreachable = |error: String| ClientError::Unreachable {
+        address: address.to_owned(),
+        error,
+    };
+    let (host, port) = split(address);
+    let name =
+        ServerName::try_from(host.clone()).map_err(|error| unreachable(error.to_string()))?;
+    let connector = TlsConnector::from(Arc::new(tls));
+    let connect = tower::service_fn(move |_| {
+        let (host, name, connector) = (host.clone(), name.clone(), connector.clone());
+        async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://controller")
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect_with_connector(connect).await;
+    channel.map_err(|error| {
+        // What it says itself is "transport error".
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        unreachable(cause.to_string())
+    })
+}
+
+fn refused(status: &tonic::Status) -> ClientError {
+    ClientError::Refused(status.message().to_owned())
+}
+
+impl Membership {
+    /// Joins a domain with a token, and keeps what came of it in a folder.
+    ///
+    /// # Errors
+    /// Where the controller is not there or not the token's, or the token is not good.
+    pub async fn join(
+        controller: &str,
+        token: &TokenText,
+        name: &str,
+        folder: &Path,
+    ) -> Result<Self, ClientError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| ClientError::Folder(format!("{}: {error}", folder.display())))?;
+        // A router that tries again has the key that it had.
+        let known = read_file(&folder.join(KEY)).ok();
+        let (key, request) = pki::request(known.as_deref())?;
+        write_secret(&folder.join(KEY), key.as_bytes())?;
+        let trust = Trust::Fingerprint(token.fingerprint.clone());
+        let channel = connect(controller, tls::client(&trust, None)?).await?;
+        let request = JoinRequest {
+            token_id: token.id.clone(),
+            secret: token.secret.clone(),
+            name: name.to_owned(),
+            certificate_request: request,
+        };
+        let identity = DiscoveryClient::new(channel).join(request).await;
+        let identity = identity.map_err(|status| refused(&status))?.into_inner();
+        if pki::sha256(&identity.authority) != token.fingerprint {
+            return Err(ClientError::Refused(
+                "its authority is not the token's".into(),
+            ));
+        }
+        let membership = Self {
+            folder: folder.to_owned(),
+            member: Member {
+                name: name.to_owned(),
+                domain: identity.domain,
+                controller: controller.to_owned(),
+            },
+            key,
+            certificate: identity.certificate,
+            authority: identity.authority,
+        };
+        membership.write()?;
+        Ok(membership)
+    }
+
+    fn write(&self) -> Result<(), ClientError> {
+        let file = |name: &str| self.folder.join(name);
+        write_secret(&file(AUTHORITY), &self.authority)?;
+        write_secret(&file(CERTIFICATE), &self.certificate)?;
+        let member = serde_json::to_vec(&self.member);
+        let member = member.map_err(|error| ClientError::Folder(error.to_string()))?;
+        // Last: with it the membership is whole.
+        Ok(write_secret(&file(MEMBER), &member)?)
+    }
+
+    /// What an earlier start has joined; `None` where none has.
+    ///
+    /// # Errors
+    /// Where what is there cannot be read.
+    pub fn load(folder: &Path) -> Result<Option<Self>, ClientError> {
+        if !folder.join(MEMBER).exists() {
+            return Ok(None);
+        }
+        let octets = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path)
+                .map_err(|error| ClientError::Folder(format!("{}: {error}", path.display())))
+        };
+        let member = serde_json::from_slice(&octets(MEMBER)?)
+            .map_err(|error| ClientError::Folder(format!("{MEMBER}: {error}")))?;
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+            member,
+            key: read_file(&folder.join(KEY))?,
+            certificate: octets(CERTIFICATE)?,
+            authority: octets(AUTHORITY)?,
+        }))
+    }
+
+    /// The router's name.
+    pub fn name(&self) -> &str {
+        &self.member.name
+    }
+
+    /// The domain's name.
+    pub fn domain(&self) -> &str {
+        &self.member.domain
+    }
+
+    /// The same, at a controller somewhere else.
+    #[must_use]
+    pub fn at(mut self, controller: &str) -> Self {
+        controller.clone_into(&mut self.member.controller);
+        self
+    }
+
+    /// Where the controller is.
+    pub fn controller(&self) -> &str {
+        &self.member.controller
+    }
+
+    /// One more than at the last start.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn next_generation(&self) -> Result<u64, ClientError> {
+        let path = self.folder.join(GENERATION);
+        let last = read_file(&path).ok();
+        let last: u64 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        write_secret(&path, (last + 1).to_string().as_bytes())?;
+        Ok(last + 1)
+    }
+
+    /// What the router ran last, and at which revision.
+    pub fn last_view(&self) -> Option<(u64, View)> {
+        let octets = std::fs::read(self.folder.join(VIEW)).ok()?;
+        let update = Update::decode(octets.as_slice()).ok()?;
+        Some((update.revision, update.put))
+    }
+
+    fn keep_view(&self, revision: u64, view: &View) -> Result<(), ClientError> {
+        let update = Update {
+            revision,
+            put: view.clone(),
+            removed: Vec::new(),
+        };
+        Ok(write_secret(
+            &self.folder.join(VIEW),
+            &update.encode_to_vec(),
+        )?)
+    }
+
+    /// A connection with the certificate.
+    async fn connect(&self) -> Result<DiscoveryClient<Channel>, ClientError> {
+        let key = pki::private_key(&self.key)?;
+        let trust = Trust::Authority(self.authority.clone());
+        let tls = tls::client(&trust, Some((&self.certificate, &key)))?;
+        Ok(DiscoveryClient::new(connect(self.controller(), tls).await?))
+    }
+
+    /// How long until two thirds of the certificate's life are over.
+    fn renew_in(&self) -> Duration {
+        let Ok((from, until)) = validity_of(&self.certificate) else {
+            return Duration::ZERO;
+        };
+        let due = from + (until - from) * 2 / 3;
+        let now = crate::model::now() as i64 / 1000;
+        Duration::from_secs(u64::try_from(due - now).unwrap_or(0))
+    }
+
+    fn is_over(&self) -> bool {
+        let now = crate::model::now() as i64 / 1000;
+        validity_of(&self.certificate).is_ok_and(|(_, until)| until <= now)
+    }
+
+    /// Gets a fresh certificate, with the key that the router joined with.
+    async fn renew(&mut self) -> Result<(), ClientError> {
+        let (_, request) = pki::request(Some(&self.key))?;
+        let trust = Trust::Authority(self.authority.clone());
+        let channel = connect(self.controller(), tls::client(&trust, None)?).await?;
+        let request = RenewRequest {
+            certificate_request: request,
+            name: self.name().to_owned(),
+        };
+        let identity = DiscoveryClient::new(channel).renew(request).await;
+        let identity = identity.map_err(|status| refused(&status))?.into_inner();
+        self.certificate = identity.certificate;
+        self.write()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_controllers() {
+        for (text, host, port) in [
+            ("10.0.0.1", "10.0.0.1", PORT),
+            ("10.0.0.1:9000", "10.0.0.1", 9000),
+            ("[2001:db8::1]:9000", "2001:db8::1", 9000),
+            ("2001:db8::1", "2001:db8::1", PORT),
+            ("ctl.example", "ctl.example", PORT),
+            ("ctl.example:9000", "ctl.example", 9000),
+        ] {
+            assert_eq!(split(text), (host.to_owned(), port), "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The controller's API, for the command line.
+
+use std::sync::Arc;
+
+use axum::http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::{ClientError, split};
+use crate::pki::TokenText;
+use crate::tls::{self, Trust};
+
+/// A controller, and the token that is shown to it. The token says whom it is for: no certificate has to be at hand.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    address: String,
+    token: TokenText,
+}
+
+impl Rest {
+    /// The API of a controller.
+    pub fn new(address: &str, token: TokenText) -> Self {
+        Self {
+            address: address.to_owned(),
+            token,
+        }
+    }
+
+    /// Asks; `path` is what comes behind `/api/v1/`.
+    ///
+    /// # Errors
+    /// Where the controller is not there, or its answer is a problem.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let unreachable = |error: String| ClientError::Unreachable {
+            address: self.address.clone(),
+            error,
+        };
+        let (host, port) = split(&self.address);
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|error| unreachable(error.to_string()))?;
+        let trust = Trust::Fingerprint(self.token.fingerprint.clone());
+        let mut config = tls::client(&trust, None)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let connect = async {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            TlsConnector::from(Arc::new(config))
+                .connect(name, stream)
+                .await
+        };
+        let stream = connect
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        tokio::spawn(connection);
+        let octets = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{path}"))
+            .header(header::HOST, host)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::<axum::body::Bytes>::new(octets.into_bytes().into()))
+            .map_err(|error| ClientError::Refused(error.to_string()))?;
+        let answer: axum::http::Response<hyper::body::Incoming> = sender
+            .send_request(request)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await;
+        let body = body
+            .map_err(|error| unreachable(error.to_string()))?
+            .to_bytes();
+        let value = match (status, body.is_empty()) {
+            (StatusCode::NO_CONTENT, _) | (_, true) => Value::Null,
+            _ => serde_json::from_slice(&body)
+                .map_err(|error| ClientError::Refused(format!("{status}: {error}")))?,
+        };
+        match status.is_success() {
+            true => Ok(value),
+            false => {
+                let detail = value["detail"].as_str();
+                Err(ClientError::Refused(
+                    detail.unwrap_or("no reason is given").to_owned(),
+                ))
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What routers ask for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::Controller;
+use super::listen::Caller;
+use crate::database::Rejection;
+use crate::model::Registration;
+use crate::operations;
+use crate::pki::{self, ROUTER_LIFETIME, sha256};
+use crate::proto::discovery_server::{Discovery, DiscoveryServer};
+use crate::proto::{
+    FromRouter, Identity, JoinRequest, Register, RenewRequest, ToRouter, from_router,
+};
+
+/// A view of a router that has thousands of neighbours.
+const LARGEST: usize = 16 << 20;
+
+pub(super) fn router(controller: Arc<Controller>) -> Router {
+    let service = DiscoveryServer::new(Server { controller })
+        .max_decoding_message_size(LARGEST)
+        .max_encoding_message_size(LARGEST);
+    // What nobody has is the API's to answer.
+    tonic::service::Routes::new(service)
+        .into_axum_router()
+        .reset_fallback()
+}
+
+struct Server {
+    controller: Arc<Controller>,
+}
+
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        let text = rejection.to_string();
+        match rejection {
+            Rejection::NotFound(_) => Self::not_found(text),
+            Rejection::Conflict(_) => Self::already_exists(text),
+            Rejection::Precondition(_) => Self::failed_precondition(text),
+            Rejection::Invalid(_) => Self::invalid_argument(text),
+            Rejection::Forbidden(_) => Self::permission_denied(text),
+            Rejection::Unavailable(_) => Self::unavailable(text),
+        }
+    }
+}
+
+fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+impl Server {
+    /// The router at the other end, by its certificate.
+    fn caller<T>(&self, request: &Request<T>) -> Result<pki::Identity, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let identity = caller.and_then(|caller| caller.0.clone()).ok_or_else(|| {
+            Status::unauthenticated("this needs the certificate that joining gives: weft join")
+        })?;
+        let state = self.controller.database.state();
+        if state
+            .domain()
+            .is_none_or(|domain| domain.name != identity.domain)
+        {
+            return Err(Status::permission_denied(
+                "this certificate is of another domain",
+            ));
+        }
+        operations::check_router(&state, &identity.router, &identity.key)?;
+        Ok(identity)
+    }
+
+    fn identity(&self, name: &str, request: &[u8]) -> Result<Identity, Status> {
+        let authority = &self.controller.authority;
+        let certificate = authority
+            .sign(name, request, ROUTER_LIFETIME)
+            .map_err(invalid)?;
+        let domain = self.controller.domain().map(|domain| domain.name);
+        Ok(Identity {
+            domain: domain.unwrap_or_default(),
+            certificate,
+            authority: authority.certificate().to_vec(),
+        })
+    }
+
+    async fn register(&self, who: &pki::Identity, register: &Register) -> Result<(), Status> {
+        let parse = |what: &str, text: &str| {
+            let wrong = || Status::invalid_argument(format!("{what} `{text}` is no address"));
+            text.parse().map_err(|_| wrong())
+        };
+        let endpoint: std::net::IpAddr = parse("endpoint", &register.endpoint)?;
+        let router_id = match (register.router_id.as_str(), endpoint) {
+            ("", std::net::IpAddr::V4(endpoint)) => endpoint,
+            // One that stays: from what the router joined with.
+            ("", std::net::IpAddr::V6(_)) => {
+                let hash = sha256(who.router.as_bytes());
+                let number = u32::from_str_radix(&hash[..8], 16).unwrap_or(1);
+                std::net::Ipv4Addr::from(number | 1)
+            }
+            (text, _) => text
+                .parse()
+                .map_err(|_| Status::invalid_argument(format!("router id `{text}` is none")))?,
+        };
+        let registration = Registration {
+            router_id,
+            bgp_address: parse("BGP address", &register.bgp_address)?,
+            endpoint,
+            encapsulations: register.encapsulations.clone(),
+            capacity: register.capacity,
+            generation: register.generation,
+            version: register.version.clone(),
+        };
+        let (name, key) = (who.router.clone(), who.key.clone());
+        let what = format!("router {name} registers");
+        let actor = format!("router {name}");
+        let change = move |transaction: &mut crate::database::Transaction<'_>| {
+            operations::register(transaction, &name, &key, &registration)
+        };
+        self.controller
+            .database
+            .change(&actor, what, change)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Says that a router has gone when its stream ends, however it does.
+struct Presence {
+    controller: Arc<Controller>,
+    name: String,
+    number: u64,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.controller.hub.detach(&self.name, self.number);
+    }
+}
+
+#[tonic::async_trait]
+impl Discovery for Server {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<ToRouter, Status>> + Send>>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Identity>, Status> {
+        let request = request.into_inner();
+        let identity = self.identity(&request.name, &request.certificate_request)?;
+        let who = pki::identity(&identity.certificate).map_err(invalid)?;
+        let hash = sha256(request.secret.as_bytes());
+        let (token, name) = (request.token_id.clone(), request.name.clone());
+        let what = format!("router {name} joins");
+        let change = move |transaction: &mut crate::database::Transaction<'_>| {
+            operations::join(transaction, &token, &hash, &name, &who.key)
+        };
+        let actor = format!("token {}", request.token_id);
+        self.controller
+            .database
+            .change(&actor, what, change)
+            .await?;
+        info!(router = request.name, "router joined");
+        Ok(Response::new(identity))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Identity>, Status> {
+        let request = request.into_inner();
+        let identity = self.identity(&request.name, &request.certificate_request)?;
+        let who = pki::identity(&identity.certificate).map_err(invalid)?;
+        let state = self.controller.database.state();
+        operations::check_router(&state, &who.router, &who.key)?;
+        info!(router = who.router, "certificate renewed");
+        Ok(Response::new(identity))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<FromRouter>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let who = self.caller(&request)?;
+        let mut messages = request.into_inner();
+        let first = messages
+            .message()
+            .await?
+            .and_then(|message| message.message);
+        let Some(from_router::Message::Register(register)) = first else {
+            return Err(Status::invalid_argument(
+                "the first message is a registration",
+            ));
+        };
+        self.register(&who, &register).await?;
+        let controller = self.controller.clone();
+        let name = who.router;
+        let (number, inbox) =
+            controller
+                .hub
+                .attach(&name, register.generation, register.revision, register.held);
+        info!(router = name, runs = register.revision, "router attached");
+        let presence = Presence {
+            controller: controller.clone(),
+            name: name.clone(),
+            number,
+        };
+        let listener = tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                match message.message {
+                    Some(from_router::Message::Acknowledge(of)) => {
+                        controller
+                            .hub
+                            .acknowledge(&name, number, of.revision, &of.error);
+                    }
+                    Some(from_router::Message::Performance(of)) => {
+                        match serde_json::from_slice(&of.body) {
+                            Ok(answer) => controller.hub.answered(of.id, answer),
+                            Err(error) => warn!(router = name, %error, "no answer"),
+                        }
+                    }
+                    Some(from_router::Message::Register(_)) | None => {}
+                }
+            }
+            drop(presence);
+        });
+        let listener = AbortOnDrop(listener);
+        let stream = ReceiverStream::new(inbox).map(move |message| {
+            let _held = &listener;
+            Ok(message)
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// Ends a task with the stream that it belongs to.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

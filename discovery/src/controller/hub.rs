@@ -1,0 +1,308 @@
+//! The routers that are attached now: what each holds, what it is sent, how long it has been away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::database::Database;
+use crate::model::State;
+use crate::operations;
+use crate::proto::{PerformanceQuery, ToRouter, Update, to_router};
+use crate::view::{Affected, difference, digest, view};
+
+/// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
+const QUEUE: usize = 64;
+
+/// How a router does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// It is attached to this controller.
+    pub attached: bool,
+    /// The revision that it runs, as it last said.
+    pub runs: u64,
+    /// The latest revision that it was sent.
+    pub sent: u64,
+    /// Why it does not run what it was sent.
+    pub error: String,
+}
+
+struct Connection {
+    /// Tells apart those that come one behind the other.
+    number: u64,
+    generation: u64,
+    messages: mpsc::Sender<ToRouter>,
+    held: BTreeMap<String, u64>,
+    status: Attached,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    connections: HashMap<String, Connection>,
+    /// Since when routers are away, and in which generation they were.
+    away: HashMap<String, (Instant, u64)>,
+    queries: HashMap<u64, oneshot::Sender<serde_json::Value>>,
+}
+
+/// The routers that are attached.
+#[derive(Clone)]
+pub struct Hub {
+    database: Database,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Hub {
+    pub(super) fn new(database: Database) -> Self {
+        let state = database.state();
+        // A router that does not come back to a controller that starts is away like any other.
+        let routers = state.routers().filter(|router| !router.expired);
+        let away = routers.filter_map(|router| {
+            let generation = router.registration.as_ref()?.generation;
+            Some((router.name.clone(), (Instant::now(), generation)))
+        });
+        let inner = Inner {
+            away: away.collect(),
+            ..Inner::default()
+        };
+        Self {
+            database,
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nobody panics with it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A registered router is here; gives what it is sent, first of all what it lacks.
+    pub(super) fn attach(
+        &self,
+        name: &str,
+        generation: u64,
+        runs: u64,
+        held: BTreeMap<String, u64>,
+    ) -> (u64, mpsc::Receiver<ToRouter>) {
+        let (messages, inbox) = mpsc::channel(QUEUE);
+        let mut inner = self.inner();
+        // With the lock, so that no revision is missed between.
+        let state = self.database.state();
+        inner.next += 1;
+        let number = inner.next;
+        let mut connection = Connection {
+            number,
+            generation,
+            messages,
+            held,
+            status: Attached {
+                attached: true,
+                runs,
+                ..Attached::default()
+            },
+        };
+        connection.send(&state, name, true);
+        inner.away.remove(name);
+        inner.connections.insert(name.to_owned(), connection);
+        (number, inbox)
+    }
+
+    /// A router is no longer here.
+    pub(super) fn detach(&self, name: &str, number: u64) {
+        let mut inner = self.inner();
+        if inner
+            .connections
+            .get(name)
+            .is_some_and(|of| of.number == number)
+            && let Some(connection) = inner.connections.remove(name)
+        {
+            let away = (Instant::now(), connection.generation);
+            inner.away.insert(name.to_owned(), away);
+            info!(router = name, "router away");
+        }
+    }
+
+    pub(super) fn acknowledge(&self, name: &str, number: u64, revision: u64, error: &str) {
+        let mut inner = self.inner();
+        let connection = inner.connections.get_mut(name);
+        if let Some(connection) = connection.filter(|of| of.number == number) {
+            if error.is_empty() {
+                connection.status.runs = revision;
+            } else {
+                warn!(
+                    router = name,
+                    revision, error, "a router cannot run what it is sent"
+                );
+            }
+            error.clone_into(&mut connection.status.error);
+        }
+    }
+
+    /// How all routers do, by name; who is not attached is missing.
+    pub fn attached(&self) -> BTreeMap<String, Attached> {
+        let inner = self.inner();
+        let connections = inner.connections.iter();
+        connections
+            .map(|(name, of)| (name.clone(), of.status.clone()))
+            .collect()
+    }
+
+    /// Asks routers how they do; who does not answer before the deadline is missing.
+    pub async fn ask(
+        &self,
+        routers: &[String],
+        tenant: &str,
+        deadline: Duration,
+    ) -> BTreeMap<String, serde_json::Value> {
+        let mut answers = Vec::new();
+        let mut ids = Vec::new();
+        {
+            let mut inner = self.inner();
+            for name in routers {
+                inner.next += 1;
+                let id = inner.next;
+                let query = to_router::Message::Performance(PerformanceQuery {
+                    id,
+                    tenant: tenant.to_owned(),
+                });
+                let asked = inner.connections.get(name).is_some_and(|connection| {
+                    let message = ToRouter {
+                        message: Some(query),
+                    };
+                    connection.messages.try_send(message).is_ok()
+                });
+                if asked {
+                    let (reply, answer) = oneshot::channel();
+                    inner.queries.insert(id, reply);
+                    ids.push(id);
+                    answers.push((name.clone(), answer));
+                }
+            }
+        }
+        let end = tokio::time::Instant::now() + deadline;
+        let mut all = BTreeMap::new();
+        for (name, answer) in answers {
+            if let Ok(Ok(answer)) = tokio::time::timeout_at(end, answer).await {
+                all.insert(name, answer);
+            }
+        }
+        let mut inner = self.inner();
+        for id in ids {
+            inner.queries.remove(&id);
+        }
+        all
+    }
+
+    pub(super) fn answered(&self, id: u64, answer: serde_json::Value) {
+        if let Some(reply) = self.inner().queries.remove(&id) {
+            // Who asked may have gone.
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Sends routers what revisions change for them, and takes those out of discovery that are away for too long; for ever.
+    pub(super) async fn follow(&self) {
+        let mut revisions = self.database.watch();
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                batch = revisions.recv() => {
+                    let state = self.database.state();
+                    let affected = match batch {
+                        Ok(batch) => Affected::by(&batch, &state),
+                        Err(RecvError::Lagged(_)) => Affected::All,
+                        Err(RecvError::Closed) => return,
+                    };
+                    self.push(&state, &affected);
+                }
+                _ = tick.tick() => self.expire().await,
+            }
+        }
+    }
+
+    fn push(&self, state: &State, affected: &Affected) {
+        let mut inner = self.inner();
+        let mut gone = Vec::new();
+        let here: Vec<String> = match affected {
+            Affected::All => inner.connections.keys().cloned().collect(),
+            Affected::Some(names) => names.iter().cloned().collect(),
+        };
+        for name in here {
+            if let Some(connection) = inner.connections.get_mut(&name)
+                && !connection.send(state, &name, false)
+            {
+                gone.push(name);
+            }
+        }
+        for name in gone {
+            // Its stream ends with the sender.
+            if let Some(connection) = inner.connections.remove(&name) {
+                let away = (Instant::now(), connection.generation);
+                inner.away.insert(name, away);
+            }
+        }
+    }
+
+    async fn expire(&self) {
+        let state = self.database.state();
+        let Some(domain) = state.domain() else { return };
+        let lease = Duration::from_secs(domain.lease.into());
+        let over: Vec<(String, u64)> = {
+            let mut inner = self.inner();
+            let over = |since: &Instant| since.elapsed() >= lease;
+            let away = inner.away.iter().filter(|(_, (since, _))| over(since));
+            let names = away.map(|(name, (_, generation))| (name.clone(), *generation));
+            let names: Vec<_> = names.collect();
+            for (name, _) in &names {
+                inner.away.remove(name);
+            }
+            names
+        };
+        for (name, generation) in over {
+            info!(
+                router = name,
+                "its lease has run out: nobody new discovers it"
+            );
+            let what = format!("the lease of router {name} has run out");
+            let router = name.clone();
+            let expire = move |transaction: &mut crate::database::Transaction<'_>| {
+                operations::expire(transaction, &router, generation)
+            };
+            if let Err(error) = self.database.change("lease", what, expire).await {
+                warn!(router = name, %error, "cannot note that a lease has run out");
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Sends what differs, or at the beginning that nothing does; false where the router is to be let go.
+    fn send(&mut self, state: &State, name: &str, first: bool) -> bool {
+        let held = |key: &str| self.held.contains_key(key);
+        // Without a view the router has been removed.
+        let Some(view) = view(state, name, &held) else {
+            return false;
+        };
+        let update = difference(state.revision, &self.held, &view);
+        if update.put.is_empty() && update.removed.is_empty() && !first {
+            return true;
+        }
+        for (key, item) in &update.put {
+            self.held.insert(key.clone(), digest(item));
+        }
+        for key in &update.removed {
+            self.held.remove(key);
+        }
+        self.status.sent = state.revision;
+        self.messages.try_send(message(update)).is_ok()
+    }
+}
+
+fn message(update: Update) -> ToRouter {
+    ToRouter {
+        message: Some(to_router::Message::Update(update)),
+    }
+}

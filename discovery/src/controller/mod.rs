@@ -1,0 +1,243 @@
+//! The server of a domain: one port, where routers speak gRPC with certificates, and people REST with tokens.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`hub`] | the routers that are attached, what each holds, leases |
+//! | [`grpc`] | the protocol of routers |
+//! | [`rest`] | the API of people, and its document |
+//! | [`listen`] | connections |
+
+mod grpc;
+pub mod hub;
+mod listen;
+pub mod rest;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::database::{Database, Rejection};
+use crate::model::{Domain, Scope};
+use crate::operations::{self, NewToken};
+use crate::pki::{Authority, PkiError, TokenText, read_file, sha256, write_secret};
+use crate::store::{Redb, StoreError};
+use hub::Hub;
+
+/// What the controller's folder holds beside the datastore.
+const AUTHORITY_KEY: &str = "authority.key";
+const AUTHORITY: &str = "authority.pem";
+const SETTINGS: &str = "controller.json";
+const OPERATOR: &str = "operator.token";
+const DATASTORE: &str = "domain.redb";
+
+/// Why the controller does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// A key or certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The datastore.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A change that the start needs.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// A file or socket.
+    #[error("{what}: {error}")]
+    Io {
+        /// Which.
+        what: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Its settings.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// Where a controller is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Names and addresses that it is reached by: its certificate is for them.
+    pub names: Vec<String>,
+}
+
+/// The files of a controller.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at this path, which need not be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The authority's certificate, PEM: what clients trust.
+    pub fn authority(&self) -> PathBuf {
+        self.0.join(AUTHORITY)
+    }
+
+    /// The first operator's token.
+    pub fn operator(&self) -> PathBuf {
+        self.0.join(OPERATOR)
+    }
+
+    /// Its settings.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn settings(&self) -> Result<Settings, ControllerError> {
+        let text = read_file(&self.0.join(SETTINGS))?;
+        serde_json::from_str(&text)
+            .map_err(|error| ControllerError::Settings(format!("{SETTINGS}: {error}")))
+    }
+
+    /// Makes a domain: its authority, its datastore, its first operator's token.
+    ///
+    /// # Errors
+    /// Where there is one, or its numbers make no sense.
+    pub async fn create(&self, domain: Domain, settings: &Settings) -> Result<(), ControllerError> {
+        std::fs::create_dir_all(&self.0).map_err(|error| ControllerError::Io {
+            what: self.0.display().to_string(),
+            error,
+        })?;
+        let path = self.0.join(AUTHORITY_KEY);
+        if path.exists() {
+            return Err(ControllerError::Settings(format!(
+                "there is a domain in {}",
+                self.0.display()
+            )));
+        }
+        let (key, certificate) = Authority::create(&domain.name)?;
+        let authority = Authority::load(&domain.name, &key, &certificate)?;
+        // Before anything is written: a name that is none.
+        authority.server(&settings.names)?;
+        let database = Database::start(Redb::open(&self.0.join(DATASTORE))?).await?;
+        let create = domain.clone();
+        database
+            .change("init", "create the domain", move |transaction| {
+                operations::create_domain(transaction, &create)
+            })
+            .await?;
+        let token = create_token(
+            &database,
+            &authority,
+            "init",
+            NewToken {
+                scope: Scope::Operator,
+                ttl: None,
+                uses: None,
+            },
+        )
+        .await?;
+        database.close().await;
+        let text = serde_json::to_string_pretty(settings)
+            .map_err(|error| ControllerError::Settings(error.to_string()))?;
+        write_secret(&self.0.join(SETTINGS), text.as_bytes())?;
+        write_secret(&self.operator(), format!("{token}\n").as_bytes())?;
+        write_secret(&self.authority(), certificate.as_bytes())?;
+        // Last: with it the domain is whole.
+        write_secret(&path, key.as_bytes())?;
+        Ok(())
+    }
+
+    /// Makes a token in the folder itself, before its controller runs; `None` where one runs: ask that.
+    ///
+    /// # Errors
+    /// Where there is no domain, or what the token is for is not there.
+    pub async fn create_token(&self, new: NewToken) -> Result<Option<TokenText>, ControllerError> {
+        self.settings()?;
+        let Some(store) = Redb::try_open(&self.0.join(DATASTORE))? else {
+            return Ok(None);
+        };
+        let database = Database::start(store).await?;
+        let state = database.state();
+        let name = state.domain().map(|domain| domain.name.clone());
+        let name =
+            name.ok_or_else(|| ControllerError::Settings("the datastore is empty".into()))?;
+        let authority = self.load(&name)?;
+        let token = create_token(&database, &authority, "init", new).await;
+        database.close().await;
+        Ok(Some(token?))
+    }
+
+    fn load(&self, domain: &str) -> Result<Authority, ControllerError> {
+        let key = read_file(&self.0.join(AUTHORITY_KEY))?;
+        let certificate = read_file(&self.authority())?;
+        Ok(Authority::load(domain, &key, &certificate)?)
+    }
+}
+
+/// Makes a token and gives its text, which nobody will see again.
+async fn create_token(
+    database: &Database,
+    authority: &Authority,
+    actor: &str,
+    new: NewToken,
+) -> Result<TokenText, Rejection> {
+    let token = TokenText::create(authority.fingerprint());
+    let (id, hash) = (token.id.clone(), sha256(token.secret.as_bytes()));
+    let by = actor.to_owned();
+    let what = format!("create the token {id}");
+    let create = move |transaction: &mut crate::database::Transaction<'_>| {
+        operations::create_token(transaction, &id, &hash, &new, &by)
+    };
+    database.change(actor, what, create).await?;
+    Ok(token)
+}
+
+/// The controller of a domain.
+pub struct Controller {
+    database: Database,
+    authority: Authority,
+    hub: Hub,
+}
+
+impl Controller {
+    /// Who the domain is.
+    fn domain(&self) -> Option<Domain> {
+        self.database.state().domain().cloned()
+    }
+}
+
+/// Serves a domain until `stop` resolves; `ready` is told where it listens.
+///
+/// # Errors
+/// Where its files or its port are not as they should be.
+pub async fn serve(
+    folder: &Folder,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ControllerError> {
+    let settings = folder.settings()?;
+    let database = Database::start(Redb::open(&folder.0.join(DATASTORE))?).await?;
+    let state = database.state();
+    let name = state.domain().map(|domain| domain.name.clone());
+    let name = name.ok_or_else(|| ControllerError::Settings("the datastore is empty".into()))?;
+    let controller = Arc::new(Controller {
+        authority: folder.load(&name)?,
+        hub: Hub::new(database.clone()),
+        database,
+    });
+    let io = |error| ControllerError::Io {
+        what: settings.listen.to_string(),
+        error,
+    };
+    let listener = TcpListener::bind(settings.listen).await.map_err(io)?;
+    let address = listener.local_addr().map_err(io)?;
+    info!(domain = name, %address, revision = state.revision, "controller started");
+    ready(address);
+    let app = rest::router(controller.clone()).merge(grpc::router(controller.clone()));
+    let follow = controller.hub.follow();
+    tokio::select! {
+        error = listen::serve(listener, &controller, &settings.names, app) => Err(error),
+        () = follow => Ok(()),
+        () = stop => Ok(()),
+    }
+}

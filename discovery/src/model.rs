@@ -1,0 +1,454 @@
+//! What a domain is made of: records by key.
+//!
+//! | key | record |
+//! |---|---|
+//! | `domain` | [`Domain`] |
+//! | `router/NAME` | [`Router`] |
+//! | `tenant/NAME` | [`Tenant`] |
+//! | `attachment/TENANT/ROUTER` | [`Attachment`] |
+//! | `vni/NUMBER` | [`VniUse`] |
+//! | `token/ID` | [`Token`] |
+//! | `request/ACTOR/KEY` | [`Request`] |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The domain itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// Unique among domains that know each other.
+    pub name: String,
+    /// The AS number of its routers.
+    pub asn: u32,
+    /// Global Administrator of the label communities, the same in every domain.
+    pub global_administrator: u32,
+    /// First of the VNIs that this domain gives to tenants.
+    pub first_vni: u32,
+    /// Last of them.
+    pub last_vni: u32,
+    /// How long a router that is not heard of stays in what others discover, s.
+    pub lease: u32,
+    /// How long a VNI rests before another tenant gets it, s.
+    pub quarantine: u32,
+    /// Hold time of its BGP sessions, s.
+    pub hold_time: u16,
+}
+
+/// What a router is in the mesh of its domain.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A client of all reflectors; of all others where there are none.
+    #[default]
+    Router,
+    /// The same, and it speaks with other domains.
+    Edge,
+    /// Reflects routes for all others, and speaks with all reflectors.
+    Reflector,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Router => "router",
+            Self::Edge => "edge",
+            Self::Reflector => "reflector",
+        })
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "router" => Ok(Self::Router),
+            "edge" => Ok(Self::Edge),
+            "reflector" => Ok(Self::Reflector),
+            _ => Err(format!("`{text}` is no role: router, edge or reflector")),
+        }
+    }
+}
+
+/// Another domain's router that an edge speaks with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// For humans.
+    pub name: String,
+    /// Where it is.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// Hops to it, 1 for one on the link.
+    #[serde(default = "one")]
+    pub ttl: u8,
+    /// Tenants that it may send labels of, by name; those that the domain shares with it.
+    #[serde(default)]
+    pub tenants: Vec<String>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// A router: what joined, what it says of itself, and what the operator adds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Router {
+    /// Unique in the domain.
+    pub name: String,
+    /// What it is in the mesh.
+    pub role: Role,
+    /// SHA-256 of the public key that it joined with, in hexadecimal: the one that its certificates are for.
+    pub key: String,
+    /// What it registered; absent until it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+    /// Its lease has run out: nobody new discovers it.
+    #[serde(default)]
+    pub expired: bool,
+    /// Other domains' routers that it speaks with.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+}
+
+/// What a router says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// BGP Identifier.
+    #[schema(value_type = String)]
+    pub router_id: Ipv4Addr,
+    /// Where its neighbours connect to.
+    #[schema(value_type = String)]
+    pub bgp_address: IpAddr,
+    /// Where its tunnels end.
+    #[schema(value_type = String)]
+    pub endpoint: IpAddr,
+    /// What it accepts there, the preferred one first.
+    pub encapsulations: Vec<String>,
+    /// Mbit/s; 0 where it does not say.
+    pub capacity: u32,
+    /// Grows with every start of its process.
+    pub generation: u64,
+    /// Weft's version.
+    pub version: String,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Unique in the domain.
+    pub name: String,
+    /// Its VNI, the same in every domain.
+    pub vni: u32,
+    /// Whose VNI that is, where another domain gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
+    /// For humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// A tenant on a router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The router's name.
+    pub router: String,
+    /// Interfaces where the tenant's packets enter.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+    /// Prefixes that the tenant announces there.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<IpNet>,
+    /// Kernel routes that it announces there: `connected`, `static`, or a protocol.
+    #[serde(default)]
+    pub redistribute: Vec<String>,
+}
+
+/// A VNI of the domain's range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VniUse {
+    /// The number.
+    pub vni: u32,
+    /// Who has it.
+    pub tenant: Option<String>,
+    /// Where nobody has: when it may be given again, ms since 1970.
+    pub free_at: u64,
+}
+
+/// What a token is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Scope {
+    /// A router joins with it.
+    Join {
+        /// What the router will be.
+        role: Role,
+        /// Only a router of this name, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Everything.
+    Operator,
+    /// One tenant: its attachments and prefixes, and what is known of it.
+    Tenant {
+        /// The tenant's name.
+        tenant: String,
+    },
+    /// Looks at everything, changes nothing.
+    Reader,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Its public part.
+    pub id: String,
+    /// SHA-256 of the secret, in hexadecimal.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub hash: String,
+    /// What it is good for.
+    pub scope: Scope,
+    /// Until when, ms since 1970; absent for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// How often it may still be used; absent for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+    /// Who made it.
+    pub created_by: String,
+}
+
+/// A request that was answered, by its Idempotency-Key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asked.
+    pub actor: String,
+    /// The key.
+    pub key: String,
+    /// SHA-256 of method, path and body.
+    pub hash: String,
+    /// What was answered.
+    pub status: u16,
+    /// What was answered.
+    pub body: serde_json::Value,
+    /// When, ms since 1970.
+    pub at: u64,
+}
+
+/// Any of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the types say it")]
+pub enum Record {
+    Domain(Domain),
+    Router(Router),
+    Tenant(Tenant),
+    Attachment(Attachment),
+    Vni(VniUse),
+    Token(Token),
+    Request(Request),
+}
+
+impl Record {
+    /// Where it is.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Domain(_) => "domain".into(),
+            Self::Router(router) => key::router(&router.name),
+            Self::Tenant(tenant) => key::tenant(&tenant.name),
+            Self::Attachment(of) => key::attachment(&of.tenant, &of.router),
+            Self::Vni(of) => key::vni(of.vni),
+            Self::Token(token) => key::token(&token.id),
+            Self::Request(request) => key::request(&request.actor, &request.key),
+        }
+    }
+}
+
+/// Where records are.
+pub mod key {
+    /// The domain.
+    pub const DOMAIN: &str = "domain";
+
+    /// A router.
+    pub fn router(name: &str) -> String {
+        format!("router/{name}")
+    }
+
+    /// A tenant.
+    pub fn tenant(name: &str) -> String {
+        format!("tenant/{name}")
+    }
+
+    /// A tenant on a router.
+    pub fn attachment(tenant: &str, router: &str) -> String {
+        format!("attachment/{tenant}/{router}")
+    }
+
+    /// A VNI; sorted as numbers are.
+    pub fn vni(number: u32) -> String {
+        format!("vni/{number:08}")
+    }
+
+    /// A token.
+    pub fn token(id: &str) -> String {
+        format!("token/{id}")
+    }
+
+    /// An answered request.
+    pub fn request(actor: &str, key: &str) -> String {
+        format!("request/{actor}/{key}")
+    }
+}
+
+/// A record, and the revision that last changed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned {
+    /// The record.
+    pub record: Record,
+    /// The revision.
+    pub modified: u64,
+}
+
+/// Everything that a domain is at a revision.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The revision, from 1; 0 where there is nothing.
+    pub revision: u64,
+    records: BTreeMap<String, Arc<Versioned>>,
+}
+
+macro_rules! records {
+    ($($one:ident $all:ident $kind:ident $prefix:literal)*) => {$(
+        /// One of them.
+        pub fn $one(&self, key: &str) -> Option<&$kind> {
+            match &self.get(key)?.record {
+                Record::$kind(record) => Some(record),
+                _ => None,
+            }
+        }
+
+        /// All of them, by key.
+        pub fn $all(&self) -> impl Iterator<Item = &$kind> {
+            self.below($prefix).filter_map(|(_, of)| match &of.record {
+                Record::$kind(record) => Some(record),
+                _ => None,
+            })
+        }
+    )*};
+}
+
+impl State {
+    /// One of these records at this revision.
+    pub fn new(revision: u64, records: impl IntoIterator<Item = Versioned>) -> Self {
+        let records = records.into_iter();
+        let records = records.map(|of| (of.record.key(), Arc::new(of)));
+        Self {
+            revision,
+            records: records.collect(),
+        }
+    }
+
+    /// The record at a key.
+    pub fn get(&self, key: &str) -> Option<&Versioned> {
+        self.records.get(key).map(Arc::as_ref)
+    }
+
+    /// Records whose keys begin so, by key.
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Versioned)> {
+        let from = self.records.range(prefix.to_owned()..);
+        from.take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, of)| (key.as_str(), of.as_ref()))
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> Option<&Domain> {
+        match &self.get(key::DOMAIN)?.record {
+            Record::Domain(domain) => Some(domain),
+            _ => None,
+        }
+    }
+
+    records! {
+        router routers Router "router/"
+        tenant tenants Tenant "tenant/"
+        attachment attachments Attachment "attachment/"
+        token tokens Token "token/"
+        request requests Request "request/"
+    }
+
+    /// What a VNI of the domain's range is used for.
+    pub fn vni(&self, number: u32) -> Option<&VniUse> {
+        match &self.get(&key::vni(number))?.record {
+            Record::Vni(of) => Some(of),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, revision: &Revision) {
+        self.revision = revision.number;
+        for change in &revision.changes {
+            match &change.new {
+                Some(record) => {
+                    let versioned = Versioned {
+                        record: record.clone(),
+                        modified: revision.number,
+                    };
+                    self.records.insert(change.key.clone(), Arc::new(versioned));
+                }
+                None => {
+                    self.records.remove(&change.key);
+                }
+            }
+        }
+    }
+}
+
+/// A record before and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Where.
+    pub key: String,
+    /// What was there.
+    pub old: Option<Record>,
+    /// What is there.
+    pub new: Option<Record>,
+}
+
+/// One change of the domain, all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// One more than the one before.
+    pub number: u64,
+    /// When, ms since 1970 by the controller's clock.
+    pub at: u64,
+    /// Who.
+    pub actor: String,
+    /// What was asked for.
+    pub operation: String,
+    /// What it changed.
+    pub changes: Vec<Change>,
+}
+
+/// Now, ms since 1970.
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}

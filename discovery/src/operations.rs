@@ -1,0 +1,671 @@
+//! What may be changed in a domain, and how: each is computed from the state, and refused as a whole where it makes no sense.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::database::{Rejection, Transaction};
+use crate::model::{
+    Attachment, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, Tenant, Token,
+    VniUse, key, now,
+};
+
+type Done<T> = Result<T, Rejection>;
+
+/// A name: letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Done<()> {
+    let inside = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    let good = name.len() <= 63
+        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.chars().all(inside);
+    match good {
+        true => Ok(()),
+        false => Err(Rejection::Invalid(format!(
+            "`{name}` is no name: letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit"
+        ))),
+    }
+}
+
+fn missing(what: &str, name: &str) -> Rejection {
+    Rejection::NotFound(format!("there is no {what} `{name}`"))
+}
+
+fn domain_of(transaction: &Transaction<'_>) -> Done<Domain> {
+    match transaction.get(key::DOMAIN) {
+        Some(Record::Domain(domain)) => Ok(domain.clone()),
+        _ => Err(Rejection::Unavailable(
+            "this controller has no domain".into(),
+        )),
+    }
+}
+
+fn router_of(transaction: &Transaction<'_>, name: &str) -> Done<Router> {
+    match transaction.get(&key::router(name)) {
+        Some(Record::Router(router)) => Ok(router.clone()),
+        _ => Err(missing("router", name)),
+    }
+}
+
+fn tenant_of(transaction: &Transaction<'_>, name: &str) -> Done<Tenant> {
+    match transaction.get(&key::tenant(name)) {
+        Some(Record::Tenant(tenant)) => Ok(tenant.clone()),
+        _ => Err(missing("tenant", name)),
+    }
+}
+
+/// Makes the domain.
+///
+/// # Errors
+/// Where there is one, or its numbers make no sense.
+pub fn create_domain(transaction: &mut Transaction<'_>, domain: &Domain) -> Done<()> {
+    check_name(&domain.name)?;
+    if transaction.get(key::DOMAIN).is_some() {
+        return Err(Rejection::Conflict("this controller has a domain".into()));
+    }
+    if domain.asn == 0 || domain.global_administrator == 0 {
+        return Err(Rejection::Invalid("0 is no AS number".into()));
+    }
+    if domain.first_vni == 0 || domain.first_vni > domain.last_vni || domain.last_vni > 16_777_214 {
+        return Err(Rejection::Invalid(format!(
+            "{}-{} is no range of VNIs: they are 1 to 16777214",
+            domain.first_vni, domain.last_vni
+        )));
+    }
+    transaction.put(Record::Domain(domain.clone()));
+    Ok(())
+}
+
+/// What a token is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is good for.
+    pub scope: Scope,
+    /// For how long, s; for ever where absent.
+    #[serde(default)]
+    pub ttl: Option<u64>,
+    /// How often; any number where absent.
+    #[serde(default)]
+    pub uses: Option<u32>,
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// Where its scope names nothing that is there.
+pub fn create_token(
+    transaction: &mut Transaction<'_>,
+    id: &str,
+    hash: &str,
+    new: &NewToken,
+    actor: &str,
+) -> Done<Token> {
+    match &new.scope {
+        Scope::Tenant { tenant } => drop(tenant_of(transaction, tenant)?),
+        Scope::Join {
+            name: Some(name), ..
+        } => check_name(name)?,
+        _ => {}
+    }
+    let token = Token {
+        id: id.to_owned(),
+        hash: hash.to_owned(),
+        scope: new.scope.clone(),
+        expires_at: new.ttl.map(|ttl| now() + ttl.saturating_mul(1000)),
+        uses_left: new.uses,
+        created_by: actor.to_owned(),
+    };
+    transaction.put(Record::Token(token.clone()));
+    Ok(token)
+}
+
+/// Takes a token back.
+///
+/// # Errors
+/// Where there is none.
+pub fn delete_token(transaction: &mut Transaction<'_>, id: &str) -> Done<()> {
+    if transaction.get(&key::token(id)).is_none() {
+        return Err(missing("token", id));
+    }
+    transaction.delete(&key::token(id));
+    Ok(())
+}
+
+/// Whether a token with this secret is good now.
+///
+/// # Errors
+/// [`Rejection::Forbidden`], the same for an unknown token and a wrong secret.
+pub fn check_token(token: Option<&Token>, hash: &str) -> Done<Token> {
+    let good = token.filter(|token| {
+        // The hash of a secret that nobody can guess tells nothing by how long it takes to compare.
+        token.hash == hash
+    });
+    let Some(token) = good else {
+        return Err(Rejection::Forbidden(
+            "this token is not known here: it may have been used up or taken back".into(),
+        ));
+    };
+    if token.expires_at.is_some_and(|until| until <= now()) {
+        return Err(Rejection::Forbidden("this token has expired".into()));
+    }
+    if token.uses_left == Some(0) {
+        return Err(Rejection::Forbidden("this token has been used up".into()));
+    }
+    Ok(token.clone())
+}
+
+/// A router joins with a token, with this key.
+///
+/// # Errors
+/// Where the token is not good for that.
+pub fn join(
+    transaction: &mut Transaction<'_>,
+    token: &str,
+    hash: &str,
+    name: &str,
+    router_key: &str,
+) -> Done<()> {
+    check_name(name)?;
+    let record = match transaction.get(&key::token(token)) {
+        Some(Record::Token(token)) => Some(token),
+        _ => None,
+    };
+    let mut token = check_token(record, hash)?;
+    let Scope::Join { role, name: only } = &token.scope else {
+        return Err(Rejection::Forbidden("this is no join token".into()));
+    };
+    if only.as_ref().is_some_and(|only| only != name) {
+        return Err(Rejection::Forbidden(format!(
+            "this token is for another router than `{name}`"
+        )));
+    }
+    let before = router_of(transaction, name).ok();
+    let role = *role;
+    // It keeps what the operator added, and is what it was until it registers anew.
+    let router = Router {
+        name: name.to_owned(),
+        role,
+        key: router_key.to_owned(),
+        registration: before.as_ref().and_then(|of| of.registration.clone()),
+        expired: before.as_ref().is_some_and(|of| of.expired),
+        peers: before.map(|of| of.peers).unwrap_or_default(),
+    };
+    transaction.put(Record::Router(router));
+    if let Some(uses) = &mut token.uses_left {
+        *uses -= 1;
+        match *uses {
+            0 => transaction.delete(&key::token(&token.id)),
+            _ => transaction.put(Record::Token(token)),
+        }
+    }
+    Ok(())
+}
+
+/// A router that has joined says what it is.
+///
+/// # Errors
+/// Where it is not the one that joined, a later one has its name, or another has its addresses.
+pub fn register(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    router_key: &str,
+    registration: &Registration,
+) -> Done<()> {
+    let mut router = router_of(transaction, name).map_err(|_| removed(name))?;
+    if router.key != router_key {
+        return Err(Rejection::Forbidden(format!(
+            "another router has joined as `{name}` since: join again with a name of its own"
+        )));
+    }
+    if let Some(known) = &router.registration
+        && known.generation > registration.generation
+    {
+        return Err(Rejection::Precondition(format!(
+            "a later start of `{name}` has registered (generation {}, this is {})",
+            known.generation, registration.generation
+        )));
+    }
+    for other in transaction.state().routers().filter(|of| of.name != name) {
+        let Some(known) = &other.registration else {
+            continue;
+        };
+        let clash = [
+            (
+                known.router_id == registration.router_id,
+                "router id",
+                registration.router_id.to_string(),
+            ),
+            (
+                known.bgp_address == registration.bgp_address,
+                "BGP address",
+                registration.bgp_address.to_string(),
+            ),
+            (
+                known.endpoint == registration.endpoint,
+                "endpoint",
+                registration.endpoint.to_string(),
+            ),
+        ];
+        if let Some((_, what, value)) = clash.into_iter().find(|(same, ..)| *same) {
+            return Err(Rejection::Conflict(format!(
+                "router `{}` has the {what} {value}: it is unique in a domain",
+                other.name
+            )));
+        }
+    }
+    router.registration = Some(registration.clone());
+    router.expired = false;
+    transaction.put(Record::Router(router));
+    Ok(())
+}
+
+/// What a router is told that is no longer known.
+fn removed(name: &str) -> Rejection {
+    Rejection::Forbidden(format!(
+        "router `{name}` has been removed from the domain: join again"
+    ))
+}
+
+/// Whether a router with this key is in the domain.
+///
+/// # Errors
+/// [`Rejection::Forbidden`].
+pub fn check_router(state: &crate::model::State, name: &str, router_key: &str) -> Done<()> {
+    match state.router(&key::router(name)) {
+        Some(router) if router.key == router_key => Ok(()),
+        _ => Err(removed(name)),
+    }
+}
+
+/// The lease of a router has run out.
+///
+/// # Errors
+/// Where there is no such router.
+pub fn expire(transaction: &mut Transaction<'_>, name: &str, generation: u64) -> Done<()> {
+    let mut router = router_of(transaction, name)?;
+    let latest = router.registration.as_ref().map(|of| of.generation);
+    // It has come back since.
+    if latest == Some(generation) {
+        router.expired = true;
+        transaction.put(Record::Router(router));
+    }
+    Ok(())
+}
+
+/// What an operator says of a router.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouterChange {
+    /// What it is in the mesh; as it was where absent.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// Other domains' routers that it speaks with; as they were where absent.
+    #[serde(default)]
+    pub peers: Option<Vec<Peer>>,
+}
+
+/// Changes a router.
+///
+/// # Errors
+/// Where there is none, or a peer makes no sense.
+pub fn change_router(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    change: &RouterChange,
+) -> Done<Router> {
+    let mut router = router_of(transaction, name)?;
+    let domain = domain_of(transaction)?;
+    if let Some(role) = change.role {
+        router.role = role;
+    }
+    if let Some(peers) = &change.peers {
+        let mut addresses = BTreeMap::new();
+        for peer in peers {
+            check_name(&peer.name)?;
+            if peer.asn == 0 || peer.asn == domain.asn {
+                return Err(Rejection::Invalid(format!(
+                    "peer `{}`: AS {} is no other domain's",
+                    peer.name, peer.asn
+                )));
+            }
+            for tenant in &peer.tenants {
+                tenant_of(transaction, tenant)?;
+            }
+            if let Some(other) = addresses.insert(peer.address, &peer.name) {
+                return Err(Rejection::Invalid(format!(
+                    "peers `{other}` and `{}` have one address",
+                    peer.name
+                )));
+            }
+        }
+        router.peers.clone_from(peers);
+    }
+    if router.role != Role::Edge && !router.peers.is_empty() {
+        return Err(Rejection::Invalid(format!(
+            "`{name}` is a {}: only an edge speaks with other domains",
+            router.role
+        )));
+    }
+    transaction.put(Record::Router(router.clone()));
+    Ok(router)
+}
+
+/// Removes a router with its attachments: its certificate is no longer good, and everybody ends the session with it.
+///
+/// # Errors
+/// Where there is none.
+pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
+    router_of(transaction, name)?;
+    let attachments = transaction.state().attachments();
+    for attachment in attachments.filter(|of| of.router == name) {
+        transaction.delete(&key::attachment(&attachment.tenant, name));
+    }
+    transaction.delete(&key::router(name));
+    Ok(())
+}
+
+/// What a tenant is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenant {
+    /// Unique in the domain.
+    pub name: String,
+    /// For humans.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Its VNI where another domain gave it; else the next free one of this domain's is taken.
+    #[serde(default)]
+    pub vni: Option<u32>,
+    /// The domain that gave it.
+    #[serde(default)]
+    pub home: Option<String>,
+}
+
+/// Makes a tenant, and gives it a VNI.
+///
+/// # Errors
+/// Where there is one of that name, or no VNI for it.
+pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done<Tenant> {
+    check_name(&new.name)?;
+    if transaction.get(&key::tenant(&new.name)).is_some() {
+        return Err(Rejection::Conflict(format!(
+            "there is a tenant `{}`",
+            new.name
+        )));
+    }
+    let domain = domain_of(transaction)?;
+    let own = domain.first_vni..=domain.last_vni;
+    let vni = match (new.vni, &new.home) {
+        (None, None) => {
+            let vni = free_vni(transaction, &domain)?;
+            transaction.put(Record::Vni(VniUse {
+                vni,
+                tenant: Some(new.name.clone()),
+                free_at: 0,
+            }));
+            vni
+        }
+        (Some(vni), Some(home)) if *home != domain.name => {
+            if own.contains(&vni) || vni == 0 || vni > 16_777_214 {
+                return Err(Rejection::Invalid(format!(
+                    "VNI {vni} is not of domain `{home}`: {}-{} are this domain's",
+                    domain.first_vni, domain.last_vni
+                )));
+            }
+            if let Some(other) = transaction.state().tenants().find(|of| of.vni == vni) {
+                return Err(Rejection::Conflict(format!(
+                    "tenant `{}` has VNI {vni}",
+                    other.name
+                )));
+            }
+            vni
+        }
+        _ => {
+            return Err(Rejection::Invalid(
+                "a VNI is given together with the other domain that gave it (`vni` and `home`), or not at all".into(),
+            ));
+        }
+    };
+    let tenant = Tenant {
+        name: new.name.clone(),
+        vni,
+        home: new.home.clone(),
+        description: new.description.clone(),
+    };
+    transaction.put(Record::Tenant(tenant.clone()));
+    Ok(tenant)
+}
+
+/// The lowest VNI that nobody ever had, else the one that has rested longest.
+fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
+    let mut next = domain.first_vni;
+    let mut rested: Option<(u64, u32)> = None;
+    for (_, of) in transaction.state().below("vni/") {
+        let Record::Vni(of) = &of.record else {
+            continue;
+        };
+        if of.vni == next {
+            next += 1;
+        }
+        if of.tenant.is_none() && of.free_at <= now() {
+            let this = (of.free_at, of.vni);
+            rested = Some(rested.map_or(this, |best| best.min(this)));
+        }
+    }
+    if next <= domain.last_vni {
+        return Ok(next);
+    }
+    let (_, vni) = rested.ok_or_else(|| {
+        Rejection::Conflict(format!(
+            "all VNIs of the domain ({}-{}) are given, or rest",
+            domain.first_vni, domain.last_vni
+        ))
+    })?;
+    Ok(vni)
+}
+
+/// What may change of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantChange {
+    /// For humans.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// Changes a tenant.
+///
+/// # Errors
+/// Where there is none.
+pub fn change_tenant(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    change: &TenantChange,
+) -> Done<Tenant> {
+    let mut tenant = tenant_of(transaction, name)?;
+    tenant.description.clone_from(&change.description);
+    transaction.put(Record::Tenant(tenant.clone()));
+    Ok(tenant)
+}
+
+/// Removes a tenant with its attachments and tokens; its VNI rests.
+///
+/// # Errors
+/// Where there is none, or another domain's routers are told of it.
+pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
+    let tenant = tenant_of(transaction, name)?;
+    let domain = domain_of(transaction)?;
+    for router in transaction.state().routers() {
+        if let Some(peer) = router
+            .peers
+            .iter()
+            .find(|of| of.tenants.iter().any(|of| of == name))
+        {
+            return Err(Rejection::Conflict(format!(
+                "router `{}` shares it with `{}`: take it from that peer first",
+                router.name, peer.name
+            )));
+        }
+    }
+    let prefix = format!("attachment/{name}/");
+    for (key, _) in transaction.state().below(&prefix) {
+        transaction.delete(key);
+    }
+    for token in transaction.state().tokens() {
+        if token.scope
+            == (Scope::Tenant {
+                tenant: name.to_owned(),
+            })
+        {
+            transaction.delete(&key::token(&token.id));
+        }
+    }
+    if tenant.home.is_none() {
+        transaction.put(Record::Vni(VniUse {
+            vni: tenant.vni,
+            tenant: None,
+            free_at: now() + u64::from(domain.quarantine) * 1000,
+        }));
+    }
+    transaction.delete(&key::tenant(name));
+    Ok(())
+}
+
+/// What a tenant has at a router.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAttachment {
+    /// Interfaces where the tenant's packets enter.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+    /// Prefixes that the tenant announces there.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<ipnet::IpNet>,
+    /// Kernel routes that it announces there: `connected`, `static`, or a protocol by name or number.
+    #[serde(default)]
+    pub redistribute: Vec<String>,
+}
+
+/// Attaches a tenant to a router, or changes how it is.
+///
+/// # Errors
+/// Where there is no such tenant or router, or an interface is another tenant's.
+pub fn put_attachment(
+    transaction: &mut Transaction<'_>,
+    tenant: &str,
+    router: &str,
+    new: &NewAttachment,
+) -> Done<Attachment> {
+    tenant_of(transaction, tenant)?;
+    router_of(transaction, router)?;
+    for interface in &new.interfaces {
+        if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
+            return Err(Rejection::Invalid(format!(
+                "`{interface}` is no interface: 1 to 15 octets, no `/`"
+            )));
+        }
+    }
+    for prefix in &new.prefixes {
+        if prefix.trunc() != *prefix {
+            return Err(Rejection::Invalid(format!(
+                "{prefix} has bits behind its length: {}",
+                prefix.trunc()
+            )));
+        }
+    }
+    for other in transaction.state().attachments() {
+        if other.router != router || other.tenant == tenant {
+            continue;
+        }
+        if let Some(shared) = new
+            .interfaces
+            .iter()
+            .find(|of| other.interfaces.contains(of))
+        {
+            return Err(Rejection::Conflict(format!(
+                "interface `{shared}` of router `{router}` is tenant `{}`'s",
+                other.tenant
+            )));
+        }
+    }
+    let attachment = Attachment {
+        tenant: tenant.to_owned(),
+        router: router.to_owned(),
+        interfaces: new.interfaces.clone(),
+        prefixes: new.prefixes.clone(),
+        redistribute: new.redistribute.clone(),
+    };
+    transaction.put(Record::Attachment(attachment.clone()));
+    Ok(attachment)
+}
+
+/// Detaches a tenant from a router.
+///
+/// # Errors
+/// Where it is not attached there.
+pub fn delete_attachment(
+    transaction: &mut Transaction<'_>,
+    tenant: &str,
+    router: &str,
+) -> Done<()> {
+    let key = key::attachment(tenant, router);
+    if transaction.get(&key).is_none() {
+        return Err(Rejection::NotFound(format!(
+            "tenant `{tenant}` is not attached to router `{router}`"
+        )));
+    }
+    transaction.delete(&key);
+    Ok(())
+}
+
+/// Makes tenants, attachments, VNIs and the domain what they were; `since` is everything behind that revision, the latest first.
+/// Tokens that were taken back stay so, and routers are what they are.
+///
+/// # Errors
+/// Where an attachment would be to a router that is no more.
+pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<()> {
+    let restored = |key: &str| {
+        ["tenant/", "attachment/", "vni/"]
+            .iter()
+            .any(|of| key.starts_with(of))
+            || key == key::DOMAIN
+    };
+    for change in since
+        .iter()
+        .flat_map(|revision| revision.changes.iter().rev())
+    {
+        if !restored(&change.key) {
+            continue;
+        }
+        match &change.old {
+            Some(old) => transaction.put(old.clone()),
+            None => transaction.delete(&change.key),
+        }
+    }
+    let state = transaction.state();
+    for (key, _) in state.below("attachment/") {
+        check_attachment(transaction, key)?;
+    }
+    for change in since.iter().flat_map(|revision| &revision.changes) {
+        check_attachment(transaction, &change.key)?;
+    }
+    Ok(())
+}
+
+fn check_attachment(transaction: &Transaction<'_>, key: &str) -> Done<()> {
+    if let Some(Record::Attachment(of)) = transaction.get(key) {
+        tenant_of(transaction, &of.tenant)?;
+        router_of(transaction, &of.router).map_err(|_| {
+            Rejection::Conflict(format!(
+                "tenant `{}` was attached to router `{}`, which has been removed since",
+                of.tenant, of.router
+            ))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! The domain's certificate authority, and tokens.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// How long a router's certificate is good. It is renewed at two thirds.
+pub const ROUTER_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// The same of the controller's own.
+pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The same of the authority.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// Clocks of routers may be behind by so much.
+const CLOCKS: Duration = Duration::from_secs(300);
+
+/// What is wrong with a key, a certificate or a request for one.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// It is no such thing.
+    #[error("{0}")]
+    Invalid(String),
+    /// Its file.
+    #[error("{path}: {error}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+fn invalid(what: &str) -> impl Fn(rcgen::Error) -> PkiError + '_ {
+    move |error| PkiError::Invalid(format!("{what}: {error}"))
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(octets: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, octets).as_ref())
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Octets that nobody can guess, in hexadecimal.
+///
+/// # Panics
+/// Where the kernel gives none: nothing is safe then.
+pub fn random(octets: usize) -> String {
+    let mut random = vec![0; octets];
+    getrandom::fill(&mut random).expect("the kernel gives random octets");
+    hex(&random)
+}
+
+/// The authority of a domain: what it signs is who it says.
+pub struct Authority {
+    domain: String,
+    certificate: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// Who a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The domain.
+    pub domain: String,
+    /// The router's name.
+    pub router: String,
+    /// SHA-256 of its public key, in hexadecimal.
+    pub key: String,
+    /// When the certificate ends, s since 1970.
+    pub not_after: i64,
+}
+
+fn validity(params: &mut CertificateParams, lifetime: Duration) {
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - CLOCKS;
+    params.not_after = now + lifetime;
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+impl Authority {
+    /// Makes the key and certificate of a new domain; gives both in PEM.
+    ///
+    /// # Errors
+    /// None that a name can cause.
+    pub fn create(domain: &str) -> Result<(String, String), PkiError> {
+        let key = KeyPair::generate().map_err(invalid("a key"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&format!("weft domain {domain}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        validity(&mut params, AUTHORITY_LIFETIME);
+        let certificate = params.self_signed(&key).map_err(invalid("the authority"))?;
+        Ok((key.serialize_pem(), certificate.pem()))
+    }
+
+    /// The authority of a domain, from PEM.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn load(domain: &str, key: &str, certificate: &str) -> Result<Self, PkiError> {
+        let key = KeyPair::from_pem(key).map_err(invalid("the authority's key"))?;
+        let der = pem(certificate)?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key)
+            .map_err(invalid("the authority's certificate"))?;
+        Ok(Self {
+            domain: domain.to_owned(),
+            certificate: der,
+            issuer,
+        })
+    }
+
+    /// Its certificate, DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// What tokens have of it: SHA-256 of its certificate.
+    pub fn fingerprint(&self) -> String {
+        sha256(&self.certificate)
+    }
+
+    /// A certificate for the controller itself, reached by these names and addresses: certificate and key, DER.
+    ///
+    /// # Errors
+    /// Where a name is none.
+    pub fn server(&self, names: &[String]) -> Result<(Vec<u8>, Vec<u8>), PkiError> {
+        let key = KeyPair::generate().map_err(invalid("a key"))?;
+        let mut params = CertificateParams::new(Vec::new()).map_err(invalid("a certificate"))?;
+        for name in names {
+            params.subject_alt_names.push(match name.parse::<IpAddr>() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(name.clone().try_into().map_err(invalid(name))?),
+            });
+        }
+        params.distinguished_name = named(&format!("weft controller of {}", self.domain));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        validity(&mut params, SERVER_LIFETIME);
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(invalid("a certificate"))?;
+        Ok((certificate.der().to_vec(), key.serialize_der()))
+    }
+
+    /// Signs a router's request (PKCS #10, DER): all that is taken of it is its key.
+    ///
+    /// # Errors
+    /// Where it is none, or was not signed with its key.
+    pub fn sign(
+        &self,
+        name: &str,
+        request: &[u8],
+        lifetime: Duration,
+    ) -> Result<Vec<u8>, PkiError> {
+        let mut request = CertificateSigningRequestParams::from_der(&request.to_vec().into())
+            .map_err(invalid("the certificate request"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
+        let uri = format!("weft://{}/router/{name}", self.domain);
+        let uri = uri.as_str().try_into().map_err(invalid("the name"))?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        validity(&mut params, lifetime);
+        request.params = params;
+        let certificate = request
+            .signed_by(&self.issuer)
+            .map_err(invalid("the certificate"))?;
+        Ok(certificate.der().to_vec())
+    }
+}
+
+/// A key, and a request for a certificate with it: PEM, and PKCS #10 in DER.
+///
+/// # Errors
+/// None that a caller can cause.
+pub fn request(key: Option<&str>) -> Result<(String, Vec<u8>), PkiError> {
+    let key = match key {
+        Some(pem) => KeyPair::from_pem(pem).map_err(invalid("the router's key"))?,
+        None => KeyPair::generate().map_err(invalid("a key"))?,
+    };
+    let params = CertificateParams::default();
+    let request = params
+        .serialize_request(&key)
+        .map_err(invalid("a certificate request"))?;
+    Ok((key.serialize_pem(), request.der().to_vec()))
+}
+
+/// The one block of a PEM text, DER.
+///
+/// # Errors
+/// Where it is none.
+pub fn pem(text: &str) -> Result<Vec<u8>, PkiError> {
+    let (_, block) = x509_parser::pem::parse_x509_pem(text.as_bytes())
+        .map_err(|error| PkiError::Invalid(format!("no PEM: {error}")))?;
+    Ok(block.contents)
+}
+
+/// The private key of a PEM text, DER.
+///
+/// # Errors
+/// Where it is none.
+pub fn private_key(text: &str) -> Result<Vec<u8>, PkiError> {
+    let key = KeyPair::from_pem(text).map_err(invalid("the key"))?;
+    Ok(key.serialize_der())
+}
+
+/// Who a router's certificate is for.
+///
+/// # Errors
+/// Where it is no router's.
+pub fn identity(certificate: &[u8]) -> Result<Identity, PkiError> {
+    let wrong = |what: &str| PkiError::Invalid(format!("the certificate: {what}"));
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|_| wrong("its names cannot be read"))?
+        .ok_or_else(|| wrong("it has no name"))?;
+    let uri = names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("weft://"),
+            _ => None,
+        });
+    let (domain, router) = uri
+        .and_then(|uri| uri.split_once("/router/"))
+        .ok_or_else(|| wrong("it is no router's"))?;
+    Ok(Identity {
+        domain: domain.to_owned(),
+        router: router.to_owned(),
+        key: sha256(parsed.public_key().raw),
+        not_after: parsed.validity().not_after.timestamp(),
+    })
+}
+
+/// When a certificate begins and ends, s since 1970.
+///
+/// # Errors
+/// Where it is none.
+pub fn validity_of(certificate: &[u8]) -> Result<(i64, i64), PkiError> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
+    let validity = parsed.validity();
+    Ok((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
+}
+
+/// Writes a file that nobody else may read, whole or not at all.
+///
+/// # Errors
+/// Of the file.
+pub fn write_secret(path: &Path, octets: &[u8]) -> Result<(), PkiError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(octets)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    write().map_err(|error| PkiError::File {
+        path: path.display().to_string(),
+        error,
+    })
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// Of the file.
+pub fn read_file(path: &Path) -> Result<String, PkiError> {
+    std::fs::read_to_string(path).map_err(|error| PkiError::File {
+        path: path.display().to_string(),
+        error,
+    })
+}
+
+/// A token as people carry it: `weft.ID.SECRET.FINGERPRINT`, the last of the authority that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenText {
+    /// Its public part.
+    pub id: String,
+    /// What proves that one has it.
+    pub secret: String,
+    /// SHA-256 of the authority's certificate.
+    pub fingerprint: String,
+}
+
+impl TokenText {
+    /// A new one.
+    pub fn create(fingerprint: String) -> Self {
+        Self {
+            id: random(5),
+            secret: random(24),
+            fingerprint,
+        }
+    }
+}
+
+impl std::fmt::Display for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            id,
+            secret,
+            fingerprint,
+        } = self;
+        write!(f, "weft.{id}.{secret}.{fingerprint}")
+    }
+}
+
+impl std::str::FromStr for TokenText {
+    type Err = PkiError;
+
+    fn from_str(text: &str) -> Result<Self, PkiError> {
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        match parts.as_slice() {
+            ["weft", id, secret, fingerprint] if fingerprint.len() == 64 => Ok(Self {
+                id: (*id).to_owned(),
+                secret: (*secret).to_owned(),
+                fingerprint: (*fingerprint).to_owned(),
+            }),
+            _ => Err(PkiError::Invalid(
+                "this is no token: it has the form weft.ID.SECRET.FINGERPRINT, as `weft token create` prints it"
+                    .into(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+    use super::*;
+
+    #[test]
+    fn a_certificate_says_who_it_is_for_and_nothing_that_was_asked_for_besides() {
+        let (key, certificate) = Authority::create("lab").unwrap();
+        let authority = Authority::load("lab", &key, &certificate).unwrap();
+        let (_, request) = request(None).unwrap();
+        let signed = authority.sign("a1", &request, ROUTER_LIFETIME).unwrap();
+        let who = identity(&signed).unwrap();
+        assert_eq!((who.domain.as_str(), who.router.as_str()), ("lab", "a1"));
+        let (from, until) = validity_of(&signed).unwrap();
+        assert_eq!(until - from, (ROUTER_LIFETIME + CLOCKS).as_secs() as i64);
+        let (server, _) = authority
+            .server(&["10.0.0.1".into(), "ctl".into()])
+            .unwrap();
+        assert!(identity(&server).is_err());
+        assert!(
+            authority
+                .sign("a1", &request[..40], ROUTER_LIFETIME)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn tokens_there_and_back() {
+        let token = TokenText::create(sha256(b"authority"));
+        assert_eq!(token.to_string().parse::<TokenText>().unwrap(), token);
+        for text in ["", "weft.a.b", "weft.a.b.c", "waft.a.b.c"] {
+            assert!(text.parse::<TokenText>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Connections that prove who is at either end.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring::default_provider};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::pki::{PkiError, sha256};
+
+/// What HTTP/2 is called in the handshake, and what HTTP/1.1 is.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+fn wrong(error: impl std::fmt::Display) -> PkiError {
+    PkiError::Invalid(error.to_string())
+}
+
+fn key(der: &[u8]) -> Result<PrivateKeyDer<'static>, PkiError> {
+    PrivateKeyDer::try_from(der.to_vec()).map_err(wrong)
+}
+
+fn roots(authority: &[u8]) -> Result<Arc<RootCertStore>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.to_vec().into()).map_err(wrong)?;
+    Ok(Arc::new(roots))
+}
+
+/// The controller's end: with `certificate` (DER) and its key, and the authority's behind it for those who know no more of it than
+/// its fingerprint. Who comes with a certificate has one of the authority's; who comes without one is let in, and may only join
+/// or show a token.
+///
+/// # Errors
+/// Where one of them is not what it should be.
+pub fn server(
+    certificate: &[u8],
+    private: &[u8],
+    authority: &[u8],
+) -> Result<ServerConfig, PkiError> {
+    let provider = Arc::new(default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(wrong)?;
+    let chain = [certificate, authority].map(|of| CertificateDer::from(of.to_vec()));
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain.to_vec(), key(private)?)
+        .map_err(wrong)?;
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+/// Who a client takes for the controller.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Whom this authority (DER) has signed.
+    Authority(Vec<u8>),
+    /// Whom the authority has signed whose certificate has this SHA-256, in hexadecimal: what a token knows.
+    Fingerprint(String),
+}
+
+/// The client's end; `identity` is its certificate and key, DER.
+///
+/// # Errors
+/// Where one of them is not what it should be.
+pub fn client(trust: &Trust, identity: Option<(&[u8], &[u8])>) -> Result<ClientConfig, PkiError> {
+    let provider = Arc::new(default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?;
+    let builder = match trust {
+        Trust::Authority(authority) => builder.with_root_certificates(roots(authority)?),
+        Trust::Fingerprint(fingerprint) => {
+            let pinned = Pinned {
+                fingerprint: fingerprint.clone(),
+                provider,
+            };
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(pinned))
+        }
+    };
+    let mut config = match identity {
+        Some((certificate, private)) => {
+            let chain = vec![CertificateDer::from(certificate.to_vec())];
+            builder
+                .with_client_auth_cert(chain, key(private)?)
+                .map_err(wrong)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
+    Ok(config)
+}
+
+/// Takes a server whose chain has the authority with the fingerprint in it, and that this authority has signed.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    fn verifier(&self, chain: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        let authority = chain.iter().find(|of| sha256(of) == self.fingerprint);
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let roots = roots(authority.ok_or_else(unknown)?).map_err(|_| unknown())?;
+        WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
+            .build()
+            .map_err(|_| unknown())
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verifier = self.verifier(intermediates)?;
+        // The authority is the root, and no link on the way to it.
+        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

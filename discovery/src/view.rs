@@ -1,0 +1,211 @@
+//! What one router sees of its domain: items that change one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+
+use crate::model::{Revision, Role, Router, State};
+use crate::proto::{Item, Neighbor, Settings, Tenant, Update, item};
+
+/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `tenant/NAME`.
+pub type View = BTreeMap<String, Item>;
+
+/// What a router's copy of an item is compared by.
+pub fn digest(item: &Item) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, &item.encode_to_vec());
+    let octets = digest.as_ref().first_chunk::<8>();
+    octets.map_or(0, |octets| u64::from_be_bytes(*octets))
+}
+
+/// The digests of a view.
+pub fn digests(view: &View) -> BTreeMap<String, u64> {
+    let items = view.iter();
+    items
+        .map(|(key, item)| (key.clone(), digest(item)))
+        .collect()
+}
+
+/// Whether two routers of a domain speak BGP with each other.
+fn are_neighbors(one: &Router, other: &Router, reflectors: bool) -> bool {
+    !reflectors || one.role == Role::Reflector || other.role == Role::Reflector
+}
+
+fn has_reflectors(state: &State) -> bool {
+    state.routers().any(|router| router.role == Role::Reflector)
+}
+
+/// What a router sees, `None` where there is no such router, or it has not registered. `held` are the keys of what it has now:
+/// a router whose lease has run out stays with those that know it.
+pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
+    let domain = state.domain()?;
+    let router = state.router(&crate::model::key::router(name))?;
+    let own = router.registration.as_ref()?;
+    let mut view = View::new();
+    let settings = Settings {
+        domain: domain.name.clone(),
+        asn: domain.asn,
+        global_administrator: domain.global_administrator,
+        router_id: own.router_id.to_string(),
+        role: router.role.to_string(),
+        hold_time: domain.hold_time.into(),
+    };
+    view.insert(
+        "settings".into(),
+        Item {
+            item: Some(item::Item::Settings(settings)),
+        },
+    );
+    let reflectors = has_reflectors(state);
+    for other in state.routers() {
+        let key = format!("neighbor/{}", other.name);
+        if other.name == name
+            || !are_neighbors(router, other, reflectors)
+            || (other.expired && !held(&key))
+        {
+            continue;
+        }
+        let Some(registration) = &other.registration else {
+            continue;
+        };
+        let neighbor = Neighbor {
+            name: other.name.clone(),
+            address: registration.bgp_address.to_string(),
+            asn: domain.asn,
+            route_reflector_client: router.role == Role::Reflector && other.role != Role::Reflector,
+            ..Neighbor::default()
+        };
+        view.insert(
+            key,
+            Item {
+                item: Some(item::Item::Neighbor(neighbor)),
+            },
+        );
+    }
+    for peer in &router.peers {
+        let neighbor = Neighbor {
+            name: peer.name.clone(),
+            address: peer.address.to_string(),
+            asn: peer.asn,
+            accept_vnis: vnis(state, &peer.tenants),
+            ttl: peer.ttl.into(),
+            external: true,
+            ..Neighbor::default()
+        };
+        let key = format!("peer/{}", peer.name);
+        view.insert(
+            key,
+            Item {
+                item: Some(item::Item::Neighbor(neighbor)),
+            },
+        );
+    }
+    for attachment in state.attachments().filter(|of| of.router == name) {
+        let Some(tenant) = state.tenant(&crate::model::key::tenant(&attachment.tenant)) else {
+            continue;
+        };
+        let tenant = Tenant {
+            name: tenant.name.clone(),
+            vni: tenant.vni,
+            interfaces: attachment.interfaces.clone(),
+            prefixes: attachment
+                .prefixes
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            redistribute: attachment.redistribute.clone(),
+        };
+        let key = format!("tenant/{}", tenant.name);
+        view.insert(
+            key,
+            Item {
+                item: Some(item::Item::Tenant(tenant)),
+            },
+        );
+    }
+    Some(view)
+}
+
+/// The VNIs of tenants, sorted.
+fn vnis(state: &State, tenants: &[String]) -> Vec<u32> {
+    let tenants = tenants.iter();
+    let vnis = tenants.filter_map(|name| Some(state.tenant(&crate::model::key::tenant(name))?.vni));
+    let vnis: BTreeSet<u32> = vnis.collect();
+    vnis.into_iter().collect()
+}
+
+/// What has to be sent to who holds items with these digests.
+pub fn difference(revision: u64, held: &BTreeMap<String, u64>, view: &View) -> Update {
+    let changed = view
+        .iter()
+        .filter(|(key, item)| held.get(*key) != Some(&digest(item)));
+    let put = changed
+        .map(|(key, item)| (key.clone(), item.clone()))
+        .collect();
+    let removed = held.keys().filter(|key| !view.contains_key(*key));
+    Update {
+        revision,
+        put,
+        removed: removed.cloned().collect(),
+    }
+}
+
+/// Who may see something else after some revisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// Everybody.
+    All,
+    /// These routers.
+    Some(BTreeSet<String>),
+}
+
+impl Affected {
+    /// By these revisions; `state` is how it is after them.
+    pub fn by(revisions: &[Revision], state: &State) -> Self {
+        let mut names = BTreeSet::new();
+        for change in revisions.iter().flat_map(|revision| &revision.changes) {
+            let mut parts = change.key.split('/');
+            let (kind, first, second) = (parts.next(), parts.next(), parts.next());
+            match (kind, first, second) {
+                (Some("domain"), ..) => return Self::All,
+                (Some("router"), Some(name), _) => {
+                    let role = |record: &Option<crate::model::Record>| match record {
+                        Some(crate::model::Record::Router(router)) => Some(router.role),
+                        _ => None,
+                    };
+                    let (old, new) = (role(&change.old), role(&change.new));
+                    if [old, new].contains(&Some(Role::Reflector)) || !has_reflectors(state) {
+                        return Self::All;
+                    }
+                    names.insert(name.to_owned());
+                    let reflectors = state.routers().filter(|of| of.role == Role::Reflector);
+                    names.extend(reflectors.map(|of| of.name.clone()));
+                }
+                (Some("attachment"), Some(_), Some(router)) => {
+                    names.insert(router.to_owned());
+                }
+                (Some("tenant"), Some(name), _) => {
+                    let prefix = format!("attachment/{name}/");
+                    let attached = state.below(&prefix);
+                    names.extend(attached.filter_map(|(key, _)| {
+                        Some(key.strip_prefix(prefix.as_str())?.to_owned())
+                    }));
+                    let edges = state.routers().filter(|of| {
+                        let mut peers = of.peers.iter();
+                        peers.any(|peer| peer.tenants.iter().any(|of| of == name))
+                    });
+                    names.extend(edges.map(|of| of.name.clone()));
+                }
+                _ => {}
+            }
+        }
+        Self::Some(names)
+    }
+
+    /// Whether a router is among them.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(names) => names.contains(name),
+        }
+    }
+}

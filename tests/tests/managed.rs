@@ -1,0 +1,232 @@
+//! Routers that know their name, their controller and a token: everything else they learn, and they keep it when the controller goes.
+
+#![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use weft_tests::topology::{forwarding, topology};
+use weft_tests::{Daemon, Lab, need, output, wait_until, weft};
+
+const ROUTERS: [(&str, u8); 2] = [("a1", 1), ("a2", 2)];
+
+/// A domain in files, with tokens for both routers.
+fn domain(directory: &std::path::Path) -> Vec<(String, String)> {
+    let folder = directory.join("controller");
+    let weft = |words: &str| {
+        let mut command = Command::new(weft());
+        command.args(words.split(' ')).arg("--folder").arg(&folder);
+        output(&mut command)
+    };
+    weft(
+        "controller init --name a --asn 64601 --administrator 64512 --vnis 10000-19999 --address 10.9.0.1 --lease 2s",
+    );
+    let state = directory.join("state");
+    let files = ROUTERS.map(|(name, _)| {
+        let token = weft(&format!("token create --role router --name {name}"));
+        let config = format!(
+            "router: {{ name: {name} }}\ncontroller: {{ address: 10.9.0.1, token: {}, state: {} }}\n",
+            token.trim(),
+            state.display()
+        );
+        (format!("{name}.yaml"), config)
+    });
+    files.into()
+}
+
+/// The controller between two routers, a host behind each.
+fn up(files: &[(String, String)]) -> Lab {
+    let mut nodes = vec![(
+        "ctl",
+        false,
+        forwarding(&["lo 10.9.0.1/32", "a1 10.9.1.1/30", "a2 10.9.2.1/30"]),
+    )];
+    for (name, number) in ROUTERS {
+        let other = 3 - number;
+        let mut exec = forwarding(&[
+            &format!("lo 192.0.2.{number}/32"),
+            &format!("mgmt 10.9.{number}.2/30"),
+            &format!("core 10.255.0.{number}/24"),
+            &format!("red0 10.0.{number}.1/24"),
+        ]);
+        exec.push(format!("ip route add 10.9.0.1/32 via 10.9.{number}.1"));
+        exec.push(format!(
+            "ip route add 192.0.2.{other}/32 via 10.255.0.{other}"
+        ));
+        nodes.push((name, true, exec));
+    }
+    for (host, number) in [("red-1", 1), ("red-2", 2)] {
+        let exec = vec![
+            format!("ip address add 10.0.{number}.10/24 dev eth1"),
+            format!("ip route replace default via 10.0.{number}.1"),
+        ];
+        nodes.push((host, false, exec));
+    }
+    let links = [
+        ("ctl:a1", "a1:mgmt"),
+        ("ctl:a2", "a2:mgmt"),
+        ("a1:core", "a2:core"),
+        ("a1:red0", "red-1:eth1"),
+        ("a2:red0", "red-2:eth1"),
+    ];
+    Lab::up(&topology(&nodes, &links), files)
+}
+
+struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Scratch {
+    fn controller(&self, lab: &Lab) -> Daemon {
+        let folder = self.0.join("controller");
+        lab.daemon(
+            "ctl",
+            &weft(),
+            &["controller", "run", "--folder", folder.to_str().unwrap()],
+        )
+    }
+
+    /// The controller's API, as an operator with curl asks it.
+    fn ask(&self, lab: &Lab, method: &str, path: &str, body: &str) -> Value {
+        let folder = self.0.join("controller");
+        let token = std::fs::read_to_string(folder.join("operator.token")).unwrap();
+        let mut curl = lab.command("ctl", "curl");
+        curl.args(["-sS", "--max-time", "10", "-X", method, "--cacert"])
+            .arg(folder.join("authority.pem"));
+        curl.args(["-H", &format!("Authorization: Bearer {}", token.trim())]);
+        if !body.is_empty() {
+            curl.args(["-d", body]);
+        }
+        // It may not be there yet.
+        let answer = curl
+            .arg(format!("https://10.9.0.1:8443/api/v1/{path}"))
+            .output()
+            .unwrap();
+        serde_json::from_slice(&answer.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Waits until every router is attached and runs what it was sent.
+    fn settled(&self, lab: &Lab) {
+        wait_until(
+            "all routers attached, none behind",
+            Duration::from_secs(60),
+            || {
+                let status = self.ask(lab, "GET", "status", "");
+                let routers = status["routers"].as_array()?.clone();
+                let all = routers.len() == 2 && routers.iter().all(|of| of["lags"] == false);
+                all.then_some(())
+            },
+        );
+    }
+}
+
+fn session(lab: &Lab) -> Option<(Value, Value)> {
+    let neighbor = lab.neighbor("a1", "192.0.2.2")?;
+    Some((neighbor["state"].clone(), neighbor["flaps"].clone()))
+}
+
+#[test]
+fn a_domain_from_nothing_through_the_loss_of_its_controller() {
+    if !need(&["ip", "curl", "ping"]) {
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("weft-managed-{}", std::process::id()));
+    let scratch = Scratch(path);
+    let files = domain(&scratch.0);
+    let lab = up(&files);
+    let controller = scratch.controller(&lab);
+    // The routers were there before: they wait for it, join, and speak with each other.
+    scratch.settled(&lab);
+    for router in ["a1", "a2"] {
+        lab.converged(router);
+    }
+    let up = Some((Value::from("established"), Value::from(0)));
+    assert_eq!(session(&lab), up);
+    // A tenant, and where it is: the ping follows.
+    let tenant = scratch.ask(&lab, "POST", "tenants", r#"{"name": "red"}"#);
+    assert_eq!(tenant["vni"], 10_000, "{tenant}");
+    for (name, number) in ROUTERS {
+        let body = format!(r#"{{"interfaces": ["red0"], "prefixes": ["10.0.{number}.0/24"]}}"#);
+        scratch.ask(
+            &lab,
+            "PUT",
+            &format!("tenants/red/attachments/{name}"),
+            &body,
+        );
+    }
+    lab.reaches("red-1", "10.0.2.10");
+    scratch.settled(&lab);
+    // How do they do? Asked now, the answer has the tenant's packets.
+    let told = scratch.ask(&lab, "GET", "performance?tenant=red", "");
+    assert_eq!(told["partial"], false, "{told}");
+    let traffic = &told["routers"]["a1"]["traffic"][0];
+    assert_eq!(traffic["endpoint"], "192.0.2.2", "{told}");
+    assert_ne!(traffic["sent_packets"], 0, "{told}");
+
+    // The controller is killed, a router with it, and comes back without it: packets go on, and nobody else notices.
+    let mut ping = lab.command("red-1", "ping");
+    let line = ["-q", "-i", "0.01", "-W", "2", "-c", "500", "10.0.2.10"];
+    let ping = ping.args(line).stdout(Stdio::piped()).spawn().unwrap();
+    controller.stop(Signal::SIGKILL);
+    lab.kill("a2");
+    lab.start("a2");
+    lab.converged("a2");
+    let neighbor = lab.neighbor("a2", "192.0.2.1").unwrap();
+    assert_eq!(neighbor["state"], "established", "{neighbor}");
+    let before = session(&lab);
+    let told = ping.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("500 received, 0%"), "{told}");
+
+    // It comes back, and so do they; the lease of nobody has run out, and no session has flapped.
+    let controller = scratch.controller(&lab);
+    scratch.settled(&lab);
+    assert_eq!(session(&lab), before);
+    let router = scratch.ask(&lab, "GET", "routers/a2", "");
+    assert_eq!(router["registration"]["generation"], 2, "{router}");
+    assert_eq!(router["expired"], false, "{router}");
+    // What changed while nobody listened is heard: a detached tenant is gone, and the other router's route with it.
+    scratch.ask(&lab, "DELETE", "tenants/red/attachments/a2", "");
+    wait_until(
+        "the tenant is gone from a2",
+        Duration::from_secs(20),
+        || {
+            let tenants = lab.get("a2", "tenants")?;
+            tenants.as_array()?.is_empty().then_some(())
+        },
+    );
+    wait_until("its route is gone from a1", Duration::from_secs(20), || {
+        (lab.get("a1", "tenants/red/routes")?["total"] == 1).then_some(())
+    });
+
+    // A router that is removed is spoken with no more: Cease, Peer De-configured.
+    scratch.ask(&lab, "DELETE", "routers/a2", "");
+    wait_until("the end of the session", Duration::from_secs(20), || {
+        lab.neighbor("a1", "192.0.2.2").is_none().then_some(())
+    });
+    let far = wait_until("a2 is told", Duration::from_secs(20), || {
+        lab.neighbor("a2", "192.0.2.1")
+            .filter(|of| of["state"] != "established")
+    });
+    assert!(far.to_string().contains("Peer De-configured"), "{far}");
+    // Keys are nobody else's to read.
+    let mode = |path: &std::path::Path| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    for file in [
+        "controller/authority.key",
+        "controller/operator.token",
+        "state/a1/router.key",
+    ] {
+        assert_eq!(mode(&scratch.0.join(file)), 0o600, "{file}");
+    }
+    drop(controller);
+}

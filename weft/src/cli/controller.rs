@@ -1,0 +1,428 @@
+//! `weft controller`, `weft token` and `weft join`: a domain and who is in it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use weft_discovery::client::{Membership, PORT, Rest};
+use weft_discovery::controller::{Folder, Settings, serve};
+use weft_discovery::model::{Domain, Role};
+use weft_discovery::pki::TokenText;
+
+use super::output::Output;
+use super::table::{Cell, Table, Tone};
+use crate::config::{Log, defaults};
+
+/// Where a controller keeps its domain.
+const FOLDER: &str = "/var/lib/weft-controller";
+
+#[derive(Subcommand)]
+pub(super) enum ControllerCommand {
+    /// Make a domain: its certificate authority, its datastore, the first operator's token.
+    Init {
+        /// The folder for all of it.
+        #[arg(long, default_value = FOLDER)]
+        folder: PathBuf,
+        /// The domain's name, unique among domains that know each other.
+        #[arg(long)]
+        name: String,
+        /// The AS number of its routers.
+        #[arg(long)]
+        asn: u32,
+        /// Global Administrator of the label communities, the same in every domain.
+        #[arg(long)]
+        administrator: u32,
+        /// The VNIs that the domain gives to tenants, FIRST-LAST.
+        #[arg(long, value_parser = range)]
+        vnis: (u32, u32),
+        /// A name or address that the controller is reached by; may be repeated, the first is what commands use.
+        #[arg(long = "address", required = true)]
+        addresses: Vec<String>,
+        /// Where it listens.
+        #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
+        listen: SocketAddr,
+        /// How long a router that is not heard of stays in what others discover.
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        lease: Duration,
+        /// How long a VNI rests before another tenant gets it.
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        quarantine: Duration,
+    },
+    /// Run the controller.
+    Run {
+        /// The folder that `init` made.
+        #[arg(long, default_value = FOLDER)]
+        folder: PathBuf,
+    },
+    /// Show the routers of the domain, and who lags behind its latest revision.
+    Status {
+        #[command(flatten)]
+        access: Access,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token, and print it for the only time.
+    Create {
+        #[command(flatten)]
+        access: Access,
+        /// A router joins with it, and is this: router, edge or reflector.
+        #[arg(long, group = "scope")]
+        role: Option<Role>,
+        /// It may do everything.
+        #[arg(long, group = "scope")]
+        operator: bool,
+        /// It may look at everything.
+        #[arg(long, group = "scope")]
+        reader: bool,
+        /// It may look at this tenant and change it.
+        #[arg(long, group = "scope")]
+        tenant: Option<String>,
+        /// Only a router of this name joins with it.
+        #[arg(long, requires = "role")]
+        name: Option<String>,
+        /// How long it is good: 90s, 15m, 1h, 7d. For ever where absent; 1h for one to join with.
+        #[arg(long, value_parser = duration)]
+        ttl: Option<Duration>,
+        /// How often it may be used; any number where absent, once for one to join with.
+        #[arg(long)]
+        uses: Option<u32>,
+    },
+    /// List tokens.
+    List {
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Take a token back.
+    Revoke {
+        #[command(flatten)]
+        access: Access,
+        /// Its id.
+        id: String,
+    },
+}
+
+/// How a controller is asked.
+#[derive(Args)]
+pub(super) struct Access {
+    /// The controller, HOST:PORT; by default the one of --folder.
+    #[arg(long, env = "WEFT_CONTROLLER")]
+    controller: Option<String>,
+    /// A file with an operator's token; by default the one of --folder.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    /// The controller's own folder, on its machine.
+    #[arg(long, default_value = FOLDER)]
+    folder: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Join {
+    /// The controller, HOST:PORT.
+    controller: String,
+    /// The token, from `weft token create --role`.
+    token: String,
+    /// The router's name, unique in the domain.
+    #[arg(long)]
+    name: String,
+    /// Where the router keeps its certificate and what it knows, in a folder of its name.
+    #[arg(long, default_value_os_t = defaults::state())]
+    state: PathBuf,
+}
+
+fn range(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || format!("`{text}` is no range: FIRST-LAST, such as 10000-19999");
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse().map_err(|_| wrong());
+    Ok((number(first)?, number(last)?))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: a number and s, m, h or d, such as 90s or 1h");
+    let split = text
+        .find(|char: char| !char.is_ascii_digit())
+        .ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
+
+impl Access {
+    fn rest(&self) -> anyhow::Result<Rest> {
+        let folder = Folder::new(&self.folder);
+        let address = match &self.controller {
+            Some(address) => address.clone(),
+            None => {
+                let settings = folder.settings().context(
+                    "which controller? --controller HOST:PORT and --token-file FILE, or --folder DIRECTORY on its machine",
+                )?;
+                let host = settings
+                    .names
+                    .first()
+                    .context("the controller has no address")?;
+                match host.parse::<std::net::IpAddr>() {
+                    Ok(address) => SocketAddr::new(address, settings.listen.port()).to_string(),
+                    Err(_) => format!("{host}:{}", settings.listen.port()),
+                }
+            }
+        };
+        let file = self.token_file.clone().unwrap_or_else(|| folder.operator());
+        let token = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read the token in {}", file.display()))?;
+        let token: TokenText = token.parse()?;
+        Ok(Rest::new(&address, token))
+    }
+
+    /// Makes a token where the controller's folder is here and the controller does not run.
+    fn create_token(&self, new: &Value) -> anyhow::Result<Option<TokenText>> {
+        let folder = Folder::new(&self.folder);
+        if self.controller.is_some() || folder.settings().is_err() {
+            return Ok(None);
+        }
+        let new = serde_json::from_value(new.clone())?;
+        Ok(runtime()?.block_on(folder.create_token(new))?)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let rest = self.rest()?;
+        let method = method.parse()?;
+        Ok(runtime()?.block_on(rest.ask(method, path, body))?)
+    }
+}
+
+pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ControllerCommand::Init {
+            folder,
+            name,
+            asn,
+            administrator,
+            vnis,
+            addresses,
+            listen,
+            lease,
+            quarantine,
+        } => {
+            let seconds = |of: Duration| u32::try_from(of.as_secs()).unwrap_or(u32::MAX);
+            let domain = Domain {
+                name,
+                asn,
+                global_administrator: administrator,
+                first_vni: vnis.0,
+                last_vni: vnis.1,
+                lease: seconds(lease),
+                quarantine: seconds(quarantine),
+                hold_time: defaults::hold_time(),
+            };
+            let settings = Settings {
+                listen,
+                names: addresses,
+            };
+            init(&folder, domain, &settings)?;
+        }
+        ControllerCommand::Run { folder } => {
+            super::logging::start(&Log::default())?;
+            runtime()?.block_on(run_controller(&folder))?;
+        }
+        ControllerCommand::Status { access, json } => {
+            let status = access.ask("GET", "status", None)?;
+            let output = Output::stdout();
+            output.write(&match json {
+                true => format!("{}\n", serde_json::to_string_pretty(&status)?),
+                false => status_view(&status, output.colours()),
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(folder: &Path, domain: Domain, settings: &Settings) -> anyhow::Result<()> {
+    let of = Folder::new(folder);
+    let name = domain.name.clone();
+    runtime()?.block_on(of.create(domain, settings))?;
+    let shown = folder.display();
+    Output::stdout().write(&format!(
+        "domain {name}: made in {shown}\n\
+         run it:                weft controller run --folder {shown}\n\
+         let a router join:     weft token create --folder {shown} --role router\n\
+         the API:               curl --cacert {} -H \"Authorization: Bearer $(cat {})\" https://{}:{}/api/v1/status\n",
+        of.authority().display(),
+        of.operator().display(),
+        settings.names.first().map_or("", String::as_str),
+        settings.listen.port(),
+    ))
+}
+
+async fn run_controller(folder: &Path) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(serve(&Folder::new(folder), |_| {}, stop).await?)
+}
+
+fn status_view(status: &Value, colours: bool) -> String {
+    let mut table = Table::new(&["ROUTER", "ROLE", "STATE", "ENDPOINT", "RUNS", "SENT", ""]);
+    let text = |of: &Value| of.as_str().unwrap_or("-").to_owned();
+    let routers = status["routers"].as_array().map_or(&[][..], Vec::as_slice);
+    for router in routers {
+        let flag = |key: &str| router[key] == true;
+        let (state, tone) = match (flag("attached"), flag("expired")) {
+            (true, _) => ("attached", Tone::Good),
+            (false, false) => ("away", Tone::Warning),
+            (false, true) => ("expired", Tone::Bad),
+        };
+        let lags = flag("lags") && flag("attached");
+        let error = router["error"].as_str().unwrap_or_default();
+        let remark = match (error, lags) {
+            ("", false) => Cell::default(),
+            ("", true) => Cell::new("lags", Tone::Warning),
+            (error, _) => Cell::new(error, Tone::Bad),
+        };
+        table.row([
+            Cell::new(text(&router["name"]), Tone::Strong),
+            text(&router["role"]).into(),
+            Cell::new(state, tone),
+            text(&router["endpoint"]).into(),
+            router["runs"].to_string().into(),
+            router["sent"].to_string().into(),
+            remark,
+        ]);
+    }
+    format!(
+        "domain {}, revision {}\n\n{}",
+        text(&status["domain"]),
+        status["revision"],
+        table.render(colours)
+    )
+}
+
+pub(super) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        TokenCommand::Create {
+            access,
+            role,
+            operator,
+            reader,
+            tenant,
+            name,
+            ttl,
+            uses,
+        } => {
+            let joins = role.is_some();
+            let scope = match (role, operator, reader, tenant) {
+                (Some(role), ..) => json!({ "kind": "join", "role": role, "name": name }),
+                (_, true, ..) => json!({ "kind": "operator" }),
+                (_, _, true, _) => json!({ "kind": "reader" }),
+                (.., Some(tenant)) => json!({ "kind": "tenant", "tenant": tenant }),
+                _ => {
+                    bail!("what is it good for? --role ROLE, --tenant NAME, --operator or --reader")
+                }
+            };
+            // What is good for one router is not good for all for ever.
+            let ttl = ttl.map(|ttl| ttl.as_secs()).or(joins.then_some(3600));
+            let uses = uses.or(joins.then_some(1));
+            let body = json!({ "scope": scope, "ttl": ttl, "uses": uses });
+            let token = match access.create_token(&body)? {
+                Some(token) => token.to_string(),
+                None => {
+                    let created = access.ask("POST", "tokens", Some(&body))?;
+                    let token = created["token"].as_str();
+                    token.context("the controller gave no token")?.to_owned()
+                }
+            };
+            Output::stdout().write(&format!("{token}\n"))?;
+        }
+        TokenCommand::List { access } => {
+            let list = access.ask("GET", "tokens", None)?;
+            let output = Output::stdout();
+            output.write(&tokens_view(&list, output.colours()))?;
+        }
+        TokenCommand::Revoke { access, id } => {
+            access.ask("DELETE", &format!("tokens/{id}"), None)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tokens_view(list: &Value, colours: bool) -> String {
+    let mut table = Table::new(&["ID", "GOOD FOR", "UNTIL", "USES LEFT", "MADE BY"]);
+    let now = weft_discovery::model::now();
+    for token in list["items"].as_array().map_or(&[][..], Vec::as_slice) {
+        let scope = &token["scope"];
+        let text = |key: &str| scope[key].as_str().unwrap_or_default().to_owned();
+        let purpose = match scope["kind"].as_str() {
+            Some("join") => format!("joining: {} {}", text("role"), text("name")),
+            Some("tenant") => format!("tenant {}", text("tenant")),
+            _ => text("kind"),
+        };
+        let until = match token["expires_at"].as_u64() {
+            None => Cell::new("for ever", Tone::Dim),
+            Some(at) if at <= now => Cell::new("expired", Tone::Bad),
+            Some(at) => format!("{} s", (at - now) / 1000).into(),
+        };
+        let uses = token["uses_left"].as_u64();
+        table.row([
+            Cell::new(token["id"].as_str().unwrap_or_default(), Tone::Strong),
+            purpose.into(),
+            until,
+            uses.map_or_else(
+                || Cell::new("any", Tone::Dim),
+                |uses| uses.to_string().into(),
+            ),
+            token["created_by"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+                .into(),
+        ]);
+    }
+    table.render(colours)
+}
+
+pub(super) fn join(of: &Join) -> anyhow::Result<ExitCode> {
+    let token: TokenText = of.token.parse()?;
+    let folder = crate::router::managed::folder(&of.state, &of.name);
+    let joined = Membership::join(&of.controller, &token, &of.name, &folder);
+    let membership = runtime()?.block_on(joined)?;
+    Output::stdout().write(&format!(
+        "joined domain {} as {}. The router's whole configuration:\n\n\
+         controller: {{ address: \"{}\" }}\nrouter: {{ name: {} }}\n",
+        membership.domain(),
+        membership.name(),
+        membership.controller(),
+        membership.name(),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
