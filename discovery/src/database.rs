@@ -4,11 +4,11 @@
 //! disk, and none is answered before it is there.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::model::{Change, Record, Revision, State, now};
 use crate::store::{Store, StoreError};
@@ -91,9 +91,22 @@ struct Asked {
     reply: oneshot::Sender<Result<(Answer, u64), Rejection>>,
 }
 
+/// What has changed.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// By these revisions.
+    Revisions(Arc<Vec<Revision>>),
+    /// More than is known by revisions.
+    Everything,
+}
+
 enum Command {
     Change(Asked),
     Close(oneshot::Sender<()>),
+    Alive(
+        String,
+        oneshot::Sender<Result<Option<BTreeSet<String>>, StoreError>>,
+    ),
     History(
         u64,
         usize,
@@ -106,7 +119,7 @@ enum Command {
 pub struct Database {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Arc<State>>,
-    revisions: broadcast::Sender<Arc<Vec<Revision>>>,
+    revisions: broadcast::Sender<News>,
 }
 
 impl Database {
@@ -138,7 +151,7 @@ impl Database {
     }
 
     /// Revisions from now on. Who falls behind looks at [`Database::state`] again.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<Vec<Revision>>> {
+    pub fn watch(&self) -> broadcast::Receiver<News> {
         self.revisions.subscribe()
     }
 
@@ -168,6 +181,19 @@ impl Database {
         Ok((*answer, revision))
     }
 
+    /// Says that the controller with this id is here; gives all that are, or `None` where there is only one at a time.
+    ///
+    /// # Errors
+    /// [`Rejection::Unavailable`].
+    pub async fn alive(&self, id: &str) -> Result<Option<BTreeSet<String>>, Rejection> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Rejection::Unavailable("the controller is shutting down".into());
+        let command = Command::Alive(id.to_owned(), reply);
+        self.commands.send(command).await.map_err(|_| ended())?;
+        let alive = answer.await.map_err(|_| ended())?;
+        alive.map_err(|error| Rejection::Unavailable(error.to_string()))
+    }
+
     /// Ends the writer; returns when the datastore is closed.
     pub async fn close(self) {
         let (reply, closed) = oneshot::channel();
@@ -194,19 +220,36 @@ impl Database {
 struct Writer<S> {
     store: S,
     publish: watch::Sender<Arc<State>>,
-    revisions: broadcast::Sender<Arc<Vec<Revision>>>,
+    revisions: broadcast::Sender<News>,
 }
 
 impl<S: Store> Writer<S> {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let mut commands = Vec::with_capacity(BATCH);
-        while inbox.recv_many(&mut commands, BATCH).await > 0 {
+        loop {
+            let since = self.publish.borrow().revision;
+            let others = tokio::select! {
+                biased;
+                count = inbox.recv_many(&mut commands, BATCH) => match count {
+                    0 => return,
+                    _ => None,
+                },
+                others = self.store.changed(since) => Some(others),
+            };
+            if let Some(others) = others {
+                self.take_in(others).await;
+                continue;
+            }
             let mut asked = Vec::new();
             let mut close = None;
             for command in commands.drain(..) {
                 match command {
                     Command::Change(change) => asked.push(change),
                     Command::Close(reply) => close = Some(reply),
+                    Command::Alive(id, reply) => {
+                        // Who asked may have gone.
+                        let _ = reply.send(self.store.alive(&id).await);
+                    }
                     Command::History(before, limit, reply) => {
                         // Who asked may have gone.
                         let _ = reply.send(self.store.history(before, limit).await);
@@ -222,6 +265,32 @@ impl<S: Store> Writer<S> {
                 let _ = reply.send(());
                 return;
             }
+        }
+    }
+
+    /// Another controller has written these.
+    async fn take_in(&mut self, revisions: Vec<Revision>) {
+        let mut state = (**self.publish.borrow()).clone();
+        let first = revisions.first().map(|of| of.number);
+        if first != Some(state.revision + 1) {
+            return self.reload().await;
+        }
+        for revision in &revisions {
+            state.apply(revision);
+        }
+        self.publish.send_replace(Arc::new(state));
+        // Nobody may be watching.
+        let _ = self.revisions.send(News::Revisions(Arc::new(revisions)));
+    }
+
+    async fn reload(&mut self) {
+        match self.store.load().await {
+            Ok(state) => {
+                self.publish.send_replace(Arc::new(state));
+                // Nobody may be watching.
+                let _ = self.revisions.send(News::Everything);
+            }
+            Err(error) => error!(%error, "cannot read what another controller has written"),
         }
     }
 
@@ -262,7 +331,7 @@ impl<S: Store> Writer<S> {
                     if !revisions.is_empty() {
                         self.publish.send_replace(Arc::new(state));
                         // Nobody may be watching.
-                        let _ = self.revisions.send(Arc::new(revisions));
+                        let _ = self.revisions.send(News::Revisions(Arc::new(revisions)));
                     }
                     for (each, answer) in asked.into_iter().zip(answers) {
                         // Who asked may have gone.
@@ -270,13 +339,14 @@ impl<S: Store> Writer<S> {
                     }
                     return;
                 }
-                Err(StoreError::Conflict) => match self.store.load().await {
-                    Ok(state) => {
-                        warn!(revision = state.revision, "another controller was faster");
-                        self.publish.send_replace(Arc::new(state));
+                Err(StoreError::Conflict) => {
+                    let before = before.revision;
+                    self.reload().await;
+                    if self.publish.borrow().revision == before {
+                        let error = StoreError::Failed("it changes and cannot be read".into());
+                        return refuse(asked, &error);
                     }
-                    Err(error) => return refuse(asked, &error),
-                },
+                }
                 Err(error) => return refuse(asked, &error),
             }
         }

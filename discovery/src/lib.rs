@@ -33,5 +33,16 @@ pub mod proto {
     tonic::include_proto!("weft.discovery.v1");
 }
 
+/// What is used of etcd's API.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "made from the protocol's files, where the words are"
+)]
+mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,9 @@ pub struct Router {
     /// What it registered; absent until it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
+    /// The controller that it is attached to, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
     /// Its lease has run out: nobody new discovers it.
     #[serde(default)]
     pub expired: bool,

@@ -191,6 +191,7 @@ pub fn join(
         role,
         key: router_key.to_owned(),
         registration: before.as_ref().and_then(|of| of.registration.clone()),
+        controller: before.as_ref().and_then(|of| of.controller.clone()),
         expired: before.as_ref().is_some_and(|of| of.expired),
         peers: before.map(|of| of.peers).unwrap_or_default(),
     };
@@ -214,6 +215,7 @@ pub fn register(
     name: &str,
     router_key: &str,
     registration: &Registration,
+    controller: &str,
 ) -> Done<()> {
     let mut router = router_of(transaction, name).map_err(|_| removed(name))?;
     if router.key != router_key {
@@ -258,6 +260,7 @@ pub fn register(
         }
     }
     router.registration = Some(registration.clone());
+    router.controller = Some(controller.to_owned());
     router.expired = false;
     transaction.put(Record::Router(router));
     Ok(())
@@ -281,15 +284,20 @@ pub fn check_router(state: &crate::model::State, name: &str, router_key: &str) -
     }
 }
 
-/// The lease of a router has run out.
+/// The lease of a router that was attached to a controller has run out.
 ///
 /// # Errors
 /// Where there is no such router.
-pub fn expire(transaction: &mut Transaction<'_>, name: &str, generation: u64) -> Done<()> {
+pub fn expire(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    generation: u64,
+    controller: Option<&str>,
+) -> Done<()> {
     let mut router = router_of(transaction, name)?;
     let latest = router.registration.as_ref().map(|of| of.generation);
-    // It has come back since.
-    if latest == Some(generation) {
+    // Otherwise it has come back since, here or elsewhere.
+    if latest == Some(generation) && router.controller.as_deref() == controller {
         router.expired = true;
         transaction.put(Record::Router(router));
     }

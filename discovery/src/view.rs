@@ -1,10 +1,10 @@
 //! What one router sees of its domain: items that change one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use prost::Message as _;
 
-use crate::model::{Revision, Role, Router, State};
+use crate::model::{Attachment, Revision, Role, Router, State};
 use crate::proto::{Item, Neighbor, Settings, Tenant, Update, item};
 
 /// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `tenant/NAME`.
@@ -25,18 +25,49 @@ pub fn digests(view: &View) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Whether two routers of a domain speak BGP with each other.
-fn are_neighbors(one: &Router, other: &Router, reflectors: bool) -> bool {
-    !reflectors || one.role == Role::Reflector || other.role == Role::Reflector
-}
-
 fn has_reflectors(state: &State) -> bool {
     state.routers().any(|router| router.role == Role::Reflector)
 }
 
-/// What a router sees, `None` where there is no such router, or it has not registered. `held` are the keys of what it has now:
-/// a router whose lease has run out stays with those that know it.
-pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
+/// A domain, made ready for many views.
+pub struct Index<'a> {
+    state: &'a State,
+    reflectors: Vec<&'a Router>,
+    attachments: HashMap<&'a str, Vec<&'a Attachment>>,
+}
+
+impl<'a> Index<'a> {
+    /// Of this state.
+    pub fn new(state: &'a State) -> Self {
+        let reflectors = state.routers().filter(|of| of.role == Role::Reflector);
+        let mut attachments: HashMap<&str, Vec<&Attachment>> = HashMap::new();
+        for attachment in state.attachments() {
+            let of = attachments.entry(&attachment.router).or_default();
+            of.push(attachment);
+        }
+        Self {
+            state,
+            reflectors: reflectors.collect(),
+            attachments,
+        }
+    }
+
+    /// Whom a router speaks with inside the domain.
+    fn neighbors(&self, router: &'a Router) -> Vec<&'a Router> {
+        let all = self.reflectors.is_empty() || router.role == Role::Reflector;
+        let others: Vec<&Router> = match all {
+            true => self.state.routers().collect(),
+            false => self.reflectors.clone(),
+        };
+        let others = others.into_iter();
+        others.filter(|other| other.name != router.name).collect()
+    }
+}
+
+/// What a router sees, `None` where there is no such router, or it has not registered. `held` says whether it has an item
+/// now: a router whose lease has run out stays with those that know it.
+pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
+    let state = index.state;
     let domain = state.domain()?;
     let router = state.router(&crate::model::key::router(name))?;
     let own = router.registration.as_ref()?;
@@ -55,13 +86,9 @@ pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<Vi
             item: Some(item::Item::Settings(settings)),
         },
     );
-    let reflectors = has_reflectors(state);
-    for other in state.routers() {
+    for other in index.neighbors(router) {
         let key = format!("neighbor/{}", other.name);
-        if other.name == name
-            || !are_neighbors(router, other, reflectors)
-            || (other.expired && !held(&key))
-        {
+        if other.expired && !held(&key) {
             continue;
         }
         let Some(registration) = &other.registration else {
@@ -99,7 +126,8 @@ pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<Vi
             },
         );
     }
-    for attachment in state.attachments().filter(|of| of.router == name) {
+    let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
+    for attachment in attachments {
         let Some(tenant) = state.tenant(&crate::model::key::tenant(&attachment.tenant)) else {
             continue;
         };

@@ -66,6 +66,7 @@ impl Client {
             view,
             events,
             told,
+            streams: 0,
         };
         tokio::spawn(follower.run());
         Ok((Self { said }, inbox))
@@ -87,6 +88,8 @@ struct Follower {
     view: View,
     events: mpsc::Sender<Event>,
     told: mpsc::Receiver<Said>,
+    /// Streams begun: each at another controller, where there are several.
+    streams: usize,
 }
 
 /// Why a stream ended.
@@ -192,13 +195,14 @@ impl Follower {
             self.membership.renew().await?;
             info!("the certificate had ended, and is renewed");
         }
-        let mut client = self.membership.connect().await?;
+        let mut client = self.membership.connect(self.streams).await?;
         let (sender, outgoing) = mpsc::channel(16);
         let register = self.register();
         // It has room for the first.
         let _ = sender.try_send(register);
         let stream = client.attach(ReceiverStream::new(outgoing)).await;
         let mut stream = stream.map_err(|status| refused(&status))?.into_inner();
+        self.streams += 1;
         info!(
             controller = self.membership.controller(),
             domain = self.membership.domain(),

@@ -145,6 +145,23 @@ pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel,
     })
 }
 
+/// The same to the first of several, `A,B,C`, that is there.
+async fn connect_any(
+    addresses: &str,
+    first: usize,
+    tls: &ClientConfig,
+) -> Result<Channel, ClientError> {
+    let addresses: Vec<&str> = addresses.split(',').map(str::trim).collect();
+    let mut last = ClientError::Folder("there is no controller's address".into());
+    for at in 0..addresses.len() {
+        match connect(addresses[(first + at) % addresses.len()], tls.clone()).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 fn refused(status: &tonic::Status) -> ClientError {
     ClientError::Refused(status.message().to_owned())
 }
@@ -167,7 +184,7 @@ impl Membership {
         let (key, request) = pki::request(known.as_deref())?;
         write_secret(&folder.join(KEY), key.as_bytes())?;
         let trust = Trust::Fingerprint(token.fingerprint.clone());
-        let channel = connect(controller, tls::client(&trust, None)?).await?;
+        let channel = connect_any(controller, 0, &tls::client(&trust, None)?).await?;
         let request = JoinRequest {
             token_id: token.id.clone(),
             secret: token.secret.clone(),
@@ -283,12 +300,13 @@ impl Membership {
         )?)
     }
 
-    /// A connection with the certificate.
-    async fn connect(&self) -> Result<DiscoveryClient<Channel>, ClientError> {
+    /// A connection with the certificate: to the first controller that is there, from this one of them on.
+    async fn connect(&self, first: usize) -> Result<DiscoveryClient<Channel>, ClientError> {
         let key = pki::private_key(&self.key)?;
         let trust = Trust::Authority(self.authority.clone());
         let tls = tls::client(&trust, Some((&self.certificate, &key)))?;
-        Ok(DiscoveryClient::new(connect(self.controller(), tls).await?))
+        let channel = connect_any(self.controller(), first, &tls).await?;
+        Ok(DiscoveryClient::new(channel))
     }
 
     /// How long until two thirds of the certificate's life are over.
@@ -310,7 +328,7 @@ impl Membership {
     async fn renew(&mut self) -> Result<(), ClientError> {
         let (_, request) = pki::request(Some(&self.key))?;
         let trust = Trust::Authority(self.authority.clone());
-        let channel = connect(self.controller(), tls::client(&trust, None)?).await?;
+        let channel = connect_any(self.controller(), 0, &tls::client(&trust, None)?).await?;
         let request = RenewRequest {
             certificate_request: request,
             name: self.name().to_owned(),

@@ -115,10 +115,11 @@ impl Server {
             version: register.version.clone(),
         };
         let (name, key) = (who.router.clone(), who.key.clone());
+        let controller = self.controller.hub.id().to_owned();
         let what = format!("router {name} registers");
         let actor = format!("router {name}");
         let change = move |transaction: &mut crate::database::Transaction<'_>| {
-            operations::register(transaction, &name, &key, &registration)
+            operations::register(transaction, &name, &key, &registration, &controller)
         };
         self.controller
             .database

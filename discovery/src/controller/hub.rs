@@ -8,11 +8,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::database::Database;
+use crate::database::{Database, News};
 use crate::model::State;
 use crate::operations;
 use crate::proto::{PerformanceQuery, ToRouter, Update, to_router};
-use crate::view::{Affected, difference, digest, view};
+use crate::view::{Affected, Index, difference, digest, view};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
 const QUEUE: usize = 64;
@@ -39,12 +39,20 @@ struct Connection {
     status: Attached,
 }
 
+/// Since when a router is away, in which generation it was, and where.
+#[derive(Clone, Debug)]
+struct Away {
+    since: Instant,
+    generation: u64,
+    controller: Option<String>,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
     connections: HashMap<String, Connection>,
-    /// Since when routers are away, and in which generation they were.
-    away: HashMap<String, (Instant, u64)>,
+    /// Routers that have gone, or whose controller has.
+    away: HashMap<String, Away>,
     queries: HashMap<u64, oneshot::Sender<serde_json::Value>>,
 }
 
@@ -52,26 +60,23 @@ struct Inner {
 #[derive(Clone)]
 pub struct Hub {
     database: Database,
+    /// This controller's, as long as it runs.
+    id: Arc<str>,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Hub {
     pub(super) fn new(database: Database) -> Self {
-        let state = database.state();
-        // A router that does not come back to a controller that starts is away like any other.
-        let routers = state.routers().filter(|router| !router.expired);
-        let away = routers.filter_map(|router| {
-            let generation = router.registration.as_ref()?.generation;
-            Some((router.name.clone(), (Instant::now(), generation)))
-        });
-        let inner = Inner {
-            away: away.collect(),
-            ..Inner::default()
-        };
         Self {
             database,
-            inner: Arc::new(Mutex::new(inner)),
+            id: crate::pki::random(8).into(),
+            inner: Arc::default(),
         }
+    }
+
+    /// What this controller is called among those of the domain, as long as it runs.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -104,7 +109,7 @@ impl Hub {
                 ..Attached::default()
             },
         };
-        connection.send(&state, name, true);
+        connection.send(&Index::new(&state), state.revision, name, true);
         inner.away.remove(name);
         inner.connections.insert(name.to_owned(), connection);
         (number, inbox)
@@ -119,9 +124,17 @@ impl Hub {
             .is_some_and(|of| of.number == number)
             && let Some(connection) = inner.connections.remove(name)
         {
-            let away = (Instant::now(), connection.generation);
+            let away = self.away(connection.generation);
             inner.away.insert(name.to_owned(), away);
             info!(router = name, "router away");
+        }
+    }
+
+    fn away(&self, generation: u64) -> Away {
+        Away {
+            since: Instant::now(),
+            generation,
+            controller: Some(self.id().to_owned()),
         }
     }
 
@@ -212,8 +225,8 @@ impl Hub {
                 batch = revisions.recv() => {
                     let state = self.database.state();
                     let affected = match batch {
-                        Ok(batch) => Affected::by(&batch, &state),
-                        Err(RecvError::Lagged(_)) => Affected::All,
+                        Ok(News::Revisions(revisions)) => Affected::by(&revisions, &state),
+                        Ok(News::Everything) | Err(RecvError::Lagged(_)) => Affected::All,
                         Err(RecvError::Closed) => return,
                     };
                     self.push(&state, &affected);
@@ -224,6 +237,7 @@ impl Hub {
     }
 
     fn push(&self, state: &State, affected: &Affected) {
+        let index = Index::new(state);
         let mut inner = self.inner();
         let mut gone = Vec::new();
         let here: Vec<String> = match affected {
@@ -232,7 +246,7 @@ impl Hub {
         };
         for name in here {
             if let Some(connection) = inner.connections.get_mut(&name)
-                && !connection.send(state, &name, false)
+                && !connection.send(&index, state.revision, &name, false)
             {
                 gone.push(name);
             }
@@ -240,39 +254,72 @@ impl Hub {
         for name in gone {
             // Its stream ends with the sender.
             if let Some(connection) = inner.connections.remove(&name) {
-                let away = (Instant::now(), connection.generation);
+                let away = self.away(connection.generation);
                 inner.away.insert(name, away);
             }
         }
     }
 
+    /// Notes the routers of controllers that are no more: they may come to another one, or not.
+    async fn adopt(&self) {
+        let alive = match self.database.alive(&self.id).await {
+            Ok(alive) => alive.unwrap_or_default(),
+            Err(error) => {
+                warn!(%error, "cannot say that this controller is here");
+                return;
+            }
+        };
+        let state = self.database.state();
+        let mut inner = self.inner();
+        for router in state.routers().filter(|router| !router.expired) {
+            let Some(registration) = &router.registration else {
+                continue;
+            };
+            let theirs = router
+                .controller
+                .as_deref()
+                .is_some_and(|id| id == &*self.id || alive.contains(id));
+            if theirs || inner.connections.contains_key(&router.name) {
+                continue;
+            }
+            inner
+                .away
+                .entry(router.name.clone())
+                .or_insert_with(|| Away {
+                    since: Instant::now(),
+                    generation: registration.generation,
+                    controller: router.controller.clone(),
+                });
+        }
+    }
+
     async fn expire(&self) {
+        self.adopt().await;
         let state = self.database.state();
         let Some(domain) = state.domain() else { return };
         let lease = Duration::from_secs(domain.lease.into());
-        let over: Vec<(String, u64)> = {
+        let over: Vec<(String, Away)> = {
             let mut inner = self.inner();
-            let over = |since: &Instant| since.elapsed() >= lease;
-            let away = inner.away.iter().filter(|(_, (since, _))| over(since));
-            let names = away.map(|(name, (_, generation))| (name.clone(), *generation));
-            let names: Vec<_> = names.collect();
-            for (name, _) in &names {
-                inner.away.remove(name);
-            }
-            names
+            let over = inner
+                .away
+                .extract_if(|_, away| away.since.elapsed() >= lease);
+            over.collect()
         };
-        for (name, generation) in over {
-            info!(
-                router = name,
-                "its lease has run out: nobody new discovers it"
-            );
-            let what = format!("the lease of router {name} has run out");
+        for (name, away) in over {
             let router = name.clone();
+            let what = format!("the lease of router {name} has run out");
             let expire = move |transaction: &mut crate::database::Transaction<'_>| {
-                operations::expire(transaction, &router, generation)
+                let controller = away.controller.as_deref();
+                operations::expire(transaction, &router, away.generation, controller)
             };
-            if let Err(error) = self.database.change("lease", what, expire).await {
-                warn!(router = name, %error, "cannot note that a lease has run out");
+            match self.database.change("lease", what, expire).await {
+                Ok(_) => info!(
+                    router = name,
+                    "its lease has run out: nobody new discovers it"
+                ),
+                Err(error) => {
+                    warn!(router = name, %error, "cannot note that a lease has run out");
+                }
             }
         }
     }
@@ -280,13 +327,13 @@ impl Hub {
 
 impl Connection {
     /// Sends what differs, or at the beginning that nothing does; false where the router is to be let go.
-    fn send(&mut self, state: &State, name: &str, first: bool) -> bool {
+    fn send(&mut self, index: &Index<'_>, revision: u64, name: &str, first: bool) -> bool {
         let held = |key: &str| self.held.contains_key(key);
         // Without a view the router has been removed.
-        let Some(view) = view(state, name, &held) else {
+        let Some(view) = view(index, name, &held) else {
             return false;
         };
-        let update = difference(state.revision, &self.held, &view);
+        let update = difference(revision, &self.held, &view);
         if update.put.is_empty() && update.removed.is_empty() && !first {
             return true;
         }
@@ -296,7 +343,7 @@ impl Connection {
         for key in &update.removed {
             self.held.remove(key);
         }
-        self.status.sent = state.revision;
+        self.status.sent = revision;
         self.messages.try_send(message(update)).is_ok()
     }
 }

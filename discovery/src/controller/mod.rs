@@ -24,7 +24,7 @@ use crate::database::{Database, Rejection};
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
 use crate::pki::{Authority, PkiError, TokenText, read_file, sha256, write_secret};
-use crate::store::{Redb, StoreError};
+use crate::store::{Etcd, Redb, StoreError};
 use hub::Hub;
 
 /// What the controller's folder holds beside the datastore.
@@ -33,6 +33,7 @@ const AUTHORITY: &str = "authority.pem";
 const SETTINGS: &str = "controller.json";
 const OPERATOR: &str = "operator.token";
 const DATASTORE: &str = "domain.redb";
+const DOMAIN: &str = "domain";
 
 /// Why the controller does not run.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Names and addresses that it is reached by: its certificate is for them.
     pub names: Vec<String>,
+    /// The members of the etcd cluster that the domain is kept in; in a file of the folder without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub etcd: Vec<String>,
 }
 
 /// The files of a controller.
@@ -118,7 +122,7 @@ impl Folder {
         let authority = Authority::load(&domain.name, &key, &certificate)?;
         // Before anything is written: a name that is none.
         authority.server(&settings.names)?;
-        let database = Database::start(Redb::open(&self.0.join(DATASTORE))?).await?;
+        let database = self.open(settings, &domain.name).await?;
         let create = domain.clone();
         database
             .change("init", "create the domain", move |transaction| {
@@ -139,6 +143,7 @@ impl Folder {
         database.close().await;
         let text = serde_json::to_string_pretty(settings)
             .map_err(|error| ControllerError::Settings(error.to_string()))?;
+        write_secret(&self.0.join(DOMAIN), domain.name.as_bytes())?;
         write_secret(&self.0.join(SETTINGS), text.as_bytes())?;
         write_secret(&self.operator(), format!("{token}\n").as_bytes())?;
         write_secret(&self.authority(), certificate.as_bytes())?;
@@ -152,19 +157,32 @@ impl Folder {
     /// # Errors
     /// Where there is no domain, or what the token is for is not there.
     pub async fn create_token(&self, new: NewToken) -> Result<Option<TokenText>, ControllerError> {
-        self.settings()?;
+        if !self.settings()?.etcd.is_empty() {
+            return Ok(None);
+        }
         let Some(store) = Redb::try_open(&self.0.join(DATASTORE))? else {
             return Ok(None);
         };
         let database = Database::start(store).await?;
-        let state = database.state();
-        let name = state.domain().map(|domain| domain.name.clone());
-        let name =
-            name.ok_or_else(|| ControllerError::Settings("the datastore is empty".into()))?;
+        let name = self.domain()?;
         let authority = self.load(&name)?;
         let token = create_token(&database, &authority, "init", new).await;
         database.close().await;
         Ok(Some(token?))
+    }
+
+    /// The domain's datastore.
+    async fn open(&self, settings: &Settings, domain: &str) -> Result<Database, StoreError> {
+        if settings.etcd.is_empty() {
+            return Database::start(Redb::open(&self.0.join(DATASTORE))?).await;
+        }
+        let store = Etcd::connect(&settings.etcd, &format!("/weft/{domain}"))?;
+        Database::start(store).await
+    }
+
+    /// The domain's name.
+    fn domain(&self) -> Result<String, ControllerError> {
+        Ok(read_file(&self.0.join(DOMAIN))?.trim().to_owned())
     }
 
     fn load(&self, domain: &str) -> Result<Authority, ControllerError> {
@@ -216,10 +234,14 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ControllerError> {
     let settings = folder.settings()?;
-    let database = Database::start(Redb::open(&folder.0.join(DATASTORE))?).await?;
+    let name = folder.domain()?;
+    let database = folder.open(&settings, &name).await?;
     let state = database.state();
-    let name = state.domain().map(|domain| domain.name.clone());
-    let name = name.ok_or_else(|| ControllerError::Settings("the datastore is empty".into()))?;
+    if state.domain().is_none_or(|domain| domain.name != name) {
+        return Err(ControllerError::Settings(format!(
+            "the datastore does not hold domain {name}"
+        )));
+    }
     let controller = Arc::new(Controller {
         authority: folder.load(&name)?,
         hub: Hub::new(database.clone()),

@@ -1,9 +1,12 @@
 //! Where a domain's records are kept: durable before anybody is told, all of a change or nothing.
 
+mod etcd;
 mod redb;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
+pub use self::etcd::Etcd;
 pub use self::redb::Redb;
 use crate::model::{Revision, State};
 
@@ -45,4 +48,17 @@ pub trait Store: Send + 'static {
         before: u64,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Revision>, StoreError>> + Send;
+
+    /// Waits until another controller has written something behind `since`, and gives that, in order. It may be dropped at any time.
+    fn changed(&mut self, since: u64) -> impl Future<Output = Vec<Revision>> + Send;
+
+    /// Says that the controller with this id is here, for the next some seconds; gives all that are, or `None` where there is only
+    /// one at a time.
+    ///
+    /// # Errors
+    /// Where the datastore does not answer.
+    fn alive(
+        &mut self,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<BTreeSet<String>>, StoreError>> + Send;
 }

@@ -1,5 +1,6 @@
 //! A file: the datastore of one controller.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -153,5 +154,14 @@ impl Store for Redb {
                 .collect()
         })
         .await
+    }
+
+    async fn changed(&mut self, _: u64) -> Vec<Revision> {
+        // Nobody else has it open.
+        std::future::pending().await
+    }
+
+    async fn alive(&mut self, _: &str) -> Result<Option<BTreeSet<String>>, StoreError> {
+        Ok(None)
     }
 }

@@ -70,10 +70,15 @@ struct Running {
 
 impl Running {
     async fn new(scratch: &Scratch, lease: u32) -> Self {
+        Self::with(scratch, lease, Vec::new()).await
+    }
+
+    async fn with(scratch: &Scratch, lease: u32, etcd: Vec<String>) -> Self {
         let folder = Folder::new(&scratch.path("controller"));
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".into()],
+            etcd: etcd.clone(),
         };
         folder.create(domain(lease), &settings).await.unwrap();
         let mut running = Self {
@@ -83,12 +88,31 @@ impl Running {
         };
         running.start().await;
         // It comes back where it was.
-        let settings = json!({ "listen": running.address, "names": ["127.0.0.1"] });
+        let settings = json!({ "listen": running.address, "names": ["127.0.0.1"], "etcd": etcd });
         std::fs::write(
             scratch.path("controller/controller.json"),
             settings.to_string(),
         )
         .unwrap();
+        running
+    }
+
+    /// Another controller of the same domain, beside.
+    async fn beside(scratch: &Scratch, etcd: Vec<String>) -> Self {
+        let (from, to) = (scratch.path("controller"), scratch.path("beside"));
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        let settings = json!({ "listen": "127.0.0.1:0", "names": ["127.0.0.1"], "etcd": etcd });
+        std::fs::write(to.join("controller.json"), settings.to_string()).unwrap();
+        let mut running = Self {
+            folder: Folder::new(&to),
+            address: "127.0.0.1:0".parse().unwrap(),
+            task: None,
+        };
+        running.start().await;
         running
     }
 
@@ -107,6 +131,9 @@ impl Running {
         if let Some(task) = self.task.take() {
             task.abort();
             let _ = task.await;
+        }
+        if !self.folder.settings().unwrap().etcd.is_empty() {
+            return;
         }
         // The connections are tasks of their own, and the datastore is open for as long as one lives.
         let path = self.folder.authority().with_file_name("domain.redb");

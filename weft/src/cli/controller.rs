@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use weft_discovery::client::{Membership, PORT, Rest};
@@ -46,6 +47,9 @@ pub(super) enum ControllerCommand {
         /// Where it listens.
         #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
         listen: SocketAddr,
+        /// A member of the etcd cluster that the domain is kept in, http://HOST:2379; may be repeated. In a file of the folder without one.
+        #[arg(long)]
+        etcd: Vec<String>,
         /// How long a router that is not heard of stays in what others discover.
         #[arg(long, default_value = "30s", value_parser = duration)]
         lease: Duration,
@@ -225,6 +229,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             vnis,
             addresses,
             listen,
+            etcd,
             lease,
             quarantine,
         } => {
@@ -242,6 +247,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             let settings = Settings {
                 listen,
                 names: addresses,
+                etcd,
             };
             init(&folder, domain, &settings)?;
         }
@@ -279,6 +285,12 @@ fn init(folder: &Path, domain: Domain, settings: &Settings) -> anyhow::Result<()
 }
 
 async fn run_controller(folder: &Path) -> anyhow::Result<()> {
+    // A file descriptor a router: the default is for a thousand.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::warn!(%error, "cannot have more files open");
+    }
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,

@@ -105,7 +105,8 @@ pub(crate) struct Router {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Controller {
-    /// Where it is: `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`; port 8443 by default.
+    /// Where it is: `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`; port 8443 by default. Of a domain with several, all of them with commas
+    /// between: one is taken, and another when it goes.
     pub address: String,
     /// The token to join with, where the router has not joined yet. It may be left out, and go, afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -217,7 +217,8 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// The address that packets to the controller leave from.
-fn towards(controller: &str) -> Option<IpAddr> {
+fn towards(controllers: &str) -> Option<IpAddr> {
+    let controller = controllers.split(',').next()?.trim();
     let address = controller
         .to_socket_addrs()
         .ok()

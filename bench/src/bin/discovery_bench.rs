@@ -1,0 +1,310 @@
+//! A domain's controller with thousands of routers: how fast they join, what it needs, and how long a change takes to reach the last
+//! of them. The controller is a process of its own; the routers are simulated here: keys, certificates, streams and what they hold
+//! are real, and nothing is forwarded.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use weft_discovery::client::{Client, Event, Facts, Membership, Rest};
+use weft_discovery::pki::TokenText;
+
+#[derive(Parser)]
+#[command(about = "Measures a domain's controller with simulated routers")]
+struct Arguments {
+    /// How many routers.
+    #[arg(long, default_value_t = 2000)]
+    routers: u32,
+    /// How many of them join at the same time.
+    #[arg(long, default_value_t = 64)]
+    together: usize,
+}
+
+/// What the routers have heard.
+#[derive(Default)]
+struct Heard {
+    /// Views taken in, of all routers.
+    views: AtomicU64,
+}
+
+struct Controller {
+    child: Child,
+    folder: PathBuf,
+    routers: PathBuf,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_dir_all(&self.routers);
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&arguments))
+}
+
+/// The weft beside this program.
+fn weft() -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("weft");
+    ensure!(
+        path.exists(),
+        "no {}: cargo build --release -p weft",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A free port on the loopback interface.
+fn port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let name = format!("weft-discovery-bench-{}", std::process::id());
+    let folder = std::env::temp_dir().join(&name);
+    // Each router keeps what it runs: not all of them on one disk.
+    let routers = Path::new("/dev/shm").join(&name);
+    let port = port()?;
+    let address = format!("127.0.0.1:{port}");
+    let init = Command::new(weft()?)
+        .args([
+            "controller",
+            "init",
+            "--name",
+            "bench",
+            "--asn",
+            "64601",
+            "--administrator",
+            "64512",
+        ])
+        .args([
+            "--vnis",
+            "10000-99999",
+            "--address",
+            "127.0.0.1",
+            "--listen",
+            &address,
+            "--folder",
+        ])
+        .arg(folder.join("controller"))
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(init.success(), "weft controller init: {init}");
+    let child = Command::new(weft()?)
+        .args(["controller", "run", "--folder"])
+        .arg(folder.join("controller"))
+        .stderr(Stdio::null())
+        .spawn()?;
+    let controller = Controller {
+        child,
+        folder,
+        routers,
+    };
+    let operator = std::fs::read_to_string(controller.folder.join("controller/operator.token"))?;
+    let rest = Rest::new(&address, operator.parse()?);
+    let end = Instant::now() + Duration::from_secs(10);
+    while rest.ask("GET".parse()?, "status", None).await.is_err() {
+        ensure!(Instant::now() < end, "the controller does not come up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let empty = resident(controller.child.id())?;
+    let token = async |role: &str| -> Result<TokenText> {
+        let body = json!({ "scope": { "kind": "join", "role": role } });
+        let created = rest.ask("POST".parse()?, "tokens", Some(&body)).await?;
+        Ok(created["token"].as_str().context("a token")?.parse()?)
+    };
+    let (reflector, router) = (token("reflector").await?, token("router").await?);
+
+    let heard = Arc::new(Heard::default());
+    let start = async |name: String, number: u32, token: &TokenText| {
+        let folder = controller.routers.join(&name);
+        join(&address, token, &name, &folder, number, heard.clone()).await
+    };
+    for number in 0..2 {
+        start(format!("r{number}"), 1_000_000 + number, &reflector).await?;
+    }
+    // All others at once, as after a failure of power.
+    let began = Instant::now();
+    let together = Arc::new(Semaphore::new(arguments.together));
+    let joins = (0..arguments.routers).map(|number| {
+        let (address, token, together) = (address.clone(), router.clone(), together.clone());
+        let (folder, heard) = (controller.routers.join(format!("a{number}")), heard.clone());
+        tokio::spawn(async move {
+            let _turn = together.acquire().await?;
+            let name = format!("a{number}");
+            join(&address, &token, &name, &folder, number, heard).await
+        })
+    });
+    for join in joins.collect::<Vec<_>>() {
+        join.await??;
+    }
+    settled(&rest, arguments.routers as usize + 2).await?;
+    let joined = began.elapsed();
+    let busy = resident(controller.child.id())?;
+
+    // Nothing happens.
+    let (before, quiet) = (cpu(controller.child.id())?, Duration::from_secs(10));
+    tokio::time::sleep(quiet).await;
+    let idle = (cpu(controller.child.id())? - before) / quiet.as_secs_f64();
+
+    // One router's tenant, and what concerns all: another reflector.
+    let mut alone = Vec::new();
+    rest.ask("POST".parse()?, "tenants", Some(&json!({ "name": "red" })))
+        .await?;
+    for number in 0..20 {
+        let before = heard.views.load(Ordering::Relaxed);
+        let began = Instant::now();
+        let path = format!("tenants/red/attachments/a{number}");
+        rest.ask(
+            "PUT".parse()?,
+            &path,
+            Some(&json!({ "interfaces": ["red0"] })),
+        )
+        .await?;
+        until(&heard, before + 1).await?;
+        alone.push(began.elapsed().as_secs_f64());
+    }
+    let mut all = Vec::new();
+    for round in 0..5 {
+        let role = if round % 2 == 0 {
+            "router"
+        } else {
+            "reflector"
+        };
+        let before = heard.views.load(Ordering::Relaxed);
+        let began = Instant::now();
+        rest.ask(
+            "PATCH".parse()?,
+            "routers/r1",
+            Some(&json!({ "role": role })),
+        )
+        .await?;
+        until(&heard, before + u64::from(arguments.routers)).await?;
+        all.push(began.elapsed().as_secs_f64());
+        settled(&rest, arguments.routers as usize + 2).await?;
+    }
+    let mebibytes = |octets: u64| octets as f64 / 1_048_576.0;
+    #[allow(clippy::print_stdout, reason = "what the program is for")]
+    {
+        println!("| what | measured |\n|---|---|");
+        println!(
+            "| {} routers join with a token each time, register and run what they are told | {:.1} s, {:.0} a second |",
+            arguments.routers,
+            joined.as_secs_f64(),
+            f64::from(arguments.routers) / joined.as_secs_f64()
+        );
+        println!(
+            "| resident, without routers and with all attached | {:.0} MiB, {:.0} MiB: {:.0} KiB a router |",
+            mebibytes(empty),
+            mebibytes(busy),
+            (busy - empty) as f64 / 1024.0 / f64::from(arguments.routers)
+        );
+        println!(
+            "| processor while nothing happens | {:.1} % of one |",
+            idle * 100.0
+        );
+        println!(
+            "| a tenant attached to one router, from the request to its taking it in | {:.1} ms |",
+            median(&mut alone) * 1000.0
+        );
+        println!(
+            "| a change that concerns all, from the request to the last one's taking it in | {:.2} s |",
+            median(&mut all)
+        );
+    }
+    Ok(())
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// A router joins, and runs whatever it is told from then on.
+async fn join(
+    address: &str,
+    token: &TokenText,
+    name: &str,
+    folder: &Path,
+    number: u32,
+    heard: Arc<Heard>,
+) -> Result<()> {
+    let membership = Membership::join(address, token, name, folder).await?;
+    let own = std::net::Ipv4Addr::from(0x0a00_0000 + number + 1);
+    let facts = Facts {
+        router_id: None,
+        bgp_address: own.into(),
+        endpoint: own.into(),
+        encapsulations: vec!["vxlan".into()],
+        capacity: 0,
+    };
+    let (client, mut events) = Client::start(membership, facts, None)?;
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let Event::View(revision, view) = event {
+                client.applied(revision, Ok(view)).await;
+                heard.views.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn until(heard: &Heard, views: u64) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while heard.views.load(Ordering::Relaxed) < views {
+        ensure!(Instant::now() < end, "not everybody heard");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Waits until all are attached and run what they were sent.
+async fn settled(rest: &Rest, routers: usize) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        let status = rest.ask("GET".parse()?, "status", None).await?;
+        let all = status["routers"].as_array().map_or(&[][..], Vec::as_slice);
+        if all.len() == routers && all.iter().all(|of: &Value| of["lags"] == false) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "not everybody is attached");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Resident memory of a process, octets.
+fn resident(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.context("VmRSS")?.parse::<u64>()? * 1024)
+}
+
+/// Processor time of a process, s.
+fn cpu(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rest = text.rsplit(") ").next().context("stat")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    Ok(ticks / 100.0)
+}
