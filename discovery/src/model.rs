@@ -39,6 +39,8 @@ pub struct Domain {
     pub quarantine: u32,
     /// Hold time of its BGP sessions, s.
     pub hold_time: u16,
+    /// How long a router's certificate is good, s; it is renewed at two thirds.
+    pub certificate: u32,
 }
 
 /// What a router is in the mesh of its domain.

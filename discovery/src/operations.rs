@@ -75,6 +75,11 @@ pub fn create_domain(transaction: &mut Transaction<'_>, domain: &Domain) -> Done
             domain.first_vni, domain.last_vni
         )));
     }
+    if domain.certificate == 0 || domain.lease == 0 {
+        return Err(Rejection::Invalid(
+            "a certificate and a lease last for a second at least".into(),
+        ));
+    }
     transaction.put(Record::Domain(domain.clone()));
     Ok(())
 }

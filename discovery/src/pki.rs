@@ -11,11 +11,9 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// How long a router's certificate is good. It is renewed at two thirds.
-pub const ROUTER_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// The same of the controller's own.
+/// How long the controller's own certificate is good. It is renewed at two thirds.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The same of the authority.
+/// The same of the authority's.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks of routers may be behind by so much.
 const CLOCKS: Duration = Duration::from_secs(300);
@@ -249,7 +247,7 @@ pub fn identity(certificate: &[u8]) -> Result<Identity, PkiError> {
     })
 }
 
-/// When a certificate begins and ends, s since 1970.
+/// When a certificate was made and ends, s since 1970.
 ///
 /// # Errors
 /// Where it is none.
@@ -258,7 +256,7 @@ pub fn validity_of(certificate: &[u8]) -> Result<(i64, i64), PkiError> {
         .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
     let validity = parsed.validity();
     Ok((
-        validity.not_before.timestamp(),
+        validity.not_before.timestamp() + CLOCKS.as_secs() as i64,
         validity.not_after.timestamp(),
     ))
 }
@@ -361,20 +359,17 @@ mod tests {
         let (key, certificate) = Authority::create("lab").unwrap();
         let authority = Authority::load("lab", &key, &certificate).unwrap();
         let (_, request) = request(None).unwrap();
-        let signed = authority.sign("a1", &request, ROUTER_LIFETIME).unwrap();
+        let day = Duration::from_secs(86_400);
+        let signed = authority.sign("a1", &request, day).unwrap();
         let who = identity(&signed).unwrap();
         assert_eq!((who.domain.as_str(), who.router.as_str()), ("lab", "a1"));
         let (from, until) = validity_of(&signed).unwrap();
-        assert_eq!(until - from, (ROUTER_LIFETIME + CLOCKS).as_secs() as i64);
+        assert_eq!(until - from, day.as_secs() as i64);
         let (server, _) = authority
             .server(&["10.0.0.1".into(), "ctl".into()])
             .unwrap();
         assert!(identity(&server).is_err());
-        assert!(
-            authority
-                .sign("a1", &request[..40], ROUTER_LIFETIME)
-                .is_err()
-        );
+        assert!(authority.sign("a1", &request[..40], day).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -13,7 +14,7 @@ use super::listen::Caller;
 use crate::database::Rejection;
 use crate::model::Registration;
 use crate::operations;
-use crate::pki::{self, ROUTER_LIFETIME, sha256};
+use crate::pki::{self, sha256};
 use crate::proto::discovery_server::{Discovery, DiscoveryServer};
 use crate::proto::{
     FromRouter, Identity, JoinRequest, Register, RenewRequest, ToRouter, from_router,
@@ -76,10 +77,11 @@ impl Server {
 
     fn identity(&self, name: &str, request: &[u8]) -> Result<Identity, Status> {
         let authority = &self.controller.authority;
-        let certificate = authority
-            .sign(name, request, ROUTER_LIFETIME)
-            .map_err(invalid)?;
-        let domain = self.controller.domain().map(|domain| domain.name);
+        let domain = self.controller.domain();
+        let lifetime = domain.as_ref().map_or(0, |domain| domain.certificate);
+        let lifetime = Duration::from_secs(lifetime.into());
+        let certificate = authority.sign(name, request, lifetime).map_err(invalid)?;
+        let domain = domain.map(|domain| domain.name);
         Ok(Identity {
             domain: domain.unwrap_or_default(),
             certificate,

@@ -1,7 +1,7 @@
 //! A file: the datastore of one controller.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -19,7 +19,9 @@ const KEPT: u64 = 10_000;
 
 /// The datastore in a file.
 pub struct Redb {
-    database: Arc<Database>,
+    path: PathBuf,
+    /// `None` after an error: it is opened anew, and brought in order, by the next question.
+    database: Option<Arc<Database>>,
 }
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
@@ -57,19 +59,31 @@ impl Redb {
         write.open_table(NUMBERS).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Some(Self {
-            database: Arc::new(database),
+            path: path.to_owned(),
+            database: Some(Arc::new(database)),
         }))
     }
 
     /// Does something with the file where it may wait.
     async fn with<T: Send + 'static>(
-        &self,
+        &mut self,
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = self.database.clone();
-        tokio::task::spawn_blocking(move || work(&database))
-            .await
-            .map_err(failed)?
+        let known = self.database.take();
+        let path = self.path.clone();
+        let work = move || {
+            let database = match known {
+                Some(database) => database,
+                None => Self::open(&path)?
+                    .database
+                    .ok_or_else(|| failed("not open"))?,
+            };
+            let done = work(&database)?;
+            Ok::<_, StoreError>((database, done))
+        };
+        let (database, done) = tokio::task::spawn_blocking(work).await.map_err(failed)??;
+        self.database = Some(database);
+        Ok(done)
     }
 }
 

@@ -58,6 +58,7 @@ fn domain(lease: u32) -> Domain {
         lease,
         quarantine: 3600,
         hold_time: 90,
+        certificate: 86_400,
     }
 }
 
@@ -74,13 +75,17 @@ impl Running {
     }
 
     async fn with(scratch: &Scratch, lease: u32, etcd: Vec<String>) -> Self {
+        Self::of(scratch, domain(lease), etcd).await
+    }
+
+    async fn of(scratch: &Scratch, domain: Domain, etcd: Vec<String>) -> Self {
         let folder = Folder::new(&scratch.path("controller"));
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".into()],
             etcd: etcd.clone(),
         };
-        folder.create(domain(lease), &settings).await.unwrap();
+        folder.create(domain, &settings).await.unwrap();
         let mut running = Self {
             folder,
             address: settings.listen,

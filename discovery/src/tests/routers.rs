@@ -264,3 +264,56 @@ async fn addresses_are_unique_and_the_later_start_is_right() {
     assert_eq!(router["registration"]["generation"], 2, "{router}");
     assert_eq!(router["registration"]["endpoint"], "192.0.2.1", "{router}");
 }
+
+/// Certificates of three seconds: they are renewed under the stream, which stays; and a router whose certificate ended while the
+/// controller was away comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_under_live_streams_and_after_their_end() {
+    let scratch = Scratch::new();
+    let short = Domain {
+        certificate: 3,
+        ..domain(30)
+    };
+    let mut controller = Running::of(&scratch, short, Vec::new()).await;
+    let mut a1 = controller.router(&scratch, "a1", "router", 1).await;
+    a1.until("settings", has("settings")).await;
+    let certificate = || std::fs::read(scratch.path("a1/router.der")).unwrap();
+    let first = certificate();
+    let (_, ends) = crate::pki::validity_of(&first).unwrap();
+    let over = |until: i64| crate::model::now() as i64 / 1000 > until;
+    let end = Instant::now() + Duration::from_secs(20);
+    while !over(ends) {
+        assert!(Instant::now() < end);
+        a1.step(Duration::from_millis(100)).await;
+    }
+    assert_ne!(certificate(), first, "not renewed");
+    // It is the stream of the beginning: the generation's first attachment, which hears what changes.
+    let revision = controller.get("status").await["revision"].as_u64().unwrap();
+    controller
+        .ask(Method::POST, "tenants", json!({ "name": "red" }))
+        .await
+        .unwrap();
+    controller
+        .ask(Method::PUT, "tenants/red/attachments/a1", json!({}))
+        .await
+        .unwrap();
+    a1.until("the tenant", has("tenant/red")).await;
+    let history = controller.get("revisions").await;
+    let registrations = history["items"].as_array().unwrap().iter();
+    let registrations = registrations.filter(|of| of["operation"] == "router a1 registers");
+    assert_eq!(registrations.count(), 1, "at {revision}: {history}");
+    // Away until it is over.
+    controller.kill().await;
+    let (_, ends) = crate::pki::validity_of(&certificate()).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !over(ends + 1) {
+        assert!(Instant::now() < end);
+        a1.step(Duration::from_millis(100)).await;
+    }
+    controller.start().await;
+    controller
+        .ask(Method::DELETE, "tenants/red/attachments/a1", Value::Null)
+        .await
+        .unwrap();
+    a1.until("the tenant is gone", lacks("tenant/red")).await;
+}

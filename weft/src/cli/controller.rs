@@ -53,6 +53,9 @@ pub(super) enum ControllerCommand {
         /// How long a router that is not heard of stays in what others discover.
         #[arg(long, default_value = "30s", value_parser = duration)]
         lease: Duration,
+        /// How long a router's certificate is good; it is renewed at two thirds.
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        certificate: Duration,
         /// How long a VNI rests before another tenant gets it.
         #[arg(long, default_value = "24h", value_parser = duration)]
         quarantine: Duration,
@@ -232,6 +235,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             etcd,
             lease,
             quarantine,
+            certificate,
         } => {
             let seconds = |of: Duration| u32::try_from(of.as_secs()).unwrap_or(u32::MAX);
             let domain = Domain {
@@ -243,6 +247,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
                 lease: seconds(lease),
                 quarantine: seconds(quarantine),
                 hold_time: defaults::hold_time(),
+                certificate: seconds(certificate),
             };
             let settings = Settings {
                 listen,
