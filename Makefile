@@ -5,7 +5,7 @@ CARGO ?= cargo
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) etcd-server bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 busybox-static cpio kmod
+TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 busybox-static cpio kmod
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
@@ -26,7 +26,7 @@ lint: ## Check format and lints
 
 test: test-packages lint ## Run every test; installs what they need
 	$(CARGO) test --workspace --exclude weft-tests
-	$(CARGO) build --release -p weft -p weft-bench
+	$(CARGO) build --release -p weft -p weft-bench --bin weft --bin fixed-load
 	@bench/instructions "$(target_dir)/release/fixed-load"
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
 	@tests/kernels $(CARGO)
@@ -35,6 +35,7 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 	$(CARGO) build --release -p weft -p weft-bench
 	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
 	"$(target_dir)/release/kernel-bench"
+	"$(target_dir)/release/discovery-bench"
 	"$(target_dir)/release/forwarding-bench"
 	for mode in gre gre6; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
 

@@ -10,6 +10,7 @@
 //! | [`pki`] | the domain's authority, certificates, tokens |
 //! | [`tls`] | connections that prove who is at either end |
 //! | [`controller`] | the server: gRPC for routers, REST for people |
+//! | [`source`] | where routers without a controller learn of each other |
 //! | [`client`] | the router's side: joining, registering, following |
 
 pub mod client;
@@ -18,6 +19,7 @@ pub mod database;
 pub mod model;
 pub mod operations;
 pub mod pki;
+pub mod source;
 pub mod store;
 pub mod tls;
 pub mod view;

@@ -51,6 +51,10 @@ fn up(files: &[(String, String)]) -> Lab {
             &format!("core 10.255.0.{number}/24"),
             &format!("red0 10.0.{number}.1/24"),
         ]);
+        exec.push("sysctl -qw net.ipv6.conf.all.forwarding=1".to_owned());
+        exec.push(format!(
+            "ip address add 2001:db8:{number}::1/64 dev red0 nodad"
+        ));
         exec.push(format!("ip route add 10.9.0.1/32 via 10.9.{number}.1"));
         exec.push(format!(
             "ip route add 192.0.2.{other}/32 via 10.255.0.{other}"
@@ -61,6 +65,8 @@ fn up(files: &[(String, String)]) -> Lab {
         let exec = vec![
             format!("ip address add 10.0.{number}.10/24 dev eth1"),
             format!("ip route replace default via 10.0.{number}.1"),
+            format!("ip address add 2001:db8:{number}::10/64 dev eth1 nodad"),
+            format!("ip route replace default via 2001:db8:{number}::1"),
         ];
         nodes.push((host, false, exec));
     }
@@ -153,7 +159,9 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
     let tenant = scratch.ask(&lab, "POST", "tenants", r#"{"name": "red"}"#);
     assert_eq!(tenant["vni"], 10_000, "{tenant}");
     for (name, number) in ROUTERS {
-        let body = format!(r#"{{"interfaces": ["red0"], "prefixes": ["10.0.{number}.0/24"]}}"#);
+        let body = format!(
+            r#"{{"interfaces": ["red0"], "prefixes": ["10.0.{number}.0/24", "2001:db8:{number}::/64"]}}"#
+        );
         scratch.ask(
             &lab,
             "PUT",
@@ -162,6 +170,8 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
         );
     }
     lab.reaches("red-1", "10.0.2.10");
+    // Between IPv4 addresses too.
+    lab.reaches("red-1", "2001:db8:2::10");
     scratch.settled(&lab);
     // How do they do? Asked now, the answer has the tenant's packets.
     let told = scratch.ask(&lab, "GET", "performance?tenant=red", "");
@@ -203,7 +213,7 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
         },
     );
     wait_until("its route is gone from a1", Duration::from_secs(20), || {
-        (lab.get("a1", "tenants/red/routes")?["total"] == 1).then_some(())
+        (lab.get("a1", "tenants/red/routes")?["total"] == 2).then_some(())
     });
 
     // A router that is removed is spoken with no more: Cease, Peer De-configured.

@@ -210,8 +210,9 @@ impl Follower {
         );
         // What the router is to be, by what it was sent: it may not run it yet.
         let mut wanted = self.view.clone();
+        let mut renew_again = Duration::from_secs(1);
         loop {
-            let renew = tokio::time::sleep(self.membership.renew_in().max(Duration::from_secs(1)));
+            let renew = tokio::time::sleep(self.membership.renew_in().max(renew_again));
             tokio::select! {
                 message = stream.message() => {
                     let message = message.map_err(|status| refused(&status))?;
@@ -227,13 +228,13 @@ impl Follower {
                     None => return Ok(End::Stop),
                 },
                 () = renew => match self.membership.renew().await {
-                    Ok(()) => info!("certificate renewed"),
+                    Ok(()) => {
+                        renew_again = Duration::from_secs(1);
+                        info!("certificate renewed");
+                    }
                     Err(error) => {
                         warn!(%error, "the certificate cannot be renewed yet");
-                        // The stream lives on; the next attempt comes with it.
-                        if self.wait(LONGEST_PAUSE).await {
-                            return Ok(End::Stop);
-                        }
+                        renew_again = LONGEST_PAUSE;
                     }
                 },
             }

@@ -4,6 +4,7 @@
 
 mod api;
 mod routers;
+mod sources;
 mod store;
 
 use std::net::SocketAddr;

@@ -103,14 +103,14 @@ async fn a_file() {
 }
 
 /// etcd processes on the loopback interface, members of one cluster; they end with the value.
-struct Cluster {
+pub(super) struct Cluster {
     members: Vec<std::process::Child>,
-    endpoints: Vec<String>,
+    pub(super) endpoints: Vec<String>,
 }
 
 impl Cluster {
     /// `None` where etcd is not installed.
-    fn start(scratch: &Scratch, count: usize) -> Option<Self> {
+    pub(super) fn start(scratch: &Scratch, count: usize) -> Option<Self> {
         let port = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()

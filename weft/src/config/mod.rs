@@ -43,6 +43,13 @@ pub(crate) struct Config {
     /// BGP neighbours.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// Where further neighbours are learned from, live.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "serial::mappings"
+    )]
+    pub discovery: Vec<Discovery>,
     /// Prefixes to originate without a label.
     #[serde(default)]
     #[schemars(with = "Vec<serial::Prefix>")]
@@ -114,6 +121,37 @@ pub(crate) struct Controller {
     /// Where the router keeps its certificate and what it knows, in a folder of its name.
     #[serde(default = "defaults::state")]
     pub state: PathBuf,
+}
+
+/// A source of neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Discovery {
+    /// A YAML file, looked at again when it changes: names, each with `address`, and `asn`, `port`, `route_reflector_client` where they are
+    /// not the usual.
+    File(PathBuf),
+    /// SRV records, asked for again when their time to live is over; a TXT record at the target, `asn=64601`, says its AS number.
+    Dns {
+        /// The name that has them, such as `_bgp._tcp.example.com`.
+        name: String,
+        /// Name servers, ADDRESS:PORT; the system's by default.
+        #[serde(default)]
+        #[schemars(with = "Vec<String>")]
+        servers: Vec<SocketAddr>,
+    },
+    /// Keys in etcd, live: `PREFIX/NAME`, each a JSON object as in a file.
+    Etcd {
+        /// Members of the cluster, `http://HOST:2379`.
+        endpoints: Vec<String>,
+        /// What the keys begin with.
+        #[serde(default = "defaults::peers")]
+        prefix: String,
+    },
+    /// Routers on a link that look for each other, by multicast DNS. Anybody there is believed: for labs.
+    Mdns {
+        /// The interface.
+        interface: String,
+    },
 }
 
 /// Timers of graceful restart.
@@ -650,6 +688,10 @@ pub(crate) mod defaults {
 
     pub(crate) fn no_endpoint() -> IpAddr {
         Ipv4Addr::UNSPECIFIED.into()
+    }
+
+    pub(crate) fn peers() -> String {
+        "/weft/peers".to_owned()
     }
 
     pub(crate) fn state() -> PathBuf {

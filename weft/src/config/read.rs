@@ -58,7 +58,12 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
     );
     let has_overlay = fields.get("overlay").is_some();
     let overlay = fields.optional("overlay", |at| overlay(&at, managed));
-    for key in ["tenants", "neighbors", "networks"] {
+    let discovery = fields
+        .optional("discovery", |at| {
+            at.list("a list of sources of neighbours", |at| discovery(&at))
+        })
+        .unwrap_or_default();
+    for key in ["tenants", "neighbors", "networks", "discovery"] {
         if managed && let Some(at) = fields.get(key).filter(|at| !at.is_empty_list()) {
             at.problem(
                 format!("with a controller, {key} are what it says"),
@@ -113,11 +118,86 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
         overlay,
         tenants: tenants.into_iter().map(|at| at.value.tenant).collect(),
         neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
+        discovery: discovery.into_iter().map(|at| at.value).collect(),
         networks: networks.unwrap_or_default(),
         install: install.unwrap_or_default(),
         api: api.unwrap_or_default(),
         log: log.unwrap_or_default(),
     })
+}
+
+fn discovery(at: &Cursor<'_>) -> Option<Discovery> {
+    let allowed = "`file: PATH`, `dns: { name: NAME }`, `etcd: { endpoints: [URL] }` or `mdns: { interface: NAME }`";
+    let mut fields = at.fields(allowed)?;
+    let text = |at: &Cursor<'_>, what: &str| match at.scalar() {
+        Some(text) if !text.is_empty() => Some(text.to_owned()),
+        _ => at.expected(what),
+    };
+    let file = fields.optional("file", |at| {
+        text(&at, "the path of a file").map(PathBuf::from)
+    });
+    let dns = fields.optional("dns", |at| {
+        let mut fields = at.fields("a mapping with `name`")?;
+        let name = fields.required(
+            "name",
+            "the name with SRV records, such as `_bgp._tcp.example.com`",
+            |at| text(&at, "a name"),
+        );
+        let servers = fields.optional("servers", |at| {
+            let servers = at.list("a list of name servers, ADDRESS:PORT", |at| {
+                let server = at.scalar().and_then(|text| text.parse::<SocketAddr>().ok());
+                server.or_else(|| at.expected("a name server, such as 127.0.0.1:53"))
+            })?;
+            Some(servers.into_iter().map(|at| at.value).collect())
+        });
+        fields.finish();
+        Some(Discovery::Dns {
+            name: name?,
+            servers: servers.unwrap_or_default(),
+        })
+    });
+    let etcd = fields.optional("etcd", |at| {
+        let mut fields = at.fields("a mapping with `endpoints`")?;
+        let endpoints = fields.required(
+            "endpoints",
+            "members of the cluster, such as [http://127.0.0.1:2379]",
+            |at| {
+                let endpoints = at.list("a list of http://HOST:PORT", |at| match at.scalar() {
+                    Some(text) if text.starts_with("http://") => Some(text.to_owned()),
+                    _ => at.expected("http://HOST:PORT"),
+                })?;
+                Some(endpoints.into_iter().map(|at| at.value).collect::<Vec<_>>())
+            },
+        );
+        let prefix = fields.optional("prefix", |at| text(&at, "what the keys begin with"));
+        fields.finish();
+        Some(Discovery::Etcd {
+            endpoints: endpoints.filter(|of| !of.is_empty())?,
+            prefix: prefix.unwrap_or_else(defaults::peers),
+        })
+    });
+    let mdns = fields.optional("mdns", |at| {
+        let mut fields = at.fields("a mapping with `interface`")?;
+        let interface = fields.required("interface", "the link to look on, such as `eth0`", |at| {
+            interface(&at)
+        });
+        fields.finish();
+        Some(Discovery::Mdns {
+            interface: interface?,
+        })
+    });
+    fields.finish();
+    let found = file
+        .map(Discovery::File)
+        .into_iter()
+        .chain(dns)
+        .chain(etcd)
+        .chain(mdns);
+    let mut found: Vec<Discovery> = found.collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Some(one),
+        _ => at.expected(format!("one of {allowed}")),
+    }
 }
 
 fn controller(at: &Cursor<'_>) -> Option<Controller> {

@@ -211,3 +211,13 @@ pub(super) fn strip_null(schema: &mut Value) {
         _ => {}
     }
 }
+
+/// Choices as mappings of one key, where YAML would have tags of its own.
+pub(super) fn mappings<S: Serializer>(
+    list: &[impl Serialize],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let list: Result<Vec<Value>, _> = list.iter().map(serde_json::to_value).collect();
+    list.map_err(serde::ser::Error::custom)?
+        .serialize(serializer)
+}

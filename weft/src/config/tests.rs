@@ -62,6 +62,11 @@ neighbors:
     export: []
     graceful_restart: false
   - { address: 192.0.2.2, asn: 4200000000, route_reflector_client: true, next_hop: unchanged, add_path: false }
+discovery:
+  - file: /etc/weft/peers.yaml
+  - dns: { name: _bgp._tcp.example.com, servers: [\"127.0.0.1:5353\"] }
+  - etcd: { endpoints: [\"http://127.0.0.1:2379\"], prefix: /peers }
+  - mdns: { interface: eth0 }
 networks: [198.51.100.0/24]
 install: [192.0.2.0/24]
 api: { listen: \"[::1]:80\" }
@@ -337,7 +342,7 @@ fn wrong_values_say_what_is_allowed() {
     let cases = [
         (
             "neighbours: []",
-            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
         ),
         (
             "tenants:",
@@ -362,6 +367,14 @@ fn wrong_values_say_what_is_allowed() {
         (
             "log: { format: josn }",
             "2:16 log.format: found `josn`, expected `text` or `json` (did you mean `json`?)",
+        ),
+        (
+            "discovery: [{ file: x, mdns: { interface: eth0 } }]",
+            "2:13 discovery[0]: found a mapping, expected one of `file: PATH`, `dns: { name: NAME }`, `etcd: { endpoints: [URL] }` or `mdns: { interface: NAME }`",
+        ),
+        (
+            "discovery: [{ dns: { name: x, servers: [localhost] } }]",
+            "2:41 discovery[0].dns.servers[0]: found `localhost`, expected a name server, such as 127.0.0.1:53",
         ),
         (
             "overlay: { global_administrator: 64512, endpoint: \"fe80::1\" }",

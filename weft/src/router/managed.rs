@@ -293,8 +293,12 @@ fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
         "description": of.name,
         "hold_time": hold_time,
         "connect_retry": 5,
-        "families": families(facts),
+        "families": ["ipv4-unicast", "ipv6-unicast"],
     });
+    // Tenants' IPv6 prefixes go over sessions between IPv4 addresses too: labels say where to, and the next hop is the IPv4 address.
+    if let (IpAddr::V4(own), Ok(IpAddr::V4(_))) = (facts.bgp_address, of.address.parse()) {
+        neighbor["local_address_v6"] = own.to_ipv6_mapped().to_string().into();
+    }
     if of.external {
         neighbor["accept_vnis"] = match of.accept_vnis.as_slice() {
             [] => "none".into(),
@@ -308,14 +312,6 @@ fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
         neighbor["route_reflector_client"] = of.route_reflector_client.into();
     }
     neighbor
-}
-
-/// An IPv6 endpoint is announced among IPv6 prefixes.
-fn families(facts: &Facts) -> Value {
-    match facts.bgp_address {
-        IpAddr::V4(_) => json!(["ipv4-unicast"]),
-        IpAddr::V6(_) => json!(["ipv4-unicast", "ipv6-unicast"]),
-    }
 }
 
 fn tenant(of: &Tenant) -> Value {

@@ -8,6 +8,7 @@
 //! | [`sites`] | BGP with tenants' own routers |
 //! | [`managed`] | the controller's word becomes the configuration |
 //! | [`reload`] | another configuration while it runs |
+//! | [`sources`] | neighbours from a file, DNS, etcd or the link |
 //! | [`state`] | answers of the REST API, from all three |
 //! | [`trace`] | how a traced packet fares |
 
@@ -17,6 +18,7 @@ pub(crate) mod managed;
 mod reload;
 mod setup;
 mod sites;
+mod sources;
 mod state;
 mod trace;
 
@@ -31,6 +33,7 @@ use weft_dataplane::{Dataplane, PROTOCOL};
 
 use self::managed::Managed;
 use self::sites::Sites;
+use self::sources::Sources;
 use crate::config::Config;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
@@ -60,6 +63,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         },
         None => (None, config),
     };
+    let mut sources = Sources::start(&config)?;
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
@@ -110,7 +114,12 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
                 info!("interrupted: forwarding stays");
                 break;
             }
-            _ = hangup.recv() => reload(&file, managed.as_mut(), &queries).await,
+            _ = hangup.recv() => {
+                reload(&file, managed.as_mut(), sources.as_mut(), &queries).await;
+            }
+            peers = found(sources.as_mut()) => if let Some(sources) = &mut sources {
+                sources.handle(peers, &queries).await;
+            },
             event = said(managed.as_mut()) => if let Some(managed) = &mut managed {
                 managed.handle(event, &queries, &state).await;
             },
@@ -126,6 +135,14 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What sources say next; never, where there are none.
+async fn found(sources: Option<&mut Sources>) -> weft_discovery::source::Peers {
+    match sources {
+        Some(sources) => sources.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What the controller says next; never, where there is none.
 async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
     match managed {
@@ -135,13 +152,19 @@ async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
 }
 
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
-async fn reload(file: &Path, managed: Option<&mut Managed>, queries: &core::Queries) {
-    let config = Config::read(file).and_then(|config| match managed {
-        Some(managed) => managed.refile(config),
-        None if config.controller.is_some() => {
-            anyhow::bail!("a controller that was not there before takes a restart")
+async fn reload(
+    file: &Path,
+    managed: Option<&mut Managed>,
+    sources: Option<&mut Sources>,
+    queries: &core::Queries,
+) {
+    let config = Config::read(file).and_then(|config| match (managed, sources) {
+        (Some(managed), _) => managed.refile(config),
+        (None, Some(sources)) => sources.refile(config),
+        (None, None) if config.controller.is_some() || !config.discovery.is_empty() => {
+            anyhow::bail!("discovery that was not there before takes a restart")
         }
-        None => Ok(config),
+        (None, None) => Ok(config),
     });
     match config {
         Ok(config) => {

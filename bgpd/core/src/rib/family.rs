@@ -262,8 +262,10 @@ impl<P: Tagged> FamilyRib<P> {
 
     /// Next hops changed: chooses again wherever one of them is used.
     pub(crate) fn next_hops_changed(&mut self, shared: &Shared, changed: &[std::net::IpAddr]) {
-        let uses =
-            |path: &Path| changed.contains(&shared.interner.get(path.attributes).next_hop.address);
+        let uses = |path: &Path| {
+            let next_hop = shared.interner.get(path.attributes).next_hop.address;
+            changed.contains(&next_hop.to_canonical())
+        };
         let mut entries = Vec::new();
         for (at, entry) in self.table.iter() {
             if entry.paths.iter().any(uses) {

@@ -34,8 +34,10 @@ pub(crate) struct NextHops {
 }
 
 impl NextHops {
-    /// A set of attributes with this next hop came to be.
+    /// A set of attributes with this next hop came to be. An IPv4-mapped one resolves as the IPv4 address that it names, as in
+    /// RFC 4798 section 2.
     pub(crate) fn add(&mut self, address: IpAddr) -> NextHopId {
+        let address = address.to_canonical();
         if address.is_unspecified() {
             return NextHopId::OWN;
         }
