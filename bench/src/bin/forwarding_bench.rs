@@ -26,7 +26,7 @@ struct Arguments {
     /// How long one measurement takes, s.
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Only this encapsulation, such as `vxlan` or `gre6`.
+    /// Only this encapsulation, such as `vxlan` or `gre6`; or `tenants`, many of them.
     #[arg(long)]
     only: Option<String>,
 }
@@ -39,6 +39,9 @@ const LOADS: [(&str, &str, bool); 4] = [
     ("TCP, 1 flow", "", false),
     ("TCP, 64 flows", "-P 64", false),
 ];
+
+/// How many tenants the routers have, where that is what is measured; by hand with a rule a tenant, as iproute2 has it.
+const TENANTS: [u32; 3] = [16, 256, 4000];
 
 /// How packets are carried, as both sides set it up.
 struct Mode {
@@ -131,39 +134,60 @@ fn main() -> Result<()> {
             let _ = writeln!(out, "| {} | | not on this kernel | | |", mode.name);
             continue;
         }
-        let weft = Pair::new("w", mode, true)?;
-        let hand = Pair::new("h", mode, false)?;
-        for (load, words, packets) in LOADS {
-            let mut samples = Vec::new();
-            for _ in 0..arguments.rounds {
-                let one = weft.measure(words, packets, arguments.seconds)?;
-                let other = hand.measure(words, packets, arguments.seconds)?;
-                samples.push((one, other, one / other));
-            }
-            let median = |of: fn(&(f64, f64, f64)) -> f64| {
-                let mut values: Vec<f64> = samples.iter().map(of).collect();
-                values.sort_by(f64::total_cmp);
-                values[values.len() / 2]
-            };
-            let (scale, unit) = if packets {
-                (1e3, "k/s")
-            } else {
-                (1e9, "Gbit/s")
-            };
-            let _ = writeln!(
-                out,
-                "| {} | {load} | {:.1} {unit} | {:.1} {unit} | {:.2} |",
-                mode.name,
-                median(|sample| sample.0) / scale,
-                median(|sample| sample.1) / scale,
-                median(|sample| sample.2),
-            );
+        let weft = Pair::new("w", mode, true, 0)?;
+        let hand = Pair::new("h", mode, false, 0)?;
+        for load in LOADS {
+            side_by_side(&mut out, &arguments, mode.name, load, &weft, &hand)?;
+        }
+    }
+    let only = arguments.only.as_deref();
+    if only.is_none_or(|only| only == "tenants") {
+        for tenants in TENANTS {
+            let name = format!("vxlan, {tenants} tenants");
+            let weft = Pair::new("w", &MODES[0], true, tenants - 1)?;
+            let hand = Pair::new("h", &MODES[0], false, tenants - 1)?;
+            side_by_side(&mut out, &arguments, &name, LOADS[0], &weft, &hand)?;
         }
     }
     #[allow(clippy::print_stdout, reason = "what the program is for")]
     {
         print!("{out}");
     }
+    Ok(())
+}
+
+/// Both in turn, so often; adds the medians as a row.
+fn side_by_side(
+    out: &mut String,
+    arguments: &Arguments,
+    name: &str,
+    (load, words, packets): (&str, &str, bool),
+    weft: &Pair,
+    hand: &Pair,
+) -> Result<()> {
+    let mut samples = Vec::new();
+    for _ in 0..arguments.rounds {
+        let one = weft.measure(words, packets, arguments.seconds)?;
+        let other = hand.measure(words, packets, arguments.seconds)?;
+        samples.push((one, other, one / other));
+    }
+    let median = |of: fn(&(f64, f64, f64)) -> f64| {
+        let mut values: Vec<f64> = samples.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let (scale, unit) = if packets {
+        (1e3, "k/s")
+    } else {
+        (1e9, "Gbit/s")
+    };
+    let _ = writeln!(
+        out,
+        "| {name} | {load} | {:.1} {unit} | {:.1} {unit} | {:.2} |",
+        median(|sample| sample.0) / scale,
+        median(|sample| sample.1) / scale,
+        median(|sample| sample.2),
+    );
     Ok(())
 }
 
@@ -185,7 +209,8 @@ struct Pair {
 const NODES: [&str; 4] = ["h1", "r1", "r2", "h2"];
 
 impl Pair {
-    fn new(side: &str, mode: &Mode, weft: bool) -> Result<Self> {
+    /// `others` are tenants beside the one whose packets are measured.
+    fn new(side: &str, mode: &Mode, weft: bool, others: u32) -> Result<Self> {
         let mut pair = Self {
             tag: format!("weft-bench-{}-{side}", std::process::id()),
             routers: Vec::new(),
@@ -218,9 +243,9 @@ impl Pair {
         }
         for site in [1, 2] {
             if weft {
-                pair.start(mode, site)?;
+                pair.start(mode, site, others)?;
             } else {
-                pair.set_up(mode, site)?;
+                pair.set_up(mode, site, others)?;
             }
         }
         let end = Instant::now() + Duration::from_secs(10);
@@ -248,7 +273,7 @@ impl Pair {
     }
 
     /// Sets a router up with iproute2, as its documentation would.
-    fn set_up(&self, mode: &Mode, site: u8) -> Result<()> {
+    fn set_up(&self, mode: &Mode, site: u8, others: u32) -> Result<()> {
         let (own, other) = (endpoint(mode, site), endpoint(mode, 3 - site));
         let (node, device) = (format!("r{site}"), mode.device);
         let ns = self.ns(&node);
@@ -316,15 +341,38 @@ impl Pair {
             &node,
             &format!("route add 10.0.{site}.0/24 dev red0 table 100"),
         )?;
+        // Its rules stand in the middle of the others'.
+        self.rules(&node, 0..others / 2)?;
         self.ip(
             &node,
             &format!("rule add pref 1000 tun_id {VNI} lookup 100"),
         )?;
-        self.ip(&node, "rule add pref 1000 iif red0 lookup 100")
+        self.ip(&node, "rule add pref 1000 iif red0 lookup 100")?;
+        self.rules(&node, others / 2..others)
+    }
+
+    /// A rule for each of further tenants.
+    fn rules(&self, node: &str, others: std::ops::Range<u32>) -> Result<()> {
+        use std::io::Write as _;
+        let mut batch = Command::new("ip")
+            .args(["-n", &self.ns(node), "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let lines = others.map(|at| {
+            let (vni, table) = (VNI + 1 + at, 1000 + at);
+            format!("rule add pref 1000 tun_id {vni} lookup {table}\n")
+        });
+        let lines: String = lines.collect();
+        let mut input = batch.stdin.take().context("a pipe")?;
+        input.write_all(lines.as_bytes())?;
+        drop(input);
+        let status = batch.wait()?;
+        ensure!(status.success(), "ip -batch: {status}");
+        Ok(())
     }
 
     /// Starts the data plane of a router, on a thread of its own, and waits until everything is in the kernel.
-    fn start(&mut self, mode: &Mode, site: u8) -> Result<()> {
+    fn start(&mut self, mode: &Mode, site: u8, others: u32) -> Result<()> {
         let config = DataplaneConfig {
             endpoint: Some(endpoint(mode, site)),
             endpoint_id: id(site),
@@ -352,8 +400,21 @@ impl Pair {
             has_others: false,
             may_share: true,
         };
+        let others = (0..others).map(|at| {
+            let vni = Vni::new(VNI + 1 + at)?;
+            let tenant = TenantIntent {
+                name: format!("t{at}"),
+                primary_vni: vni,
+                vnis: vec![vni],
+                attachments: Vec::new(),
+                breakout: None,
+            };
+            Ok((TenantId(1 + at), Some(tenant)))
+        });
+        let mut tenants = others.collect::<Result<Vec<_>>>()?;
+        tenants.push((TenantId(0), Some(tenant)));
         let intent = IntentDelta {
-            tenants: vec![(TenantId(0), Some(tenant))],
+            tenants,
             groups: vec![(GroupId(0), Some(group))],
             routes: vec![TenantRoute {
                 tenant: TenantId(0),
