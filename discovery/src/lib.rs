@@ -16,6 +16,7 @@
 pub mod client;
 pub mod controller;
 pub mod database;
+mod etcd;
 pub mod model;
 pub mod operations;
 pub mod pki;
@@ -33,17 +34,6 @@ pub mod view;
 )]
 pub mod proto {
     tonic::include_proto!("weft.discovery.v1");
-}
-
-/// What is used of etcd's API.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    reason = "made from the protocol's files, where the words are"
-)]
-mod etcd {
-    tonic::include_proto!("etcdserverpb");
 }
 
 #[cfg(test)]

@@ -1,20 +1,13 @@
 //! Peers in etcd: a key each, with a JSON object as in a file of peers.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{Peer, Peers, Source, SourceError};
 use crate::etcd::kv_client::KvClient;
-use crate::etcd::watch_client::WatchClient;
-use crate::etcd::{
-    RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-};
-
-/// An answer takes no longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::etcd::{self, RangeRequest, WatchResponse};
 
 /// The keys below a prefix: `PREFIX/NAME`.
 pub struct EtcdPeers {
@@ -29,18 +22,8 @@ impl EtcdPeers {
     /// # Errors
     /// Where one of them is no such thing.
     pub fn new(endpoints: &[String], prefix: &str) -> Result<Self, SourceError> {
-        let endpoints = endpoints.iter().map(|endpoint| {
-            let wrong = |error| SourceError(format!("etcd at `{endpoint}`: {error}"));
-            let endpoint = Endpoint::from_shared(endpoint.clone()).map_err(wrong)?;
-            Ok(endpoint
-                .connect_timeout(PATIENCE)
-                .http2_keep_alive_interval(PATIENCE)
-                .keep_alive_timeout(PATIENCE)
-                .keep_alive_while_idle(true))
-        });
-        let endpoints: Result<Vec<Endpoint>, SourceError> = endpoints.collect();
         Ok(Self {
-            channel: Channel::balance_list(endpoints?.into_iter()),
+            channel: etcd::connect(endpoints).map_err(SourceError)?,
             prefix: format!("{}/", prefix.trim_end_matches('/')),
             watch: None,
         })
@@ -67,22 +50,17 @@ impl EtcdPeers {
             }
         }
         // Before what is there is read: nothing is missed between.
-        let create = WatchCreateRequest {
-            key: self.prefix.clone().into(),
-            range_end: self.end(),
-        };
-        let request = WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        let requests = tokio_stream::once(request);
-        let requests = tokio_stream::StreamExt::chain(requests, tokio_stream::pending());
-        let watch = asked(WatchClient::new(self.channel.clone()).watch(requests)).await?;
+        let watch = etcd::watch(&self.channel, self.prefix.clone().into(), self.end());
+        let watch = watch.await.map_err(SourceError)?;
         let range = RangeRequest {
             key: self.prefix.clone().into(),
             range_end: self.end(),
             ..RangeRequest::default()
         };
-        let found = asked(KvClient::new(self.channel.clone()).range(range)).await?;
+        let mut client = KvClient::new(self.channel.clone());
+        let found = etcd::asked(client.range(range))
+            .await
+            .map_err(SourceError)?;
         self.watch = Some(watch);
         let peers = found.kvs.into_iter().map(|of| {
             let name = String::from_utf8_lossy(&of.key);
@@ -92,17 +70,6 @@ impl EtcdPeers {
             Ok((name, peer))
         });
         peers.collect()
-    }
-}
-
-/// An answer in good time.
-async fn asked<T>(
-    question: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, SourceError> {
-    match tokio::time::timeout(PATIENCE, question).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(SourceError(format!("etcd: {}", status.message()))),
-        Err(_) => Err(SourceError("etcd does not answer".into())),
     }
 }
 

@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tracing::warn;
 
 use super::{Store, StoreError};
 use crate::etcd::kv_client::KvClient;
 use crate::etcd::lease_client::LeaseClient;
-use crate::etcd::watch_client::WatchClient;
 use crate::etcd::{
-    Compare, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    PutRequest, RangeRequest, RequestOp, SortOrder, TxnRequest, WatchCreateRequest, WatchRequest,
-    WatchResponse, compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
+    self, Compare, CompareTarget, DeleteRangeRequest, LARGEST, LeaseGrantRequest,
+    LeaseKeepAliveRequest, PATIENCE, PutRequest, RangeRequest, RequestOp, SortOrder, TxnRequest,
+    WatchResponse, compare::TargetUnion, request_op::Request,
 };
 use crate::model::{Revision, State, Versioned};
 
@@ -30,13 +29,9 @@ const KEPT: u64 = 10_000;
 const PART: usize = 512 << 10;
 /// Revisions read at once.
 const PAGE: i64 = 500;
-/// Of an answer, octets.
-const LARGEST: usize = 64 << 20;
 /// A member of the cluster may go: so often, and with such pauses, is asked again.
 const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(250);
-/// A request takes no longer, or is asked of another member.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// A controller that is not heard of for so long is away, s.
 const PRESENCE: i64 = 10;
 
@@ -85,19 +80,8 @@ impl Etcd {
     /// # Errors
     /// Where an endpoint is none. That nobody answers is found out by the first question.
     pub fn connect(endpoints: &[String], prefix: &str) -> Result<Self, StoreError> {
-        let endpoints = endpoints.iter().map(|endpoint| {
-            let wrong = |error| StoreError::Failed(format!("etcd at `{endpoint}`: {error}"));
-            let endpoint = Endpoint::from_shared(endpoint.clone()).map_err(wrong)?;
-            // No timeout for what a stream takes: each question has its own.
-            Ok(endpoint
-                .connect_timeout(PATIENCE)
-                .http2_keep_alive_interval(Duration::from_secs(3))
-                .keep_alive_timeout(PATIENCE)
-                .keep_alive_while_idle(true))
-        });
-        let endpoints: Result<Vec<Endpoint>, StoreError> = endpoints.collect();
         Ok(Self {
-            channel: Channel::balance_list(endpoints?.into_iter()),
+            channel: etcd::connect(endpoints).map_err(StoreError::Failed)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
             state: State::default(),
             watch: None,
@@ -331,7 +315,8 @@ impl Store for Etcd {
         loop {
             if self.watch.is_none() {
                 self.caught_up = false;
-                match self.begin_watch().await {
+                let (from, until) = (self.revision(0), self.revision(u64::MAX));
+                match etcd::watch(&self.channel, from.into(), until.into()).await {
                     Ok(watch) => self.watch = Some(watch),
                     Err(_) => tokio::time::sleep(PAUSE).await,
                 }
@@ -404,29 +389,10 @@ fn one(key: String) -> RangeRequest {
 async fn asked<T>(
     question: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(PATIENCE, question).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(StoreError::Failed(format!("etcd: {}", status.message()))),
-        Err(_) => Err(StoreError::Failed("etcd does not answer".into())),
-    }
+    etcd::asked(question).await.map_err(StoreError::Failed)
 }
 
 impl Etcd {
-    async fn begin_watch(&mut self) -> Result<Streaming<WatchResponse>, StoreError> {
-        let create = WatchCreateRequest {
-            key: self.revision(0).into(),
-            range_end: self.revision(u64::MAX).into(),
-        };
-        let request = WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        // The stream ends with what it is asked by: that never does.
-        let requests = tokio_stream::once(request);
-        let requests = tokio_stream::StreamExt::chain(requests, tokio_stream::pending());
-        let mut client = WatchClient::new(self.channel.clone()).max_decoding_message_size(LARGEST);
-        asked(client.watch(requests)).await
-    }
-
     /// Prolongs the lease; false where it has run out.
     async fn keep(&mut self, lease: i64) -> Result<bool, StoreError> {
         let request = LeaseKeepAliveRequest { id: lease };
