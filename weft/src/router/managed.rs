@@ -16,6 +16,7 @@ use weft_discovery::proto::{Neighbor, Tenant, item::Item};
 use weft_discovery::view::View;
 
 use super::core::Queries;
+use super::sources::own_addresses;
 use super::state::LiveState;
 use crate::config::Config;
 
@@ -199,14 +200,8 @@ fn facts(template: &Config, controller: &str) -> anyhow::Result<Facts> {
 
 /// The address of the loopback interface that others reach, IPv4 first.
 fn own_address() -> Option<IpAddr> {
-    let addresses = nix::ifaddrs::getifaddrs().ok()?;
-    let own = addresses
-        .filter(|of| of.interface_name == "lo")
-        .filter_map(|of| {
-            let address = of.address?;
-            let v4 = address.as_sockaddr_in().map(|of| IpAddr::from(of.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|of| IpAddr::from(of.ip())))
-        });
+    let addresses = own_addresses().ok()?.into_iter();
+    let own = addresses.filter_map(|(interface, address)| (interface == "lo").then_some(address));
     let reached = |address: &IpAddr| match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
         IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),

@@ -227,26 +227,18 @@ impl Core {
 
 /// Puts what does not change while a router runs back to what it is; says what that was.
 fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
-    if wanted.router != now.router {
-        wanted.router.clone_from(&now.router);
-        kept.push("router");
+    fn keep<T: Clone + PartialEq>(now: &T, wanted: &mut T) -> bool {
+        let differs = wanted != now;
+        wanted.clone_from(now);
+        differs
     }
-    if wanted.overlay != now.overlay {
-        wanted.overlay.clone_from(&now.overlay);
-        kept.push("overlay");
-    }
-    if wanted.install != now.install {
-        wanted.install.clone_from(&now.install);
-        kept.push("install");
-    }
-    if wanted.api != now.api {
-        wanted.api.clone_from(&now.api);
-        kept.push("api");
-    }
-    if wanted.log != now.log {
-        wanted.log.clone_from(&now.log);
-        kept.push("log");
-    }
-    kept
+    let sections = [
+        ("router", keep(&now.router, &mut wanted.router)),
+        ("overlay", keep(&now.overlay, &mut wanted.overlay)),
+        ("install", keep(&now.install, &mut wanted.install)),
+        ("api", keep(&now.api, &mut wanted.api)),
+        ("log", keep(&now.log, &mut wanted.log)),
+    ];
+    let kept = sections.into_iter().filter(|(_, differs)| *differs);
+    kept.map(|(section, _)| section).collect()
 }

@@ -1,5 +1,7 @@
 //! Neighbours that sources tell of: a file, DNS, etcd, the link.
 
+use std::net::IpAddr;
+
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -75,15 +77,20 @@ fn open(of: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
     })
 }
 
+/// The addresses of this network namespace, with their interfaces' names.
+pub(super) fn own_addresses() -> nix::Result<Vec<(String, IpAddr)>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|of| {
+        let address = of.address?;
+        let v4 = address.as_sockaddr_in().map(|of| IpAddr::from(of.ip()));
+        let address = v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))?;
+        Some((of.interface_name, address))
+    });
+    Ok(addresses.collect())
+}
+
 /// The file's configuration with the peers as neighbours; what the file says of one goes before.
 fn compose(template: &Config, peers: &Peers) -> anyhow::Result<Config> {
-    let own: Vec<std::net::IpAddr> = nix::ifaddrs::getifaddrs()?
-        .filter_map(|of| {
-            let address = of.address?;
-            let v4 = address.as_sockaddr_in().map(|of| of.ip().into());
-            v4.or_else(|| address.as_sockaddr_in6().map(|of| of.ip().into()))
-        })
-        .collect();
+    let own = own_addresses()?;
     let mut document = serde_json::to_value(template)?;
     if let Some(document) = document.as_object_mut() {
         document.remove("discovery");
@@ -94,9 +101,9 @@ fn compose(template: &Config, peers: &Peers) -> anyhow::Result<Config> {
             .iter()
             .any(|of| of.address == peer.address)
     };
-    let others = peers
-        .iter()
-        .filter(|(_, peer)| !own.contains(&peer.address) && !configured(peer));
+    let others = peers.iter().filter(|(_, peer)| {
+        own.iter().all(|(_, address)| *address != peer.address) && !configured(peer)
+    });
     let found = others.map(|(name, peer)| neighbor(name, peer, template));
     let found: Vec<Value> = found.collect();
     if let Some(neighbors) = document["neighbors"].as_array_mut() {
