@@ -4,12 +4,12 @@ CARGO ?= cargo
 # Where cargo builds: CARGO_TARGET_DIR, `build.target-dir` of cargo's configuration, or ./target.
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 busybox-static cpio kmod
+DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux busybox-static
+TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 cpio kmod
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test bench demo demo-down demo-managed demo-managed-down clean test-packages bench-packages demo-packages
+.PHONY: help build fmt lint test bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -47,6 +47,12 @@ demo-managed: demo-packages build ## The same with a controller in each domain t
 
 demo-managed-down: ## Take that down
 	"$(target_dir)/release/weft" lab down managed
+
+demo-chain: demo-packages build ## A tenant's traffic through a firewall and a meter, and what happens when they die
+	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/service-chain/demo.sh
+
+demo-chain-down: ## Take that down
+	"$(target_dir)/release/weft" lab down service-chain
 
 demo-down: ## Take the demo down
 	"$(target_dir)/release/weft" lab down two-domains

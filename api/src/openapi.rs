@@ -21,6 +21,8 @@ use crate::server;
         server::tenant_routes,
         server::trace,
         server::labels,
+        server::services,
+        server::chains,
         server::traffic,
         server::kernel,
         server::metrics,
@@ -28,7 +30,7 @@ use crate::server;
     tags(
         (name = "router", description = "The router as a whole"),
         (name = "bgp", description = "Neighbours and routes"),
-        (name = "overlay", description = "Tenants and labels"),
+        (name = "overlay", description = "Tenants, labels and service chains"),
         (name = "kernel", description = "What forwards"),
     )
 )]

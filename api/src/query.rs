@@ -213,6 +213,12 @@ pub struct TraceQuery {
     pub from: Option<IpAddr>,
     /// Differentiated services code point, 0 to 63.
     pub dscp: u8,
+    /// IP protocol.
+    pub protocol: Option<u8>,
+    /// Of TCP, UDP or SCTP.
+    pub source_port: Option<u16>,
+    /// Of the same.
+    pub destination_port: Option<u16>,
     /// Packets are sent.
     pub live: bool,
 }
@@ -224,11 +230,20 @@ impl TraceQuery {
         let from = parameters.parse("from", "an IP address");
         let dscp = parameters.number("dscp", 0, 63).unwrap_or_default();
         let live = parameters.parse("live", "true or false");
+        let protocol = parameters.number("protocol", 0, 255);
+        let protocol = protocol.and_then(|number| u8::try_from(number).ok());
+        let mut port = |name: &'static str| {
+            let number = parameters.number(name, 0, 65535)?;
+            u16::try_from(number).ok()
+        };
         let query = Self {
             // Where there is none the parameters are refused.
             destination: destination.unwrap_or(IpAddr::from([0, 0, 0, 0])),
             from,
             dscp: u8::try_from(dscp).unwrap_or_default(),
+            protocol,
+            source_port: port("source_port"),
+            destination_port: port("destination_port"),
             live: live.unwrap_or_default(),
         };
         parameters.finish(query)

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 use crate::problem::Problem;
 use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
 use crate::types::{
-    Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute, Trace, Traffic,
+    Chain, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute, Trace,
+    Traffic,
 };
 
 /// The router cannot answer now; the text says why.
@@ -63,6 +64,18 @@ pub trait RouterState: Send + Sync + 'static {
     /// Labels in use, by value.
     fn labels(&self) -> impl Future<Output = Result<Vec<LabelUse>, Unavailable>> + Send;
 
+    /// Services, by label.
+    fn services(
+        &self,
+        tenant: Option<String>,
+    ) -> impl Future<Output = Result<Vec<Service>, Unavailable>> + Send;
+
+    /// Service chains, by tenant and priority, with packets a step.
+    fn chains(
+        &self,
+        tenant: Option<String>,
+    ) -> impl Future<Output = Result<Vec<Chain>, Unavailable>> + Send;
+
     /// What tunnels carried, by VNI and far end; nothing where the kernel does not count.
     fn traffic(&self) -> impl Future<Output = Result<Vec<Traffic>, Unavailable>> + Send;
 
@@ -101,6 +114,8 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .route("/tenants/{name}/routes", get(tenant_routes::<S>))
         .route("/tenants/{name}/trace", get(trace::<S>))
         .route("/labels", get(labels::<S>))
+        .route("/services", get(services::<S>))
+        .route("/chains", get(chains::<S>))
         .route("/traffic", get(traffic::<S>))
         .route("/kernel", get(kernel::<S>))
         .route("/openapi.json", get(openapi));
@@ -305,6 +320,9 @@ pub(crate) async fn tenant_routes<S: RouterState>(
         ("destination" = String, Query, description = "Where the packet goes, an IP address"),
         ("from" = Option<String>, Query, description = "Where it comes from, an IP address"),
         ("dscp" = Option<u32>, Query, description = "Differentiated services code point", minimum = 0, maximum = 63),
+        ("protocol" = Option<u32>, Query, description = "IP protocol, where a service chain looks at it", minimum = 0, maximum = 255),
+        ("source_port" = Option<u32>, Query, description = "Source port, where a service chain looks at it", minimum = 0, maximum = 65535),
+        ("destination_port" = Option<u32>, Query, description = "Destination port, where a service chain looks at it", minimum = 0, maximum = 65535),
         ("live" = Option<bool>, Query, description = "Send packets of the tenant, and say who answers; takes up to some seconds"),
     ),
     responses(
@@ -343,6 +361,38 @@ pub(crate) async fn labels<S: RouterState>(
 ) -> Answer<Vec<LabelUse>> {
     query::nothing(pairs)?;
     Ok(Json(state.labels().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/services", tag = "overlay",
+    params(("tenant" = Option<String>, Query, description = "Only this tenant")),
+    responses(
+        (status = 200, description = "Services by label: their nodes here, how they do, and other routers that offer them", body = Vec<Service>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn services<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Service>> {
+    Ok(Json(state.services(query::tenant(pairs)?).await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/chains", tag = "overlay",
+    params(("tenant" = Option<String>, Query, description = "Only this tenant")),
+    responses(
+        (status = 200, description = "Service chains, each direction for itself, with what this router does at each step and how many packets took it here", body = Vec<Chain>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn chains<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Chain>> {
+    Ok(Json(state.chains(query::tenant(pairs)?).await?))
 }
 
 #[utoipa::path(

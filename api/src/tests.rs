@@ -151,8 +151,18 @@ impl RouterState for Fake {
                 TraceCode::NoRoute,
                 format!("from {:?}, dscp {}", query.from, query.dscp),
             ),
+            chain: None,
+            chain_needs: None,
             live: None,
         }))
+    }
+
+    async fn services(&self, _: Option<String>) -> Result<Vec<Service>, Unavailable> {
+        self.answer(Vec::new())
+    }
+
+    async fn chains(&self, _: Option<String>) -> Result<Vec<Chain>, Unavailable> {
+        self.answer(Vec::new())
     }
 
     async fn traffic(&self) -> Result<Vec<Traffic>, Unavailable> {
@@ -231,6 +241,8 @@ async fn every_path_answers() {
         "/tenants/red/routes",
         "/tenants/red/trace?destination=10.0.2.10",
         "/labels",
+        "/services?tenant=red",
+        "/chains?tenant=red",
         "/traffic",
         "/kernel",
         "/openapi.json",
@@ -552,7 +564,7 @@ fn the_published_document_is_current() {
 fn the_document_is_openapi_3_1_and_complete() {
     let document = crate::document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 12);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 14);
     let text = document.to_string();
     for (at, _) in text.match_indices("#/components/schemas/") {
         let name = text[at..]

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use crate::chains::*;
+
 /// Why something is as it is: a word for programs and a sentence for humans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Why<C> {
@@ -503,6 +505,8 @@ words! {
         UnderlayMetric = "underlay-metric",
         /// More equal ones than a group holds.
         GroupFull = "group-full",
+        /// One is enough, and another one it is.
+        NotTheOne = "not-the-one",
     }
 }
 
@@ -726,6 +730,8 @@ words! {
         UnderlayUnreachable = "underlay-unreachable",
         /// The tenant has no way to the destination.
         NoRoute = "no-route",
+        /// A service of its chain is missing, and stops it.
+        ChainBroken = "chain-broken",
     }
 }
 
@@ -752,6 +758,12 @@ pub struct Trace {
     pub tunnels: Vec<TraceTunnel>,
     /// How it fares.
     pub verdict: Why<TraceCode>,
+    /// The service chain that it takes first, when it comes in by an attachment of its tenant; what is above is behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
+    /// What would have to be known of the packet to say which chain it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_needs: Option<String>,
     /// Who answered to packets that were sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<TraceLive>,

@@ -10,6 +10,7 @@
 mod actor;
 mod bpf;
 pub mod doctor;
+mod health;
 mod host;
 mod model;
 mod monitor;
@@ -19,6 +20,7 @@ mod nftables;
 mod probe;
 mod snapshot;
 mod status;
+mod steps;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -32,11 +34,13 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
+pub use health::{NodeQuestion, ask_node};
 pub use probe::{Probe, ProbeAnswer, ProbeHop, probe};
 pub use status::{
     DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
     RefusedRoute, TenantTable, Traffic, TunnelTrace,
 };
+pub use steps::{StepCounter, StepCounts};
 pub use teardown::{TeardownReport, teardown};
 
 /// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
@@ -210,7 +214,12 @@ enum Command {
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     Traffic(oneshot::Sender<Vec<Traffic>>),
-    Trace(TenantId, Packet, oneshot::Sender<Option<KernelTrace>>),
+    Trace(
+        TenantId,
+        Option<(Vni, bool)>,
+        Packet,
+        oneshot::Sender<Option<KernelTrace>>,
+    ),
     Routes(TenantId, oneshot::Sender<Vec<(IpNet, KernelRoute)>>),
     Stop(oneshot::Sender<()>),
 }
@@ -320,7 +329,21 @@ impl Dataplane {
 
     /// What the kernel would do with a tenant's packet. `None` where the tenant is not there.
     pub async fn trace(&self, tenant: TenantId, packet: Packet) -> Option<KernelTrace> {
-        self.ask(|reply| Command::Trace(tenant, packet, reply))
+        self.ask(|reply| Command::Trace(tenant, None, packet, reply))
+            .await
+            .flatten()
+    }
+
+    /// What the kernel would do with a tenant's packet whose next step is the service of a label; `reverse` in the other direction
+    /// of a symmetric chain.
+    pub async fn trace_step(
+        &self,
+        tenant: TenantId,
+        label: Vni,
+        reverse: bool,
+        packet: Packet,
+    ) -> Option<KernelTrace> {
+        self.ask(|reply| Command::Trace(tenant, Some((label, reverse)), packet, reply))
             .await
             .flatten()
     }

@@ -59,6 +59,8 @@ pub(crate) enum RouteSpec {
         gateway: IpAddr,
         interface: Option<u32>,
     },
+    /// To a service node on a link, whatever other routes say of its address.
+    Node { gateway: IpAddr, interface: u32 },
     /// Nowhere: a tenant's packet without a route goes no further.
     Unreachable,
     /// Out of the table: the next rule is asked.
@@ -247,6 +249,9 @@ pub(crate) struct Rule {
     pub(crate) action: RuleAction,
 }
 
+/// Priority of the first rule about packets on a service chain, whose mark is a step's and no longer their tenant's; of those that
+/// follow, too.
+pub(crate) const RULE_STEP: u32 = 980;
 /// Priority of the rules that lead into tenant tables; before the main table's 32766, after local's 0.
 pub(crate) const RULE_TENANT: u32 = 1000;
 /// Priority of the rules that lead what a tenant's table has nothing for to the main table, where the tenant may leave there.

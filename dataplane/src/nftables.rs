@@ -15,6 +15,8 @@ pub(crate) struct Entrance {
     pub(crate) mark: u32,
     /// The router's addresses there.
     pub(crate) addresses: Vec<IpAddr>,
+    /// A service node's, where packets of a chain go out with a step's mark.
+    pub(crate) service: bool,
 }
 
 /// Where a tenant's packets leave for the Internet.
@@ -91,7 +93,11 @@ pub(crate) fn ruleset(
     let mut inputs = all(&|entrance| vec![format!("\"{}\"", entrance.input)]);
     inputs.sort_unstable();
     inputs.dedup();
-    let interfaces = all(&|entrance| vec![format!("\"{}\"", entrance.interface)]);
+    let users = |entrance: &Entrance| !entrance.service;
+    let interfaces = all(&|entrance| {
+        let name = users(entrance).then(|| format!("\"{}\"", entrance.interface));
+        name.into_iter().collect()
+    });
     let marks = all(&|entrance| {
         vec![format!(
             "\"{}\" : 0x{:08x}",
@@ -143,7 +149,8 @@ pub(crate) fn ruleset(
                 "from-tenants",
                 // Before connections are tracked.
                 "filter hook prerouting priority raw - 5",
-                &["meta mark set iifname map @marks"],
+                // What is on a service chain has a step's mark already.
+                &[&format!("{OFF_CHAIN} meta mark set iifname map @marks")],
             ),
             // The mark must not steer the tunnel's own packet.
             chain(
@@ -187,6 +194,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         exits.iter().filter_map(each).collect()
     };
     let zones = all(&|exit| Some(format!("0x{:08x} : {}", exit.mark, exit.zone)));
+    let untracked = format!("{ON_CHAIN} notrack");
     let zones = format!(
         "ct original zone set meta mark map {{ {} }}",
         zones.join(", ")
@@ -214,7 +222,12 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         ),
         set("set ways", "mark . ifname", ways.collect()),
         set("set translated", "mark . ifname", translated),
-        chain("zones", "filter hook prerouting priority raw", &[&zones]),
+        // Packets on a service chain pass the router several times, and have their tenant's zone the last time only.
+        chain(
+            "zones",
+            "filter hook prerouting priority raw",
+            &[&untracked, &zones],
+        ),
         chain(
             "connections",
             "filter hook prerouting priority mangle",
@@ -227,6 +240,10 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         ),
     ]);
 }
+
+/// What has a step's mark, see [`crate::steps`]; what has none.
+const ON_CHAIN: &str = "meta mark & 0xfc000000 == 0x58000000";
+const OFF_CHAIN: &str = "meta mark & 0xfc000000 != 0x58000000";
 
 /// Made first, so that its removal never fails for want of it.
 const NO_TABLE: &str = "table inet weft\ndelete table inet weft\n";

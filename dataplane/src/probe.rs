@@ -179,7 +179,7 @@ fn receive(
 }
 
 /// An echo request; the sequence number is the TTL. Of ICMPv6 the kernel sets the checksum.
-fn request(v6: bool, id: u16, ttl: u8) -> Vec<u8> {
+pub(crate) fn request(v6: bool, id: u16, ttl: u8) -> Vec<u8> {
     let mut octets = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
     octets.extend_from_slice(&id.to_be_bytes());
     octets.extend_from_slice(&u16::from(ttl).to_be_bytes());
@@ -195,7 +195,7 @@ fn request(v6: bool, id: u16, ttl: u8) -> Vec<u8> {
 }
 
 /// What a received packet answers to a request of ours, and to which TTL.
-fn answer(v6: bool, packet: &[u8], id: u16) -> Option<(ProbeAnswer, u8)> {
+pub(crate) fn answer(v6: bool, packet: &[u8], id: u16) -> Option<(ProbeAnswer, u8)> {
     let of_ours = |echo: &[u8], kind: u8| -> Option<u8> {
         let ours = *echo.first()? == kind && echo.get(4..6)? == id.to_be_bytes();
         echo.get(7).copied().filter(|_| ours)

@@ -11,7 +11,7 @@ use crate::netlink::objects::{
     RTM_DELNEXTHOP, RTM_DELROUTE, put_next_hop_id, put_route_key, put_rule,
 };
 use crate::netlink::socket::{Batch, Netlink};
-use crate::{Error, nftables, snapshot};
+use crate::{Error, nftables, snapshot, steps};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -85,7 +85,7 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
                 .map_err(Error::kernel("cannot take the classifier away"))?;
         }
     }
-    if let Err(error) = nftables::unload() {
+    if let Err(error) = nftables::unload().and_then(|()| steps::unload()) {
         tracing::debug!(%error, "no nftables table to remove");
     }
     Ok(report)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
-use crate::label::{Endpoint, Label, LabelCommunity, LocalNextHop};
+use crate::label::{Endpoint, Label, LabelCommunity, LabelKind, LocalNextHop};
 use crate::{Encapsulation, EndpointId, Vni};
 
 /// What an edge does to local next hops.
@@ -54,9 +54,18 @@ impl OwnLabels {
 
     /// The label of a tenant that it hosts.
     pub fn label(&self, vni: Vni) -> LargeCommunity {
+        self.of_kind(LabelKind::Tenant, vni)
+    }
+
+    /// The label of a service whose node is attached to it.
+    pub fn service(&self, vni: Vni) -> LargeCommunity {
+        self.of_kind(LabelKind::Service, vni)
+    }
+
+    fn of_kind(&self, kind: LabelKind, vni: Vni) -> LargeCommunity {
         let endpoint = self.named();
         let label = Label {
-            kind: crate::label::LabelKind::Tenant,
+            kind,
             vni,
             encapsulation: self.encapsulation,
             endpoint,
@@ -145,18 +154,24 @@ pub fn rewrite(
         ),
         LocalNextHopMode::Self_ => {
             let mut vnis: Vec<Vni> = Vec::new();
+            let mut services = false;
             let mut foreign_locator = false;
             for community in communities {
                 match decoded(community) {
-                    Some(Ok(LabelCommunity::Label(label))) => vnis.push(label.vni),
+                    Some(Ok(LabelCommunity::Label(label))) => {
+                        services |= label.kind == LabelKind::Service && forwards(label.vni);
+                        vnis.push(label.vni);
+                    }
                     Some(Ok(LabelCommunity::Locator(locator))) => {
                         foreign_locator |= locator.id != own.id
                     }
                     _ => {}
                 }
             }
-            // The neighbour's domain enters here: the endpoints behind us are none of its business.
-            if foreign_locator && direction.to_ebgp && !direction.from_ebgp && !direction.own {
+            // The neighbour's domain enters here: the endpoints behind us are none of its business, the services at them are.
+            let inner =
+                foreign_locator && direction.to_ebgp && !direction.from_ebgp && !direction.own;
+            if inner && !services {
                 return Rewrite::Reject;
             }
             vnis.sort_unstable();
@@ -170,7 +185,10 @@ pub fn rewrite(
                 .iter()
                 .copied()
                 .filter(|community| match hop(community) {
-                    None => true,
+                    None => {
+                        !inner
+                            || !matches!(decoded(community), Some(Ok(LabelCommunity::Locator(_))))
+                    }
                     // One that stands for every label stays for those that we do not forward.
                     Some(LocalNextHop { vni: None, .. }) => !others.is_empty(),
                     Some(LocalNextHop { vni: Some(vni), .. }) => others.contains(&vni),

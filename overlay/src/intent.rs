@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::chain::{Chain, Service};
 use crate::{Encapsulation, EndpointId, Vni};
 
 /// A tenant's number on this router, dense from zero and stable while the process lives. It is not the local table's
@@ -30,6 +31,21 @@ pub struct TenantIntent {
     pub attachments: Vec<String>,
     /// Where packets leave that the tenant's table has nothing for.
     pub breakout: Option<Breakout>,
+    /// Its services, here and elsewhere.
+    pub services: Vec<Service>,
+    /// Its chains, the first that a packet matches being the one that it takes.
+    pub chains: Vec<Chain>,
+}
+
+/// Where packets with a service's label go from this router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceState {
+    /// The node that is attached here does its work.
+    pub local: bool,
+    /// Packets that this router itself puts on the way go to another router even so.
+    pub prefer_remote: bool,
+    /// The way to other routers that have the label.
+    pub remote: Option<GroupId>,
 }
 
 /// A tenant's way to the Internet past the overlay.
@@ -109,7 +125,7 @@ pub struct UnderlayRoute {
 }
 
 /// A batch of changes to the intent. Within one delta tenants come first, then groups that are made or changed, then
-/// routes, then groups that go; of two entries for the same key the later one holds.
+/// routes and services, then groups that go; of two entries for the same key the later one holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntentDelta {
     /// Tenants to create or change (`Some`) or to remove with all of their routes (`None`).
@@ -122,6 +138,8 @@ pub struct IntentDelta {
     pub sites: Vec<SiteRoute>,
     /// Routes of the main table.
     pub underlay: Vec<UnderlayRoute>,
+    /// Services by label, to know or to change (`Some`), or to forget (`None`).
+    pub services: Vec<(Vni, Option<ServiceState>)>,
 }
 
 impl IntentDelta {
@@ -132,5 +150,6 @@ impl IntentDelta {
             && self.routes.is_empty()
             && self.sites.is_empty()
             && self.underlay.is_empty()
+            && self.services.is_empty()
     }
 }

@@ -1,8 +1,9 @@
 //! The overlay: label communities, (VNI, prefix) tables and the forwarding intent.
 //!
 //! Pure: no clock, socket, thread or log. [`label`] is the wire format of `docs/label-community.md`, [`export`] rewrites
-//! labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`].
+//! labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`], and [`chain`] says which services packets pass.
 
+pub mod chain;
 pub mod export;
 pub mod intent;
 pub mod label;

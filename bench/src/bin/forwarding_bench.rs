@@ -393,6 +393,8 @@ impl Pair {
             vnis: vec![vni],
             attachments: vec!["red0".into()],
             breakout: None,
+            services: Vec::new(),
+            chains: Vec::new(),
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),
@@ -408,6 +410,8 @@ impl Pair {
                 vnis: vec![vni],
                 attachments: Vec::new(),
                 breakout: None,
+                services: Vec::new(),
+                chains: Vec::new(),
             };
             Ok((TenantId(1 + at), Some(tenant)))
         });

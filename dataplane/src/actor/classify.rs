@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use tracing::{info, warn};
 
 use super::Actor;
-use super::links::is_host;
+use super::links::{arms, is_host};
 use crate::bpf::{Classifier, Place};
 use crate::model::{
     Carrier, Family, RULE_BREAKOUT, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule,
     RuleAction, RuleMatch,
 };
 use crate::snapshot::Address;
+use crate::steps::Leg;
 use crate::{CodePoint, Drops, Traffic};
 
 /// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
@@ -173,7 +174,7 @@ impl Actor {
         }
     }
 
-    /// The links of attachments, with their tenants' marks.
+    /// The links of attachments and of services, with their tenants' marks.
     fn attached_links(&self) -> Vec<(u32, u32)> {
         let by_name: HashMap<&str, u32> = self
             .links
@@ -184,6 +185,7 @@ impl Actor {
         tenants
             .flat_map(|tenant| {
                 let names = tenant.intent.attachments.iter();
+                let names = names.chain(arms(&tenant.intent));
                 names.map(|name| (name.as_str(), tenant.table))
             })
             .filter_map(|(name, mark)| Some((*by_name.get(name)?, mark)))
@@ -235,6 +237,11 @@ impl Actor {
                 let vnis = tenant.intent.vnis.iter();
                 vnis.map(|vni| (vni.get(), tenant.table))
             })
+            .chain(
+                self.steps
+                    .labels()
+                    .map(|label| (label.get(), Leg::Arrived.mark(label))),
+            )
             .collect();
         for (vni, mark) in &wanted {
             if self.marks_held.get(vni) != Some(mark) {
@@ -287,6 +294,13 @@ impl Actor {
                     action,
                 });
             };
+            self.step_policy(&mut add);
+            if self.classifier.is_none() {
+                for label in self.steps.labels() {
+                    let table = RuleAction::Table(Leg::Arrived.mark(label));
+                    add(RULE_TENANT, RuleMatch::Tunnel(label.get()), table);
+                }
+            }
             let places = if tree {
                 put_tree(&mut add)
             } else {

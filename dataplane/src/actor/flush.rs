@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use tracing::{error, warn};
 
-use super::links::{is_host, vrf_name};
+use super::links::{arms, is_host, vrf_name};
 use super::{Actor, RETRY, RETRY_LONGEST, Refused};
-use crate::model::{Carrier, Family, RouteKey, RouteSpec, Rule, gateway, mac};
+use crate::model::{Carrier, Family, RULE_TENANT, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
     NEW, Question, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE,
     RTM_NEWTUNNEL, SET, put_neighbour, put_next_hop, put_next_hop_id, put_route, put_route_key,
@@ -67,6 +67,7 @@ impl Actor {
             return;
         }
         self.held_until = None;
+        self.flush_steps();
         let protocol = self.config.protocol;
         let mut batch = Batch::default();
         let mut operations = Vec::new();
@@ -78,6 +79,8 @@ impl Actor {
                 .tenants
                 .values()
                 .flat_map(|tenant| &tenant.intent.vnis)
+                .copied()
+                .chain(self.steps.labels())
                 .map(|vni| vni.get())
                 .collect();
         }
@@ -124,7 +127,7 @@ impl Actor {
         // their marks before the routes are there.
         let rules_first = self.has_tree();
         if rules_first {
-            self.push_rules(&mut batch, &mut operations);
+            self.push_rules(&mut batch, &mut operations, &|_| true);
         }
         // A route may be queued twice, when its intent changed and the kernel was read again: it is sent once.
         let mut queue = std::mem::take(&mut self.queue);
@@ -149,7 +152,7 @@ impl Actor {
             push_route(&mut batch, &mut operations, protocol, key, spec, held);
         }
         if !rules_first {
-            self.push_rules(&mut batch, &mut operations);
+            self.push_rules(&mut batch, &mut operations, &|_| true);
         }
         if self.settled {
             for rule in self.rules_held.difference(&self.rules_wanted) {
@@ -194,10 +197,31 @@ impl Actor {
         }
     }
 
-    fn push_rules(&self, batch: &mut Batch, operations: &mut Vec<Operation>) {
+    /// Makes the rules of steps ahead of everything else: no packet gets a step's mark before they lead it.
+    pub(super) fn send_step_rules(&mut self) {
+        self.rules_wanted = self.wanted_rules();
+        let (mut batch, mut operations) = (Batch::default(), Vec::new());
+        self.push_rules(&mut batch, &mut operations, &|rule| {
+            rule.priority < RULE_TENANT
+        });
+        if batch.len() == 0 {
+            return;
+        }
+        match self.netlink.send(batch) {
+            Ok(refused) => self.settle_batch(operations, refused),
+            Err(error) => warn!(%error, "cannot make the rules of service chains"),
+        }
+    }
+
+    fn push_rules(
+        &self,
+        batch: &mut Batch,
+        operations: &mut Vec<Operation>,
+        which: &dyn Fn(&Rule) -> bool,
+    ) {
         // The last ones first: the kernel looks for a rule's place from the beginning, and a jump needs its target.
         let missing: Vec<&Rule> = self.rules_wanted.difference(&self.rules_held).collect();
-        for rule in missing.into_iter().rev() {
+        for rule in missing.into_iter().rev().filter(|rule| which(rule)) {
             let object = Object::Rule(rule.clone());
             if self.is_due(&object) {
                 let protocol = self.config.protocol;
@@ -378,6 +402,19 @@ impl Actor {
                     addresses: link
                         .and_then(|link| on_link.get(link).cloned())
                         .unwrap_or_default(),
+                    service: false,
+                });
+            }
+            for name in arms(&tenant.intent) {
+                let link = by_name.get(name.as_str());
+                entrances.push(Entrance {
+                    interface: name.clone(),
+                    input: name.clone(),
+                    mark: tenant.table,
+                    addresses: link
+                        .and_then(|link| on_link.get(link).cloned())
+                        .unwrap_or_default(),
+                    service: true,
                 });
             }
         }

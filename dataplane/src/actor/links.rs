@@ -288,6 +288,7 @@ impl Actor {
 
     /// Brings what tenants have on their attachments into their tables: networks of addresses, static routes.
     pub(super) fn attach(&mut self) {
+        self.steps.changed = true;
         self.segment();
         self.classify();
         let by_name: HashMap<&str, u32> = self
@@ -299,7 +300,7 @@ impl Actor {
         let attachments: BTreeSet<&String> = self
             .tenants
             .values()
-            .flat_map(|tenant| &tenant.intent.attachments)
+            .flat_map(|tenant| tenant.intent.attachments.iter().chain(arms(&tenant.intent)))
             .collect();
         for name in &attachments {
             if by_name.contains_key(name.as_str()) && self.attachments.get(*name) != Some(&true) {
@@ -551,6 +552,15 @@ impl Actor {
 /// Protocols of routes that an administrator sets: `ip route add`, with and without a word about it.
 pub(crate) const STATIC: [u8; 2] = [libc::RTPROT_BOOT, libc::RTPROT_STATIC];
 
+/// Interfaces to service nodes of a tenant.
+pub(super) fn arms(tenant: &TenantIntent) -> impl Iterator<Item = &String> {
+    let attachments = tenant
+        .services
+        .iter()
+        .filter_map(|of| of.attachment.as_ref());
+    attachments.flat_map(|of| of.arms().map(|arm| &arm.interface))
+}
+
 pub(crate) fn is_tenant_vrf(link: &snapshot::Link) -> bool {
     let alias = link.alias.as_deref();
     alias.is_some_and(|alias| alias.starts_with(TENANT_ALIAS))
@@ -560,6 +570,7 @@ fn attachments_of(actor: &Actor) -> BTreeSet<String> {
     actor
         .tenants
         .values()
-        .flat_map(|tenant| tenant.intent.attachments.iter().cloned())
+        .flat_map(|tenant| tenant.intent.attachments.iter().chain(arms(&tenant.intent)))
+        .cloned()
         .collect()
 }

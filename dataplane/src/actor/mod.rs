@@ -9,6 +9,7 @@ mod groups;
 pub(crate) mod links;
 mod report;
 mod routes;
+mod steps;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +24,7 @@ use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
 
 use self::routes::Routes;
+use self::steps::Steps;
 use crate::bpf::{Classifier, OwnAddress};
 use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC};
 use crate::monitor::{self, Changes};
@@ -154,6 +156,7 @@ pub(crate) struct Actor {
     reach_news: BTreeMap<Option<TenantId>, Vec<(IpAddr, Option<u32>)>>,
     news: Vec<DataplaneEvent>,
     ruleset: String,
+    steps: Steps,
     /// Tenants, links or devices changed: rules and nftables are to be looked at again.
     policy_changed: bool,
     settled: bool,
@@ -267,6 +270,7 @@ impl Actor {
             reach_news: BTreeMap::new(),
             news: Vec::new(),
             ruleset: String::new(),
+            steps: Steps::default(),
             policy_changed: true,
             settled: false,
             pending: Changes::default(),
@@ -359,6 +363,7 @@ impl Actor {
                 .chain(retry)
                 .chain(later)
                 .chain(self.held_until)
+                .chain(self.steps.next())
                 .min()
                 .unwrap_or(audit_at);
             tokio::select! {
@@ -409,6 +414,7 @@ impl Actor {
             Command::Settle => {
                 self.settled = true;
                 self.policy_changed = true;
+                self.steps.changed = true;
                 self.queue_leftovers();
                 self.find_classified();
                 self.attach();
@@ -446,7 +452,9 @@ impl Actor {
             // Whoever asked and went away needs no answer, here and below.
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Traffic(reply) => drop(reply.send(self.traffic())),
-            Command::Trace(tenant, packet, reply) => drop(reply.send(self.trace(tenant, packet))),
+            Command::Trace(tenant, step, packet, reply) => {
+                drop(reply.send(self.trace(tenant, step, packet)));
+            }
             Command::Routes(tenant, reply) => drop(reply.send(self.tenant_routes(tenant))),
             Command::Stop(reply) => {
                 let _ = reply.send(());
@@ -494,6 +502,12 @@ impl Actor {
         }
         for route in delta.sites {
             self.set_site_route(&route);
+        }
+        for (label, state) in delta.services {
+            self.set_service(label, state);
+        }
+        if self.steps.changed {
+            self.plan_ways();
         }
         for id in gone {
             self.remove_group(id);
@@ -611,6 +625,7 @@ impl Actor {
     fn set_tenant(&mut self, id: TenantId, intent: TenantIntent) {
         let table = self.config.table_base + intent.primary_vni.get();
         self.policy_changed = true;
+        self.drain(id, &intent);
         self.by_table.insert(table, id);
         match self.tenants.get_mut(&id) {
             Some(tenant) => (tenant.intent, tenant.table) = (intent, table),
@@ -642,6 +657,7 @@ impl Actor {
             return;
         };
         self.policy_changed = true;
+        self.steps.changed = true;
         self.by_table.remove(&tenant.table);
         let keys: Vec<RouteKey> = self
             .wanted

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use weft_overlay::Vni;
 use weft_overlay::intent::TenantId;
 
 use super::Actor;
@@ -11,11 +12,33 @@ use crate::netlink::objects::{Question, RouteAnswer};
 use crate::{KernelMatch, KernelTrace, Packet, TunnelTrace};
 
 impl Actor {
-    pub(super) fn trace(&mut self, tenant: TenantId, packet: Packet) -> Option<KernelTrace> {
-        let table = self.tenants.get(&tenant)?.table;
+    /// `step` is the label of the service that is next, and whether by the other direction.
+    pub(super) fn trace(
+        &mut self,
+        tenant: TenantId,
+        step: Option<(Vni, bool)>,
+        packet: Packet,
+    ) -> Option<KernelTrace> {
+        let of = self.tenants.get(&tenant)?;
+        let table = match step {
+            Some((label, reverse)) => self.step_mark(label, reverse),
+            None => of.table,
+        };
+        let links: Vec<u32> = self
+            .links
+            .values()
+            .filter(|link| of.intent.attachments.contains(&link.name))
+            .map(|link| link.index)
+            .collect();
+        let is_own = |source| self.addresses.iter().any(|of| of.address == source);
         let question = Question {
             destination: packet.destination,
             source: packet.source,
+            // What is not the router's own comes in by an attachment.
+            interface: packet
+                .source
+                .filter(|source| !is_own(*source))
+                .and_then(|_| links.first().copied()),
             // What its packets are marked with, whichever way they come.
             mark: Some(table),
             dscp: packet.dscp,
@@ -26,12 +49,6 @@ impl Actor {
             Err(_) => Vec::new(),
         };
         let tenant = self.tenants.get(&tenant)?;
-        let links: Vec<u32> = self
-            .links
-            .values()
-            .filter(|link| tenant.intent.attachments.contains(&link.name))
-            .map(|link| link.index)
-            .collect();
         let addresses = self.addresses.iter();
         let own = addresses
             .filter(|of| links.contains(&of.link))

@@ -185,6 +185,7 @@ fn filters() {
 #[test]
 fn questions_and_answers() {
     let question = Question {
+        interface: None,
         destination: Ipv4Addr::new(10, 0, 2, 10).into(),
         source: None,
         mark: Some(0x5700_2711),

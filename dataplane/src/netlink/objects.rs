@@ -104,7 +104,11 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
         scope,
         kind,
     ]);
-    out.extend_from_slice(&[0; 4]);
+    let flags = match spec {
+        RouteSpec::Node { .. } => RTNH_F_ONLINK,
+        _ => 0,
+    };
+    out.extend_from_slice(&flags.to_ne_bytes());
     attribute_u32(out, libc::RTA_TABLE, key.table);
     if key.prefix.prefix_len() > 0 {
         address(out, libc::RTA_DST, key.prefix.addr());
@@ -123,6 +127,10 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
             if let Some(interface) = interface {
                 attribute_u32(out, libc::RTA_OIF, *interface);
             }
+        }
+        RouteSpec::Node { gateway, interface } => {
+            address(out, libc::RTA_GATEWAY, *gateway);
+            attribute_u32(out, libc::RTA_OIF, *interface);
         }
         RouteSpec::Unreachable | RouteSpec::Throw => {}
     }
@@ -189,10 +197,14 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
         IpAddr::from(Ipv6Addr::UNSPECIFIED)
     };
     let prefix = IpNet::new(destination.unwrap_or(any), header[1]).ok()?;
+    let flags = as_u32(&header[8..12]).unwrap_or_default();
     let spec = match (header[7], next_hop, gateway, interface) {
         (libc::RTN_UNREACHABLE, ..) => RouteSpec::Unreachable,
         (libc::RTN_THROW, ..) => RouteSpec::Throw,
         (_, Some(id), ..) => RouteSpec::NextHop(id),
+        (_, _, Some(gateway), Some(interface)) if flags & RTNH_F_ONLINK != 0 => {
+            RouteSpec::Node { gateway, interface }
+        }
         (_, _, Some(gateway), _) => RouteSpec::Via {
             gateway,
             interface: None,
@@ -499,6 +511,8 @@ pub(crate) fn put_neighbour(out: &mut Vec<u8>, interface: u32, gateway: IpAddr, 
 pub(crate) struct Question {
     pub(crate) destination: IpAddr,
     pub(crate) source: Option<IpAddr>,
+    /// Where it comes in; the router sends it itself without.
+    pub(crate) interface: Option<u32>,
     /// Of the packet: what leads to its tenant's table.
     pub(crate) mark: Option<u32>,
     /// Differentiated services code point, 0 to 63.
@@ -510,6 +524,7 @@ impl From<IpAddr> for Question {
         Self {
             destination,
             source: None,
+            interface: None,
             mark: None,
             dscp: 0,
         }
@@ -539,6 +554,9 @@ pub(crate) fn route_query(question: &Question) -> Vec<u8> {
     address(&mut out, libc::RTA_DST, question.destination);
     if let Some(source) = question.source {
         address(&mut out, RTA_SRC, source);
+    }
+    if let Some(interface) = question.interface {
+        attribute_u32(&mut out, libc::RTA_IIF, interface);
     }
     if let Some(mark) = question.mark {
         attribute_u32(&mut out, RTA_MARK, mark);

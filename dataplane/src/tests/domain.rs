@@ -159,6 +159,8 @@ pub(super) fn tenant(
             vnis: vec![vni(number)],
             attachments,
             breakout: None,
+            services: Vec::new(),
+            chains: Vec::new(),
         }),
     )
 }
@@ -329,6 +331,14 @@ impl Domain {
     /// Starts the router in the middle again, after it was killed.
     pub(super) fn start_middle(&mut self) {
         self.middle = self.lab.start("m", self.mode.config(M));
+    }
+
+    /// Pings many times; true where all answers came.
+    pub(super) fn ping_fast(&self, from: &str, to: &str, count: u64) -> bool {
+        let command = format!("ping -c {count} -i 0.002 -W 2 -q {to}");
+        let output = self.lab.try_run(from, &command);
+        output.status.success()
+            && String::from_utf8_lossy(&output.stdout).contains(" 0% packet loss")
     }
 
     /// Pings a site from one tenant's host; true where all answers came.

@@ -47,11 +47,16 @@ impl Lab {
             names: Vec::new(),
         };
         for name in names {
-            ip(&format!("netns add {}", lab.ns(name)));
-            lab.names.push((*name).to_owned());
-            ip(&format!("-n {} link set lo up", lab.ns(name)));
+            lab.add(name);
         }
         lab
+    }
+
+    /// One more namespace.
+    pub(super) fn add(&mut self, name: &str) {
+        ip(&format!("netns add {}", self.ns(name)));
+        self.names.push(name.to_owned());
+        ip(&format!("-n {} link set lo up", self.ns(name)));
     }
 
     pub(super) fn ns(&self, name: &str) -> String {

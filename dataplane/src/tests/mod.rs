@@ -1,6 +1,7 @@
 //! The data plane on the real kernel, in network namespaces of its own.
 
 mod breakout;
+mod chains;
 mod domain;
 mod lab;
 mod lossy;

@@ -21,6 +21,8 @@ pub(super) struct Way {
     pub(super) forwarding: ForwardingNextHop,
     pub(super) preference: Preference,
     pub(super) bandwidth: u32,
+    /// One of several equal ones is used.
+    pub(super) exclusive: bool,
 }
 
 impl Contender for Way {
@@ -149,7 +151,13 @@ impl PathLists {
         };
         let lost = judge(ways, &metric);
         let used = (0..).zip(&lost).filter(|(_, lost)| lost.is_none());
-        used.map(|(at, _)| at).collect()
+        let most = match ways.first() {
+            Some(Way {
+                exclusive: true, ..
+            }) => 1,
+            _ => usize::MAX,
+        };
+        used.map(|(at, _)| at).take(most).collect()
     }
 
     /// How addresses are reached now; the lists that became usable, or are no longer.
@@ -228,6 +236,9 @@ fn group(ways: &[Way], used: &Used) -> Group {
     Group {
         has_others: ways.iter().any(|way| differ(way, &ways[0])),
         may_share: ways.iter().enumerate().any(|(at, way)| {
+            if way.exclusive {
+                return false;
+            }
             let others = &ways[at + 1..];
             others
                 .iter()

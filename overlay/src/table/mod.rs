@@ -8,6 +8,7 @@ mod decision;
 mod lists;
 mod overlap;
 mod query;
+mod services;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use weft_bgp_wire::LargeCommunity;
 
 use crate::export::OwnLabels;
 use crate::intent::{
@@ -31,6 +33,8 @@ use decision::judge;
 use lists::{PathLists, Way};
 pub use overlap::Overlap;
 use overlap::Overlaps;
+pub use services::ServiceStatus;
+use services::ServiceTable;
 pub use types::*;
 
 struct Tenant {
@@ -58,6 +62,8 @@ impl Tenant {
             vnis,
             attachments,
             breakout: self.config.breakout.clone(),
+            services: self.config.services.clone(),
+            chains: self.config.chains.clone(),
         }
     }
 
@@ -100,7 +106,13 @@ pub struct Overlay {
     by_vni: FxHashMap<Vni, TenantId>,
     next_tenant: u32,
     prefixes: FxHashMap<IpNet, SmallVec<[Slot; 1]>>,
+    /// Services by label.
+    services: BTreeMap<Vni, ServiceTable>,
+    /// Labels of services on the routes of a prefix.
+    services_of: FxHashMap<IpNet, SmallVec<[Vni; 2]>>,
     lists: PathLists,
+    /// What this router's locator says.
+    locator: Vec<LargeCommunity>,
     locators: FxHashMap<EndpointId, BTreeSet<IpAddr>>,
     locator_of: FxHashMap<IpNet, EndpointId>,
     underlay: FxHashMap<IpNet, IpAddr>,
@@ -123,7 +135,10 @@ impl Overlay {
             by_vni: FxHashMap::default(),
             next_tenant: 0,
             prefixes: FxHashMap::default(),
+            services: BTreeMap::new(),
+            services_of: FxHashMap::default(),
             lists: PathLists::default(),
+            locator: Vec::new(),
             locators: FxHashMap::default(),
             locator_of: FxHashMap::default(),
             underlay: FxHashMap::default(),
@@ -206,6 +221,7 @@ impl Overlay {
         }
         self.unlink(id);
         self.tenants.remove(&id);
+        self.link_services(id);
         self.intent.tenants.push((id, None));
     }
 
@@ -222,6 +238,7 @@ impl Overlay {
         if let Some(membership) = &mut self.config.membership {
             membership.stitched = stitched;
         }
+        self.forget_services();
     }
 
     /// Makes a tenant known by its VNIs and attachments, and the data plane know of it.
@@ -245,6 +262,7 @@ impl Overlay {
         let up = attachments.filter(|name| self.up.contains(*name));
         tenant.up = up.cloned().collect();
         self.intent.tenants.push((id, Some(tenant.intent())));
+        self.link_services(id);
     }
 
     /// Undoes [`Overlay::link`].
@@ -282,11 +300,12 @@ impl Overlay {
     /// An interface went up or down.
     pub fn set_attachment(&mut self, name: &str, up: bool) {
         let tenants = self.by_attachment.get(name).cloned().unwrap_or_default();
-        if up && !tenants.is_empty() {
+        if up && (!tenants.is_empty() || self.is_arm(name)) {
             self.up.insert(name.to_owned());
         } else {
             self.up.remove(name);
         }
+        self.arm_changed(name);
         for id in tenants {
             let Some(tenant) = self.tenants.get_mut(&id) else {
                 continue;
@@ -340,7 +359,7 @@ impl Overlay {
         }
     }
 
-    /// Announces this router's endpoint, where that is wanted.
+    /// Announces this router's endpoint with the services that it offers, where that is wanted.
     fn announce_locator(&mut self) {
         let Some(own) = self.own_labels() else { return };
         if self
@@ -353,10 +372,17 @@ impl Overlay {
                 encapsulation: own.encapsulation,
                 id: own.id,
             });
+            let mut communities = vec![locator.encode(own.administrator)];
+            communities.extend(self.offered().map(|label| own.service(label)));
+            communities.sort_unstable();
+            if communities == self.locator {
+                return;
+            }
+            self.locator.clone_from(&communities);
             self.originations.push(OriginationChange {
                 prefix: own.endpoint.into(),
                 path_id: 0,
-                communities: Some(vec![locator.encode(own.administrator)]),
+                communities: Some(communities),
             });
         }
     }
@@ -407,12 +433,14 @@ impl Overlay {
     pub fn handle_route(&mut self, prefix: IpNet, paths: &[PathInput<'_>]) {
         self.handle_underlay(prefix, paths);
         let mut slots: SmallVec<[Slot; 1]> = SmallVec::new();
+        let mut services: SmallVec<[(Vni, Candidate); 1]> = SmallVec::new();
         if let Some(own) = self.own_labels() {
             self.overlaps.watch(own.administrator, prefix, paths);
             for path in paths.iter().filter(|path| !path.local) {
-                self.candidates(&own, path, &mut slots);
+                self.candidates(&own, path, &mut slots, &mut services);
             }
         }
+        self.set_offers(prefix, services);
         let old = self.prefixes.remove(&prefix).unwrap_or_default();
         for slot in &old {
             if let Some(tenant) = self.tenants.get_mut(&slot.tenant) {
@@ -463,6 +491,7 @@ impl Overlay {
         own: &OwnLabels,
         path: &PathInput<'_>,
         slots: &mut SmallVec<[Slot; 1]>,
+        services: &mut SmallVec<[(Vni, Candidate); 1]>,
     ) {
         let mut labels: SmallVec<[Label; 4]> = SmallVec::new();
         let mut hops: SmallVec<[LocalNextHop; 2]> = SmallVec::new();
@@ -477,18 +506,20 @@ impl Overlay {
                 Some(Err(_)) => self.counters.reserved += 1,
             }
         }
-        for label in labels
-            .into_iter()
-            .filter(|label| label.kind == LabelKind::Tenant)
-        {
+        for label in labels {
             if !path.accept.contains(label.vni) {
                 self.counters.not_accepted += 1;
                 continue;
             }
-            let Some(tenant) = self.table_of(label.vni) else {
+            let tenant = match label.kind {
+                LabelKind::Tenant => self.table_of(label.vni),
+                LabelKind::Service => None,
+            };
+            let is_service = label.kind == LabelKind::Service && self.has_service(label.vni);
+            if tenant.is_none() && !is_service {
                 self.counters.no_table += 1;
                 continue;
-            };
+            }
             // One for this label alone goes before one for all.
             let hop = hops
                 .iter()
@@ -506,6 +537,10 @@ impl Overlay {
                 path_id: path.path_id,
                 preference: path.preference,
                 bandwidth: path.bandwidth,
+            };
+            let Some(tenant) = tenant else {
+                services.push((label.vni, candidate));
+                continue;
             };
             match slots.iter_mut().find(|slot| slot.tenant == tenant) {
                 Some(slot) => slot.candidates.push(candidate),
@@ -536,6 +571,8 @@ impl Overlay {
                 attachments: Vec::new(),
                 prefixes: Vec::new(),
                 breakout: None,
+                services: Vec::new(),
+                chains: Vec::new(),
             };
             self.insert_tenant(config, true)
         })
@@ -600,6 +637,7 @@ impl Overlay {
                 forwarding,
                 preference: candidate.preference,
                 bandwidth: candidate.bandwidth,
+                exclusive: false,
             })
         });
         let mut ways: SmallVec<[Way; 2]> = usable.collect();
@@ -660,6 +698,7 @@ impl Overlay {
         if toggled.is_empty() {
             return;
         }
+        self.services_toggled(&toggled);
         // Routes come and go only where a list has become usable, or is no longer.
         let mut routes: Vec<TenantRoute> = Vec::new();
         for (prefix, slots) in &self.prefixes {
@@ -750,6 +789,17 @@ impl Overlay {
         }
     }
 
+    /// The forwarding next hop of a candidate as endpoint ids resolve now.
+    fn resolve_again(&self, candidate: &Candidate) -> Option<ForwardingNextHop> {
+        let before = candidate.forwarding;
+        let (endpoint, encapsulation) = match (before.and_then(|hop| hop.endpoint_id), before) {
+            (Some(id), Some(hop)) => (Endpoint::Id(id), hop.encapsulation),
+            (None, Some(_)) => return before,
+            (_, None) => (candidate.label.endpoint, candidate.label.encapsulation),
+        };
+        self.resolve(candidate.label.vni, endpoint, encapsulation)
+    }
+
     /// Endpoint ids resolve anew.
     fn locators_changed(&mut self) {
         let waiting = |candidate: &Candidate| {
@@ -758,6 +808,7 @@ impl Overlay {
                     .forwarding
                     .is_some_and(|forwarding| forwarding.endpoint_id.is_some())
         };
+        self.resolve_services();
         let affected: Vec<IpNet> = self
             .prefixes
             .iter()
@@ -769,14 +820,7 @@ impl Overlay {
                 continue;
             };
             for candidate in slots.iter_mut().flat_map(|slot| &mut slot.candidates) {
-                let before = candidate.forwarding;
-                let (endpoint, encapsulation) =
-                    match (before.and_then(|hop| hop.endpoint_id), before) {
-                        (Some(id), Some(hop)) => (Endpoint::Id(id), hop.encapsulation),
-                        (None, Some(_)) => continue,
-                        (_, None) => (candidate.label.endpoint, candidate.label.encapsulation),
-                    };
-                candidate.forwarding = self.resolve(candidate.label.vni, endpoint, encapsulation);
+                candidate.forwarding = self.resolve_again(candidate);
             }
             self.prefixes.insert(prefix, slots);
             self.decide(prefix);
@@ -806,7 +850,8 @@ impl Overlay {
 
     /// The VNIs that this router keeps a table for, now or as soon as a label of them comes.
     pub fn tables(&self) -> VniSet {
-        let configured = VniSet::from_ranges(self.by_vni.keys().map(|vni| (*vni, *vni)));
+        let vnis = self.by_vni.keys().chain(self.services.keys());
+        let configured = VniSet::from_ranges(vnis.map(|vni| (*vni, *vni)));
         match &self.config.membership {
             Some(membership) => configured.union(&membership.stitched),
             None => configured,

@@ -6,17 +6,17 @@ use super::*;
 use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
 use crate::intent::Group;
 
-const ADMINISTRATOR: u32 = 64512;
+pub(super) const ADMINISTRATOR: u32 = 64512;
 
-fn vni(number: u32) -> Vni {
+pub(super) fn vni(number: u32) -> Vni {
     Vni::new(number).unwrap()
 }
 
-fn address(last: u8) -> IpAddr {
+pub(super) fn address(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
-fn own(last: u8) -> OwnLabels {
+pub(super) fn own(last: u8) -> OwnLabels {
     let endpoint = Ipv4Addr::new(192, 0, 2, last);
     OwnLabels {
         administrator: ADMINISTRATOR,
@@ -26,7 +26,7 @@ fn own(last: u8) -> OwnLabels {
     }
 }
 
-fn overlay(last: u8, stitched: VniSet) -> Overlay {
+pub(super) fn overlay(last: u8, stitched: VniSet) -> Overlay {
     let own = own(last);
     Overlay::new(OverlayConfig {
         membership: Some(Membership {
@@ -42,7 +42,7 @@ fn overlay(last: u8, stitched: VniSet) -> Overlay {
     })
 }
 
-fn tenant(name: &str, number: u32, prefixes: &[&str]) -> TenantConfig {
+pub(super) fn tenant(name: &str, number: u32, prefixes: &[&str]) -> TenantConfig {
     TenantConfig {
         name: name.into(),
         primary_vni: vni(number),
@@ -53,6 +53,8 @@ fn tenant(name: &str, number: u32, prefixes: &[&str]) -> TenantConfig {
             .map(|prefix| prefix.parse().unwrap())
             .collect(),
         breakout: None,
+        services: Vec::new(),
+        chains: Vec::new(),
     }
 }
 
@@ -65,7 +67,11 @@ const PREFERENCE: Preference = Preference {
     ebgp: false,
 };
 
-fn path<'a>(source: u16, communities: &'a [LargeCommunity], accept: &'a VniSet) -> PathInput<'a> {
+pub(super) fn path<'a>(
+    source: u16,
+    communities: &'a [LargeCommunity],
+    accept: &'a VniSet,
+) -> PathInput<'a> {
     PathInput {
         source,
         path_id: 1,
@@ -81,7 +87,7 @@ fn path<'a>(source: u16, communities: &'a [LargeCommunity], accept: &'a VniSet) 
 }
 
 /// Resolves whatever is tracked, at metric 0.
-fn resolve(overlay: &mut Overlay) {
+pub(super) fn resolve(overlay: &mut Overlay) {
     let (track, _) = overlay.poll_tracking();
     let found: Vec<_> = track
         .into_iter()
@@ -119,7 +125,7 @@ fn routes(overlay: &mut Overlay) -> Vec<String> {
     groups.chain(routes).collect()
 }
 
-fn net(text: &str) -> IpNet {
+pub(super) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
+use crate::chain::{Chain, Service};
 use crate::intent::{Breakout, ForwardingNextHop, TenantId};
 use crate::label::Label;
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
@@ -55,6 +56,10 @@ pub struct TenantConfig {
     pub prefixes: Vec<IpNet>,
     /// Where packets leave that the tenant's table has nothing for.
     pub breakout: Option<Breakout>,
+    /// Its services: those of its chains, and those whose nodes are attached here.
+    pub services: Vec<Service>,
+    /// Its chains, by priority.
+    pub chains: Vec<Chain>,
 }
 
 /// What the decision process compares (RFC 4271 section 9.1.2), once a path.
@@ -136,6 +141,8 @@ pub enum Reason {
     UnderlayMetric,
     /// More equal ones than a group holds.
     GroupFull,
+    /// One is enough, and another one it is.
+    NotTheOne,
 }
 
 impl fmt::Display for Reason {
@@ -152,6 +159,7 @@ impl fmt::Display for Reason {
             Self::Ibgp => "iBGP behind eBGP",
             Self::UnderlayMetric => "farther in the underlay",
             Self::GroupFull => "the group is full",
+            Self::NotTheOne => "one is enough, and another is taken",
         })
     }
 }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use weft_api::types::{Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch};
+use weft_api::types::{Chain, StepCode, Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch};
 
 use super::show::bgp::label;
+use super::show::chains::place;
 use super::show::{Screen, Target, View};
 use super::table::{Sheet, Tone};
 
@@ -22,6 +23,15 @@ pub(super) struct Arguments {
     /// Its differentiated services code point.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..64), value_name = "0-63")]
     dscp: Option<u8>,
+    /// Its protocol, where a service chain looks at it: tcp, udp, icmp, or a number.
+    #[arg(long, value_parser = protocol, value_name = "PROTOCOL")]
+    protocol: Option<u8>,
+    /// Its source port, where a service chain looks at it.
+    #[arg(long, value_name = "PORT")]
+    source_port: Option<u16>,
+    /// Its destination port, where a service chain looks at it.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// Send packets through the overlay, and show who answers: each router on the way, and the destination.
     #[arg(long)]
     live: bool,
@@ -35,6 +45,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut query = vec![("destination", arguments.destination.to_string())];
     query.extend(arguments.from.map(|from| ("from", from.to_string())));
     query.extend(arguments.dscp.map(|dscp| ("dscp", dscp.to_string())));
+    for (name, number) in [
+        ("protocol", arguments.protocol.map(u16::from)),
+        ("source_port", arguments.source_port),
+        ("destination_port", arguments.port),
+    ] {
+        query.extend(number.map(|number| (name, number.to_string())));
+    }
     query.extend(arguments.live.then(|| ("live", "true".to_owned())));
     let trace: Trace = screen.get(&["tenants", &arguments.tenant, "trace"], &query)?;
     screen.print(&trace, view)?;
@@ -52,6 +69,13 @@ fn view(trace: &Trace, view: View) -> String {
         format!("of tenant {} to {}", trace.tenant, trace.destination),
         Tone::Strong,
     );
+    if let Some(chain) = &trace.chain {
+        put_chain(&mut sheet, chain);
+    }
+    if let Some(needs) = &trace.chain_needs {
+        let text = format!("{needs}: say it with --from, --protocol, --port or --source-port");
+        sheet.line("chain", text, Tone::Warning);
+    }
     match &trace.route {
         None => sheet.line(
             "overlay",
@@ -127,6 +151,42 @@ fn view(trace: &Trace, view: View) -> String {
         put_live(&mut sheet, live);
     }
     sheet.render(view.colours)
+}
+
+/// The steps that this router takes the packet through, before its tenant's table is looked at.
+fn put_chain(sheet: &mut Sheet, chain: &Chain) {
+    let text = format!("{}, {}: {}", chain.name, chain.direction, chain.matches);
+    sheet.line("chain", text, Tone::Plain);
+    for (at, step) in chain.steps.iter().enumerate() {
+        let (word, tone) = match step.way.code {
+            StepCode::Local => ("to its node,", Tone::Plain),
+            StepCode::Remote => ("by tunnel to", Tone::Plain),
+            StepCode::Skipped => ("skipped:", Tone::Warning),
+            StepCode::Dropped => ("dropped:", Tone::Bad),
+        };
+        let text = format!(
+            "{}  {} (label {}) {word} {}",
+            at + 1,
+            step.service,
+            step.label,
+            place(step)
+        );
+        sheet.line("  step", text, tone);
+    }
+}
+
+/// A protocol by its name or its number.
+fn protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "sctp" => Ok(132),
+        "icmp" => Ok(1),
+        "icmpv6" => Ok(58),
+        _ => text
+            .parse()
+            .map_err(|_| "tcp, udp, sctp, icmp, icmpv6, or a number up to 255".to_owned()),
+    }
 }
 
 fn put_live(sheet: &mut Sheet, live: &TraceLive) {

@@ -4,6 +4,7 @@
 //! column, key, what was found and what is allowed. Serialized, a [`Config`] is YAML that reads back to itself, with
 //! all defaults spelled out.
 
+mod chains;
 mod node;
 mod read;
 mod reader;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use weft_bgp_wire::{Asn, Family, RouterId};
 use weft_overlay::{Encapsulation, Vni, VniSet};
 
+pub(crate) use chains::{Chain, ProbeKind, Service, chains, services};
 pub(crate) use report::ConfigErrors;
 
 /// The configuration of one Weft router.
@@ -304,6 +306,12 @@ pub(crate) struct Tenant {
     /// The tenant's own routers, which tell what its site has and are told what the overlay knows for the tenant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<SiteNeighbor>,
+    /// Services that its packets may go through, attached to this router or elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+    /// Which of its packets go through which services. Every router that has the tenant or one of the services is to have the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Chain>,
 }
 
 /// A tenant's way to the Internet past the overlay.
@@ -696,6 +704,14 @@ pub(crate) mod defaults {
 
     pub(crate) fn state() -> PathBuf {
         PathBuf::from("/var/lib/weft")
+    }
+
+    pub(crate) fn probe_interval() -> u32 {
+        1000
+    }
+
+    pub(crate) fn priority() -> u32 {
+        100
     }
 
     pub(crate) fn yes() -> bool {

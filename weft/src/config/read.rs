@@ -106,6 +106,19 @@ fn document(root: &Cursor<'_>) -> Option<Config> {
             Some("add `families: [ipv4-unicast, ipv6-unicast]` to the neighbours".to_owned()),
         );
     }
+    let attached = |at: &At<'_, ReadTenant<'_>>| {
+        let mut services = at.value.tenant.services.iter();
+        services.any(|of| of.interface.is_some())
+    };
+    if overlay.as_ref().is_some_and(|of| !of.announce_locator)
+        && tenants.iter().any(attached)
+        && let Some(at) = fields.get("overlay")
+    {
+        at.problem(
+            "services that are attached here are announced with the locator, which is not announced",
+            Some("leave `announce_locator` out, or set it to true".to_owned()),
+        );
+    }
     fields.finish();
     check_tenants(&tenants);
     unique(
@@ -422,6 +435,7 @@ struct ReadTenant<'a> {
     name: Cursor<'a>,
     vnis: Vec<At<'a, Vni>>,
     interfaces: Vec<At<'a, String>>,
+    labels: Vec<At<'a, (String, Vni)>>,
 }
 
 fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>> {
@@ -461,6 +475,7 @@ fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>
         neighbors.iter().map(|at| (at.value.0.address, &at.value.1)),
         |address| format!("the tenant's neighbour {address} stands here for a second time"),
     );
+    let read = chains::read(&mut fields);
     fields.finish();
     let (tenant_name, primary) = (tenant_name?, primary?);
     let tenant = Tenant {
@@ -472,12 +487,15 @@ fn tenant<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>
         breakout,
         redistribute: redistribute.unwrap_or_default(),
         neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
+        services: read.services,
+        chains: read.chains,
     };
     Some(ReadTenant {
         tenant,
         name: tenant_name.at,
         vnis: std::iter::once(primary).chain(extra).collect(),
-        interfaces,
+        interfaces: interfaces.into_iter().chain(read.interfaces).collect(),
+        labels: read.labels,
     })
 }
 
@@ -503,6 +521,13 @@ fn check_tenants(tenants: &[At<'_, ReadTenant<'_>>]) {
         }),
         |name| format!("the interface `{name}` belongs to one tenant only"),
     );
+    chains::check_labels(tenants().map(|read| {
+        (
+            read.tenant.name.as_str(),
+            read.vnis.as_slice(),
+            read.labels.as_slice(),
+        )
+    }));
 }
 
 /// What the neighbours of the router and of its tenants have in common.

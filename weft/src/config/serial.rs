@@ -118,6 +118,21 @@ schema! {
         ] },
         { "type": "integer", "minimum": 5, "maximum": 255 },
     ] };
+    /// An IP protocol.
+    ProtocolSchema = { "oneOf": [
+        { "type": "string", "enum": ["tcp", "udp", "sctp", "icmp", "icmpv6"] },
+        { "type": "integer", "minimum": 0, "maximum": 255 },
+    ] };
+    /// Addresses of a service node.
+    NodeSchema = { "oneOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 2 },
+    ] };
+    /// Ports.
+    PortsSchema = { "oneOf": [
+        { "type": "integer", "minimum": 0, "maximum": 65535 },
+        { "type": "string", "pattern": "^[0-9]{1,5}-[0-9]{1,5}$" },
+    ] };
     /// `VniSet`.
     AcceptVnisSchema = { "oneOf": [
         { "type": "string", "enum": ["all", "none"] },

@@ -558,3 +558,135 @@ fn neighbors_must_make_sense() {
         ["2:56 neighbors[0].accept_vnis: labels are accepted into an overlay, and there is none"]
     );
 }
+
+const CHAINS: &str = "\
+router: { name: r1, router_id: 192.0.2.1, asn: 64601 }
+overlay: { global_administrator: 64512, endpoint: 192.0.2.1 }
+tenants:
+  - name: red
+    vni: 10001
+    interfaces: [red0]
+    services:
+      - name: firewall
+        label: 20001
+        interface: fw0
+        node: [169.254.1.2, \"fd00:1::2\"]
+        outside: { interface: fw1, node: 169.254.2.2 }
+        on_failure: over
+        rewrites: true
+        selection: pinned
+        probe: { kind: http, port: 8080, path: /health, interval: 500 }
+      - { name: meter, label: 20002, on_failure: open }
+    chains:
+      - name: web
+        priority: 10
+        match:
+          source: [10.0.1.0/24]
+          destination: [10.0.2.0/24, \"2001:db8:2::/48\"]
+          protocol: tcp
+          destination_ports: [80, 8000-8100]
+          dscp: 46
+        services: [firewall, meter]
+        symmetric: true
+      - { name: rest, services: [meter] }
+";
+
+#[test]
+fn services_and_chains_are_read_and_printed() {
+    let config = good(CHAINS);
+    assert_eq!(good(&config.to_yaml().unwrap()), config);
+    let tenant = &config.tenants[0];
+    let services = services(tenant);
+    let attachment = services[0].attachment.as_ref().unwrap();
+    let arms: Vec<&str> = attachment.arms().map(|of| of.interface.as_str()).collect();
+    assert_eq!(arms, ["fw0", "fw1"]);
+    // Both directions meet in one place.
+    assert_eq!(
+        services[1].selection,
+        weft_overlay::chain::Selection::Pinned
+    );
+    let chains = chains(tenant);
+    let names: Vec<&str> = chains.iter().map(|of| of.name.as_str()).collect();
+    assert_eq!(names, ["web", "rest"]);
+    assert_eq!(chains[0].matches.destination_ports, [80..=80, 8000..=8100]);
+    let schema = jsonschema::validator_for(&Config::json_schema()).unwrap();
+    let value: serde_json::Value = serde_yaml::from_str(CHAINS).unwrap();
+    assert!(schema.is_valid(&value));
+}
+
+#[test]
+fn chains_that_cannot_work_say_why() {
+    let with = |from: &str, to: &str| {
+        assert!(CHAINS.contains(from), "{from}");
+        bad(&CHAINS.replace(from, to))
+    };
+    for (from, to, said) in [
+        (
+            "services: [firewall, meter]",
+            "services: [firewall, meter, firewall]",
+            "`firewall` stands twice in the chain",
+        ),
+        (
+            "services: [firewall, meter]",
+            "services: [firewal]",
+            "`firewal` is no service of this tenant",
+        ),
+        (
+            "          source: [10.0.1.0/24]\n          destination: [10.0.2.0/24, \"2001:db8:2::/48\"]\n          protocol: tcp\n          destination_ports: [80, 8000-8100]\n",
+            "",
+            "nothing tells the directions of the symmetric chain apart",
+        ),
+        (
+            "selection: pinned",
+            "selection: nearest",
+            "both directions of a symmetric chain meet in one place",
+        ),
+        (
+            "          protocol: tcp\n",
+            "",
+            "ports are of a protocol that has them",
+        ),
+        (
+            "label: 20002",
+            "label: 10001",
+            "label 10001 is a VNI of the tenant `red`",
+        ),
+        (
+            "label: 20002",
+            "label: 20001",
+            "label 20001 is the service `firewall` of the tenant `red`",
+        ),
+        (
+            "interface: fw1",
+            "interface: red0",
+            "the interface `red0` belongs to one tenant only",
+        ),
+        (
+            "        interface: fw0\n",
+            "",
+            "this is of a service that is attached here",
+        ),
+        (
+            "endpoint: 192.0.2.1",
+            "endpoint: 192.0.2.1, announce_locator: false",
+            "announced with the locator",
+        ),
+        (
+            "      - { name: rest, services: [meter] }",
+            "      - { name: rest, services: [firewall] }",
+            "an attachment for this chain",
+        ),
+    ] {
+        let errors = with(from, to);
+        assert!(errors.contains(said), "{to}: {errors}");
+    }
+    // Another tenant's service.
+    let text = format!(
+        "{CHAINS}  - {{ name: blue, vni: 10002, services: [{{ name: mine, label: 20001 }}], chains: [{{ name: all, services: [mine] }}] }}\n"
+    );
+    let errors = bad(&text);
+    assert!(
+        errors.contains("label 20001 is the service `firewall` of the tenant `red`"),
+        "{errors}"
+    );
+}

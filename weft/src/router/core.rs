@@ -19,10 +19,11 @@ use weft_overlay::VniSet;
 use weft_overlay::intent::{Breakout, TenantId};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 
+use super::health::{Health, Reasons};
 use super::hook::Classes;
 use super::reload::Reloaded;
 use super::sites::{Progress, Sites};
-use crate::config::{Config, Redistribute, Tenant};
+use crate::config::{self, Config, Redistribute, Tenant};
 
 /// When BGP has converged, next hops may still be looked up and routes follow from that: leftovers in the kernel go
 /// once nothing has happened for this long, or at the latest after the other.
@@ -44,6 +45,7 @@ enum Request {
 pub(super) struct Queries {
     requests: mpsc::Sender<Request>,
     converged: Arc<AtomicBool>,
+    reasons: Reasons,
 }
 
 impl Queries {
@@ -69,6 +71,11 @@ impl Queries {
         answer.await.ok()
     }
 
+    /// Why service nodes do not work.
+    pub(super) fn reasons(&self) -> &Reasons {
+        &self.reasons
+    }
+
     /// BGP has converged.
     pub(super) fn converged(&self) -> bool {
         self.converged.load(Ordering::Relaxed)
@@ -84,6 +91,7 @@ pub(super) struct Core {
     pub(super) bgp: Bgp,
     pub(super) dataplane: Dataplane,
     pub(super) sites: Sites,
+    pub(super) health: Health,
     /// Speakers whose neighbours have not told everything yet, and those that have not converged.
     unheard: usize,
     waiting: usize,
@@ -152,6 +160,8 @@ pub(super) fn tenant_config(tenant: &Tenant) -> TenantConfig {
             interface: breakout.interface.clone(),
             source_nat: breakout.source_nat,
         }),
+        services: config::services(tenant),
+        chains: config::chains(tenant),
     }
 }
 
@@ -208,9 +218,12 @@ impl Core {
     ) -> (Self, Queries) {
         let (requests, inbox) = mpsc::channel(64);
         let converged = Arc::new(AtomicBool::new(false));
+        let mut health = Health::new();
+        health.watch(&config);
         let queries = Queries {
             requests,
             converged: converged.clone(),
+            reasons: health.reasons(),
         };
         let core = Self {
             overlay,
@@ -219,6 +232,7 @@ impl Core {
             unheard: 1 + sites.len(),
             waiting: 1 + sites.len(),
             sites,
+            health,
             accept: config
                 .neighbors
                 .iter()
@@ -270,6 +284,9 @@ impl Core {
                     Some(event) => self.handle_bgp(event).await,
                     None => return,
                 },
+                Some((label, healthy)) = self.health.next() => {
+                    self.overlay.set_health(label, healthy);
+                }
                 Some(event) = self.sites.next() => {
                     let (overlay, bgp) = (&mut self.overlay, &self.bgp);
                     let progress = self.sites.handle(event, overlay, bgp, &self.dataplane).await;

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`setup`] | the configuration as the crates want it |
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
+//! | [`chains`] | services and chains, for the API |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
+//! | [`health`] | whether service nodes answer |
 //! | [`sites`] | BGP with tenants' own routers |
 //! | [`managed`] | the controller's word becomes the configuration |
 //! | [`reload`] | another configuration while it runs |
@@ -12,7 +14,9 @@
 //! | [`state`] | answers of the REST API, from all three |
 //! | [`trace`] | how a traced packet fares |
 
+mod chains;
 mod core;
+mod health;
 mod hook;
 pub(crate) mod managed;
 mod reload;

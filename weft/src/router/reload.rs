@@ -80,6 +80,7 @@ impl Core {
         let before = std::mem::replace(&mut self.config, wanted.clone());
         let tables = self.overlay.tables();
         reloaded.tenants = self.reload_tenants(&before, &wanted).await;
+        self.health.watch(&wanted);
         self.overlay.set_stitched(setup::stitched(&wanted));
         // What is withdrawn goes before the tenant's neighbours do.
         self.pass_on().await;

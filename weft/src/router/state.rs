@@ -12,15 +12,17 @@ use weft_api::{
 use weft_bgp::rib::{PeerId, Reason, RouteFilter, RoutePath};
 use weft_bgp::{Bgp, DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, LargeCommunity};
-use weft_dataplane::{Dataplane, KernelRoute, Packet};
-use weft_overlay::Encapsulation;
+use weft_dataplane::{Dataplane, KernelRoute, Packet, StepCounts};
+use weft_overlay::chain::Flow;
 use weft_overlay::intent::TenantId;
 use weft_overlay::label::{self, Endpoint, LabelCommunity};
 use weft_overlay::table::{self, Judged, TenantStatus};
+use weft_overlay::{Encapsulation, Vni};
 
+use super::chains::Known;
 use super::core::Queries;
 use super::sites::SiteSpeakers;
-use super::trace::{live, route_of, verdict};
+use super::trace::{live, route_of, step_verdict, verdict};
 use crate::config::Config;
 
 /// The running router.
@@ -158,6 +160,7 @@ fn not_chosen(reason: table::Reason) -> api::Why<api::NotChosenCode> {
         table::Reason::Ibgp => Code::Ibgp,
         table::Reason::UnderlayMetric => Code::UnderlayMetric,
         table::Reason::GroupFull => Code::GroupFull,
+        table::Reason::NotTheOne => Code::NotTheOne,
     };
     api::Why::new(code, reason.to_string())
 }
@@ -215,6 +218,26 @@ impl LiveState {
             dataplane,
             overlay,
         }
+    }
+
+    /// What is known of services and chains.
+    async fn known(&self) -> Result<Known, Unavailable> {
+        let found = self
+            .overlay
+            .ask(|overlay| (overlay.tenants(), overlay.services()))
+            .await;
+        let (tenants, services) = found.ok_or_else(ended)?;
+        let has_chains = tenants.iter().any(|of| !of.config.services.is_empty());
+        let counts = match has_chains {
+            true => tokio::task::spawn_blocking(StepCounts::read).await,
+            false => Ok(StepCounts::default()),
+        };
+        Ok(Known {
+            tenants,
+            services,
+            counts: counts.unwrap_or_default(),
+            reasons: self.overlay.reasons().clone(),
+        })
     }
 
     fn administrator(&self) -> Option<u32> {
@@ -687,7 +710,35 @@ impl RouterState for LiveState {
                 "the data plane does not know the tenant `{name}` yet"
             )));
         };
-        let verdict = verdict(route.as_ref(), &kernel);
+        let flow = Flow {
+            source: query.from,
+            destination: query.destination,
+            protocol: query.protocol,
+            source_port: query.source_port,
+            destination_port: query.destination_port,
+            dscp: query.dscp,
+        };
+        let (chain, chain_needs) = match self.known().await?.taken(&name, &flow) {
+            Ok(chain) => (chain, None),
+            Err(needs) => (None, Some(needs)),
+        };
+        let verdict = match &chain {
+            Some(chain) => {
+                let mut steps = chain.steps.iter();
+                let step = steps.find(|step| step.way.code != api::StepCode::Skipped);
+                let step = match step {
+                    Some(step) => {
+                        let reverse = chain.direction == "reverse";
+                        let label = Vni::new(step.label).unwrap_or(Vni::MAX);
+                        let asked = self.dataplane.trace_step(id, label, reverse, packet);
+                        Some((step, asked.await))
+                    }
+                    None => None,
+                };
+                step_verdict(chain, step)
+            }
+            None => verdict(route.as_ref(), &kernel),
+        };
         let live = match query.live {
             true => Some(live(packet, &kernel).await),
             false => None,
@@ -718,6 +769,8 @@ impl RouterState for LiveState {
                 })
                 .collect(),
             verdict,
+            chain,
+            chain_needs,
             live,
         }))
     }
@@ -747,6 +800,18 @@ impl RouterState for LiveState {
             })
         });
         Ok(uses.collect())
+    }
+
+    async fn services(&self, tenant: Option<String>) -> Result<Vec<api::Service>, Unavailable> {
+        let addresses = self.addresses().await?;
+        let known = self.known().await?;
+        Ok(known.services(tenant.as_deref(), |judged| {
+            self.tenant_path(judged, &addresses)
+        }))
+    }
+
+    async fn chains(&self, tenant: Option<String>) -> Result<Vec<api::Chain>, Unavailable> {
+        Ok(self.known().await?.chains(tenant.as_deref()))
     }
 
     async fn traffic(&self) -> Result<Vec<api::Traffic>, Unavailable> {

@@ -160,6 +160,72 @@ pub(super) fn verdict(
     )
 }
 
+/// The first of a chain's services that gets the packet from this router, in the kernel's own words.
+pub(super) fn step_verdict(
+    chain: &api::Chain,
+    step: Option<(&api::ChainStep, Option<KernelTrace>)>,
+) -> api::Why<api::TraceCode> {
+    let why = |code, text: String| api::Why::new(code, text);
+    if chain.state.code == api::ChainCode::Broken {
+        let text = format!("the chain `{}` is broken: {}", chain.name, chain.state.text);
+        return why(api::TraceCode::ChainBroken, text);
+    }
+    let Some((step, kernel)) = step else {
+        let text = format!(
+            "the chain `{}` leads past every service: what is above is its way",
+            chain.name
+        );
+        return why(api::TraceCode::Forwarded, text);
+    };
+    let Some(kernel) = kernel else {
+        return why(
+            api::TraceCode::Differs,
+            "the data plane does not know the tenant yet".into(),
+        );
+    };
+    let found = match &kernel.route {
+        Ok(found) => found,
+        Err(error) => {
+            let text = format!(
+                "the kernel drops it on its way to `{}`: {error}",
+                step.service
+            );
+            return why(api::TraceCode::Differs, text);
+        }
+    };
+    let to: BTreeSet<IpAddr> = kernel.tunnels.iter().map(|of| of.destination).collect();
+    let agrees = match step.way.code {
+        api::StepCode::Local => {
+            found.interface == step.interface
+                && step.node.is_none_or(|node| found.gateway == Some(node))
+        }
+        _ => {
+            to == step.routers.iter().copied().collect()
+                && kernel.tunnels.iter().all(|of| of.vni == step.label)
+        }
+    };
+    if !agrees {
+        let text = format!(
+            "the kernel does not send it to `{}`, as the chain says",
+            step.service
+        );
+        return why(api::TraceCode::Differs, text);
+    }
+    let lost = kernel
+        .tunnels
+        .iter()
+        .find_map(|of| Some((of.destination, of.underlay.as_ref().err()?)));
+    if let Some((destination, error)) = lost {
+        let text = format!("the underlay does not reach {destination}: {error}");
+        return why(api::TraceCode::UnderlayUnreachable, text);
+    }
+    let text = format!(
+        "the kernel sends it to `{}` first, as the chain `{}` says; what is above is the way of what comes out of the chain here",
+        step.service, chain.name
+    );
+    why(api::TraceCode::Forwarded, text)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

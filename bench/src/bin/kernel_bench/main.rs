@@ -235,6 +235,8 @@ fn tenant(at: u32) -> Result<(TenantId, Option<TenantIntent>)> {
         vnis: vec![vni],
         attachments: Vec::new(),
         breakout: None,
+        services: Vec::new(),
+        chains: Vec::new(),
     };
     Ok((TenantId(at), Some(intent)))
 }
@@ -346,6 +348,8 @@ async fn failover() -> Result<Figures> {
             attachments: Vec::new(),
             prefixes: Vec::new(),
             breakout: None,
+            services: Vec::new(),
+            chains: Vec::new(),
         });
         for (labels, endpoint) in labels.iter_mut().zip([NEAR, FAR]) {
             labels.push(own_labels(endpoint).label(vni));

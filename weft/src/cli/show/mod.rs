@@ -1,6 +1,7 @@
 //! `weft show`: the state of a running router, from its API.
 
 pub(super) mod bgp;
+pub(super) mod chains;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_api::Client;
 use weft_api::types::{
-    Kernel, LabelUse, Neighbor, Page, Route, Status, Tenant, TenantRoute, Traffic,
+    Chain, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute, Traffic,
 };
 use weft_bgp_wire::LargeCommunity;
 
@@ -78,6 +79,16 @@ enum What {
     Labels {
         /// Label communities, such as `64512:10001:3221225995`.
         communities: Vec<LargeCommunity>,
+    },
+    /// Services: where their nodes are, and how they do.
+    Services {
+        /// Only this tenant's.
+        tenant: Option<String>,
+    },
+    /// Service chains: what happens at each step, and how many packets took it on this router.
+    Chains {
+        /// Only this tenant's.
+        tenant: Option<String>,
     },
     /// What tunnels carried, by tenant, VNI and router at the far end.
     Traffic {
@@ -187,6 +198,16 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .map(weft_overlay::label::explain)
                 .collect();
             screen.print(&explained[..], overlay::explanations)
+        }
+        What::Services { tenant } => {
+            let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();
+            let services: Vec<Service> = screen.get(&["services"], &query)?;
+            screen.print(&services[..], chains::services)
+        }
+        What::Chains { tenant } => {
+            let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();
+            let chains: Vec<Chain> = screen.get(&["chains"], &query)?;
+            screen.print(&chains[..], chains::chains)
         }
         What::Traffic { tenant } => {
             let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();

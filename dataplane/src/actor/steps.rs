@@ -1,0 +1,550 @@
+//! Service chains as kernel objects: a table with one way for each label that packets are sent to, rules that lead marks
+//! there, and who gives which mark.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use tracing::{info, warn};
+use weft_overlay::Vni;
+use weft_overlay::chain::{
+    Chain, Change, Direction, NodeAttachment, OnFailure, Place, Service, Turn, turns,
+};
+use weft_overlay::intent::{GroupId, ServiceState, TenantId, TenantIntent};
+
+use super::{Actor, RETRY};
+use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch};
+use crate::steps::{Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, Verdict};
+
+/// How long what packets on an old chain need to finish it stays.
+const KEEP: Duration = Duration::from_secs(5);
+/// How long no packet begins a chain whose old and new order are at odds: longer than one takes through all services.
+const HOLD: Duration = Duration::from_millis(300);
+
+/// Packets on a tenant's old chains are to finish them.
+pub(super) struct Drain {
+    /// Until then.
+    until: Instant,
+    /// What held before: of services that no chain has any more, or everything where the chains are at odds.
+    keep: BTreeMap<Place, Vec<Turn>>,
+    /// The chains that `keep` speaks of.
+    chains: Vec<Chain>,
+    /// No packet begins a chain meanwhile.
+    hold: bool,
+}
+
+/// Where packets of a step go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Node { gateway: IpAddr, interface: u32 },
+    Group(GroupId),
+}
+
+/// What service chains are in the kernel.
+#[derive(Default)]
+pub(super) struct Steps {
+    services: BTreeMap<Vni, ServiceState>,
+    ways: BTreeMap<RouteKey, Way>,
+    marks: BTreeSet<u32>,
+    loaded: Option<String>,
+    draining: HashMap<TenantId, Drain>,
+    /// Something that they follow from has changed.
+    pub(super) changed: bool,
+    /// nft refused them: tried again then. Until it takes them no packet of a tenant with chains goes anywhere.
+    pub(super) refused: Option<(String, Instant)>,
+}
+
+impl Steps {
+    /// When something is to be done without a change.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let drains = self.draining.values().map(|drain| drain.until);
+        let retry = self.refused.as_ref().map(|(_, retry_at)| *retry_at);
+        drains.chain(retry).min()
+    }
+
+    /// The labels that packets may come with.
+    pub(super) fn labels(&self) -> impl Iterator<Item = Vni> + '_ {
+        self.services.keys().copied()
+    }
+}
+
+/// The default route of a step's table.
+fn step_key(mark: u32, family: Family) -> RouteKey {
+    RouteKey {
+        table: mark,
+        prefix: match family {
+            Family::V4 => Ipv4Net::default().into(),
+            Family::V6 => Ipv6Net::default().into(),
+        },
+        metric: 0,
+    }
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl Actor {
+    pub(super) fn set_service(&mut self, label: Vni, state: Option<ServiceState>) {
+        self.steps.changed = true;
+        self.policy_changed = true;
+        match state {
+            Some(state) => self.steps.services.insert(label, state),
+            None => self.steps.services.remove(&label),
+        };
+    }
+
+    /// Chains of a tenant change under its packets.
+    pub(super) fn drain(&mut self, id: TenantId, wanted: &TenantIntent) {
+        self.steps.changed = true;
+        let Some(before) = self.tenants.get(&id).map(|tenant| &tenant.intent) else {
+            return;
+        };
+        let (old, new) = (&before.chains, &wanted.chains);
+        if old == new || old.is_empty() {
+            return;
+        }
+        let change = Change::between((&before.services, old), (&wanted.services, new));
+        if change.keep.is_empty() && !change.conflicts {
+            return;
+        }
+        let keep = match change.conflicts {
+            true => turns(&before.services, old),
+            false => change.keep,
+        };
+        if change.conflicts {
+            info!(
+                tenant = wanted.name,
+                "the order of services in its chains changes: packets on their way finish the old one first, new ones are held back"
+            );
+        }
+        let drain = Drain {
+            until: Instant::now() + if change.conflicts { HOLD } else { KEEP },
+            keep,
+            chains: old.clone(),
+            hold: change.conflicts,
+        };
+        self.steps.draining.insert(id, drain);
+    }
+
+    /// Brings ways and rules of steps in line with chains, services and links.
+    pub(super) fn flush_steps(&mut self) {
+        let now = Instant::now();
+        let steps = &mut self.steps;
+        let drains = steps.draining.len();
+        steps.draining.retain(|_, drain| drain.until > now);
+        steps.changed |= drains != steps.draining.len();
+        if matches!(&steps.refused, Some((_, retry_at)) if *retry_at <= now) {
+            steps.changed = true;
+        }
+        if !std::mem::take(&mut steps.changed) {
+            return;
+        }
+        self.plan_ways();
+        let rules = self.step_rules();
+        let text = rules.text();
+        if self.steps.loaded.as_ref() == Some(&text) && self.steps.refused.is_none() {
+            return;
+        }
+        // An earlier process's rules hold until the intent is whole.
+        if text.is_empty() && !self.settled {
+            return;
+        }
+        self.send_step_rules();
+        let failed = self.steps.refused.is_some();
+        self.steps.refused = None;
+        match rules.load() {
+            Ok(()) => self.steps.loaded = Some(text),
+            Err(error) if text.is_empty() => {
+                // Without nft there is nothing of ours in it.
+                tracing::debug!(%error, "no table of chains to remove");
+                self.steps.loaded = Some(text);
+            }
+            Err(error) => {
+                warn!(%error, "nftables refused the service chains: packets of tenants with chains are dropped until it takes them");
+                self.steps.refused = Some((error, now + RETRY));
+            }
+        }
+        self.policy_changed |= failed != self.steps.refused.is_some();
+    }
+
+    fn service(&self, label: Vni) -> Option<&Service> {
+        let services = self
+            .tenants
+            .values()
+            .flat_map(|tenant| &tenant.intent.services);
+        services.into_iter().find(|service| service.label == label)
+    }
+
+    fn link_of(&self, name: &str) -> Option<u32> {
+        let mut links = self.links.values();
+        let link = links.find(|link| link.name == name && link.up)?;
+        Some(link.index)
+    }
+
+    /// The node at the arm that a leg goes in by.
+    fn node(&self, attachment: &NodeAttachment, leg: Leg, family: Family) -> Option<Way> {
+        let arm = match (&attachment.outside, leg.is_reverse()) {
+            (Some(outside), true) => outside,
+            _ => &attachment.inside,
+        };
+        let mut addresses = arm.addresses.iter();
+        let gateway = addresses.find(|of| of.is_ipv4() == (family == Family::V4))?;
+        Some(Way::Node {
+            gateway: *gateway,
+            interface: self.link_of(&arm.interface)?,
+        })
+    }
+
+    /// Where packets of a leg go, if anywhere.
+    fn way(&self, label: Vni, leg: Leg, family: Family) -> Option<Way> {
+        let state = self.steps.services.get(&label)?;
+        let remote = state.remote.map(Way::Group);
+        let service = self.service(label);
+        let Some(attachment) = service.and_then(|of| of.attachment.as_ref()) else {
+            return remote;
+        };
+        if state.local && (leg.is_arrival() || !state.prefer_remote) {
+            return self.node(attachment, leg, family);
+        }
+        if state.local {
+            return remote;
+        }
+        let over = service.is_some_and(|of| of.on_failure == OnFailure::Over);
+        remote.filter(|_| over)
+    }
+
+    pub(super) fn plan_ways(&mut self) {
+        let mut ways = BTreeMap::new();
+        let mut marks = BTreeSet::new();
+        let labels: Vec<Vni> = self.steps.services.keys().copied().collect();
+        for label in labels {
+            let attachment = self.service(label).and_then(|of| of.attachment.as_ref());
+            let two_arms = attachment.is_some_and(|of| of.outside.is_some());
+            for leg in Leg::ALL {
+                if leg.is_reverse() && !two_arms {
+                    continue;
+                }
+                marks.insert(leg.mark(label));
+                for family in FAMILIES {
+                    if let Some(way) = self.way(label, leg, family) {
+                        ways.insert(step_key(leg.mark(label), family), way);
+                    }
+                }
+            }
+        }
+        self.policy_changed |= marks != self.steps.marks;
+        self.steps.marks = marks;
+        let before = std::mem::replace(&mut self.steps.ways, ways.clone());
+        for key in before.keys().filter(|key| !ways.contains_key(key)) {
+            self.group_of.remove(key);
+            self.unwant(*key);
+        }
+        for (key, way) in ways {
+            if before.get(&key) == Some(&way) && self.wanted.contains_key(&key) {
+                continue;
+            }
+            match way {
+                Way::Node { gateway, interface } => {
+                    self.group_of.remove(&key);
+                    self.want(key, RouteSpec::Node { gateway, interface });
+                }
+                Way::Group(group) => self.want_via_group(key, group),
+            }
+        }
+    }
+
+    /// The mark of packets that this router puts on the way to a service.
+    pub(super) fn step_mark(&self, label: Vni, reverse: bool) -> u32 {
+        let mark = Leg::SentReverse.mark(label);
+        match reverse && self.steps.marks.contains(&mark) {
+            true => mark,
+            false => Leg::Sent.mark(label),
+        }
+    }
+
+    /// Rules that lead steps to their tables: one look for packets that are on none.
+    pub(super) fn step_policy(&self, add: &mut impl FnMut(u32, RuleMatch, RuleAction)) {
+        if self.steps.refused.is_some() {
+            for tenant in self.tenants.values() {
+                if !tenant.intent.chains.is_empty() {
+                    add(
+                        RULE_STEP + 4,
+                        RuleMatch::Mark(tenant.table),
+                        RuleAction::Drop,
+                    );
+                }
+            }
+        }
+        if self.steps.marks.is_empty() {
+            return;
+        }
+        let on_chain = |negated| RuleMatch::MarkBits {
+            mark: STEPS,
+            mask: STEPS_MASK,
+            negated,
+        };
+        add(RULE_STEP, on_chain(true), RuleAction::Goto(RULE_STEP + 3));
+        for mark in &self.steps.marks {
+            let table = RuleAction::Table(*mark);
+            add(RULE_STEP + 1, RuleMatch::Mark(*mark), table);
+        }
+        add(RULE_STEP + 2, on_chain(false), RuleAction::Drop);
+        add(RULE_STEP + 3, RuleMatch::Any, RuleAction::Nothing);
+    }
+
+    /// Who gives which mark.
+    fn step_rules(&self) -> StepRules {
+        let mut rules = StepRules::default();
+        for (carrier, device) in &self.devices {
+            let device = (carrier.name().to_owned(), device.index);
+            rules.tunnels.insert(device);
+        }
+        for (id, tenant) in &self.tenants {
+            let intent = &tenant.intent;
+            if intent.services.is_empty() && intent.chains.is_empty() {
+                continue;
+            }
+            for chain in &intent.chains {
+                let reverse = chain.symmetric.then_some(Direction::Reverse);
+                for direction in [Direction::Forward].into_iter().chain(reverse) {
+                    let counter = StepCounter {
+                        vni: intent.primary_vni,
+                        chain: chain.name.clone(),
+                        direction,
+                        passed: 0,
+                        dropped: false,
+                    };
+                    rules.keep_counters(counter, chain.services.len());
+                }
+            }
+            let drain = self.steps.draining.get(id);
+            let (mut places, mut chains) =
+                (turns(&intent.services, &intent.chains), &intent.chains);
+            match drain {
+                Some(drain) if drain.hold => {
+                    (places, chains) = (drain.keep.clone(), &drain.chains);
+                    // What would begin an old chain, or a new one.
+                    let held = self.held_back(intent, drain);
+                    self.add_place(&mut rules, intent, "in", &intent.attachments, held);
+                    places.remove(&Place::Entrance);
+                }
+                Some(drain) => {
+                    for (place, turns) in &drain.keep {
+                        let kept = self.rules_of(intent, &drain.chains, turns);
+                        self.add_behind(&mut rules, intent, *place, kept);
+                    }
+                }
+                None => {}
+            }
+            for (place, turns) in &places {
+                let of = self.rules_of(intent, chains, turns);
+                match place {
+                    Place::Entrance => {
+                        self.add_place(&mut rules, intent, "in", &intent.attachments, of);
+                    }
+                    Place::Behind { .. } => self.add_behind(&mut rules, intent, *place, of),
+                }
+            }
+            let kept = drain
+                .map(|drain| drain.chains.as_slice())
+                .unwrap_or_default();
+            let known = |label: Vni| {
+                let mut chains = intent.chains.iter().chain(kept);
+                chains.any(|chain| chain.services.contains(&label))
+            };
+            for service in &intent.services {
+                let known = known(service.label);
+                self.add_arrivals(&mut rules, intent, chains, service, known);
+            }
+        }
+        rules
+    }
+
+    fn add_behind(
+        &self,
+        rules: &mut StepRules,
+        intent: &TenantIntent,
+        place: Place,
+        of: [Vec<StepRule>; 2],
+    ) {
+        let Place::Behind { service, outside } = place else {
+            return;
+        };
+        let known = intent.services.iter().find(|of| of.label == service);
+        let Some(attachment) = known.and_then(|of| of.attachment.as_ref()) else {
+            return;
+        };
+        let (arm, side) = match &attachment.outside {
+            Some(arm) if outside => (arm, "outside"),
+            _ => (&attachment.inside, "inside"),
+        };
+        let name = format!("{side}-{service}");
+        self.add_place(
+            rules,
+            intent,
+            &name,
+            std::slice::from_ref(&arm.interface),
+            of,
+        );
+    }
+
+    fn add_place(
+        &self,
+        rules: &mut StepRules,
+        intent: &TenantIntent,
+        name: &str,
+        interfaces: &[String],
+        of: [Vec<StepRule>; 2],
+    ) {
+        let names = interfaces.iter();
+        let devices: BTreeSet<(String, u32)> = names
+            .filter_map(|name| {
+                let link = self.links.values().find(|link| link.name == *name)?;
+                Some((name.clone(), link.index))
+            })
+            .collect();
+        let on_them = |link: u32| devices.iter().any(|(_, index)| *index == link);
+        let addresses = self.addresses.iter().filter(|of| on_them(of.link));
+        let place = StepPlace {
+            own: addresses.map(|of| of.address).collect(),
+            devices,
+            rules: of,
+        };
+        let name = format!("{name}-{}", intent.primary_vni);
+        rules.places.insert(name, place);
+    }
+
+    /// What becomes of packets that have these services before them.
+    fn verdict(
+        &self,
+        intent: &TenantIntent,
+        rest: &[Vni],
+        direction: Direction,
+        family: Family,
+    ) -> Verdict {
+        for label in rest {
+            let service = intent.services.iter().find(|of| of.label == *label);
+            let attachment = service.and_then(|of| of.attachment.as_ref());
+            let two_arms = attachment.is_some_and(|of| of.outside.is_some());
+            let leg = match direction {
+                Direction::Reverse if two_arms => Leg::SentReverse,
+                _ => Leg::Sent,
+            };
+            if self.way(*label, leg, family).is_some() {
+                return Verdict::Mark(leg.mark(*label));
+            }
+            if service.is_none_or(|of| of.on_failure != OnFailure::Open) {
+                return Verdict::Drop;
+            }
+        }
+        Verdict::Leave
+    }
+
+    fn rules_of(
+        &self,
+        intent: &TenantIntent,
+        chains: &[Chain],
+        turns: &[Turn],
+    ) -> [Vec<StepRule>; 2] {
+        FAMILIES.map(|family| {
+            let rules = turns.iter().filter_map(|turn| {
+                let verdict = self.verdict(intent, &turn.rest, turn.direction, family);
+                let counter = counter(intent, chains.get(turn.chain)?, turn);
+                Some(StepRule::new(turn.matches.clone(), counter, verdict))
+            });
+            rules.collect()
+        })
+    }
+
+    /// Nothing begins a chain while packets on the old ones finish them.
+    fn held_back(&self, intent: &TenantIntent, drain: &Drain) -> [Vec<StepRule>; 2] {
+        let new = turns(&intent.services, &intent.chains);
+        let entering = [(&drain.keep, &drain.chains), (&new, &intent.chains)];
+        FAMILIES.map(|_| {
+            let rules = entering.iter().flat_map(|(places, chains)| {
+                let turns = places.get(&Place::Entrance).into_iter().flatten();
+                turns.filter_map(|turn| {
+                    let counter = counter(intent, chains.get(turn.chain)?, turn);
+                    Some(StepRule::new(turn.matches.clone(), counter, Verdict::Drop))
+                })
+            });
+            rules.collect()
+        })
+    }
+
+    /// What the label alone does not tell: packets of the other direction, and those for a node that does not work.
+    fn add_arrivals(
+        &self,
+        rules: &mut StepRules,
+        intent: &TenantIntent,
+        chains: &[Chain],
+        service: &Service,
+        known: bool,
+    ) {
+        let label = service.label;
+        let Some(attachment) = &service.attachment else {
+            return;
+        };
+        let all = turns(&intent.services, chains);
+        let of = FAMILIES.map(|family| {
+            if !known {
+                return vec![StepRule::arrival(None, label, Verdict::Drop)];
+            }
+            let works = self.way(label, Leg::Arrived, family).is_some();
+            let mut found = Vec::new();
+            if works && attachment.outside.is_some() {
+                // What is for this direction goes as its label says.
+                let entering = all.get(&Place::Entrance).into_iter().flatten();
+                for turn in entering.filter(|turn| turn.rest.contains(&label)) {
+                    let verdict = match turn.direction {
+                        Direction::Forward => Verdict::Leave,
+                        Direction::Reverse => Verdict::Mark(Leg::ArrivedReverse.mark(label)),
+                    };
+                    found.push((turn.matches.clone(), verdict));
+                }
+                if found.iter().all(|(_, verdict)| *verdict == Verdict::Leave) {
+                    found.clear();
+                }
+            } else if !works && service.on_failure == OnFailure::Open {
+                let behind = all.iter().filter(|(place, _)| {
+                    matches!(place, Place::Behind { service, .. } if *service == label)
+                });
+                let behind: Vec<&Turn> = behind.flat_map(|(_, turns)| turns).collect();
+                let only = behind.len() == 1;
+                for turn in behind {
+                    let verdict = match self.verdict(intent, &turn.rest, turn.direction, family) {
+                        Verdict::Leave => {
+                            Verdict::Mark(self.config.table_base + intent.primary_vni.get())
+                        }
+                        other => other,
+                    };
+                    let matches = chains.get(turn.chain).map(|chain| match turn.direction {
+                        Direction::Forward => chain.matches.clone(),
+                        Direction::Reverse => chain.matches.reversed(),
+                    });
+                    found.push((matches.filter(|_| !only), verdict));
+                }
+            }
+            if !works {
+                found.push((None, Verdict::Drop));
+            }
+            let found = found.into_iter();
+            found
+                .map(|(matches, verdict)| StepRule::arrival(matches, label, verdict))
+                .collect()
+        });
+        if of.iter().any(|of| !of.is_empty()) {
+            rules.arrivals.insert(Leg::Arrived.mark(label), of);
+        }
+    }
+}
+
+fn counter(intent: &TenantIntent, chain: &Chain, turn: &Turn) -> StepCounter {
+    StepCounter {
+        vni: intent.primary_vni,
+        chain: chain.name.clone(),
+        direction: turn.direction,
+        passed: turn.passed.len(),
+        dropped: false,
+    }
+}

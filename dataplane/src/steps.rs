@@ -1,0 +1,441 @@
+//! Service chains in nftables: which step a packet takes next.
+//!
+//! A packet's step is its mark, and a mark leads into a table with one way. Marks are given where a packet comes from: at
+//! attachments of tenants with chains, at the arms of service nodes, and, for what tells no node by its label alone, at tunnel
+//! devices. The hooks are at these devices only: other packets of the host do not pass them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::process::Command;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use weft_overlay::Vni;
+use weft_overlay::chain::{Direction, Match};
+
+use crate::model::Family;
+
+/// Our table of chains.
+const TABLE: &str = "weft-chains";
+
+/// How a packet with a label is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Leg {
+    /// It came from the overlay.
+    Arrived = 1,
+    /// This router puts it on the way.
+    Sent = 2,
+    /// As [`Leg::Arrived`], in the other direction of a symmetric chain.
+    ArrivedReverse = 3,
+    /// As [`Leg::Sent`], in the other direction.
+    SentReverse = 4,
+}
+
+impl Leg {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Arrived,
+        Self::Sent,
+        Self::ArrivedReverse,
+        Self::SentReverse,
+    ];
+
+    /// It has just come from the overlay.
+    pub(crate) fn is_arrival(self) -> bool {
+        matches!(self, Self::Arrived | Self::ArrivedReverse)
+    }
+
+    /// It goes in where others come back.
+    pub(crate) fn is_reverse(self) -> bool {
+        matches!(self, Self::ArrivedReverse | Self::SentReverse)
+    }
+
+    /// The mark of such packets, and the number of the table that it leads to.
+    pub(crate) fn mark(self, label: Vni) -> u32 {
+        crate::RANGE + ((self as u32) << 24) + label.get()
+    }
+}
+
+/// Every mark of a step, and no other, is this in [`STEPS_MASK`]'s bits.
+pub(crate) const STEPS: u32 = crate::RANGE + (1 << 24);
+/// Which bits.
+pub(crate) const STEPS_MASK: u32 = 0xfc00_0000;
+
+/// What a counter counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct StepCounter {
+    /// The tenant's primary VNI.
+    pub vni: Vni,
+    /// The chain's name.
+    pub chain: String,
+    /// Which way.
+    pub direction: Direction,
+    /// So many services are behind.
+    pub passed: usize,
+    /// Packets that were dropped for want of the next service; else those that went on.
+    pub dropped: bool,
+}
+
+/// The counter of packets with a service's label that came from the overlay and were dropped here.
+fn arrival_counter(label: Vni) -> String {
+    format!("label-{label}")
+}
+
+impl StepCounter {
+    fn name(&self) -> String {
+        let what = if self.dropped { "drop" } else { "step" };
+        let way = match self.direction {
+            Direction::Forward => "forward",
+            Direction::Reverse => "reverse",
+        };
+        format!("{what}-{}-{}-{way}-{}", self.vni, self.passed, self.chain)
+    }
+}
+
+/// What becomes of packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// They get this mark.
+    Mark(u32),
+    /// They leave the chain with their tenant's.
+    Leave,
+    /// They go no further.
+    Drop,
+}
+
+/// Packets at a place, what becomes of them and who counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StepRule {
+    /// Which; all where absent.
+    pub(crate) matches: Option<Match>,
+    pub(crate) counter: String,
+    pub(crate) verdict: Verdict,
+}
+
+impl StepRule {
+    pub(crate) fn new(matches: Option<Match>, mut counter: StepCounter, verdict: Verdict) -> Self {
+        counter.dropped = verdict == Verdict::Drop;
+        Self {
+            matches,
+            counter: counter.name(),
+            verdict,
+        }
+    }
+
+    /// Packets that came with a label that nothing can be done for here.
+    pub(crate) fn arrival(matches: Option<Match>, label: Vni, verdict: Verdict) -> Self {
+        let counter = match verdict {
+            Verdict::Drop => arrival_counter(label),
+            _ => format!("passed-{label}"),
+        };
+        Self {
+            matches,
+            counter,
+            verdict,
+        }
+    }
+}
+
+/// Devices whose packets are looked at, and the rules for each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StepPlace {
+    /// Name and number: a device that was made again has to be hooked again.
+    pub(crate) devices: BTreeSet<(String, u32)>,
+    /// The router's own addresses there, which are not chained.
+    pub(crate) own: BTreeSet<IpAddr>,
+    /// For IPv4, for IPv6.
+    pub(crate) rules: [Vec<StepRule>; 2],
+}
+
+/// The whole table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StepRules {
+    /// By name.
+    pub(crate) places: BTreeMap<String, StepPlace>,
+    /// At tunnel devices, by the mark that a label gave.
+    pub(crate) arrivals: BTreeMap<u32, [Vec<StepRule>; 2]>,
+    /// Tunnel devices, name and number.
+    pub(crate) tunnels: BTreeSet<(String, u32)>,
+    /// Counters that stay, whether a rule counts by them now or not.
+    pub(crate) counters: BTreeSet<String>,
+}
+
+/// Made first, so that its removal never fails for want of it.
+fn no_table() -> String {
+    format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match &items[..] {
+        [one] => one.clone(),
+        _ => format!("{{ {} }}", items.join(", ")),
+    }
+}
+
+fn ports(ranges: &[RangeInclusive<u16>]) -> String {
+    join(
+        ranges
+            .iter()
+            .map(|range| match range.start() == range.end() {
+                true => range.start().to_string(),
+                false => format!("{}-{}", range.start(), range.end()),
+            }),
+    )
+}
+
+/// Conditions as nft writes them, in as many rules as they take; none where no packet of the family has them.
+fn conditions(matches: &Match, family: Family) -> Vec<String> {
+    let word = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let mut common = String::new();
+    for (side, nets) in [
+        ("saddr", &matches.sources),
+        ("daddr", &matches.destinations),
+    ] {
+        if nets.is_empty() {
+            continue;
+        }
+        let nets: Vec<IpNet> = nets
+            .iter()
+            .filter(|net| Family::of(**net) == family)
+            .copied()
+            .collect();
+        if nets.is_empty() {
+            return Vec::new();
+        }
+        // An interval that covers another is refused, and says all that the other does.
+        let nets = IpNet::aggregate(&nets);
+        // All addresses: nft has no word for them.
+        if nets.iter().any(|net| net.prefix_len() == 0) {
+            continue;
+        }
+        let _ = write!(common, "{word} {side} {} ", join(nets));
+    }
+    if let Some(dscp) = matches.dscp {
+        let _ = write!(common, "{word} dscp {dscp} ");
+    }
+    if let Some(protocol) = matches.protocol {
+        let _ = write!(common, "meta l4proto {protocol} ");
+    }
+    let mut with_ports = common.clone();
+    for (side, ranges) in [
+        ("sport", &matches.source_ports),
+        ("dport", &matches.destination_ports),
+    ] {
+        if !ranges.is_empty() {
+            let _ = write!(with_ports, "th {side} {} ", ports(ranges));
+        }
+    }
+    if with_ports == common {
+        return vec![common];
+    }
+    // What does not say its ports may have them: a fragment is not to pass by a firewall.
+    let fragments = match family {
+        Family::V4 => "ip frag-off & 0x1fff != 0 ",
+        Family::V6 => "frag frag-off != 0 ",
+    };
+    vec![with_ports, common + fragments]
+}
+
+fn put_rules(out: &mut String, rules: &[StepRule], family: Family) {
+    for rule in rules {
+        let conditions = match &rule.matches {
+            Some(matches) => conditions(matches, family),
+            None => vec![String::new()],
+        };
+        let verdict = match rule.verdict {
+            Verdict::Mark(mark) => format!("meta mark set 0x{mark:08x} accept"),
+            Verdict::Leave => "accept".to_owned(),
+            Verdict::Drop => "drop".to_owned(),
+        };
+        for condition in conditions {
+            let _ = writeln!(
+                out,
+                "    {condition}counter name \"{}\" {verdict}",
+                rule.counter
+            );
+        }
+    }
+}
+
+const FAMILIES: [(Family, &str); 2] = [(Family::V4, "ip"), (Family::V6, "ip6")];
+
+fn put_families(out: &mut String, name: &str) {
+    let _ = writeln!(
+        out,
+        "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}"
+    );
+}
+
+fn put_hook(out: &mut String, name: &str, devices: &BTreeSet<(String, u32)>) {
+    let names: Vec<String> = devices
+        .iter()
+        .map(|(name, _)| format!("\"{name}\""))
+        .collect();
+    let numbers: Vec<String> = devices.iter().map(|(_, index)| index.to_string()).collect();
+    let _ = writeln!(out, "  # links {}", numbers.join(" "));
+    let _ = writeln!(out, "  chain {name} {{");
+    // Behind the classifier, which says whose a packet is.
+    let _ = writeln!(
+        out,
+        "    type filter hook ingress devices = {{ {} }} priority 0; policy accept;",
+        names.join(", ")
+    );
+}
+
+impl StepRules {
+    fn counters(&self) -> BTreeSet<&str> {
+        let places = self.places.values().map(|place| &place.rules);
+        let rules = places.chain(self.arrivals.values()).flatten().flatten();
+        let used = rules.map(|rule| rule.counter.as_str());
+        used.chain(self.counters.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Counts what becomes of packets of this chain from now on, also while nothing does.
+    pub(crate) fn keep_counters(&mut self, mut counter: StepCounter, services: usize) {
+        for passed in 0..=services {
+            counter.passed = passed;
+            for dropped in [false, true] {
+                counter.dropped = dropped;
+                self.counters.insert(counter.name());
+            }
+        }
+    }
+
+    /// The table's chains; empty where there is nothing to do. Counters come with [`load`].
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        for (name, place) in &self.places {
+            if place.devices.is_empty() {
+                continue;
+            }
+            for (family, word) in FAMILIES {
+                let _ = writeln!(out, "  chain {name}-{word} {{");
+                // What is for the link itself, and for the router.
+                let local = match family {
+                    Family::V4 => "ip daddr 224.0.0.0/3 accept",
+                    Family::V6 => "ip6 daddr { fe80::/10, ff00::/8 } accept",
+                };
+                let _ = writeln!(out, "    {local}");
+                let own: Vec<&IpAddr> = place
+                    .own
+                    .iter()
+                    .filter(|of| of.is_ipv4() == (family == Family::V4))
+                    .collect();
+                if !own.is_empty() {
+                    let _ = writeln!(out, "    {word} daddr {} accept", join(own));
+                }
+                put_rules(&mut out, &place.rules[family as usize], family);
+                out.push_str("  }\n");
+            }
+            put_hook(&mut out, name, &place.devices);
+            put_families(&mut out, name);
+            out.push_str("  }\n");
+        }
+        if !self.arrivals.is_empty() && !self.tunnels.is_empty() {
+            for (mark, rules) in &self.arrivals {
+                for (family, word) in FAMILIES {
+                    let _ = writeln!(out, "  chain arrived-{mark:08x}-{word} {{");
+                    put_rules(&mut out, &rules[family as usize], family);
+                    out.push_str("  }\n");
+                }
+                let _ = writeln!(out, "  chain arrived-{mark:08x} {{");
+                put_families(&mut out, &format!("arrived-{mark:08x}"));
+                out.push_str("  }\n");
+            }
+            put_hook(&mut out, "arrivals", &self.tunnels);
+            let marks = self.arrivals.keys();
+            let marks: Vec<String> = marks
+                .map(|mark| format!("0x{mark:08x} : goto arrived-{mark:08x}"))
+                .collect();
+            let _ = writeln!(out, "    meta mark vmap {{ {} }}\n  }}", marks.join(", "));
+        }
+        out
+    }
+
+    /// Loads the table in one transaction, with its counters as they are.
+    ///
+    /// # Errors
+    /// What nft said, or that it is not there.
+    pub(crate) fn load(&self) -> Result<(), String> {
+        let chains = self.text();
+        let mut text = no_table();
+        if !chains.is_empty() {
+            let before = counters().unwrap_or_default();
+            let _ = writeln!(text, "table inet {TABLE} {{");
+            for name in self.counters() {
+                let (packets, octets) = before.get(name).copied().unwrap_or_default();
+                let _ = writeln!(
+                    text,
+                    "  counter {name} {{ packets {packets} bytes {octets} }}"
+                );
+            }
+            text.push_str(&chains);
+            text.push_str("}\n");
+        }
+        crate::nftables::load(&text)
+    }
+}
+
+/// Removes the table.
+pub(crate) fn unload() -> Result<(), String> {
+    crate::nftables::load(&no_table())
+}
+
+/// What is counted now, packets and octets by name.
+fn counters() -> Option<BTreeMap<String, (u64, u64)>> {
+    #[derive(Deserialize)]
+    struct Listing {
+        nftables: Vec<Object>,
+    }
+    #[derive(Deserialize)]
+    struct Object {
+        counter: Option<Counter>,
+    }
+    #[derive(Deserialize)]
+    struct Counter {
+        name: String,
+        packets: u64,
+        bytes: u64,
+    }
+    let output = Command::new("nft")
+        .args(["-j", "list", "counters", "table", "inet", TABLE])
+        .output()
+        .ok()?;
+    let listing: Listing = serde_json::from_slice(&output.stdout).ok()?;
+    let counters = listing.nftables.into_iter().filter_map(|of| of.counter);
+    Some(
+        counters
+            .map(|of| (of.name, (of.packets, of.bytes)))
+            .collect(),
+    )
+}
+
+/// What was counted at the steps of chains, as long as the chains are the same.
+#[derive(Clone, Debug, Default)]
+pub struct StepCounts(BTreeMap<String, (u64, u64)>);
+
+impl StepCounts {
+    /// Reads them from the kernel; none where there are no chains.
+    pub fn read() -> Self {
+        Self(counters().unwrap_or_default())
+    }
+
+    /// Packets of a step.
+    pub fn packets(&self, counter: &StepCounter) -> u64 {
+        self.0
+            .get(&counter.name())
+            .map_or(0, |(packets, _)| *packets)
+    }
+
+    /// Packets with a service's label that came from the overlay and were dropped here.
+    pub fn dropped_on_arrival(&self, label: Vni) -> u64 {
+        let counter = self.0.get(&arrival_counter(label));
+        counter.map_or(0, |(packets, _)| *packets)
+    }
+}

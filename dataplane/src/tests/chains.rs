@@ -1,0 +1,491 @@
+//! Service chains: each packet passes each service, in order, and no other tenant's does.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use weft_overlay::chain::{
+    Arm, Chain, Direction, Match, NodeAttachment, OnFailure, Selection, Service,
+};
+use weft_overlay::intent::ServiceState;
+
+use super::super::*;
+use super::domain::{A, Domain, M, Mode, tenant, vni};
+use super::lab::{Lab, Router, privileged};
+
+/// At the first router, with one arm.
+const FIREWALL: u32 = 20001;
+/// At the router in the middle, with two.
+const INSPECTION: u32 = 20002;
+
+fn arm(interface: &str, net: u8) -> Arm {
+    Arm {
+        interface: interface.into(),
+        addresses: vec![
+            Ipv4Addr::new(169, 254, net, 2).into(),
+            Ipv6Addr::new(0xfd77, net.into(), 0, 0, 0, 0, 0, 2).into(),
+        ],
+    }
+}
+
+fn service(name: &str, label: u32, attachment: Option<NodeAttachment>) -> Service {
+    Service {
+        name: name.into(),
+        label: vni(label),
+        attachment,
+        on_failure: OnFailure::Closed,
+        rewrites: false,
+        selection: Selection::Nearest,
+    }
+}
+
+fn firewall(here: bool) -> Service {
+    let attachment = here.then(|| NodeAttachment {
+        inside: arm("fw0", 1),
+        outside: None,
+    });
+    service("firewall", FIREWALL, attachment)
+}
+
+fn inspection(here: bool) -> Service {
+    let attachment = here.then(|| NodeAttachment {
+        inside: arm("in0", 2),
+        outside: Some(arm("out0", 3)),
+    });
+    service("inspection", INSPECTION, attachment)
+}
+
+/// From the first site to the second, and back.
+fn chain(labels: &[u32]) -> Chain {
+    Chain {
+        name: "web".into(),
+        matches: Match {
+            sources: vec![
+                "10.0.1.0/24".parse().unwrap(),
+                "2001:db8:10:1::/64".parse().unwrap(),
+            ],
+            destinations: vec![
+                "10.0.2.0/24".parse().unwrap(),
+                "2001:db8:10:2::/64".parse().unwrap(),
+            ],
+            ..Match::default()
+        },
+        services: labels.iter().map(|label| vni(*label)).collect(),
+        symmetric: true,
+    }
+}
+
+fn red(attachment: Option<&str>, services: Vec<Service>, chains: Vec<Chain>) -> IntentDelta {
+    let (id, intent) = tenant(0, "red", 10001, attachment);
+    let intent = intent.map(|mut intent| {
+        intent.services = services;
+        intent.chains = chains;
+        intent
+    });
+    IntentDelta {
+        tenants: vec![(id, intent)],
+        ..IntentDelta::default()
+    }
+}
+
+const HERE: ServiceState = ServiceState {
+    local: true,
+    prefer_remote: false,
+    remote: None,
+};
+
+/// At another router; groups have the numbers of labels.
+fn at(mode: Mode, label: u32, node: u8) -> (IntentDelta, ServiceState) {
+    let delta = IntentDelta {
+        groups: vec![mode.slot(label, label, node)],
+        ..IntentDelta::default()
+    };
+    let state = ServiceState {
+        remote: Some(weft_overlay::intent::GroupId(label)),
+        ..ServiceState::default()
+    };
+    (delta, state)
+}
+
+/// A service node: forwards between its interfaces, each `(its own, the router's end, net)`.
+fn node(lab: &mut Lab, name: &str, router: &str, arms: &[(&str, &str, u8)]) {
+    lab.add(name);
+    for (own, theirs, net) in arms {
+        lab.link(
+            (router, theirs, &format!("169.254.{net}.1/30")),
+            (name, own, &format!("169.254.{net}.2/30")),
+        );
+        lab.run(
+            router,
+            &format!("ip addr add fd77:{net}::1/64 dev {theirs} nodad"),
+        );
+        lab.run(
+            name,
+            &format!("ip addr add fd77:{net}::2/64 dev {own} nodad; sysctl -qw net.ipv4.conf.{own}.rp_filter=0"),
+        );
+    }
+    lab.run(
+        name,
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.all.send_redirects=0",
+    );
+    let (first, last) = (arms[0].2, arms[arms.len() - 1].2);
+    for (site, net) in [(1, first), (2, last)] {
+        lab.run(
+            name,
+            &format!(
+                "ip route add 10.0.{site}.0/24 via 169.254.{net}.1; ip -6 route add 2001:db8:10:{site}::/64 via fd77:{net}::1"
+            ),
+        );
+    }
+}
+
+/// Counts what a node forwards that has `was` in its code point, and makes it `becomes`; and what has anything else.
+fn stamp(lab: &Lab, name: &str, there: (u8, u8), back: (u8, u8)) {
+    let rules: String = [(2, there), (1, back)]
+        .into_iter()
+        .flat_map(|(site, (was, becomes))| {
+            [("ip", format!("10.0.{site}.0/24")), ("ip6", format!("2001:db8:10:{site}::/64"))]
+                .map(|(word, net)| {
+                    format!(
+                        "add rule inet s f {word} daddr {net} {word} dscp {was} counter name to{site} {word} dscp set {becomes} accept;"
+                    )
+                })
+        })
+        .collect();
+    lab.run(
+        name,
+        &format!(
+            "nft 'add table inet s; add counter inet s to1; add counter inet s to2; add counter inet s wrong; \
+             add chain inet s f {{ type filter hook forward priority 0; }}; {rules} add rule inet s f counter name wrong'"
+        ),
+    );
+}
+
+fn counted(lab: &Lab, name: &str, counter: &str) -> u64 {
+    let text = lab.run(name, &format!("nft list counter inet s {counter}"));
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == "packets");
+    words.next().unwrap().parse().unwrap()
+}
+
+/// Counts what comes to a host with a code point.
+fn watch(lab: &Lab, name: &str, dscp: u8) {
+    lab.run(
+        name,
+        &format!(
+            "nft 'add table inet s; add counter inet s stamped; add counter inet s other; \
+             add chain inet s i {{ type filter hook input priority 0; }}; \
+             add rule inet s i icmp type {{ echo-request, echo-reply }} ip dscp {dscp} counter name stamped accept; \
+             add rule inet s i icmpv6 type {{ echo-request, echo-reply }} ip6 dscp {dscp} counter name stamped accept; \
+             add rule inet s i icmp type {{ echo-request, echo-reply }} counter name other; \
+             add rule inet s i icmpv6 type {{ echo-request, echo-reply }} counter name other'"
+        ),
+    );
+}
+
+/// The firewall at the first router, the inspection at the middle one, and a chain of both.
+fn with_services(mode: Mode) -> Domain {
+    let mut domain = Domain::new(mode);
+    node(&mut domain.lab, "f", "a", &[("eth0", "fw0", 1)]);
+    node(
+        &mut domain.lab,
+        "i",
+        "m",
+        &[("eth0", "in0", 2), ("eth1", "out0", 3)],
+    );
+    let lab = &domain.lab;
+    // An answer has the code point of its question.
+    stamp(lab, "f", (0, 1), (3, 4));
+    stamp(lab, "i", (1, 2), (2, 3));
+    watch(lab, "red-b", 2);
+    watch(lab, "red-a", 4);
+    apply_chain(&domain, &[FIREWALL, INSPECTION]);
+    domain
+}
+
+fn apply_chain(domain: &Domain, labels: &[u32]) {
+    let mode = domain.mode;
+    let chains = || vec![chain(labels)];
+    let tell = |router: &Router, attachment, here: &[u32], elsewhere: &[(u32, u8)]| {
+        let local = |label| here.contains(&label);
+        let services = vec![firewall(local(FIREWALL)), inspection(local(INSPECTION))];
+        let mut delta = red(attachment, services, chains());
+        delta
+            .services
+            .extend(here.iter().map(|label| (vni(*label), Some(HERE))));
+        for (label, node) in elsewhere {
+            let (groups, state) = at(mode, *label, *node);
+            delta.groups.extend(groups.groups);
+            delta.services.push((vni(*label), Some(state)));
+        }
+        router.apply(delta);
+        assert_eq!(router.status().refused, [], "{mode}");
+    };
+    tell(&domain.a, Some("red0"), &[FIREWALL], &[(INSPECTION, M)]);
+    tell(&domain.middle, None, &[INSPECTION], &[(FIREWALL, A)]);
+    tell(
+        &domain.b,
+        Some("red0"),
+        &[],
+        &[(FIREWALL, M), (INSPECTION, M)],
+    );
+}
+
+fn steps(lab: &Lab, router: &str, direction: Direction, passed: usize) -> u64 {
+    let counter = StepCounter {
+        vni: vni(10001),
+        chain: "web".into(),
+        direction,
+        passed,
+        dropped: false,
+    };
+    lab.inside(router, move || StepCounts::read().packets(&counter))
+}
+
+#[test]
+fn every_packet_passes_every_service_in_order() {
+    if !privileged() {
+        return;
+    }
+    const COUNT: u64 = 200;
+    for mode in Mode::possible() {
+        let domain = with_services(mode);
+        let lab = &domain.lab;
+        for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+            domain.wait_for_ping("red-a", to);
+            let before: Vec<u64> = counters(lab);
+            assert!(
+                domain.ping_fast("red-a", to, COUNT),
+                "{mode}: {to}\n{}",
+                lab.run(
+                    "a",
+                    "ip rule; ip route show table all; nft list ruleset; ip -s link"
+                )
+            );
+            let after = counters(lab);
+            let more: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+            // Each node both ways, both hosts; nothing out of order.
+            assert_eq!(
+                more,
+                [COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, 0, 0, 0, 0],
+                "{mode}: {to}"
+            );
+        }
+        // The steps are counted where they are taken.
+        let forward = [("a", 0), ("a", 1), ("m", 2)]
+            .map(|(router, passed)| steps(lab, router, Direction::Forward, passed));
+        assert!(
+            forward
+                .iter()
+                .all(|count| *count == forward[0] && *count >= 2 * COUNT),
+            "{mode}: {forward:?}"
+        );
+        let reverse = [("b", 0), ("m", 1), ("a", 2)]
+            .map(|(router, passed)| steps(lab, router, Direction::Reverse, passed));
+        assert_eq!(reverse, forward, "{mode}");
+        // Another tenant with the same prefixes is not steered.
+        let before = counters(lab);
+        assert!(domain.ping("blue-a", "10.0.2.10", 20), "{mode}");
+        assert_eq!(counters(lab), before, "{mode}");
+        // What the chain does not match neither.
+        assert!(domain.ping("red-a", "10.0.1.1", 3), "{mode}");
+        assert_eq!(counters(lab)[..2], before[..2], "{mode}");
+    }
+}
+
+fn counters(lab: &Lab) -> Vec<u64> {
+    [
+        ("f", "to2"),
+        ("i", "to2"),
+        ("red-b", "stamped"),
+        ("i", "to1"),
+        ("f", "to1"),
+        ("red-a", "stamped"),
+        ("f", "wrong"),
+        ("i", "wrong"),
+        ("red-b", "other"),
+        ("red-a", "other"),
+    ]
+    .into_iter()
+    .map(|(name, counter)| counted(lab, name, counter))
+    .collect()
+}
+
+/// What the first router is told of the firewall that is attached to it.
+fn tell_firewall(domain: &Domain, on_failure: OnFailure, local: bool, remote: bool) {
+    let mode = domain.mode;
+    let services = vec![
+        Service {
+            on_failure,
+            ..firewall(true)
+        },
+        inspection(false),
+    ];
+    let mut delta = red(Some("red0"), services, vec![chain(&[FIREWALL, INSPECTION])]);
+    let (groups, elsewhere) = at(mode, FIREWALL, M);
+    delta.groups.extend(groups.groups);
+    let state = ServiceState {
+        local,
+        remote: elsewhere.remote.filter(|_| remote),
+        ..ServiceState::default()
+    };
+    delta.services.push((vni(FIREWALL), Some(state)));
+    domain.a.apply(delta);
+    assert_eq!(domain.a.status().refused, []);
+}
+
+fn dropped(lab: &Lab, router: &str, passed: usize) -> u64 {
+    let counter = StepCounter {
+        vni: vni(10001),
+        chain: "web".into(),
+        direction: Direction::Forward,
+        passed,
+        dropped: true,
+    };
+    lab.inside(router, move || StepCounts::read().packets(&counter))
+}
+
+#[test]
+fn packets_for_a_dead_service_are_dropped_or_skip_it_or_go_to_another() {
+    if !privileged() {
+        return;
+    }
+    let mut domain = with_services(Mode::PLAIN);
+    // The same firewall at the router in the middle.
+    node(&mut domain.lab, "g", "m", &[("eth0", "gw0", 1)]);
+    stamp(&domain.lab, "g", (0, 1), (3, 4));
+    let lab = &domain.lab;
+    let ping = |count| domain.ping("red-a", "10.0.2.10", count);
+    assert!(ping(3));
+    let seen = |name: &str| counted(lab, name, "to2") + counted(lab, name, "wrong");
+
+    tell_firewall(&domain, OnFailure::Closed, false, true);
+    let (f, i) = (seen("f"), seen("i"));
+    assert!(!domain.ping("red-a", "10.0.2.10", 5));
+    assert_eq!((seen("f"), seen("i")), (f, i));
+    assert_eq!(dropped(lab, "a", 0), 5);
+    // The tenant's own packets that no chain is for, and other tenants', go on.
+    assert!(domain.ping("red-a", "10.0.1.1", 1) && domain.ping("blue-a", "10.0.2.10", 1));
+    // What others send with the label is dropped too, and counted.
+    lab.run("red-b", "ping -c 3 -i 0.02 -W 1 -q 10.0.1.10 || true");
+    let arrived = lab.inside("a", || StepCounts::read().dropped_on_arrival(vni(FIREWALL)));
+    assert_eq!(arrived, 3);
+
+    tell_firewall(&domain, OnFailure::Open, false, true);
+    let i = seen("i");
+    assert!(ping(5));
+    // Both ways, without the firewall's stamp.
+    assert_eq!((seen("f"), seen("i")), (f, i + 10));
+
+    // The middle has one too.
+    let mut delta = red(
+        None,
+        vec![
+            service(
+                "firewall",
+                FIREWALL,
+                Some(NodeAttachment {
+                    inside: arm("gw0", 1),
+                    outside: None,
+                }),
+            ),
+            inspection(true),
+        ],
+        vec![chain(&[FIREWALL, INSPECTION])],
+    );
+    delta.services.push((vni(FIREWALL), Some(HERE)));
+    domain.middle.apply(delta);
+    domain.middle.status();
+    tell_firewall(&domain, OnFailure::Over, false, true);
+    let g = seen("g");
+    assert!(ping(5));
+    assert_eq!((seen("f"), seen("g")), (f, g + 5));
+
+    tell_firewall(&domain, OnFailure::Over, false, false);
+    assert!(!domain.ping("red-a", "10.0.2.10", 2));
+    tell_firewall(&domain, OnFailure::Closed, true, false);
+    assert!(ping(5));
+    assert_eq!(seen("f"), f + 5);
+}
+
+/// The firewall leaves one bit, the inspection another: who misses one of them is seen.
+fn stamp_bits(lab: &Lab, name: &str, bit: u8) {
+    let rules: String = [0, 3 - bit]
+        .map(|was| {
+            let becomes = was | bit;
+            format!("add rule inet s f ip daddr 10.0.2.0/24 ip dscp {was} ip dscp set {becomes};")
+        })
+        .concat();
+    lab.run(
+        name,
+        &format!(
+            "nft 'add table inet s; add chain inet s f {{ type filter hook forward priority 0; }}; {rules}'"
+        ),
+    );
+}
+
+#[test]
+fn no_packet_skips_a_service_while_chains_change_under_it() {
+    if !privileged() {
+        return;
+    }
+    let mut domain = Domain::new(Mode::PLAIN);
+    node(&mut domain.lab, "f", "a", &[("eth0", "fw0", 1)]);
+    let arms = [("eth0", "in0", 2), ("eth1", "out0", 3)];
+    node(&mut domain.lab, "i", "a", &arms);
+    let lab = &domain.lab;
+    watch(lab, "red-b", 3);
+    stamp_bits(lab, "f", 1);
+    stamp_bits(lab, "i", 2);
+    let orders: [&[u32]; 4] = [
+        &[FIREWALL, INSPECTION],
+        &[INSPECTION, FIREWALL],
+        &[FIREWALL, INSPECTION],
+        &[INSPECTION, FIREWALL],
+    ];
+    apply_both(&domain, orders[1]);
+    let namespace = lab.ns("red-a");
+    let mut pings = std::process::Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &namespace,
+            "ping",
+            "-i",
+            "0.002",
+            "-q",
+            "-w",
+            "60",
+            "10.0.2.10",
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let arrived = || counted(lab, "red-b", "stamped");
+    for (round, order) in orders.iter().cycle().take(8).enumerate() {
+        apply_both(&domain, order);
+        let before = arrived();
+        // Until the new chain carries them.
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while arrived() < before + 500 {
+            assert!(std::time::Instant::now() < end, "round {round}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    assert_eq!(counted(lab, "red-b", "other"), 0);
+}
+
+/// Both services at the first router: one router's change is one change.
+fn apply_both(domain: &Domain, labels: &[u32]) {
+    let services = vec![firewall(true), inspection(true)];
+    let chain = Chain {
+        symmetric: false,
+        ..chain(labels)
+    };
+    let mut delta = red(Some("red0"), services, vec![chain]);
+    delta.services = [FIREWALL, INSPECTION]
+        .map(|label| (vni(label), Some(HERE)))
+        .into();
+    domain.a.apply(delta);
+    assert_eq!(domain.a.status().refused, []);
+}

@@ -1,0 +1,300 @@
+//! Services and chains, for the API: what is configured, what the overlay decided, what the kernel counted.
+
+use std::net::IpAddr;
+
+use weft_api::types as api;
+use weft_dataplane::{StepCounter, StepCounts};
+use weft_overlay::Vni;
+use weft_overlay::chain::{Chain, Direction, Flow, Match, OnFailure, Selection, Verdict};
+use weft_overlay::table::{Judged, ServiceStatus, TenantStatus};
+
+use super::health::Reasons;
+
+/// What is looked at for an answer.
+pub(super) struct Known {
+    pub(super) tenants: Vec<TenantStatus>,
+    pub(super) services: Vec<ServiceStatus>,
+    pub(super) counts: StepCounts,
+    pub(super) reasons: Reasons,
+}
+
+/// How conditions look to a human.
+fn describe(matches: &Match) -> String {
+    let list = |words: Vec<String>| words.join(",");
+    let nets = |of: &[ipnet::IpNet]| list(of.iter().map(ToString::to_string).collect());
+    let ports = |of: &[std::ops::RangeInclusive<u16>]| {
+        let word = |range: &std::ops::RangeInclusive<u16>| match range.start() == range.end() {
+            true => range.start().to_string(),
+            false => format!("{}-{}", range.start(), range.end()),
+        };
+        list(of.iter().map(word).collect())
+    };
+    let protocol = matches.protocol.map(|number| match number {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        132 => "sctp".to_owned(),
+        1 => "icmp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        other => format!("protocol {other}"),
+    });
+    let mut words = Vec::new();
+    for (word, text) in [
+        ("from ", nets(&matches.sources)),
+        ("to ", nets(&matches.destinations)),
+        ("", protocol.unwrap_or_default()),
+        ("source port ", ports(&matches.source_ports)),
+        ("port ", ports(&matches.destination_ports)),
+        (
+            "dscp ",
+            matches
+                .dscp
+                .map(|dscp| dscp.to_string())
+                .unwrap_or_default(),
+        ),
+    ] {
+        if !text.is_empty() {
+            words.push(format!("{word}{text}"));
+        }
+    }
+    match words.is_empty() {
+        true => "all".to_owned(),
+        false => words.join(" "),
+    }
+}
+
+impl Known {
+    fn service(&self, label: Vni) -> Option<&ServiceStatus> {
+        self.services.iter().find(|of| of.label == label)
+    }
+
+    /// The services of one tenant or of all.
+    pub(super) fn services(
+        &self,
+        tenant: Option<&str>,
+        offer: impl Fn(&Judged) -> Option<api::TenantPath>,
+    ) -> Vec<api::Service> {
+        let services = self.services.iter().map(|of| {
+            let config = of.config.as_ref();
+            let owner = config.and_then(|(id, _)| {
+                let tenant = self.tenants.iter().find(|tenant| tenant.id == *id)?;
+                Some(tenant.config.name.clone())
+            });
+            let service = config.map(|(_, service)| service);
+            let attachment = service.and_then(|of| of.attachment.as_ref());
+            let arms = attachment.into_iter().flat_map(|of| of.arms());
+            api::Service {
+                tenant: owner,
+                name: service.map(|of| of.name.clone()),
+                label: of.label.get(),
+                arms: arms
+                    .map(|arm| api::ServiceArm {
+                        interface: arm.interface.clone(),
+                        node: arm.addresses.clone(),
+                    })
+                    .collect(),
+                health: self.health(of),
+                on_failure: service
+                    .map(|of| of.on_failure)
+                    .unwrap_or_default()
+                    .to_string(),
+                selection: match service.map(|of| of.selection).unwrap_or_default() {
+                    Selection::Nearest => "nearest",
+                    Selection::Share => "share",
+                    Selection::Pinned => "pinned",
+                }
+                .to_owned(),
+                offers: of.offers.iter().filter_map(&offer).collect(),
+                dropped: self.counts.dropped_on_arrival(of.label),
+            }
+        });
+        services
+            .filter(|of| tenant.is_none() || of.tenant.as_deref() == tenant)
+            .collect()
+    }
+
+    fn health(&self, of: &ServiceStatus) -> api::Why<api::HealthCode> {
+        let attached = of
+            .config
+            .as_ref()
+            .is_some_and(|(_, service)| service.attachment.is_some());
+        if of.state.local {
+            return api::Why::new(api::HealthCode::Healthy, "its node answers");
+        }
+        if attached {
+            return api::Why::new(api::HealthCode::Unhealthy, self.why_down(of));
+        }
+        match of.state.remote {
+            Some(_) => api::Why::new(api::HealthCode::Elsewhere, "at another router"),
+            None => api::Why::new(api::HealthCode::Nowhere, why_nowhere(of)),
+        }
+    }
+
+    fn why_down(&self, of: &ServiceStatus) -> String {
+        match self.reasons.get(of.label) {
+            Some(reason) => format!("its node does not work: {reason}"),
+            None if of.healthy => "an interface to its node is down".to_owned(),
+            None => "its node has not answered yet".to_owned(),
+        }
+    }
+
+    /// The chains of one tenant or of all, each in its directions.
+    pub(super) fn chains(&self, tenant: Option<&str>) -> Vec<api::Chain> {
+        let tenants = self
+            .tenants
+            .iter()
+            .filter(|of| tenant.is_none_or(|name| of.config.name == name));
+        tenants
+            .flat_map(|tenant| {
+                let chains = tenant.config.chains.iter();
+                chains.flat_map(move |chain| {
+                    let reverse = chain.symmetric.then_some(Direction::Reverse);
+                    let directions = [Direction::Forward].into_iter().chain(reverse);
+                    directions.map(move |direction| self.chain(tenant, chain, direction))
+                })
+            })
+            .collect()
+    }
+
+    fn chain(&self, tenant: &TenantStatus, chain: &Chain, direction: Direction) -> api::Chain {
+        let (matches, labels): (Match, Vec<Vni>) = match direction {
+            Direction::Forward => (chain.matches.clone(), chain.services.clone()),
+            Direction::Reverse => (
+                chain.matches.reversed(),
+                chain.services.iter().rev().copied().collect(),
+            ),
+        };
+        let counter = |passed, dropped| {
+            self.counts.packets(&StepCounter {
+                vni: tenant.config.primary_vni,
+                chain: chain.name.clone(),
+                direction,
+                passed,
+                dropped,
+            })
+        };
+        let steps: Vec<api::ChainStep> = labels
+            .iter()
+            .enumerate()
+            .map(|(at, label)| {
+                let mut step = self.step(tenant, *label, direction);
+                step.packets = counter(at, false);
+                step.dropped = counter(at, true);
+                step
+            })
+            .collect();
+        let first = |code| steps.iter().find(|step| step.way.code == code);
+        let state = if let Some(step) = first(api::StepCode::Dropped) {
+            let text = format!("`{}` stops it: {}", step.service, step.way.text);
+            api::Why::new(api::ChainCode::Broken, text)
+        } else if let Some(step) = first(api::StepCode::Skipped) {
+            let text = format!("past `{}`: {}", step.service, step.way.text);
+            api::Why::new(api::ChainCode::Skips, text)
+        } else if steps.is_empty() {
+            api::Why::new(api::ChainCode::Whole, "past all other chains")
+        } else {
+            api::Why::new(api::ChainCode::Whole, "through every service")
+        };
+        api::Chain {
+            tenant: tenant.config.name.clone(),
+            name: chain.name.clone(),
+            direction: match direction {
+                Direction::Forward => "forward",
+                Direction::Reverse => "reverse",
+            }
+            .to_owned(),
+            matches: describe(&matches),
+            left: counter(labels.len(), false),
+            steps,
+            state,
+        }
+    }
+
+    /// What this router does with packets that a service is next for.
+    fn step(&self, tenant: &TenantStatus, label: Vni, direction: Direction) -> api::ChainStep {
+        let services = tenant.config.services.iter();
+        let service = services.into_iter().find(|of| of.label == label);
+        let status = self.service(label);
+        let state = status.map(|of| of.state).unwrap_or_default();
+        let attachment = service.and_then(|of| of.attachment.as_ref());
+        let on_failure = service.map(|of| of.on_failure).unwrap_or_default();
+        let remote = state.remote.is_some()
+            && (attachment.is_none()
+                || state.prefer_remote
+                || (!state.local && on_failure == OnFailure::Over));
+        let mut step = api::ChainStep {
+            service: service.map(|of| of.name.clone()).unwrap_or_default(),
+            label: label.get(),
+            way: api::Why::new(api::StepCode::Local, "its node is attached here"),
+            node: None,
+            interface: None,
+            routers: Vec::new(),
+            packets: 0,
+            dropped: 0,
+        };
+        if let Some(attachment) = attachment.filter(|_| state.local && !remote) {
+            let arm = match (&attachment.outside, direction) {
+                (Some(outside), Direction::Reverse) => outside,
+                _ => &attachment.inside,
+            };
+            step.node = arm.addresses.first().copied();
+            step.interface = Some(arm.interface.clone());
+            return step;
+        }
+        let offers = status.map(|of| of.offers.as_slice()).unwrap_or_default();
+        if remote {
+            let used = offers.iter().filter(|of| of.lost.is_none());
+            let hops = used.filter_map(|of| of.candidate.forwarding);
+            let mut routers: Vec<IpAddr> = hops.map(|hop| hop.address).collect();
+            routers.sort_unstable();
+            routers.dedup();
+            step.routers = routers;
+            step.way = api::Why::new(api::StepCode::Remote, "at another router");
+            return step;
+        }
+        let reason = match (attachment, status) {
+            (Some(_), Some(status)) => self.why_down(status),
+            (_, Some(status)) => why_nowhere(status),
+            (_, None) => format!("label {label} is not known"),
+        };
+        step.way = match on_failure {
+            OnFailure::Open => api::Why::new(api::StepCode::Skipped, reason),
+            _ => api::Why::new(api::StepCode::Dropped, reason),
+        };
+        step
+    }
+
+    /// The chain that a packet takes when it comes in by an attachment of its tenant; what would have to be known to say.
+    pub(super) fn taken(&self, tenant: &str, flow: &Flow) -> Result<Option<api::Chain>, String> {
+        let Some(tenant) = self.tenants.iter().find(|of| of.config.name == tenant) else {
+            return Ok(None);
+        };
+        for chain in &tenant.config.chains {
+            let reverse = chain.symmetric.then_some(Direction::Reverse);
+            for direction in [Direction::Forward].into_iter().chain(reverse) {
+                let verdict = match direction {
+                    Direction::Forward => chain.matches.judge(flow),
+                    Direction::Reverse => chain.matches.reversed().judge(flow),
+                };
+                match verdict {
+                    Verdict::Yes => return Ok(Some(self.chain(tenant, chain, direction))),
+                    Verdict::No => {}
+                    Verdict::Needs(what) => {
+                        return Err(format!("the chain `{}` looks at the {what}", chain.name));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn why_nowhere(of: &ServiceStatus) -> String {
+    let Some(first) = of.offers.first() else {
+        return format!("no router announces label {}", of.label);
+    };
+    let lost = first.lost.map(|lost| lost.to_string()).unwrap_or_default();
+    format!(
+        "{} announces label {}, and {lost}",
+        first.candidate.label.endpoint, of.label
+    )
+}
