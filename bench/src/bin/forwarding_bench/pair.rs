@@ -1,197 +1,21 @@
-//! What a tenant's packets get: two routers of Weft's data plane beside the same devices, routes and rules set up by hand
-//! with iproute2. Both stand at the same time, and take turns; what is told is the ratio.
+//! Two routers and their hosts, by Weft or by hand.
 
-use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Parser;
 use tokio::sync::{mpsc, oneshot};
-use weft_dataplane::doctor::{Health, doctor};
 use weft_dataplane::{Dataplane, DataplaneConfig, Segmentation};
 use weft_overlay::intent::{
     ForwardingNextHop, Group, GroupId, IntentDelta, NextHopSet, TenantId, TenantIntent, TenantRoute,
 };
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
-#[derive(Parser)]
-#[command(about = "Measures packets and octets a second through the data plane, beside iproute2")]
-struct Arguments {
-    /// How often each is measured.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// How long one measurement takes, s.
-    #[arg(long, default_value_t = 2)]
-    seconds: u32,
-    /// Only this encapsulation, such as `vxlan` or `gre6`; or `tenants`, many of them.
-    #[arg(long)]
-    only: Option<String>,
-}
+use crate::{Mode, VNI, chain};
 
-const VNI: u32 = 10_001;
-/// What is measured: name, iperf3's words, and whether packets count.
-const LOADS: [(&str, &str, bool); 4] = [
-    ("UDP, 64 octets, 1 flow", "-u -b 0 -l 64", true),
-    ("UDP, 64 octets, 64 flows", "-u -b 0 -l 64 -P 64", true),
-    ("TCP, 1 flow", "", false),
-    ("TCP, 64 flows", "-P 64", false),
-];
-
-/// How many tenants the routers have, where that is what is measured; by hand with a rule a tenant, as iproute2 has it.
-const TENANTS: [u32; 3] = [16, 256, 4000];
-
-/// How packets are carried, as both sides set it up.
-struct Mode {
-    name: &'static str,
-    encapsulation: Encapsulation,
-    v6: bool,
-    /// How `weft doctor` calls what it needs.
-    needs: &'static str,
-    /// Name and kind of the device made by hand.
-    device: &'static str,
-    kind: &'static str,
-    mtu: u32,
-}
-
-const MODES: [Mode; 6] = [
-    Mode {
-        name: "vxlan",
-        encapsulation: Encapsulation::Vxlan,
-        v6: false,
-        needs: "VXLAN with",
-        device: "vx0",
-        kind: "vxlan external vnifilter dstport 4789 nolearning",
-        mtu: 1450,
-    },
-    Mode {
-        name: "vxlan6",
-        encapsulation: Encapsulation::Vxlan,
-        v6: true,
-        needs: "VXLAN with",
-        device: "vx0",
-        kind: "vxlan external vnifilter dstport 4789 nolearning",
-        mtu: 1430,
-    },
-    Mode {
-        name: "gpe",
-        encapsulation: Encapsulation::VxlanGpe,
-        v6: false,
-        needs: "VXLAN-GPE",
-        device: "vxg0",
-        kind: "vxlan external gpe vnifilter dstport 4790",
-        mtu: 1464,
-    },
-    Mode {
-        name: "gpe6",
-        encapsulation: Encapsulation::VxlanGpe,
-        v6: true,
-        needs: "VXLAN-GPE",
-        device: "vxg0",
-        kind: "vxlan external gpe vnifilter dstport 4790",
-        mtu: 1444,
-    },
-    Mode {
-        name: "gre",
-        encapsulation: Encapsulation::Gre,
-        v6: false,
-        needs: "GRE with",
-        device: "wgre0",
-        kind: "gre external",
-        mtu: 1472,
-    },
-    Mode {
-        name: "gre6",
-        encapsulation: Encapsulation::Gre,
-        v6: true,
-        needs: "GRE over IPv6",
-        device: "wgre6",
-        kind: "ip6gre external",
-        mtu: 1452,
-    },
-];
-
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let findings = doctor();
-    let can = |mode: &Mode| {
-        let mut findings = findings.iter();
-        findings.any(|one| one.what.starts_with(mode.needs) && one.health == Health::Good)
-    };
-    let mut out =
-        String::from("| by | load | Weft | by hand | Weft : by hand |\n|---|---|---|---|---|\n");
-    for mode in &MODES {
-        if arguments
-            .only
-            .as_ref()
-            .is_some_and(|only| only != mode.name)
-        {
-            continue;
-        }
-        if !can(mode) {
-            let _ = writeln!(out, "| {} | | not on this kernel | | |", mode.name);
-            continue;
-        }
-        let weft = Pair::new("w", mode, true, 0)?;
-        let hand = Pair::new("h", mode, false, 0)?;
-        for load in LOADS {
-            side_by_side(&mut out, &arguments, mode.name, load, &weft, &hand)?;
-        }
-    }
-    let only = arguments.only.as_deref();
-    if only.is_none_or(|only| only == "tenants") {
-        for tenants in TENANTS {
-            let name = format!("vxlan, {tenants} tenants");
-            let weft = Pair::new("w", &MODES[0], true, tenants - 1)?;
-            let hand = Pair::new("h", &MODES[0], false, tenants - 1)?;
-            side_by_side(&mut out, &arguments, &name, LOADS[0], &weft, &hand)?;
-        }
-    }
-    #[allow(clippy::print_stdout, reason = "what the program is for")]
-    {
-        print!("{out}");
-    }
-    Ok(())
-}
-
-/// Both in turn, so often; adds the medians as a row.
-fn side_by_side(
-    out: &mut String,
-    arguments: &Arguments,
-    name: &str,
-    (load, words, packets): (&str, &str, bool),
-    weft: &Pair,
-    hand: &Pair,
-) -> Result<()> {
-    let mut samples = Vec::new();
-    for _ in 0..arguments.rounds {
-        let one = weft.measure(words, packets, arguments.seconds)?;
-        let other = hand.measure(words, packets, arguments.seconds)?;
-        samples.push((one, other, one / other));
-    }
-    let median = |of: fn(&(f64, f64, f64)) -> f64| {
-        let mut values: Vec<f64> = samples.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let (scale, unit) = if packets {
-        (1e3, "k/s")
-    } else {
-        (1e9, "Gbit/s")
-    };
-    let _ = writeln!(
-        out,
-        "| {name} | {load} | {:.1} {unit} | {:.1} {unit} | {:.2} |",
-        median(|sample| sample.0) / scale,
-        median(|sample| sample.1) / scale,
-        median(|sample| sample.2),
-    );
-    Ok(())
-}
-
-fn run(words: &str) -> Result<()> {
+pub(crate) fn run(words: &str) -> Result<()> {
     let mut words_of = words.split_whitespace();
     let program = words_of.next().context("a program")?;
     let status = Command::new(program).args(words_of).status()?;
@@ -199,21 +23,32 @@ fn run(words: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the routers have beside one tenant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Further tenants.
+    pub(crate) others: u32,
+    /// Services on the way from the first host to the second.
+    pub(crate) services: usize,
+}
+
 /// Two routers with a host of one tenant behind each.
-struct Pair {
+pub(crate) struct Pair {
     tag: String,
     /// The data planes, ended when these go.
     routers: Vec<oneshot::Sender<()>>,
+    /// Service nodes.
+    services: Vec<String>,
 }
 
 const NODES: [&str; 4] = ["h1", "r1", "r2", "h2"];
 
 impl Pair {
-    /// `others` are tenants beside the one whose packets are measured.
-    fn new(side: &str, mode: &Mode, weft: bool, others: u32) -> Result<Self> {
+    pub(crate) fn new(side: &str, mode: &Mode, weft: bool, load: Load) -> Result<Self> {
         let mut pair = Self {
             tag: format!("weft-bench-{}-{side}", std::process::id()),
             routers: Vec::new(),
+            services: Vec::new(),
         };
         for node in NODES {
             run(&format!("ip netns add {}", pair.ns(node)))?;
@@ -241,11 +76,13 @@ impl Pair {
             // The same for both: what a sender splits itself is not the data plane's.
             pair.ip(&host, &format!("link set eth0 mtu {}", mode.mtu))?;
         }
+        pair.services = chain::make(&pair, load.services)?;
         for site in [1, 2] {
             if weft {
-                pair.start(mode, site, others)?;
+                pair.start(mode, site, load)?;
             } else {
-                pair.set_up(mode, site, others)?;
+                pair.set_up(mode, site, load.others)?;
+                chain::set_up(&pair, mode, site, load.services)?;
             }
         }
         let end = Instant::now() + Duration::from_secs(10);
@@ -264,11 +101,11 @@ impl Pair {
         }
     }
 
-    fn ns(&self, node: &str) -> String {
+    pub(crate) fn ns(&self, node: &str) -> String {
         format!("{}-{node}", self.tag)
     }
 
-    fn ip(&self, node: &str, words: &str) -> Result<()> {
+    pub(crate) fn ip(&self, node: &str, words: &str) -> Result<()> {
         run(&format!("ip -n {} {words}", self.ns(node)))
     }
 
@@ -372,7 +209,7 @@ impl Pair {
     }
 
     /// Starts the data plane of a router, on a thread of its own, and waits until everything is in the kernel.
-    fn start(&mut self, mode: &Mode, site: u8, others: u32) -> Result<()> {
+    fn start(&mut self, mode: &Mode, site: u8, load: Load) -> Result<()> {
         let config = DataplaneConfig {
             endpoint: Some(endpoint(mode, site)),
             endpoint_id: id(site),
@@ -393,8 +230,8 @@ impl Pair {
             vnis: vec![vni],
             attachments: vec!["red0".into()],
             breakout: None,
-            services: Vec::new(),
-            chains: Vec::new(),
+            services: chain::services(site, load.services)?,
+            chains: chain::chains(load.services)?,
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),
@@ -402,7 +239,7 @@ impl Pair {
             has_others: false,
             may_share: true,
         };
-        let others = (0..others).map(|at| {
+        let others = (0..load.others).map(|at| {
             let vni = Vni::new(VNI + 1 + at)?;
             let tenant = TenantIntent {
                 name: format!("t{at}"),
@@ -417,7 +254,7 @@ impl Pair {
         });
         let mut tenants = others.collect::<Result<Vec<_>>>()?;
         tenants.push((TenantId(0), Some(tenant)));
-        let intent = IntentDelta {
+        let mut intent = IntentDelta {
             tenants,
             groups: vec![(GroupId(0), Some(group))],
             routes: vec![TenantRoute {
@@ -427,6 +264,7 @@ impl Pair {
             }],
             ..IntentDelta::default()
         };
+        chain::intend(&mut intent, site, load.services, hop)?;
         let namespace = format!("/run/netns/{}", self.ns(&format!("r{site}")));
         let (end, ended) = oneshot::channel::<()>();
         let (ready, mut started) = mpsc::channel(1);
@@ -460,7 +298,7 @@ impl Pair {
     }
 
     /// Packets or bits that arrive in a second.
-    fn measure(&self, words: &str, packets: bool, seconds: u32) -> Result<f64> {
+    pub(crate) fn measure(&self, words: &str, packets: bool, seconds: u32) -> Result<f64> {
         let mut server = Server::start(&self.ns("h2"))?;
         // Sender and receiver on a processor each: otherwise what is measured is the scheduler's choice.
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
@@ -492,7 +330,10 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         self.routers.clear();
-        for node in NODES {
+        let nodes = NODES
+            .into_iter()
+            .chain(self.services.iter().map(String::as_str));
+        for node in nodes {
             let _ = run(&format!("ip netns del {}", self.ns(node)));
         }
     }
@@ -536,7 +377,7 @@ impl Drop for Server {
     }
 }
 
-fn endpoint(mode: &Mode, site: u8) -> IpAddr {
+pub(crate) fn endpoint(mode: &Mode, site: u8) -> IpAddr {
     if mode.v6 {
         [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(site)].into()
     } else {
