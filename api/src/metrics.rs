@@ -9,7 +9,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::types::{Kernel, Neighbor, SessionState, Status, Tenant, Traffic};
+use crate::types::{
+    Chain, HealthCode, Kernel, Neighbor, Service, SessionState, Status, Tenant, Traffic,
+};
 
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -21,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) kernel: Kernel,
     pub(crate) traffic: Vec<Traffic>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) chains: Vec<Chain>,
 }
 
 impl Snapshot {
@@ -81,7 +85,8 @@ impl Collector for Snapshot {
         self.neighbors(&mut writer)?;
         self.tenants(&mut writer)?;
         self.kernel(&mut writer)?;
-        self.traffic(&mut writer)
+        self.traffic(&mut writer)?;
+        self.chains(&mut writer)
     }
 }
 
@@ -302,6 +307,58 @@ impl Snapshot {
             "weft_tunnel_device_mtu_bytes",
             "What a tenant's packet may have.",
             each(|device| device.mtu.into()),
+        )
+    }
+
+    fn chains(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let of = |service: &Service| {
+            vec![
+                ("tenant", service.tenant.clone().unwrap_or_default()),
+                ("service", service.name.clone().unwrap_or_default()),
+                ("label", service.label.to_string()),
+            ]
+        };
+        let attached = || self.services.iter().filter(|of| !of.arms.is_empty());
+        out.write(
+            MetricType::Gauge,
+            "weft_service_healthy",
+            "1 where the node of a service that is attached here works.",
+            attached().map(|service| {
+                let healthy = service.health.code == HealthCode::Healthy;
+                (of(service), u64::from(healthy))
+            }),
+        )?;
+        out.write(
+            MetricType::Counter,
+            "weft_service_dropped_packets",
+            "Packets with a service's label that came from the overlay and were dropped.",
+            attached().map(|service| (of(service), service.dropped)),
+        )?;
+        let steps = |value: fn(&crate::types::ChainStep) -> u64| {
+            self.chains.iter().flat_map(move |chain| {
+                chain.steps.iter().enumerate().map(move |(at, step)| {
+                    let labels = vec![
+                        ("tenant", chain.tenant.clone()),
+                        ("chain", chain.name.clone()),
+                        ("direction", chain.direction.clone()),
+                        ("step", (at + 1).to_string()),
+                        ("service", step.service.clone()),
+                    ];
+                    (labels, value(step))
+                })
+            })
+        };
+        out.write(
+            MetricType::Counter,
+            "weft_chain_step_packets",
+            "Packets that this router put on the way to a service, or past it.",
+            steps(|step| step.packets),
+        )?;
+        out.write(
+            MetricType::Counter,
+            "weft_chain_step_dropped_packets",
+            "Packets that this router dropped for want of a service.",
+            steps(|step| step.dropped),
         )
     }
 

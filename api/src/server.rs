@@ -436,6 +436,8 @@ pub(crate) async fn metrics<S: RouterState>(
         tenants: state.tenants().await?,
         kernel: state.kernel(query).await?,
         traffic: state.traffic().await?,
+        services: state.services(None).await?,
+        chains: state.chains(None).await?,
     };
     let text = snapshot
         .encode()
