@@ -30,9 +30,15 @@ pub enum Rejection {
     /// It is not what it was thought to be.
     #[error("{0}")]
     Precondition(String),
+    /// The question itself makes no sense.
+    #[error("{0}")]
+    Malformed(String),
     /// What is asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// It is not known who asks.
+    #[error("{0}")]
+    Unauthenticated(String),
     /// Who asks may not.
     #[error("{0}")]
     Forbidden(String),

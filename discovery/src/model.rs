@@ -248,10 +248,8 @@ pub struct Request {
     pub actor: String,
     /// The key.
     pub key: String,
-    /// SHA-256 of method, path and body.
+    /// SHA-256 of what was asked for.
     pub hash: String,
-    /// What was answered.
-    pub status: u16,
     /// What was answered.
     pub body: serde_json::Value,
     /// When, ms since 1970.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::database::{Rejection, Transaction};
@@ -85,7 +85,7 @@ pub fn create_domain(transaction: &mut Transaction<'_>, domain: &Domain) -> Done
 }
 
 /// What a token is made from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// What it is good for.
@@ -310,7 +310,7 @@ pub fn expire(
 }
 
 /// What an operator says of a router.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouterChange {
     /// What it is in the mesh; as it was where absent.
@@ -382,7 +382,7 @@ pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
 }
 
 /// What a tenant is made from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
     /// Unique in the domain.
@@ -482,7 +482,7 @@ fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
 }
 
 /// What may change of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantChange {
     /// For humans.
@@ -549,7 +549,7 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
 }
 
 /// What a tenant has at a router.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAttachment {
     /// Interfaces where the tenant's packets enter.

@@ -3,13 +3,15 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`hub`] | the routers that are attached, what each holds, leases |
-//! | [`grpc`] | the protocol of routers |
-//! | [`rest`] | the API of people, and its document |
+//! | [`management`] | what people and their programs may ask for |
+//! | [`rest`] | that over HTTP, and its document |
+//! | [`grpc`] | the same over gRPC, and the protocol of routers |
 //! | [`listen`] | connections |
 
 mod grpc;
 pub mod hub;
 mod listen;
+mod management;
 pub mod rest;
 
 use std::net::SocketAddr;

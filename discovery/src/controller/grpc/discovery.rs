@@ -4,51 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use super::Controller;
-use super::listen::Caller;
-use crate::database::Rejection;
+use crate::controller::Controller;
+use crate::controller::listen::Caller;
 use crate::model::Registration;
 use crate::operations;
 use crate::pki::{self, sha256};
-use crate::proto::discovery_server::{Discovery, DiscoveryServer};
+use crate::proto::discovery_server::Discovery;
 use crate::proto::{
     FromRouter, Identity, JoinRequest, Register, RenewRequest, ToRouter, from_router,
 };
 
-/// A view of a router that has thousands of neighbours.
-const LARGEST: usize = 16 << 20;
-
-pub(super) fn router(controller: Arc<Controller>) -> Router {
-    let service = DiscoveryServer::new(Server { controller })
-        .max_decoding_message_size(LARGEST)
-        .max_encoding_message_size(LARGEST);
-    // What nobody has is the API's to answer.
-    tonic::service::Routes::new(service)
-        .into_axum_router()
-        .reset_fallback()
-}
-
-struct Server {
-    controller: Arc<Controller>,
-}
-
-impl From<Rejection> for Status {
-    fn from(rejection: Rejection) -> Self {
-        let text = rejection.to_string();
-        match rejection {
-            Rejection::NotFound(_) => Self::not_found(text),
-            Rejection::Conflict(_) => Self::already_exists(text),
-            Rejection::Precondition(_) => Self::failed_precondition(text),
-            Rejection::Invalid(_) => Self::invalid_argument(text),
-            Rejection::Forbidden(_) => Self::permission_denied(text),
-            Rejection::Unavailable(_) => Self::unavailable(text),
-        }
-    }
+pub(super) struct Server {
+    pub(super) controller: Arc<Controller>,
 }
 
 fn invalid(error: impl std::fmt::Display) -> Status {

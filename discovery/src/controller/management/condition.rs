@@ -1,0 +1,152 @@
+//! How the domain and its routers do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Actor, Answer, Answered, no_router, no_tenant};
+use crate::controller::Controller;
+use crate::controller::hub::Attached;
+use crate::model::{self, key};
+
+/// How long routers are waited for that are asked how they do.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How the domain does.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(in crate::controller) struct Status {
+    /// The domain's name.
+    pub domain: String,
+    /// Its latest revision.
+    pub revision: u64,
+    /// Its routers, by name.
+    pub routers: Vec<RouterStatus>,
+}
+
+/// How one router does.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(in crate::controller) struct RouterStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is in the mesh.
+    pub role: model::Role,
+    /// It is attached to this controller.
+    pub attached: bool,
+    /// Its lease has run out.
+    pub expired: bool,
+    /// Where its tunnels end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The revision that it runs.
+    pub runs: u64,
+    /// The latest revision that changed something for it.
+    pub sent: u64,
+    /// It does not run what it was sent, or not yet.
+    pub lags: bool,
+    /// Why it cannot.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+impl RouterStatus {
+    fn new(router: &model::Router, attached: Option<&Attached>) -> Self {
+        let own = attached.cloned().unwrap_or_default();
+        Self {
+            name: router.name.clone(),
+            role: router.role,
+            attached: own.attached,
+            expired: router.expired,
+            endpoint: router
+                .registration
+                .as_ref()
+                .map(|of| of.endpoint.to_string()),
+            runs: own.runs,
+            sent: own.sent,
+            lags: own.runs < own.sent || !own.attached,
+            error: own.error,
+        }
+    }
+}
+
+/// Whose performance.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::controller) struct PerformanceQuery {
+    pub(in crate::controller) tenant: Option<String>,
+    pub(in crate::controller) router: Option<String>,
+}
+
+/// How routers did when they were asked.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(in crate::controller) struct Performance {
+    /// Somebody did not answer.
+    pub partial: bool,
+    /// Who did not: not attached, or silent until the deadline.
+    pub missing: Vec<String>,
+    /// What the others said, by name.
+    #[schema(value_type = Object)]
+    pub routers: BTreeMap<String, Value>,
+}
+
+impl Controller {
+    pub(in crate::controller) fn get_status(&self, actor: &Actor) -> Answered<Status> {
+        actor.may_see(None)?;
+        let state = self.database.state();
+        let attached = self.hub.attached();
+        let routers = state.routers();
+        let status = Status {
+            domain: state.domain().map(|of| of.name.clone()).unwrap_or_default(),
+            revision: state.revision,
+            routers: routers
+                .map(|of| RouterStatus::new(of, attached.get(&of.name)))
+                .collect(),
+        };
+        Ok(Answer {
+            body: status,
+            revision: state.revision,
+            modified: None,
+        })
+    }
+
+    pub(in crate::controller) async fn get_performance(
+        &self,
+        actor: &Actor,
+        query: PerformanceQuery,
+    ) -> Answered<Performance> {
+        actor.may_see(query.tenant.as_deref())?;
+        let state = self.database.state();
+        if let Some(tenant) = &query.tenant
+            && state.tenant(&key::tenant(tenant)).is_none()
+        {
+            return Err(no_tenant(tenant));
+        }
+        if let Some(router) = &query.router
+            && state.router(&key::router(router)).is_none()
+        {
+            return Err(no_router(router));
+        }
+        let asked = state.routers().map(|of| of.name.clone()).filter(|name| {
+            let attached =
+                |tenant: &String| state.attachment(&key::attachment(tenant, name)).is_some();
+            query.router.as_ref().is_none_or(|only| only == name)
+                && query.tenant.as_ref().is_none_or(attached)
+        });
+        let asked: Vec<String> = asked.collect();
+        let tenant = query.tenant.unwrap_or_default();
+        let routers = self.hub.ask(&asked, &tenant, DEADLINE).await;
+        let missing = asked.into_iter().filter(|name| !routers.contains_key(name));
+        let missing: Vec<String> = missing.collect();
+        Ok(Answer {
+            body: Performance {
+                partial: !missing.is_empty(),
+                missing,
+                routers,
+            },
+            revision: state.revision,
+            modified: None,
+        })
+    }
+}

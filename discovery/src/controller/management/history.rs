@@ -1,0 +1,145 @@
+//! Revisions: who changed what, and going back to one.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::resources::shown;
+use super::{Actor, Answer, Answered, Asking};
+use crate::controller::Controller;
+use crate::database::Rejection;
+use crate::model::{Change, Record, Revision};
+use crate::operations;
+
+/// Revisions in one answer.
+const PAGE: usize = 100;
+
+/// What a domain was made again.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(in crate::controller) struct RolledBack {
+    /// Tenants, attachments and VNIs are what they were at this revision.
+    pub rolled_back_to: u64,
+}
+
+/// Secrets' hashes, and answers that were kept, are nobody's business.
+fn public(mut revision: Revision) -> Revision {
+    let public = |record: Option<Record>| match record {
+        Some(Record::Token(token)) => Some(Record::Token(shown(&token))),
+        other => other,
+    };
+    revision
+        .changes
+        .retain(|change| !change.key.starts_with("request/"));
+    revision.changes = revision
+        .changes
+        .into_iter()
+        .map(|change| Change {
+            key: change.key,
+            old: public(change.old),
+            new: public(change.new),
+        })
+        .collect();
+    revision
+}
+
+fn forgotten(number: u64) -> Rejection {
+    Rejection::NotFound(format!(
+        "there is no revision {number}, or it is too old to be kept"
+    ))
+}
+
+impl Controller {
+    /// At most so many, and 100, before one; the latest first.
+    pub(in crate::controller) async fn list_revisions(
+        &self,
+        actor: &Actor,
+        before: Option<u64>,
+        limit: Option<usize>,
+    ) -> Answered<Vec<Revision>> {
+        actor.may_see(None)?;
+        let limit = limit.unwrap_or(PAGE).min(PAGE);
+        let before = before.unwrap_or(u64::MAX);
+        let history = self.database.history(before, limit).await?;
+        Ok(Answer {
+            body: history.into_iter().map(public).collect(),
+            revision: self.database.state().revision,
+            modified: None,
+        })
+    }
+
+    pub(in crate::controller) async fn get_revision(
+        &self,
+        actor: &Actor,
+        number: u64,
+    ) -> Answered<Revision> {
+        actor.may_see(None)?;
+        let history = self.database.history(number.saturating_add(1), 1).await?;
+        let revision = history.into_iter().find(|of| of.number == number);
+        Ok(Answer {
+            body: revision.map(public).ok_or_else(|| forgotten(number))?,
+            revision: self.database.state().revision,
+            modified: None,
+        })
+    }
+
+    /// Some of the revisions behind one, in order: none where it is the latest.
+    async fn behind(&self, number: u64) -> Result<Vec<Revision>, Rejection> {
+        let latest = self.database.state().revision;
+        let until = latest.min(number.saturating_add(PAGE as u64));
+        if until <= number {
+            return Ok(Vec::new());
+        }
+        let page = self.database.history(until + 1, PAGE).await?;
+        let mut page: Vec<Revision> = page.into_iter().filter(|of| of.number > number).collect();
+        page.reverse();
+        match page.first() {
+            Some(first) if first.number == number + 1 => Ok(page),
+            _ => Err(forgotten(number + 1)),
+        }
+    }
+
+    pub(in crate::controller) async fn roll_back(
+        &self,
+        asking: &Asking,
+        number: u64,
+    ) -> Answered<RolledBack> {
+        asking.actor.may_change(None)?;
+        let at = self.database.state().revision;
+        let not_kept = || {
+            Rejection::NotFound(format!(
+                "revision {number} is not one of those that are kept"
+            ))
+        };
+        if number > at {
+            return Err(not_kept());
+        }
+        let mut since: Vec<Revision> = Vec::new();
+        loop {
+            let last = since.last().map_or(number, |of| of.number);
+            if last >= at {
+                break;
+            }
+            let page = self
+                .behind(last)
+                .await
+                .map_err(|rejection| match rejection {
+                    Rejection::NotFound(_) => not_kept(),
+                    other => other,
+                })?;
+            since.extend(page);
+        }
+        since.reverse();
+        let what = format!("roll back to revision {number}");
+        self.change(asking, what, &(), String::new(), move |transaction| {
+            if transaction.state().revision != since.first().map_or(number, |of| of.number) {
+                return Err(Rejection::Conflict(
+                    "the domain has been changed meanwhile: look, and ask again".into(),
+                ));
+            }
+            operations::roll_back(transaction, &since)?;
+            Ok(RolledBack {
+                rolled_back_to: number,
+            })
+        })
+        .await
+    }
+}
