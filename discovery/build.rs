@@ -1,11 +1,23 @@
 //! Makes the gRPC code from the protocol's files, without a compiler installed on the machine.
 
+use std::path::PathBuf;
+
+use prost::Message as _;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["weft/discovery/v1/discovery.proto", "etcd/etcd.proto"];
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure()
-        .btree_map(".")
-        .compile_fds(descriptors)?;
+    let ours = [
+        "weft/discovery/v1/discovery.proto",
+        "weft/management/v1/management.proto",
+    ];
+    let ours = protox::compile(ours, ["proto"])?;
+    let folder = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(folder.join("descriptors"), ours.encode_to_vec())?;
+    let theirs = protox::compile(["etcd/etcd.proto"], ["proto"])?;
+    for descriptors in [ours, theirs] {
+        tonic_prost_build::configure()
+            .btree_map(".")
+            .compile_fds(descriptors)?;
+    }
     Ok(())
 }

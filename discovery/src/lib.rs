@@ -36,5 +36,16 @@ pub mod proto {
     tonic::include_proto!("weft.discovery.v1");
 }
 
+/// The protocol of people and their programs, as made from `proto/`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "made from the protocol's files, where the words are"
+)]
+pub mod management_proto {
+    tonic::include_proto!("weft.management.v1");
+}
+
 #[cfg(test)]
 mod tests;

@@ -257,7 +257,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(io)?;
     info!(domain = name, %address, revision = state.revision, "controller started");
     ready(address);
-    let app = rest::router(controller.clone()).merge(grpc::router(controller.clone()));
+    let app = rest::router(controller.clone()).merge(grpc::router(controller.clone())?);
     let follow = controller.hub.follow();
     tokio::select! {
         error = listen::serve(listener, &controller, &settings.names, app) => Err(error),

@@ -11,6 +11,18 @@ async fn curl(
     body: &str,
 ) -> (u16, String) {
     let token = std::fs::read_to_string(controller.folder.operator()).unwrap();
+    curl_with(controller, &token, method, path, headers, body).await
+}
+
+/// The same with another token.
+pub(super) async fn curl_with(
+    controller: &Running,
+    token: &str,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> (u16, String) {
     let mut curl = tokio::process::Command::new("curl");
     curl.args(["-s", "-i", "--http1.1", "--cacert"])
         .arg(controller.folder.authority());

@@ -3,30 +3,50 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`discovery`] | the protocol of routers |
+//! | [`management`] | what people and their programs may ask for |
+//! | [`messages`] | its messages |
 
 mod discovery;
+mod management;
+mod messages;
 
 use std::sync::Arc;
 
 use axum::Router;
 use tonic::Status;
 
-use self::discovery::Server;
-use super::Controller;
+use super::{Controller, ControllerError};
 use crate::database::Rejection;
+use crate::management_proto::management_server::ManagementServer;
 use crate::proto::discovery_server::DiscoveryServer;
 
 /// A view of a router that has thousands of neighbours.
 const LARGEST: usize = 16 << 20;
 
-pub(super) fn router(controller: Arc<Controller>) -> Router {
-    let discovery = DiscoveryServer::new(Server { controller })
+/// What there is to ask for, in the form that programs read.
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors"));
+
+/// # Errors
+/// None that a controller can cause: what was compiled in is what it is.
+pub(super) fn router(controller: Arc<Controller>) -> Result<Router, ControllerError> {
+    let discovery = discovery::Server {
+        controller: controller.clone(),
+    };
+    let discovery = DiscoveryServer::new(discovery)
         .max_decoding_message_size(LARGEST)
         .max_encoding_message_size(LARGEST);
+    let management =
+        ManagementServer::new(management::Server { controller }).max_encoding_message_size(LARGEST);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| ControllerError::Settings(format!("the protocol's files: {error}")))?;
     // What nobody has is REST's to answer.
-    tonic::service::Routes::new(discovery)
+    Ok(tonic::service::Routes::new(discovery)
+        .add_service(management)
+        .add_service(reflection)
         .into_axum_router()
-        .reset_fallback()
+        .reset_fallback())
 }
 
 impl From<Rejection> for Status {

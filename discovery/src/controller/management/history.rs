@@ -1,6 +1,10 @@
-//! Revisions: who changed what, and going back to one.
+//! Revisions: who changed what, going back to one, watching them come.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::resources::shown;
@@ -12,6 +16,8 @@ use crate::operations;
 
 /// Revisions in one answer.
 const PAGE: usize = 100;
+/// Revisions that wait for one who watches.
+const QUEUE: usize = 64;
 
 /// What a domain was made again.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -141,5 +147,59 @@ impl Controller {
             })
         })
         .await
+    }
+
+    /// Revisions behind one as they come, in order, for as long as `shown` is a token that may see them. Without one: from now on.
+    pub(in crate::controller) fn watch(
+        self: &Arc<Self>,
+        shown: Option<String>,
+        since: Option<u64>,
+    ) -> Result<mpsc::Receiver<Result<Revision, Rejection>>, Rejection> {
+        self.actor(shown.as_deref())?.may_see(None)?;
+        let (revisions, inbox) = mpsc::channel(QUEUE);
+        let controller = self.clone();
+        tokio::spawn(async move {
+            let sent = tokio::select! {
+                sent = controller.send(shown.as_deref(), since, &revisions) => sent,
+                () = revisions.closed() => Ok(()),
+            };
+            if let Err(rejection) = sent {
+                // Who watches may have gone.
+                let _ = revisions.send(Err(rejection)).await;
+            }
+        });
+        Ok(inbox)
+    }
+
+    async fn send(
+        &self,
+        shown: Option<&str>,
+        since: Option<u64>,
+        revisions: &mpsc::Sender<Result<Revision, Rejection>>,
+    ) -> Result<(), Rejection> {
+        // Before what is there is read: nothing is missed between.
+        let mut news = self.database.watch();
+        let mut last = since.unwrap_or_else(|| self.database.state().revision);
+        loop {
+            loop {
+                self.actor(shown)?.may_see(None)?;
+                let page = self.behind(last).await?;
+                let Some(end) = page.last() else { break };
+                last = end.number;
+                for revision in page {
+                    if revisions.send(Ok(public(revision))).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            match news.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => {
+                    return Err(Rejection::Unavailable(
+                        "the controller is shutting down".into(),
+                    ));
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`resources`] | tenants, attachments, routers, tokens |
-//! | [`history`] | revisions, and going back to one |
+//! | [`history`] | revisions, going back to one, watching them come |
 //! | [`condition`] | how the domain and its routers do |
 
 pub(super) mod condition;
@@ -171,7 +171,10 @@ impl Controller {
     /// [`Rejection::Unauthenticated`].
     pub(super) fn actor(&self, shown: Option<&str>) -> Result<Actor, Rejection> {
         let unknown = |detail: String| Rejection::Unauthenticated(detail);
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
+        let shown = shown.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+        });
         let shown = shown.ok_or_else(|| {
             unknown("this needs a token: Authorization: Bearer weft.ID.SECRET.FINGERPRINT".into())
         })?;

@@ -1,0 +1,321 @@
+//! The management protocol: what people and their programs may ask for, over gRPC. What is done is in [`crate::controller::management`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::messages;
+use crate::controller::Controller;
+use crate::controller::management::condition::PerformanceQuery;
+use crate::controller::management::{Actor, Answer, Asking, Listed};
+use crate::database::Rejection;
+use crate::management_proto::management_server::Management;
+use crate::management_proto::{self as proto};
+
+pub(super) struct Server {
+    pub(super) controller: Arc<Controller>,
+}
+
+fn shown(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("authorization")?.to_str().ok()
+}
+
+/// An answer with its revision, as a message.
+fn reply<T, M>(
+    answer: Result<Answer<T>, Rejection>,
+    message: impl FnOnce(T, u64) -> M,
+) -> Result<Response<M>, Status> {
+    let answer = answer?;
+    let modified = answer.modified.unwrap_or(0);
+    let mut response = Response::new(message(answer.body, modified));
+    let metadata = response.metadata_mut();
+    metadata.insert("weft-revision", answer.revision.into());
+    Ok(response)
+}
+
+/// Each of a list as a message.
+fn each<T, M>(list: Vec<Listed<T>>, message: impl Fn(T, u64) -> M) -> Vec<M> {
+    let list = list.into_iter();
+    list.map(|(of, modified)| message(of, modified)).collect()
+}
+
+impl Server {
+    /// Who asks, and for what.
+    fn actor<T>(&self, request: Request<T>) -> Result<(Actor, T), Status> {
+        let actor = self.controller.actor(shown(request.metadata()))?;
+        Ok((actor, request.into_inner()))
+    }
+
+    /// Who asks for a change, and for which; `conditions` takes those out of it.
+    fn asking<T>(
+        &self,
+        request: Request<T>,
+        conditions: impl FnOnce(&mut T) -> (Option<u64>, Option<String>),
+    ) -> Result<(Asking, T), Status> {
+        let (actor, mut asked) = self.actor(request)?;
+        let (expected, key) = conditions(&mut asked);
+        let asking = Asking {
+            actor,
+            expected,
+            key,
+        };
+        Ok((asking, asked))
+    }
+}
+
+/// The conditions of a message that has them.
+macro_rules! conditions {
+    () => {
+        |asked| (asked.if_modified, asked.idempotency_key.take())
+    };
+}
+
+#[tonic::async_trait]
+impl Management for Server {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<proto::Revision, Status>> + Send>>;
+
+    async fn get_domain(
+        &self,
+        request: Request<proto::GetDomainRequest>,
+    ) -> Result<Response<proto::Domain>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.get_domain(&actor), messages::domain)
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::Status>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.get_status(&actor), messages::status)
+    }
+
+    async fn get_performance(
+        &self,
+        request: Request<proto::GetPerformanceRequest>,
+    ) -> Result<Response<proto::Performance>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let query = PerformanceQuery {
+            tenant: asked.tenant,
+            router: asked.router,
+        };
+        let answer = self.controller.get_performance(&actor, query).await;
+        reply(answer, messages::performance)
+    }
+
+    async fn list_routers(
+        &self,
+        request: Request<proto::ListRoutersRequest>,
+    ) -> Result<Response<proto::ListRoutersResponse>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.list_routers(&actor), |all, _| {
+            proto::ListRoutersResponse {
+                routers: each(all, messages::router),
+            }
+        })
+    }
+
+    async fn get_router(
+        &self,
+        request: Request<proto::GetRouterRequest>,
+    ) -> Result<Response<proto::Router>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_router(&actor, &asked.name);
+        reply(answer, messages::router)
+    }
+
+    async fn change_router(
+        &self,
+        request: Request<proto::ChangeRouterRequest>,
+    ) -> Result<Response<proto::Router>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .change_router(&asking, asked.name.clone(), asked)
+            .await;
+        reply(answer, messages::router)
+    }
+
+    async fn delete_router(
+        &self,
+        request: Request<proto::DeleteRouterRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.delete_router(&asking, asked.name).await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<proto::ListTenantsRequest>,
+    ) -> Result<Response<proto::ListTenantsResponse>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.list_tenants(&actor), |all, _| {
+            proto::ListTenantsResponse {
+                tenants: each(all, messages::tenant),
+            }
+        })
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<proto::GetTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_tenant(&actor, &asked.name);
+        reply(answer, messages::tenant)
+    }
+
+    async fn create_tenant(
+        &self,
+        request: Request<proto::CreateTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.create_tenant(&asking, asked).await;
+        reply(answer, messages::tenant)
+    }
+
+    async fn change_tenant(
+        &self,
+        request: Request<proto::ChangeTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .change_tenant(&asking, asked.name.clone(), asked)
+            .await;
+        reply(answer, messages::tenant)
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<proto::DeleteTenantRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.delete_tenant(&asking, asked.name).await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn list_attachments(
+        &self,
+        request: Request<proto::ListAttachmentsRequest>,
+    ) -> Result<Response<proto::ListAttachmentsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        reply(
+            self.controller.list_attachments(&actor, &asked.tenant),
+            |all, _| proto::ListAttachmentsResponse {
+                attachments: each(all, messages::attachment),
+            },
+        )
+    }
+
+    async fn get_attachment(
+        &self,
+        request: Request<proto::GetAttachmentRequest>,
+    ) -> Result<Response<proto::Attachment>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self
+            .controller
+            .get_attachment(&actor, &asked.tenant, &asked.router);
+        reply(answer, messages::attachment)
+    }
+
+    async fn put_attachment(
+        &self,
+        request: Request<proto::PutAttachmentRequest>,
+    ) -> Result<Response<proto::Attachment>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let (tenant, router) = (asked.tenant.clone(), asked.router.clone());
+        let answer = self
+            .controller
+            .put_attachment(&asking, tenant, router, asked)
+            .await;
+        reply(answer, messages::attachment)
+    }
+
+    async fn delete_attachment(
+        &self,
+        request: Request<proto::DeleteAttachmentRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .delete_attachment(&asking, asked.tenant, asked.router)
+            .await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<proto::ListTokensRequest>,
+    ) -> Result<Response<proto::ListTokensResponse>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.list_tokens(&actor), |all, _| {
+            proto::ListTokensResponse {
+                tokens: each(all, messages::token),
+            }
+        })
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<proto::CreateTokenRequest>,
+    ) -> Result<Response<proto::CreatedToken>, Status> {
+        let (asking, asked) = self.asking(request, |_| (None, None))?;
+        let answer = self.controller.create_token(&asking, asked).await;
+        reply(answer, messages::created_token)
+    }
+
+    async fn delete_token(
+        &self,
+        request: Request<proto::DeleteTokenRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.delete_token(&asking, asked.id).await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<proto::ListRevisionsRequest>,
+    ) -> Result<Response<proto::ListRevisionsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let limit = asked.limit.map(|limit| limit as usize);
+        let answer = self.controller.list_revisions(&actor, asked.before, limit);
+        reply(answer.await, |all, _| proto::ListRevisionsResponse {
+            revisions: all.into_iter().map(messages::revision).collect(),
+        })
+    }
+
+    async fn get_revision(
+        &self,
+        request: Request<proto::GetRevisionRequest>,
+    ) -> Result<Response<proto::Revision>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_revision(&actor, asked.number).await;
+        reply(answer, |of, _| messages::revision(of))
+    }
+
+    async fn roll_back(
+        &self,
+        request: Request<proto::RollBackRequest>,
+    ) -> Result<Response<proto::RolledBack>, Status> {
+        let (asking, asked) = self.asking(request, |asked| (None, asked.idempotency_key.take()))?;
+        let answer = self.controller.roll_back(&asking, asked.number).await;
+        reply(answer, messages::rolled_back)
+    }
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let token = shown(request.metadata()).map(ToOwned::to_owned);
+        let revisions = self.controller.watch(token, request.into_inner().since)?;
+        let stream = ReceiverStream::new(revisions)
+            .map(|revision| revision.map(messages::revision).map_err(Status::from));
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
