@@ -10,7 +10,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::types::{
-    Chain, HealthCode, Kernel, Neighbor, Service, SessionState, Status, Tenant, Traffic,
+    Chain, Endpoint, HealthCode, Kernel, Neighbor, Probes, Service, SessionState, Status, Tenant,
+    Traffic,
 };
 
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +24,7 @@ pub(crate) struct Snapshot {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) kernel: Kernel,
     pub(crate) traffic: Vec<Traffic>,
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) services: Vec<Service>,
     pub(crate) chains: Vec<Chain>,
 }
@@ -86,6 +88,7 @@ impl Collector for Snapshot {
         self.tenants(&mut writer)?;
         self.kernel(&mut writer)?;
         self.traffic(&mut writer)?;
+        self.endpoints(&mut writer)?;
         self.chains(&mut writer)
     }
 }
@@ -399,6 +402,32 @@ impl Snapshot {
             out.write(MetricType::Counter, name, help, each(value))?;
         }
         Ok(())
+    }
+    fn endpoints(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let each = |value: fn(&Probes) -> Option<u64>| {
+            self.endpoints.iter().filter_map(move |endpoint| {
+                let labels = vec![("router", endpoint.address.to_string())];
+                Some((labels, value(endpoint.probes.as_ref()?)?))
+            })
+        };
+        out.write(
+            MetricType::Counter,
+            "weft_endpoint_probes_answered",
+            "Echo requests to a tunnel's far end that were answered.",
+            each(|probes| Some(probes.answered)),
+        )?;
+        out.write(
+            MetricType::Counter,
+            "weft_endpoint_probes_lost",
+            "Echo requests to a tunnel's far end that were not.",
+            each(|probes| Some(probes.lost)),
+        )?;
+        out.write(
+            MetricType::Gauge,
+            "weft_endpoint_round_trip_microseconds",
+            "Mean round-trip time of the latest of them.",
+            each(|probes| Some(probes.round_trip?.mean)),
+        )
     }
 }
 

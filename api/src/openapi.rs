@@ -24,6 +24,7 @@ use crate::server;
         server::services,
         server::chains,
         server::traffic,
+        server::endpoints,
         server::kernel,
         server::metrics,
     ),

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use crate::problem::Problem;
 use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
 use crate::types::{
-    Chain, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute, Trace,
-    Traffic,
+    Chain, Endpoint, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute,
+    Trace, Traffic,
 };
 
 /// The router cannot answer now; the text says why.
@@ -79,6 +79,12 @@ pub trait RouterState: Send + Sync + 'static {
     /// What tunnels carried, by VNI and far end; nothing where the kernel does not count.
     fn traffic(&self) -> impl Future<Output = Result<Vec<Traffic>, Unavailable>> + Send;
 
+    /// The routers that tunnels lead to, by address; with a tenant's name, that tenant's.
+    fn endpoints(
+        &self,
+        tenant: Option<String>,
+    ) -> impl Future<Output = Result<Vec<Endpoint>, Unavailable>> + Send;
+
     /// What the kernel holds.
     fn kernel(
         &self,
@@ -117,6 +123,7 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .route("/services", get(services::<S>))
         .route("/chains", get(chains::<S>))
         .route("/traffic", get(traffic::<S>))
+        .route("/endpoints", get(endpoints::<S>))
         .route("/kernel", get(kernel::<S>))
         .route("/openapi.json", get(openapi));
     Router::new()
@@ -415,6 +422,22 @@ pub(crate) async fn traffic<S: RouterState>(
 }
 
 #[utoipa::path(
+    get, path = "/api/v1/endpoints", tag = "overlay",
+    params(("tenant" = Option<String>, Query, description = "Only this tenant's")),
+    responses(
+        (status = 200, description = "The routers that tunnels lead to, with round-trip times and loss", body = Vec<Endpoint>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn endpoints<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Vec<Endpoint>> {
+    Ok(Json(state.endpoints(query::tenant(pairs)?).await?))
+}
+
+#[utoipa::path(
     get, path = "/metrics", tag = "router",
     responses(
         (status = 200, description = "Everything that can be counted, in the OpenMetrics text format", body = String, content_type = "application/openmetrics-text"),
@@ -436,6 +459,7 @@ pub(crate) async fn metrics<S: RouterState>(
         tenants: state.tenants().await?,
         kernel: state.kernel(query).await?,
         traffic: state.traffic().await?,
+        endpoints: state.endpoints(None).await?,
         services: state.services(None).await?,
         chains: state.chains(None).await?,
     };

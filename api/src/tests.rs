@@ -178,6 +178,29 @@ impl RouterState for Fake {
         self.answer(vec![of("red", 10001), of("blue", 10002)])
     }
 
+    async fn endpoints(&self, tenant: Option<String>) -> Result<Vec<Endpoint>, Unavailable> {
+        let of = |last, probes| Endpoint {
+            address: [192, 0, 2, last].into(),
+            reachable: true,
+            probes,
+        };
+        let probes = Probes {
+            answered: 30,
+            lost: 10,
+            recent: 32,
+            recent_lost: 8,
+            round_trip: Some(RoundTrip {
+                last: 900,
+                least: 800,
+                mean: 1000,
+                most: 1500,
+            }),
+        };
+        let mut all = vec![of(11, Some(probes)), of(12, None)];
+        all.truncate(if tenant.is_some() { 1 } else { 2 });
+        self.answer(all)
+    }
+
     async fn kernel(&self, query: KernelQuery) -> Result<Kernel, Unavailable> {
         assert_eq!(query.offset, 0);
         self.answer(Kernel {
@@ -244,6 +267,7 @@ async fn every_path_answers() {
         "/services?tenant=red",
         "/chains?tenant=red",
         "/traffic",
+        "/endpoints",
         "/kernel",
         "/openapi.json",
     ] {
@@ -444,6 +468,9 @@ async fn pages_follow_the_cursor_to_the_end() {
 async fn traffic_is_told_by_tenant_and_everything_counts_as_metrics() {
     let (_, all) = get("/traffic").await;
     assert_eq!(all.as_array().unwrap().len(), 2);
+    let (_, endpoints) = get("/endpoints?tenant=red").await;
+    assert_eq!(endpoints.as_array().unwrap().len(), 1, "{endpoints}");
+    assert_eq!(endpoints[0]["probes"]["round_trip"]["mean"], 1000);
     let (_, red) = get("/traffic?tenant=red").await;
     assert_eq!(red.as_array().unwrap().len(), 1);
     assert_eq!(red[0]["received_octets"], 700);
@@ -564,7 +591,7 @@ fn the_published_document_is_current() {
 fn the_document_is_openapi_3_1_and_complete() {
     let document = crate::document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 14);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 15);
     let text = document.to_string();
     for (at, _) in text.match_indices("#/components/schemas/") {
         let name = text[at..]

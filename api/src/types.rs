@@ -717,6 +717,70 @@ pub struct Traffic {
     pub sent_octets: u64,
 }
 
+/// A router that tenants' packets are tunnelled to, or may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Endpoint {
+    /// Where its tunnels end.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// The underlay has a way to it.
+    pub reachable: bool,
+    /// What echo requests to it found; absent where none has been answered or lost yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
+}
+
+/// What echo requests to a router found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Probes {
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that were not, before the next one was sent.
+    pub lost: u64,
+    /// The latest of them that `recent_lost` and `round_trip` are of: 32 at most.
+    pub recent: u32,
+    /// How many of the latest were lost.
+    pub recent_lost: u32,
+    /// Of the latest; absent where all were lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip: Option<RoundTrip>,
+}
+
+/// Round-trip times, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoundTrip {
+    /// The latest.
+    pub last: u64,
+    /// The shortest.
+    pub least: u64,
+    /// Their mean.
+    pub mean: u64,
+    /// The longest.
+    pub most: u64,
+}
+
+/// How a router does, for a controller that asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Performance {
+    /// What is counted in `traffic`, `drops` and `probes` is of so many seconds; absent where it is of all the time that there are counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The router as a whole; absent where one tenant was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// Sessions and prefixes.
+    pub neighbors: Vec<Neighbor>,
+    /// Tenants.
+    pub tenants: Vec<Tenant>,
+    /// Packets and octets, by VNI and far end.
+    pub traffic: Vec<Traffic>,
+    /// The routers at the far ends, with round-trip times and loss.
+    pub endpoints: Vec<Endpoint>,
+    /// Dropped packets; absent where one tenant was asked for, and where the kernel does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops: Option<Drops>,
+}
+
 words! {
     /// How a traced packet fares.
     TraceCode {

@@ -10,6 +10,7 @@
 mod actor;
 mod bpf;
 pub mod doctor;
+mod echo;
 mod health;
 mod host;
 mod model;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
+pub use echo::Echo;
 pub use health::{NodeQuestion, ask_node};
 pub use probe::{Probe, ProbeAnswer, ProbeHop, probe};
 pub use status::{

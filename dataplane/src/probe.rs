@@ -101,7 +101,7 @@ pub fn probe(probe: &Probe) -> io::Result<Vec<ProbeHop>> {
                 round_trip: None,
                 answer: ProbeAnswer::None,
             });
-            match socket.send_to(&request(v6, id, ttl), to) {
+            match socket.send_to(&request(v6, id, u16::from(ttl)), to) {
                 Ok(_) => {}
                 // Of the packet before it: the answer is on its way.
                 Err(error) if ttl > 1 && error.raw_os_error() == Some(libc::EHOSTUNREACH) => {}
@@ -178,13 +178,12 @@ fn receive(
     }
 }
 
-/// An echo request; the sequence number is the TTL. Of ICMPv6 the kernel sets the checksum.
-pub(crate) fn request(v6: bool, id: u16, ttl: u8) -> Vec<u8> {
+/// An echo request. Of ICMPv6 the kernel sets the checksum.
+pub(crate) fn request(v6: bool, id: u16, sequence: u16) -> Vec<u8> {
     let mut octets = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
     octets.extend_from_slice(&id.to_be_bytes());
-    octets.extend_from_slice(&u16::from(ttl).to_be_bytes());
-    octets.extend_from_slice(b"weft trace --live");
-    octets.push(0);
+    octets.extend_from_slice(&sequence.to_be_bytes());
+    octets.extend_from_slice(b"weft echo request\0");
     if !v6 {
         let words = octets.as_chunks::<2>().0.iter();
         let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes(*word))).sum();
@@ -194,11 +193,12 @@ pub(crate) fn request(v6: bool, id: u16, ttl: u8) -> Vec<u8> {
     octets
 }
 
-/// What a received packet answers to a request of ours, and to which TTL.
-pub(crate) fn answer(v6: bool, packet: &[u8], id: u16) -> Option<(ProbeAnswer, u8)> {
-    let of_ours = |echo: &[u8], kind: u8| -> Option<u8> {
+/// What a received packet answers to a request of ours, and to which sequence number.
+pub(crate) fn answer(v6: bool, packet: &[u8], id: u16) -> Option<(ProbeAnswer, u16)> {
+    let of_ours = |echo: &[u8], kind: u8| -> Option<u16> {
         let ours = *echo.first()? == kind && echo.get(4..6)? == id.to_be_bytes();
-        echo.get(7).copied().filter(|_| ours)
+        let sequence = echo.get(6..)?.first_chunk::<2>()?;
+        ours.then(|| u16::from_be_bytes(*sequence))
     };
     if v6 {
         // Behind the header of an error is the packet, with an IPv6 header of 40 octets.
@@ -215,12 +215,12 @@ pub(crate) fn answer(v6: bool, packet: &[u8], id: u16) -> Option<(ProbeAnswer, u
         0 => Some((ProbeAnswer::Reply, of_ours(icmp, 0)?)),
         kind @ (3 | 11) => {
             let inner = icmp.get(8..)?;
-            let ttl = of_ours(inner.get(behind(inner)..)?, 8)?;
+            let sequence = of_ours(inner.get(behind(inner)..)?, 8)?;
             let answer = match kind {
                 11 => ProbeAnswer::TimeExceeded,
                 _ => ProbeAnswer::Unreachable,
             };
-            Some((answer, ttl))
+            Some((answer, sequence))
         }
         _ => None,
     }

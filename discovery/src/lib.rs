@@ -25,6 +25,30 @@ pub mod store;
 pub mod tls;
 pub mod view;
 
+/// A duration as people write it: a number and s, m, h or d.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("`{text}` is no duration: a number and s, m, h or d, such as 90s or 1h");
+    let split = text
+        .find(|char: char| !char.is_ascii_digit())
+        .ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(seconds)
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
 /// The protocol between router and controller, as made from `proto/`.
 #[allow(
     missing_docs,

@@ -27,7 +27,8 @@ fn domain(directory: &std::path::Path) -> Vec<(String, String)> {
     let files = ROUTERS.map(|(name, _)| {
         let token = weft(&format!("token create --role router --name {name}"));
         let config = format!(
-            "router: {{ name: {name} }}\ncontroller: {{ address: 10.9.0.1, token: {}, state: {} }}\n",
+            "router: {{ name: {name} }}\ncontroller: {{ address: 10.9.0.1, token: {}, state: {} }}\n\
+             overlay: {{ probe_interval: 1 }}\n",
             token.trim(),
             state.display()
         );
@@ -90,6 +91,11 @@ impl Drop for Scratch {
 }
 
 impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("weft-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
     fn controller(&self, lab: &Lab) -> Daemon {
         let folder = self.0.join("controller");
         lab.daemon(
@@ -118,6 +124,23 @@ impl Scratch {
         serde_json::from_slice(&answer.stdout).unwrap_or(Value::Null)
     }
 
+    /// A tenant at both routers.
+    fn tenant(&self, lab: &Lab) {
+        let tenant = self.ask(lab, "POST", "tenants", r#"{"name": "red"}"#);
+        assert_eq!(tenant["vni"], 10_000, "{tenant}");
+        for (name, number) in ROUTERS {
+            let body = format!(
+                r#"{{"interfaces": ["red0"], "prefixes": ["10.0.{number}.0/24", "2001:db8:{number}::/64"]}}"#
+            );
+            self.ask(
+                lab,
+                "PUT",
+                &format!("tenants/red/attachments/{name}"),
+                &body,
+            );
+        }
+    }
+
     /// Waits until every router is attached and runs what it was sent.
     fn settled(&self, lab: &Lab) {
         wait_until(
@@ -143,8 +166,7 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
     if !need(&["ip", "curl", "ping"]) {
         return;
     }
-    let path = std::env::temp_dir().join(format!("weft-managed-{}", std::process::id()));
-    let scratch = Scratch(path);
+    let scratch = Scratch::new("managed");
     let files = domain(&scratch.0);
     let lab = up(&files);
     let controller = scratch.controller(&lab);
@@ -156,19 +178,7 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
     let up = Some((Value::from("established"), Value::from(0)));
     assert_eq!(session(&lab), up);
     // A tenant, and where it is: the ping follows.
-    let tenant = scratch.ask(&lab, "POST", "tenants", r#"{"name": "red"}"#);
-    assert_eq!(tenant["vni"], 10_000, "{tenant}");
-    for (name, number) in ROUTERS {
-        let body = format!(
-            r#"{{"interfaces": ["red0"], "prefixes": ["10.0.{number}.0/24", "2001:db8:{number}::/64"]}}"#
-        );
-        scratch.ask(
-            &lab,
-            "PUT",
-            &format!("tenants/red/attachments/{name}"),
-            &body,
-        );
-    }
+    scratch.tenant(&lab);
     lab.reaches("red-1", "10.0.2.10");
     // Between IPv4 addresses too.
     lab.reaches("red-1", "2001:db8:2::10");
@@ -239,4 +249,102 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
         assert_eq!(mode(&scratch.0.join(file)), 0o600, "{file}");
     }
     drop(controller);
+}
+
+/// Every second echo request is dropped on its way in: that is the loss that the controller is told, and for as long as it was.
+#[test]
+fn round_trips_and_loss_are_what_the_underlay_does() {
+    if !need(&["ip", "curl", "nft", "date"]) {
+        return;
+    }
+    let scratch = Scratch::new("loss");
+    let files = domain(&scratch.0);
+    let lab = up(&files);
+    let _controller = scratch.controller(&lab);
+    scratch.settled(&lab);
+    scratch.tenant(&lab);
+    let patience = Duration::from_secs(60);
+    // How many were answered and lost, as the router itself says; when so many have been.
+    let probes = |least: u64| {
+        wait_until("probes", patience, || {
+            let endpoints = lab.get("a1", "endpoints?tenant=red")?;
+            assert_eq!(endpoints.as_array()?.len(), 1, "{endpoints}");
+            assert_eq!(endpoints[0]["address"], "192.0.2.2", "{endpoints}");
+            let probes = &endpoints[0]["probes"];
+            let (answered, lost) = (probes["answered"].as_u64()?, probes["lost"].as_u64()?);
+            (answered + lost >= least && answered > 0).then_some((answered, lost))
+        })
+    };
+    wait_until("an endpoint", patience, || {
+        let endpoints = lab.get("a1", "endpoints")?;
+        (!endpoints.as_array()?.is_empty()).then_some(())
+    });
+    probes(1);
+    let table = "table ip loss {\n chain input {\n  type filter hook input priority -300;\n  \
+                 icmp type echo-request numgen inc mod 2 0 drop\n }\n}\n";
+    let rules = lab.path("loss.nft");
+    std::fs::write(&rules, table).unwrap();
+    lab.run("a2", &format!("nft -f {}", rules.display()));
+    // One may be on its way.
+    let (answered, lost) = probes(2);
+    let (then_answered, then_lost) = probes(answered + lost + 12);
+    let (answered, lost) = (then_answered - answered, then_lost - lost);
+    assert!(
+        answered.abs_diff(lost) <= 3,
+        "{answered} answered, {lost} lost"
+    );
+    // The same from the controller, for all and for the tenant.
+    for asked in ["router=a1", "tenant=red"] {
+        let told = scratch.ask(&lab, "GET", &format!("performance?{asked}"), "");
+        let endpoint = &told["routers"]["a1"]["endpoints"][0];
+        assert_eq!(endpoint["address"], "192.0.2.2", "{told}");
+        assert_eq!(endpoint["reachable"], true, "{told}");
+        let probes = &endpoint["probes"];
+        assert!(probes["lost"].as_u64().unwrap() >= lost, "{told}");
+        assert!(probes["recent_lost"].as_u64().unwrap() >= 4, "{told}");
+        assert!(
+            probes["round_trip"]["least"].as_u64().unwrap() > 0,
+            "{told}"
+        );
+    }
+    let shown = lab
+        .command("a1", weft())
+        .args(["show", "endpoints"])
+        .output();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    assert!(
+        shown.contains("192.0.2.2") && shown.contains(" ms"),
+        "{shown}"
+    );
+
+    // No more loss: what is counted since an answer has none.
+    lab.run("a2", "nft delete table ip loss");
+    let (answered, lost) = probes(0);
+    wait_until("the last loss", patience, || {
+        let (now, _) = probes(0);
+        (now >= answered + 2).then_some(())
+    });
+    scratch.ask(&lab, "GET", "performance", "");
+    let time = lab.run("ctl", "date -u +%FT%T.%NZ");
+    let (answered, _) = probes(answered + lost + 2);
+    wait_until("answers", patience, || {
+        let (now, _) = probes(0);
+        (now >= answered + 3).then_some(())
+    });
+    let path = format!("performance?router=a1&since={}", time.trim());
+    let told = scratch.ask(&lab, "GET", &path, "");
+    let a1 = &told["routers"]["a1"];
+    assert!(a1["seconds"].as_f64().unwrap() > 1.0, "{told}");
+    let probes = &a1["endpoints"][0]["probes"];
+    assert!(probes["answered"].as_u64().unwrap() >= 3, "{told}");
+    assert!(probes["lost"].as_u64().unwrap() <= 1, "{told}");
+    // A time that is none, or has not come yet, is refused.
+    for (since, word) in [
+        ("tomorrow", "is no time"),
+        ("2999-01-01T00:00:00Z", "not come"),
+    ] {
+        let told = scratch.ask(&lab, "GET", &format!("performance?since={since}"), "");
+        assert_eq!(told["status"], 400, "{told}");
+        assert!(told["detail"].to_string().contains(word), "{told}");
+    }
 }

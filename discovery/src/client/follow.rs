@@ -30,6 +30,8 @@ pub enum Event {
 pub struct Question {
     /// Only this tenant's; empty for all.
     pub tenant: String,
+    /// What was counted since so long ago; all of it where absent.
+    pub since: Option<Duration>,
     /// Takes the answer.
     pub answer: oneshot::Sender<serde_json::Value>,
 }
@@ -258,6 +260,7 @@ impl Follower {
                 let (answer, answered) = oneshot::channel();
                 let event = Event::Question(Question {
                     tenant: query.tenant,
+                    since: query.since.map(Duration::from_millis),
                     answer,
                 });
                 self.events.send(event).await.map_err(|_| End::Stop)?;

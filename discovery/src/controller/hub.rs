@@ -163,11 +163,12 @@ impl Hub {
             .collect()
     }
 
-    /// Asks routers how they do; who does not answer before the deadline is missing.
+    /// Asks routers how they do, and what they counted since so long ago; who does not answer before the deadline is missing.
     pub async fn ask(
         &self,
         routers: &[String],
         tenant: &str,
+        since: Option<Duration>,
         deadline: Duration,
     ) -> BTreeMap<String, serde_json::Value> {
         let mut answers = Vec::new();
@@ -180,6 +181,7 @@ impl Hub {
                 let query = to_router::Message::Performance(PerformanceQuery {
                     id,
                     tenant: tenant.to_owned(),
+                    since: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
                 });
                 let asked = inner.connections.get(name).is_some_and(|connection| {
                     let message = ToRouter {

@@ -203,6 +203,18 @@ impl PathLists {
         std::mem::take(&mut self.changed)
     }
 
+    /// The addresses that ways lead over, with what the underlay says of them.
+    pub(super) fn reached(&self) -> impl Iterator<Item = (IpAddr, Option<u32>)> {
+        self.reach.iter().map(|(of, reach)| (*of, reach.metric))
+    }
+
+    /// The addresses that the ways of a list lead over.
+    pub(super) fn addresses(&self, id: u32) -> impl Iterator<Item = IpAddr> {
+        let list = self.lists.get(id as usize).and_then(Option::as_ref);
+        let ways = list.map_or(&[][..], |list| &list.ways);
+        ways.iter().map(|way| way.forwarding.address)
+    }
+
     /// Addresses to resolve from now on, and those to forget.
     pub(super) fn poll_tracking(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
         (

@@ -1,6 +1,6 @@
 //! Questions about the tenant tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -166,6 +166,21 @@ impl Overlay {
             .collect();
         labels.sort_unstable();
         labels
+    }
+
+    /// The routers that tenants' packets are tunnelled to, or may be, by address; each with its metric in the underlay, `None` where
+    /// that does not reach it.
+    pub fn endpoints(&self) -> BTreeMap<IpAddr, Option<u32>> {
+        self.lists.reached().collect()
+    }
+
+    /// Those of one tenant. Costs a walk over all prefixes.
+    pub fn endpoints_of(&self, tenant: TenantId) -> BTreeSet<IpAddr> {
+        let slots = self.prefixes.values().flatten();
+        let lists = slots.filter(|slot| slot.tenant == tenant);
+        let lists: BTreeSet<u32> = lists.filter_map(|slot| slot.list).collect();
+        let addresses = lists.into_iter().map(|id| self.lists.addresses(id));
+        addresses.flatten().collect()
     }
 
     /// Prefixes that a transit may hide, sorted.

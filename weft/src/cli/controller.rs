@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use weft_discovery::client::{Membership, PORT, Rest};
 use weft_discovery::controller::{Folder, Settings, serve};
+use weft_discovery::duration;
 use weft_discovery::model::{Domain, Role};
 use weft_discovery::pki::TokenText;
 
@@ -151,26 +152,6 @@ fn range(text: &str) -> Result<(u32, u32), String> {
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
     let number = |text: &str| text.trim().parse().map_err(|_| wrong());
     Ok((number(first)?, number(last)?))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: a number and s, m, h or d, such as 90s or 1h");
-    let split = text
-        .find(|char: char| !char.is_ascii_digit())
-        .ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -243,6 +243,10 @@ pub(crate) struct Overlay {
     /// Announce the endpoint's own address as a locator.
     #[serde(default = "defaults::yes")]
     pub announce_locator: bool,
+    /// Each other router that tunnels lead to is sent an echo request so often, in seconds, for round-trip times and loss; 0 for never.
+    #[serde(default = "defaults::endpoint_probe_interval")]
+    #[schemars(range(max = 3600))]
+    pub probe_interval: u16,
 }
 
 /// How tenants are kept apart in the kernel.
@@ -716,6 +720,10 @@ pub(crate) mod defaults {
 
     pub(crate) fn yes() -> bool {
         true
+    }
+
+    pub(crate) fn endpoint_probe_interval() -> u16 {
+        10
     }
 
     /// RFC 4271 section 10.

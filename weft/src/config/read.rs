@@ -354,6 +354,9 @@ fn overlay(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
     let resilient = fields.optional("resilient", |at| at.bool());
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
+    let probe_interval = fields.optional("probe_interval", |at| {
+        number_of(&at, "seconds between probes, 0 for none", 0, 3600)
+    });
     if announce_locator == Some(false)
         && endpoint.is_some_and(|endpoint| endpoint.is_ipv6())
         && let Some(at) = fields.get("announce_locator")
@@ -374,6 +377,7 @@ fn overlay(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
         resilient: resilient.unwrap_or_default(),
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
+        probe_interval: probe_interval.unwrap_or_else(defaults::endpoint_probe_interval),
     })
 }
 

@@ -32,6 +32,7 @@ overlay:
   encapsulation: vxlan-gpe
   install_underlay: true
   announce_locator: false
+  probe_interval: 30
 tenants:
   - name: red
     vni: 10001
@@ -201,7 +202,7 @@ tenants:
     assert_eq!(
         bad(text),
         "\
-error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `install_underlay` and `announce_locator`
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `install_underlay`, `announce_locator` and `probe_interval`
  --> r.yaml:2:63
   |
 2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }

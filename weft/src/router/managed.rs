@@ -2,22 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
-use weft_api::RouterState;
-use weft_discovery::client::{Client, ClientError, Event, Facts, Membership, PORT, Question};
+use weft_discovery::client::{Client, ClientError, Event, Facts, Membership, PORT};
 use weft_discovery::pki::TokenText;
 use weft_discovery::proto::{Neighbor, Tenant, item::Item};
 use weft_discovery::view::View;
 
 use super::core::Queries;
+use super::performance::Reporter;
 use super::sources::own_addresses;
-use super::state::LiveState;
 use crate::config::Config;
 
 /// Pauses between attempts to join: the first, and the longest.
@@ -100,7 +98,7 @@ impl Managed {
     }
 
     /// Does what it says.
-    pub(super) async fn handle(&mut self, event: Event, queries: &Queries, state: &Arc<LiveState>) {
+    pub(super) async fn handle(&mut self, event: Event, queries: &Queries, reporter: &Reporter) {
         match event {
             Event::View(revision, view) => {
                 let result = self.run(&view, queries).await;
@@ -115,7 +113,7 @@ impl Managed {
                 self.client.applied(revision, result.map(|()| view)).await;
             }
             Event::Question(question) => {
-                tokio::spawn(answer(question, state.clone()));
+                tokio::spawn(reporter.clone().answer(question));
             }
         }
     }
@@ -325,34 +323,4 @@ fn tenant(of: &Tenant) -> Value {
         "prefixes": of.prefixes,
         "redistribute": redistribute,
     })
-}
-
-/// How the router does, for who asked the controller.
-async fn answer(question: Question, state: Arc<LiveState>) {
-    let only = |tenant: &Option<String>| {
-        question.tenant.is_empty() || tenant.as_deref() == Some(question.tenant.as_str())
-    };
-    let status = state.status().await.ok();
-    let neighbors = state.neighbors().await.unwrap_or_default();
-    let tenants = state.tenants().await.unwrap_or_default();
-    let traffic = state.traffic().await.unwrap_or_default();
-    // A tenant's administrator sees the tenant's, and nothing of the router's.
-    let whole = question.tenant.is_empty();
-    let neighbors: Vec<_> = neighbors
-        .into_iter()
-        .filter(|of| whole || only(&of.tenant))
-        .collect();
-    let tenants: Vec<_> = tenants
-        .into_iter()
-        .filter(|of| whole || of.name == question.tenant)
-        .collect();
-    let traffic: Vec<_> = traffic.into_iter().filter(|of| only(&of.tenant)).collect();
-    let answer = json!({
-        "status": status.filter(|_| whole),
-        "neighbors": neighbors,
-        "tenants": tenants,
-        "traffic": traffic,
-    });
-    // The stream may have ended.
-    let _ = question.answer.send(answer);
 }

@@ -12,13 +12,17 @@
 //! | [`reload`] | another configuration while it runs |
 //! | [`sources`] | neighbours from a file, DNS, etcd or the link |
 //! | [`state`] | answers of the REST API, from all three |
+//! | [`endpoints`] | how far the routers are that tunnels lead to |
+//! | [`performance`] | how the router does, for a controller that asks |
 //! | [`trace`] | how a traced packet fares |
 
 mod chains;
 mod core;
+mod endpoints;
 mod health;
 mod hook;
 pub(crate) mod managed;
+mod performance;
 mod reload;
 mod setup;
 mod sites;
@@ -28,6 +32,7 @@ mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,7 +40,9 @@ use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
 
+use self::endpoints::Endpoints;
 use self::managed::Managed;
+use self::performance::Reporter;
 use self::sites::Sites;
 use self::sources::Sources;
 use crate::config::Config;
@@ -55,7 +62,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::hangup())?,
     );
-    let (mut managed, config) = match config.controller {
+    let (managed, config) = match config.controller {
         // It may take its time: whoever stops the router meanwhile stops it.
         Some(_) => tokio::select! {
             started = Managed::start(config) => {
@@ -94,13 +101,18 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         dataplane.clone(),
         sites,
     );
+    let overlay = config.overlay.as_ref();
+    let interval = overlay.map_or(0, |overlay| overlay.probe_interval);
+    let interval = Duration::from_secs(interval.into());
     let state = Arc::new(state::LiveState::new(
         config,
         bgp.clone(),
         site_speakers.clone(),
         dataplane.clone(),
         queries.clone(),
+        Endpoints::start(interval, queries.clone()),
     ));
+    let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(weft_api::serve(listener, state.clone(), async {
         // A sender that is gone says stop, too.
@@ -119,13 +131,13 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
                 break;
             }
             _ = hangup.recv() => {
-                reload(&file, managed.as_mut(), sources.as_mut(), &queries).await;
+                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries).await;
             }
             peers = found(sources.as_mut()) => if let Some(sources) = &mut sources {
                 sources.handle(peers, &queries).await;
             },
-            event = said(managed.as_mut()) => if let Some(managed) = &mut managed {
-                managed.handle(event, &queries, &state).await;
+            event = said(managed.as_mut().map(|(managed, _)| managed)) => if let Some((managed, reporter)) = &mut managed {
+                managed.handle(event, &queries, reporter).await;
             },
             _ = &mut core => anyhow::bail!("the router's core ended: this is a bug"),
         }
@@ -135,7 +147,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
     dataplane.stop().await;
     drop(stop);
     // Requests in flight get a moment, not more.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), api).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use weft_overlay::{Encapsulation, Vni};
 
 use super::chains::Known;
 use super::core::Queries;
+use super::endpoints::Endpoints;
 use super::sites::SiteSpeakers;
 use super::trace::{live, route_of, step_verdict, verdict};
 use crate::config::Config;
@@ -33,6 +34,7 @@ pub(super) struct LiveState {
     sites: SiteSpeakers,
     dataplane: Dataplane,
     overlay: Queries,
+    endpoints: Endpoints,
 }
 
 /// Alarms in one answer.
@@ -209,6 +211,7 @@ impl LiveState {
         sites: SiteSpeakers,
         dataplane: Dataplane,
         overlay: Queries,
+        endpoints: Endpoints,
     ) -> Self {
         Self {
             config,
@@ -217,6 +220,7 @@ impl LiveState {
             sites,
             dataplane,
             overlay,
+            endpoints,
         }
     }
 
@@ -841,6 +845,28 @@ impl RouterState for LiveState {
                 received_octets: one.received_octets,
                 sent_packets: one.sent_packets,
                 sent_octets: one.sent_octets,
+            })
+            .collect())
+    }
+
+    async fn endpoints(&self, tenant: Option<String>) -> Result<Vec<api::Endpoint>, Unavailable> {
+        let endpoints = self.overlay.ask(move |overlay| {
+            let mut endpoints = overlay.endpoints();
+            if let Some(name) = tenant {
+                let tenants = overlay.tenants().into_iter();
+                let mut ids = tenants.filter(|of| of.config.name == name).map(|of| of.id);
+                let used = ids.next().map(|id| overlay.endpoints_of(id));
+                let used = used.unwrap_or_default();
+                endpoints.retain(|address, _| used.contains(address));
+            }
+            endpoints
+        });
+        let endpoints = endpoints.await.ok_or_else(ended)?.into_iter();
+        Ok(endpoints
+            .map(|(address, metric)| api::Endpoint {
+                address,
+                reachable: metric.is_some(),
+                probes: self.endpoints.probes(address),
             })
             .collect())
     }

@@ -101,6 +101,7 @@ impl Management for Server {
         let query = PerformanceQuery {
             tenant: asked.tenant,
             router: asked.router,
+            since: asked.since,
         };
         let answer = self.controller.get_performance(&actor, query).await;
         reply(answer, messages::performance)

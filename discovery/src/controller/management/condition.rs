@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
 use super::{Actor, Answer, Answered, no_router, no_tenant};
 use crate::controller::Controller;
 use crate::controller::hub::Attached;
+use crate::database::Rejection;
+use crate::duration;
 use crate::model::{self, key};
 
 /// How long routers are waited for that are asked how they do.
@@ -77,6 +81,25 @@ impl RouterStatus {
 pub(in crate::controller) struct PerformanceQuery {
     pub(in crate::controller) tenant: Option<String>,
     pub(in crate::controller) router: Option<String>,
+    pub(in crate::controller) since: Option<String>,
+}
+
+/// How long ago a time was: one as RFC 3339 writes it, by the controller's clock, or how long ago itself.
+fn ago(text: &str) -> Result<Duration, Rejection> {
+    if let Ok(duration) = duration(text) {
+        return Ok(duration);
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        Rejection::Malformed(format!(
+            "since: `{text}` is no time: 2026-11-21T20:00:00Z, or how long ago: 90s, 15m, 1h, 7d"
+        ))
+    })?;
+    let ago = OffsetDateTime::now_utc() - time;
+    Duration::try_from(ago).map_err(|_| {
+        Rejection::Malformed(format!(
+            "since: {text} has not come yet by the controller's clock"
+        ))
+    })
 }
 
 /// How routers did when they were asked.
@@ -86,8 +109,9 @@ pub(in crate::controller) struct Performance {
     pub partial: bool,
     /// Who did not: not attached, or silent until the deadline.
     pub missing: Vec<String>,
-    /// What the others said, by name.
-    #[schema(value_type = Object)]
+    /// What the others said, by name: `status`, `neighbors`, `tenants`, `traffic`, `endpoints` and `drops` as the router's own API has
+    /// them, and `seconds` where `since` was asked for: of how long the counters are.
+    #[schema(value_type = BTreeMap<String, Object>)]
     pub routers: BTreeMap<String, Value>,
 }
 
@@ -135,8 +159,9 @@ impl Controller {
                 && query.tenant.as_ref().is_none_or(attached)
         });
         let asked: Vec<String> = asked.collect();
+        let since = query.since.as_deref().map(ago).transpose()?;
         let tenant = query.tenant.unwrap_or_default();
-        let routers = self.hub.ask(&asked, &tenant, DEADLINE).await;
+        let routers = self.hub.ask(&asked, &tenant, since, DEADLINE).await;
         let missing = asked.into_iter().filter(|name| !routers.contains_key(name));
         let missing: Vec<String> = missing.collect();
         Ok(Answer {

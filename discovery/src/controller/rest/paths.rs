@@ -262,7 +262,8 @@ pub(super) async fn roll_back(
 
 #[utoipa::path(get, path = "/api/v1/performance", tag = "domain",
     params(("tenant" = Option<String>, Query, description = "Only this tenant's"),
-           ("router" = Option<String>, Query, description = "Only this router's")),
+           ("router" = Option<String>, Query, description = "Only this router's"),
+           ("since" = Option<String>, Query, description = "Traffic, drops and probes since this time (RFC 3339), or since so long ago (90s, 15m, 1h, 7d): since the latest time at or before it that a router has kept its counters of; each says by `seconds` which. It keeps those of every answer about all tenants and of every minute, fewer of longer ago")),
     responses((status = 200, description = "How routers do, asked now", body = Performance)))]
 pub(super) async fn performance(
     Of(controller): Shared,

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_api::Client;
 use weft_api::types::{
-    Chain, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute, Traffic,
+    Chain, Endpoint, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute,
+    Traffic,
 };
 use weft_bgp_wire::LargeCommunity;
 
@@ -93,6 +94,11 @@ enum What {
     /// What tunnels carried, by tenant, VNI and router at the far end.
     Traffic {
         /// Only this tenant.
+        tenant: Option<String>,
+    },
+    /// Routers that tunnels lead to, with round-trip times and loss.
+    Endpoints {
+        /// Only this tenant's.
         tenant: Option<String>,
     },
     /// What the kernel holds of ours, and what it refused.
@@ -213,6 +219,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
             let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();
             let traffic: Vec<Traffic> = screen.get(&["traffic"], &query)?;
             screen.print(&traffic[..], overlay::traffic)
+        }
+        What::Endpoints { tenant } => {
+            let query: Vec<_> = tenant.map(|name| ("tenant", name)).into_iter().collect();
+            let endpoints: Vec<Endpoint> = screen.get(&["endpoints"], &query)?;
+            screen.print(&endpoints[..], overlay::endpoints)
         }
         What::Kernel { limit } => screen.kernel(limit),
     }

@@ -1,8 +1,8 @@
 //! Views of tenants, labels and the kernel.
 
 use weft_api::types::{
-    Kernel, KernelCode, KernelState, LabelUse, Page, Segmentation, Tenant, TenantPath, TenantRoute,
-    Traffic,
+    Endpoint, Kernel, KernelCode, KernelState, LabelUse, Page, Segmentation, Tenant, TenantPath,
+    TenantRoute, Traffic,
 };
 use weft_overlay::label::Explanation;
 
@@ -269,6 +269,39 @@ pub(super) fn traffic(traffic: &[Traffic], view: View) -> String {
             human::count(one.sent_packets).into(),
             human::count(one.sent_octets).into(),
         ]);
+    }
+    table.render(view.colours)
+}
+
+pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
+    if endpoints.is_empty() {
+        return "no tunnel leads anywhere\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "ROUTER", "UNDERLAY", "#LOSS", "#OF", "#LAST", "#LEAST", "#MEAN", "#MOST",
+    ]);
+    let millis = |micros: u64| Cell::from(format!("{:.3} ms", micros as f64 / 1000.0));
+    for one in endpoints {
+        let reached = match one.reachable {
+            true => Cell::new("reached", Tone::Good),
+            false => Cell::new("unreachable", Tone::Bad),
+        };
+        let router = Cell::new(one.address.to_string(), Tone::Strong);
+        let mut row = vec![router, reached];
+        if let Some(probes) = &one.probes {
+            let loss = f64::from(probes.recent_lost) * 100.0 / f64::from(probes.recent.max(1));
+            let tone = match probes.recent_lost {
+                0 => Tone::Good,
+                lost if lost == probes.recent => Tone::Bad,
+                _ => Tone::Warning,
+            };
+            row.push(Cell::new(format!("{loss:.0} %"), tone));
+            row.push(probes.recent.to_string().into());
+            if let Some(of) = probes.round_trip {
+                row.extend([of.last, of.least, of.mean, of.most].map(millis));
+            }
+        }
+        table.row(row);
     }
     table.render(view.colours)
 }

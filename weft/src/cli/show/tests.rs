@@ -364,3 +364,42 @@ fn pages_are_collected_up_to_the_limit() {
     }
     assert!(collect::<u32>(0, fetch).is_err());
 }
+
+#[test]
+fn endpoints_show_loss_and_round_trips() {
+    let of = |last, reachable, probes| Endpoint {
+        address: Ipv4Addr::new(192, 0, 2, last).into(),
+        reachable,
+        probes,
+    };
+    let probes = |recent_lost, round_trip| {
+        Some(Probes {
+            answered: 100,
+            lost: 20,
+            recent: 32,
+            recent_lost,
+            round_trip,
+        })
+    };
+    let times = RoundTrip {
+        last: 950,
+        least: 900,
+        mean: 1_234,
+        most: 20_000,
+    };
+    let text = overlay::endpoints(
+        &[
+            of(11, true, probes(8, Some(times))),
+            of(12, true, probes(32, None)),
+            of(13, false, None),
+        ],
+        PLAIN,
+    );
+    let expected = "\
+ROUTER      UNDERLAY      LOSS  OF      LAST     LEAST      MEAN       MOST
+192.0.2.11  reached       25 %  32  0.950 ms  0.900 ms  1.234 ms  20.000 ms
+192.0.2.12  reached      100 %  32
+192.0.2.13  unreachable
+";
+    assert_eq!(text, expected);
+}

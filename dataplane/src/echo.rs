@@ -1,0 +1,66 @@
+//! Echo requests to other routers' tunnel endpoints, through the underlay (RFC 792, RFC 4443).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::probe::{ProbeAnswer, answer, request};
+
+/// Sends echo requests, and hears answers to them.
+pub struct Echo {
+    v4: UdpSocket,
+    v6: UdpSocket,
+    id: u16,
+}
+
+fn open(domain: Domain, protocol: Protocol) -> io::Result<UdpSocket> {
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    // Only for its safe receive: nothing of it is about UDP.
+    UdpSocket::from_std(socket.into())
+}
+
+impl Echo {
+    /// Opens what it needs.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            v4: open(Domain::IPV4, Protocol::ICMPV4)?,
+            v6: open(Domain::IPV6, Protocol::ICMPV6)?,
+            // Any that `probe`, which counts from 1, is long in coming to.
+            id: (std::process::id() as u16).rotate_left(5) ^ 0x8000,
+        })
+    }
+
+    /// Sends a request with this sequence number. Never waits.
+    ///
+    /// # Errors
+    /// Where the kernel has no route, or no room.
+    pub fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
+        let socket = if to.is_ipv6() { &self.v6 } else { &self.v4 };
+        let octets = request(to.is_ipv6(), self.id, sequence);
+        socket
+            .try_send_to(&octets, SocketAddr::new(to, 0))
+            .map(drop)
+    }
+
+    /// Waits for the next answer: who gave it, and to which sequence number. It may be dropped at any time.
+    pub async fn receive(&self) -> (IpAddr, u16) {
+        let (mut of_v4, mut of_v6) = ([0; 256], [0; 256]);
+        loop {
+            let (v6, packet, received) = tokio::select! {
+                received = self.v4.recv_from(&mut of_v4) => (false, &of_v4, received),
+                received = self.v6.recv_from(&mut of_v6) => (true, &of_v6, received),
+            };
+            // An error is what somebody on the way said of an earlier packet: that one has no answer.
+            let Ok((len, from)) = received else { continue };
+            if let Some((ProbeAnswer::Reply, sequence)) = answer(v6, &packet[..len], self.id) {
+                return (from.ip(), sequence);
+            }
+        }
+    }
+}
