@@ -5,7 +5,7 @@ CARGO ?= cargo
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux busybox-static
-TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 cpio kmod
+TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 cpio kmod
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help

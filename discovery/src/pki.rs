@@ -15,8 +15,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The same of the authority's.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// Clocks of routers may be behind by so much.
-const CLOCKS: Duration = Duration::from_secs(300);
+/// Clocks of routers and controllers may differ by so much, in the one direction: certificates are good from so long before they are made.
+const CLOCKS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is wrong with a key, a certificate or a request for one.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use weft_tests::{Daemon, Lab, need, output, wait_until, weft};
 const ROUTERS: [(&str, u8); 2] = [("a1", 1), ("a2", 2)];
 
 /// A domain in files, with tokens for both routers.
-fn domain(directory: &std::path::Path) -> Vec<(String, String)> {
+fn domain(directory: &Path) -> Vec<(String, String)> {
     let folder = directory.join("controller");
     let weft = |words: &str| {
         let mut command = Command::new(weft());
@@ -39,6 +40,11 @@ fn domain(directory: &std::path::Path) -> Vec<(String, String)> {
 
 /// The controller between two routers, a host behind each.
 fn up(files: &[(String, String)]) -> Lab {
+    up_with(files, "{}")
+}
+
+/// The same with an environment.
+fn up_with(files: &[(String, String)], environment: &str) -> Lab {
     let mut nodes = vec![(
         "ctl",
         false,
@@ -78,10 +84,12 @@ fn up(files: &[(String, String)]) -> Lab {
         ("a1:red0", "red-1:eth1"),
         ("a2:red0", "red-2:eth1"),
     ];
-    Lab::up(&topology(&nodes, &links), files)
+    let defaults = format!("topology:\n  defaults: {{ env: {environment} }}\n");
+    let topology = topology(&nodes, &links).replacen("topology:\n", &defaults, 1);
+    Lab::up(&topology, files)
 }
 
-struct Scratch(std::path::PathBuf);
+struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -97,12 +105,16 @@ impl Scratch {
     }
 
     fn controller(&self, lab: &Lab) -> Daemon {
-        let folder = self.0.join("controller");
-        lab.daemon(
-            "ctl",
-            &weft(),
-            &["controller", "run", "--folder", folder.to_str().unwrap()],
-        )
+        self.controller_with(lab, &[])
+    }
+
+    /// The same with an environment, `NAME=VALUE`.
+    fn controller_with(&self, lab: &Lab, environment: &[String]) -> Daemon {
+        let (weft, folder) = (weft(), self.0.join("controller"));
+        let mut words: Vec<&str> = environment.iter().map(String::as_str).collect();
+        words.extend([weft.to_str().unwrap(), "controller", "run", "--folder"]);
+        words.push(folder.to_str().unwrap());
+        lab.daemon("ctl", Path::new("/usr/bin/env"), &words)
     }
 
     /// The controller's API, as an operator with curl asks it.
@@ -237,7 +249,7 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
     });
     assert!(far.to_string().contains("Peer De-configured"), "{far}");
     // Keys are nobody else's to read.
-    let mode = |path: &std::path::Path| {
+    let mode = |path: &Path| {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     };
@@ -346,5 +358,120 @@ fn round_trips_and_loss_are_what_the_underlay_does() {
         let told = scratch.ask(&lab, "GET", &format!("performance?since={since}"), "");
         assert_eq!(told["status"], 400, "{told}");
         assert!(told["detail"].to_string().contains(word), "{told}");
+    }
+}
+
+/// What has a process see another wall clock: one that a file says, at once.
+struct Clock {
+    file: PathBuf,
+    library: PathBuf,
+}
+
+impl Clock {
+    /// `None` where the machine cannot do that.
+    fn new(scratch: &Scratch, name: &str) -> Option<Self> {
+        let architectures = std::fs::read_dir("/usr/lib").ok()?.flatten();
+        let mut libraries =
+            architectures.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.find(|library| library.exists())?;
+        let clock = Self {
+            file: scratch.0.join(name),
+            library,
+        };
+        clock.set("+0d");
+        Some(clock)
+    }
+
+    fn set(&self, offset: &str) {
+        // Whole or not at all: somebody is reading.
+        let fresh = self.file.with_extension("new");
+        std::fs::write(&fresh, offset).unwrap();
+        std::fs::rename(&fresh, &self.file).unwrap();
+    }
+
+    fn environment(&self) -> Vec<String> {
+        vec![
+            format!("LD_PRELOAD={}", self.library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display()),
+            "FAKETIME_NO_CACHE=1".into(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+            "NO_FAKE_STAT=1".into(),
+        ]
+    }
+}
+
+/// Clocks jump by days, forward and back, the controller's and the routers': sessions stay, who comes back is let in, however old its
+/// certificate is by the other's clock, and what changes is heard.
+#[test]
+fn clocks_that_jump_by_days_cost_no_session() {
+    if !need(&["ip", "curl"]) {
+        return;
+    }
+    let scratch = Scratch::new("clocks");
+    let files = domain(&scratch.0);
+    let (Some(theirs), Some(ours)) = (
+        Clock::new(&scratch, "controller.clock"),
+        Clock::new(&scratch, "routers.clock"),
+    ) else {
+        eprintln!("SKIPPED: libfaketime");
+        return;
+    };
+    let environment = ours.environment();
+    let environment = environment
+        .iter()
+        .map(|of| of.replacen('=', ": \"", 1) + "\"");
+    let environment = environment.collect::<Vec<_>>().join(", ");
+    let lab = up_with(&files, &format!("{{ {environment} }}"));
+    let mut controller = scratch.controller_with(&lab, &theirs.environment());
+    scratch.settled(&lab);
+    for router in ["a1", "a2"] {
+        lab.converged(router);
+    }
+    let tenant = scratch.ask(&lab, "POST", "tenants", r#"{"name": "red"}"#);
+    assert_eq!(tenant["vni"], 10_000, "{tenant}");
+    let before = session(&lab);
+    assert_eq!(before, Some(("established".into(), 0.into())));
+    let mut renewed = 0;
+    for (clock, offset) in [
+        (&theirs, "+9d"),
+        (&theirs, "-9d"),
+        (&theirs, "+0d"),
+        (&ours, "+9d"),
+        (&ours, "-9d"),
+        (&theirs, "+9d"),
+    ] {
+        clock.set(offset);
+        // Under streams that stand, and then for those that come back.
+        for restart in [false, true] {
+            if restart {
+                let log = controller.stop(Signal::SIGKILL);
+                renewed += log.matches("certificate renewed").count();
+                controller = scratch.controller_with(&lab, &theirs.environment());
+            }
+            scratch.settled(&lab);
+            let body = r#"{"interfaces": ["red0"]}"#;
+            let path = "tenants/red/attachments/a1";
+            let (method, body, present) = match restart {
+                false => ("PUT", body, 1),
+                true => ("DELETE", "", 0),
+            };
+            scratch.ask(&lab, method, path, body);
+            wait_until(
+                &format!("{method} at {offset}"),
+                Duration::from_secs(60),
+                || {
+                    let tenants = lab.get("a1", "tenants")?;
+                    (tenants.as_array()?.len() == present).then_some(())
+                },
+            );
+        }
+        assert_eq!(session(&lab), before, "{offset}");
+    }
+    renewed += controller.log().matches("certificate renewed").count();
+    // Each router where its certificate was not taken, and not over and over.
+    assert!((2..=12).contains(&renewed), "{renewed}");
+    for router in ["a1", "a2"] {
+        let router = scratch.ask(&lab, "GET", &format!("routers/{router}"), "");
+        assert_eq!(router["registration"]["generation"], 1, "{router}");
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
-use super::{ClientError, Facts, Membership, refused};
+use super::{ClientError, Facts, Membership, failed};
 use crate::proto::{
     Acknowledge, FromRouter, PerformanceAnswer, Register, ToRouter, Update, from_router, to_router,
 };
@@ -69,6 +69,7 @@ impl Client {
             events,
             told,
             streams: 0,
+            doubted: false,
         };
         tokio::spawn(follower.run());
         Ok((Self { said }, inbox))
@@ -92,6 +93,8 @@ struct Follower {
     told: mpsc::Receiver<Said>,
     /// Streams begun: each at another controller, where there are several.
     streams: usize,
+    /// A controller was there and the last stream did not begin: it may not take the certificate, whatever the clock here says.
+    doubted: bool,
 }
 
 /// Why a stream ended.
@@ -185,6 +188,16 @@ impl Follower {
         }
     }
 
+    fn failed(&self, status: &tonic::Status) -> ClientError {
+        failed(self.membership.controller(), status)
+    }
+
+    /// A certificate that is not taken ends the connection, and not every such end says so.
+    fn doubt(&mut self, error: ClientError) -> ClientError {
+        self.doubted = matches!(error, ClientError::Broken { .. });
+        error
+    }
+
     /// One stream, from its beginning to its end.
     async fn attach(&mut self) -> End {
         match self.try_attach().await {
@@ -193,17 +206,20 @@ impl Follower {
     }
 
     async fn try_attach(&mut self) -> Result<End, End> {
-        if self.membership.is_over() {
+        if std::mem::take(&mut self.doubted) || self.membership.is_over() {
             self.membership.renew().await?;
-            info!("the certificate had ended, and is renewed");
+            info!("the certificate may not be good any more, and is renewed");
         }
-        let mut client = self.membership.connect(self.streams).await?;
+        let client = self.membership.connect(self.streams).await;
+        let mut client = client.map_err(|error| self.doubt(error))?;
         let (sender, outgoing) = mpsc::channel(16);
         let register = self.register();
         // It has room for the first.
         let _ = sender.try_send(register);
         let stream = client.attach(ReceiverStream::new(outgoing)).await;
-        let mut stream = stream.map_err(|status| refused(&status))?.into_inner();
+        let stream = stream.map_err(|status| self.failed(&status));
+        let stream = stream.map_err(|error| self.doubt(error))?;
+        let mut stream = stream.into_inner();
         self.streams += 1;
         info!(
             controller = self.membership.controller(),
@@ -217,7 +233,7 @@ impl Follower {
             let renew = tokio::time::sleep(self.membership.renew_in().max(renew_again));
             tokio::select! {
                 message = stream.message() => {
-                    let message = message.map_err(|status| refused(&status))?;
+                    let message = message.map_err(|status| self.failed(&status))?;
                     let ended = || ClientError::Refused("it ended the registration".into());
                     self.hear(message.ok_or_else(ended)?, &mut wanted, &sender).await?;
                 }

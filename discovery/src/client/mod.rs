@@ -6,7 +6,7 @@ mod rest;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -54,6 +54,14 @@ pub enum ClientError {
         /// Why.
         error: String,
     },
+    /// It is there, and the connection with it broke, or never became one: nobody knows what it has heard.
+    #[error("controller {address}: {error}")]
+    Broken {
+        /// Where it is.
+        address: String,
+        /// How.
+        error: String,
+    },
     /// It said no.
     #[error("the controller refuses: {0}")]
     Refused(String),
@@ -70,6 +78,41 @@ pub struct Membership {
     key: String,
     certificate: Vec<u8>,
     authority: Vec<u8>,
+    age: Age,
+}
+
+/// When a certificate is to be renewed, and when it ends, by a clock that nobody sets: the wall clock of the router, and the
+/// controller's, may be days off, or jump.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    renew: Instant,
+    end: Instant,
+}
+
+impl Age {
+    /// Of a certificate that has just been made.
+    fn new(certificate: &[u8]) -> Self {
+        Self::of(certificate, Duration::ZERO)
+    }
+
+    /// Of one that was made some time ago, by the wall clock: where that says what cannot be, it is renewed too early, or
+    /// because the controller does not take it any more.
+    fn found(certificate: &[u8]) -> Self {
+        let now = crate::model::now() as i64 / 1000;
+        let made = validity_of(certificate).map_or(now, |(from, _)| from);
+        let age = u64::try_from(now - made).unwrap_or(0);
+        Self::of(certificate, Duration::from_secs(age))
+    }
+
+    fn of(certificate: &[u8], age: Duration) -> Self {
+        let life = validity_of(certificate).map_or(0, |(from, until)| until - from);
+        let life = Duration::from_secs(u64::try_from(life).unwrap_or(0));
+        let now = Instant::now();
+        Self {
+            renew: now + (life * 2 / 3).saturating_sub(age),
+            end: now + life.saturating_sub(age),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +184,15 @@ pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel,
         while let Some(deeper) = cause.source() {
             cause = deeper;
         }
-        unreachable(cause.to_string())
+        // TLS speaks of its errors as those of data.
+        let io = cause.downcast_ref::<std::io::Error>();
+        match io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) {
+            true => ClientError::Broken {
+                address: address.to_owned(),
+                error: cause.to_string(),
+            },
+            false => unreachable(cause.to_string()),
+        }
     })
 }
 
@@ -162,8 +213,23 @@ async fn connect_any(
     Err(last)
 }
 
-fn refused(status: &tonic::Status) -> ClientError {
-    ClientError::Refused(status.message().to_owned())
+/// What a controller said that did not do it; or that nobody knows whether it did, since the connection broke.
+fn failed(address: &str, status: &tonic::Status) -> ClientError {
+    use tonic::Code;
+    let error = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => ClientError::Refused(error),
+        _ => ClientError::Broken {
+            address: address.to_owned(),
+            error,
+        },
+    }
 }
 
 impl Membership {
@@ -192,7 +258,9 @@ impl Membership {
             certificate_request: request,
         };
         let identity = DiscoveryClient::new(channel).join(request).await;
-        let identity = identity.map_err(|status| refused(&status))?.into_inner();
+        let identity = identity
+            .map_err(|status| failed(controller, &status))?
+            .into_inner();
         if pki::sha256(&identity.authority) != token.fingerprint {
             return Err(ClientError::Refused(
                 "its authority is not the token's".into(),
@@ -206,6 +274,7 @@ impl Membership {
                 controller: controller.to_owned(),
             },
             key,
+            age: Age::new(&identity.certificate),
             certificate: identity.certificate,
             authority: identity.authority,
         };
@@ -238,11 +307,13 @@ impl Membership {
         };
         let member = serde_json::from_slice(&octets(MEMBER)?)
             .map_err(|error| ClientError::Folder(format!("{MEMBER}: {error}")))?;
+        let certificate = octets(CERTIFICATE)?;
         Ok(Some(Self {
             folder: folder.to_owned(),
             member,
             key: read_file(&folder.join(KEY))?,
-            certificate: octets(CERTIFICATE)?,
+            age: Age::found(&certificate),
+            certificate,
             authority: octets(AUTHORITY)?,
         }))
     }
@@ -311,21 +382,15 @@ impl Membership {
 
     /// How long until two thirds of the certificate's life are over.
     fn renew_in(&self) -> Duration {
-        let Ok((from, until)) = validity_of(&self.certificate) else {
-            return Duration::ZERO;
-        };
-        let due = from + (until - from) * 2 / 3;
-        let now = crate::model::now() as i64 / 1000;
-        Duration::from_secs(u64::try_from(due - now).unwrap_or(0))
+        self.age.renew.saturating_duration_since(Instant::now())
     }
 
     fn is_over(&self) -> bool {
-        let now = crate::model::now() as i64 / 1000;
-        validity_of(&self.certificate).is_ok_and(|(_, until)| until <= now)
+        self.age.end <= Instant::now()
     }
 
     /// Gets a fresh certificate, with the key that the router joined with.
-    async fn renew(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn renew(&mut self) -> Result<(), ClientError> {
         let (_, request) = pki::request(Some(&self.key))?;
         let trust = Trust::Authority(self.authority.clone());
         let channel = connect_any(self.controller(), 0, &tls::client(&trust, None)?).await?;
@@ -334,8 +399,9 @@ impl Membership {
             name: self.name().to_owned(),
         };
         let identity = DiscoveryClient::new(channel).renew(request).await;
-        let identity = identity.map_err(|status| refused(&status))?.into_inner();
-        self.certificate = identity.certificate;
+        let identity = identity.map_err(|status| failed(self.controller(), &status))?;
+        self.certificate = identity.into_inner().certificate;
+        self.age = Age::new(&self.certificate);
         self.write()
     }
 }

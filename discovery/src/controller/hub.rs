@@ -262,7 +262,8 @@ impl Hub {
         }
     }
 
-    /// Notes the routers of controllers that are no more: they may come to another one, or not.
+    /// Notes the routers of controllers that are no more, and those that registered here and broke off before they were attached:
+    /// they may come back, or not.
     async fn adopt(&self) {
         let alive = match self.database.alive(&self.id).await {
             Ok(alive) => alive.unwrap_or_default(),
@@ -280,7 +281,7 @@ impl Hub {
             let theirs = router
                 .controller
                 .as_deref()
-                .is_some_and(|id| id == &*self.id || alive.contains(id));
+                .is_some_and(|id| id != &*self.id && alive.contains(id));
             if theirs || inner.connections.contains_key(&router.name) {
                 continue;
             }

@@ -93,6 +93,9 @@ async fn nobody_joins_without_a_good_token_and_nothing_is_told_without_a_certifi
     let once: TokenText = once["token"].as_str().unwrap().parse().unwrap();
     assert!(refused(join(&once, "a2").await).contains("another router"));
     join(&once, "a1").await.unwrap();
+    // The same router again, which may not have heard the answer; and somebody else, who has found the token.
+    join(&once, "a1").await.unwrap();
+    std::fs::remove_dir_all(scratch.path("a1")).unwrap();
     assert!(refused(join(&once, "a1").await).contains("used up"));
     let body = json!({ "scope": { "kind": "join", "role": "router" }, "ttl": 0 });
     let over = controller.ask(Method::POST, "tokens", body).await.unwrap();

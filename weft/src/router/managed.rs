@@ -160,7 +160,7 @@ async fn join(template: &Config, folder: &std::path::Path) -> anyhow::Result<Mem
     loop {
         match Membership::join(&controller.address, &token, name, folder).await {
             Ok(membership) => return Ok(membership),
-            Err(error @ ClientError::Unreachable { .. }) => {
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Broken { .. })) => {
                 warn!(%error, "waiting for the controller, to join");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
