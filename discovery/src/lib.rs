@@ -25,6 +25,27 @@ pub mod store;
 pub mod tls;
 pub mod view;
 
+pub use etcd::EtcdTls;
+
+/// What an error comes from in the end: the layers above say "transport error".
+fn cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
+}
+
+/// Why a call failed: in the other end's words, or how the connection broke.
+fn words(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(error) => cause(error).to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
 /// A duration as people write it: a number and s, m, h or d.
 ///
 /// # Errors

@@ -179,11 +179,7 @@ pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel,
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connect).await;
     channel.map_err(|error| {
-        // What it says itself is "transport error".
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
+        let cause = crate::cause(&error);
         // TLS speaks of its errors as those of data.
         let io = cause.downcast_ref::<std::io::Error>();
         match io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) {
@@ -216,7 +212,7 @@ async fn connect_any(
 /// What a controller said that did not do it; or that nobody knows whether it did, since the connection broke.
 fn failed(address: &str, status: &tonic::Status) -> ClientError {
     use tonic::Code;
-    let error = status.message().to_owned();
+    let error = crate::words(status);
     match status.code() {
         Code::InvalidArgument
         | Code::NotFound

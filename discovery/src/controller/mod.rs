@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::info;
 
+use crate::EtcdTls;
 use crate::database::{Database, Rejection};
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
@@ -72,6 +73,9 @@ pub struct Settings {
     /// The members of the etcd cluster that the domain is kept in; in a file of the folder without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub etcd: Vec<String>,
+    /// Files for members at `https://`.
+    #[serde(default, skip_serializing_if = "EtcdTls::is_empty")]
+    pub etcd_tls: EtcdTls,
 }
 
 /// The files of a controller.
@@ -178,7 +182,11 @@ impl Folder {
         if settings.etcd.is_empty() {
             return Database::start(Redb::open(&self.0.join(DATASTORE))?).await;
         }
-        let store = Etcd::connect(&settings.etcd, &format!("/weft/{domain}"))?;
+        let store = Etcd::connect(
+            &settings.etcd,
+            &settings.etcd_tls,
+            &format!("/weft/{domain}"),
+        )?;
         Database::start(store).await
     }
 

@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use super::{Peer, Peers, Source, SourceError};
 use crate::etcd::kv_client::KvClient;
-use crate::etcd::{self, RangeRequest, WatchResponse};
+use crate::etcd::{self, EtcdTls, RangeRequest, WatchResponse};
 
 /// The keys below a prefix: `PREFIX/NAME`.
 pub struct EtcdPeers {
@@ -17,13 +17,13 @@ pub struct EtcdPeers {
 }
 
 impl EtcdPeers {
-    /// At these members of a cluster, `http://HOST:2379`.
+    /// At these members of a cluster, `http://HOST:2379` or `https://HOST:2379`.
     ///
     /// # Errors
-    /// Where one of them is no such thing.
-    pub fn new(endpoints: &[String], prefix: &str) -> Result<Self, SourceError> {
+    /// Where one of them is no such thing, or a file of `tls` is not what it should be.
+    pub fn new(endpoints: &[String], tls: &EtcdTls, prefix: &str) -> Result<Self, SourceError> {
         Ok(Self {
-            channel: etcd::connect(endpoints).map_err(SourceError)?,
+            channel: etcd::connect(endpoints, tls).map_err(SourceError)?,
             prefix: format!("{}/", prefix.trim_end_matches('/')),
             watch: None,
         })

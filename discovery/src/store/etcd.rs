@@ -15,7 +15,7 @@ use super::{Store, StoreError};
 use crate::etcd::kv_client::KvClient;
 use crate::etcd::lease_client::LeaseClient;
 use crate::etcd::{
-    self, Compare, CompareTarget, DeleteRangeRequest, LARGEST, LeaseGrantRequest,
+    self, Compare, CompareTarget, DeleteRangeRequest, EtcdTls, LARGEST, LeaseGrantRequest,
     LeaseKeepAliveRequest, PATIENCE, PutRequest, RangeRequest, RequestOp, SortOrder, TxnRequest,
     WatchResponse, compare::TargetUnion, request_op::Request,
 };
@@ -78,10 +78,10 @@ impl Etcd {
     /// Connects to a cluster; `prefix` is what all of this domain's keys begin with.
     ///
     /// # Errors
-    /// Where an endpoint is none. That nobody answers is found out by the first question.
-    pub fn connect(endpoints: &[String], prefix: &str) -> Result<Self, StoreError> {
+    /// Where an endpoint is none, or a file of `tls` is not what it should be. That nobody answers is found out by the first question.
+    pub fn connect(endpoints: &[String], tls: &EtcdTls, prefix: &str) -> Result<Self, StoreError> {
         Ok(Self {
-            channel: etcd::connect(endpoints).map_err(StoreError::Failed)?,
+            channel: etcd::connect(endpoints, tls).map_err(StoreError::Failed)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
             state: State::default(),
             watch: None,

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::EtcdTls;
 use crate::client::{Client, ClientError, Event, Facts, Membership, Rest};
 use crate::controller::{Folder, Settings, serve};
 use crate::model::Domain;
@@ -87,6 +88,7 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".into()],
             etcd: etcd.clone(),
+            etcd_tls: EtcdTls::default(),
         };
         folder.create(domain, &settings).await.unwrap();
         let mut running = Self {

@@ -129,15 +129,37 @@ async fn names_in_dns_are_asked_for_again_when_they_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_in_etcd_live() {
     let scratch = Scratch::new();
-    let Some(cluster) = Cluster::start(&scratch, 1) else {
-        return;
-    };
+    if let Some(cluster) = Cluster::start(&scratch, 1) {
+        keys_in(&cluster).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_etcd_live_with_certificates() {
+    let scratch = Scratch::new();
+    if let Some(cluster) = Cluster::start_tls(&scratch) {
+        keys_in(&cluster).await;
+    }
+}
+
+async fn keys_in(cluster: &Cluster) {
     let etcdctl = async |words: &[&str]| {
         let mut etcdctl = tokio::process::Command::new("etcdctl");
         etcdctl
             .env("ETCDCTL_API", "3")
             .arg("--endpoints")
             .arg(&cluster.endpoints[0]);
+        let files = [
+            ("--cacert", &cluster.tls.cacert),
+            ("--cert", &cluster.tls.cert),
+            ("--key", &cluster.tls.key),
+        ];
+        for (option, file) in files {
+            etcdctl.args(
+                file.iter()
+                    .flat_map(|file| [option.as_ref(), file.as_os_str()]),
+            );
+        }
         let end = Instant::now() + Duration::from_secs(20);
         while !etcdctl
             .args(words)
@@ -153,7 +175,7 @@ async fn keys_in_etcd_live() {
     };
     etcdctl(&["put", "/weft/peers/r1", r#"{"address": "192.0.2.1"}"#]).await;
     etcdctl(&["put", "/weft/peersons/x", "somebody else's"]).await;
-    let source = EtcdPeers::new(&cluster.endpoints, "/weft/peers").unwrap();
+    let source = EtcdPeers::new(&cluster.endpoints, &cluster.tls, "/weft/peers").unwrap();
     let mut said = follow(vec![Box::new(source)]);
     until(&mut said, "r1", |peers| {
         peers.len() == 1 && peers.contains_key("r1")

@@ -3,7 +3,7 @@
 use super::*;
 use crate::database::{Database, News, Rejection};
 use crate::model::{Record, Tenant, key};
-use crate::store::{Etcd, Redb, Store};
+use crate::store::{Etcd, Redb, Store, StoreError};
 
 fn tenant(name: &str, vni: u32) -> Record {
     Record::Tenant(Tenant {
@@ -106,17 +106,55 @@ async fn a_file() {
 pub(super) struct Cluster {
     members: Vec<std::process::Child>,
     pub(super) endpoints: Vec<String>,
+    /// What its clients show.
+    pub(super) tls: EtcdTls,
+}
+
+/// An authority, and what it signed for members and for clients: files below a folder.
+fn certificates(scratch: &Scratch) -> EtcdTls {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let write = |name: &str, text: String| {
+        let path = scratch.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    for name in ["member", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let signed = params.signed_by(&key, &authority).unwrap();
+        write(&format!("{name}.pem"), signed.pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    EtcdTls {
+        cacert: Some(write("ca.pem", authority.pem())),
+        cert: Some(scratch.path("client.pem")),
+        key: Some(scratch.path("client.key")),
+    }
 }
 
 impl Cluster {
     /// `None` where etcd is not installed.
     pub(super) fn start(scratch: &Scratch, count: usize) -> Option<Self> {
+        Self::with(scratch, count, EtcdTls::default())
+    }
+
+    /// One member that lets nobody in without a certificate.
+    pub(super) fn start_tls(scratch: &Scratch) -> Option<Self> {
+        Self::with(scratch, 1, certificates(scratch))
+    }
+
+    fn with(scratch: &Scratch, count: usize, tls: EtcdTls) -> Option<Self> {
         let port = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (port(), port())).collect();
         let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let scheme = if tls.is_empty() { "http" } else { "https" };
+        let client_url = |port: u16| format!("{scheme}://127.0.0.1:{port}");
         let peers = ports.iter().enumerate();
         let peers: Vec<String> = peers
             .map(|(at, (_, peer))| format!("m{at}={}", url(*peer)))
@@ -128,10 +166,17 @@ impl Cluster {
             etcd.arg(scratch.path(&format!("etcd{at}")));
             etcd.args([
                 "--listen-client-urls",
-                &url(*client),
+                &client_url(*client),
                 "--advertise-client-urls",
-                &url(*client),
+                &client_url(*client),
             ]);
+            if let Some(cacert) = &tls.cacert {
+                etcd.arg("--client-cert-auth")
+                    .arg("--trusted-ca-file")
+                    .arg(cacert);
+                etcd.arg("--cert-file").arg(scratch.path("member.pem"));
+                etcd.arg("--key-file").arg(scratch.path("member.key"));
+            }
             etcd.args([
                 "--listen-peer-urls",
                 &url(*peer),
@@ -148,12 +193,20 @@ impl Cluster {
                 }
             }
         }
-        let endpoints = ports.iter().map(|(client, _)| url(*client)).collect();
-        Some(Self { members, endpoints })
+        let endpoints = ports.iter().map(|(client, _)| client_url(*client));
+        Some(Self {
+            members,
+            endpoints: endpoints.collect(),
+            tls,
+        })
     }
 
     fn open(&self) -> Etcd {
-        Etcd::connect(&self.endpoints, "/weft/test").unwrap()
+        self.open_with(&self.tls).unwrap()
+    }
+
+    fn open_with(&self, tls: &EtcdTls) -> Result<Etcd, StoreError> {
+        Etcd::connect(&self.endpoints, tls, "/weft/test")
     }
 }
 
@@ -173,6 +226,56 @@ async fn etcd() {
         return;
     };
     suite(|| cluster.open()).await;
+}
+
+/// The same with certificates; and who has none, another authority's, or does not trust the members' is not let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_with_certificates() {
+    let (scratch, others) = (Scratch::new(), Scratch::new());
+    let Some(cluster) = Cluster::start_tls(&scratch) else {
+        return;
+    };
+    suite(|| cluster.open()).await;
+    let (own, others) = (cluster.tls.clone(), certificates(&others));
+    let without = EtcdTls {
+        cacert: own.cacert.clone(),
+        ..EtcdTls::default()
+    };
+    let strange = EtcdTls {
+        cacert: own.cacert.clone(),
+        ..others.clone()
+    };
+    let distrusting = EtcdTls {
+        cacert: others.cacert,
+        ..own.clone()
+    };
+    let load = async |tls: EtcdTls| cluster.open_with(&tls).unwrap().load().await;
+    let (without, strange, distrusting) =
+        tokio::join!(load(without), load(strange), load(distrusting));
+    for (refused, word) in [
+        // In etcd's words, where the connection lives for as long.
+        (without, "etcd: "),
+        (strange, "etcd: "),
+        (distrusting, "invalid peer certificate"),
+    ] {
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
+    // What makes no sense is told before anybody is asked.
+    let refused = |tls: &EtcdTls| cluster.open_with(tls).err().unwrap().to_string();
+    assert!(refused(&EtcdTls::default()).contains("whom to trust?"));
+    let no_key = EtcdTls {
+        key: None,
+        ..own.clone()
+    };
+    assert!(refused(&no_key).contains("given together"));
+    let missing = EtcdTls {
+        cacert: Some(scratch.path("nothing.pem")),
+        ..own.clone()
+    };
+    assert!(refused(&missing).contains("nothing.pem: No such file"));
+    let plain = Etcd::connect(&["http://127.0.0.1:1".into()], &own, "/weft");
+    assert!(plain.err().unwrap().to_string().contains("are for https"));
 }
 
 async fn put(database: &Database, name: String, vni: u32) -> Result<u64, Rejection> {

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use weft_discovery::client::{Membership, PORT, Rest};
 use weft_discovery::controller::{Folder, Settings, serve};
-use weft_discovery::duration;
 use weft_discovery::model::{Domain, Role};
 use weft_discovery::pki::TokenText;
+use weft_discovery::{EtcdTls, duration};
 
 use super::output::Output;
 use super::table::{Cell, Table, Tone};
@@ -48,9 +48,19 @@ pub(super) enum ControllerCommand {
         /// Where it listens.
         #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
         listen: SocketAddr,
-        /// A member of the etcd cluster that the domain is kept in, http://HOST:2379; may be repeated. In a file of the folder without one.
+        /// A member of the etcd cluster that the domain is kept in, http://HOST:2379 or https://HOST:2379; may be repeated. In a file of
+        /// the folder without one.
         #[arg(long)]
         etcd: Vec<String>,
+        /// The authority that has signed the certificates of members at https, PEM.
+        #[arg(long, requires = "etcd")]
+        etcd_cacert: Option<PathBuf>,
+        /// The certificate that is shown to them, PEM.
+        #[arg(long, requires = "etcd_key")]
+        etcd_cert: Option<PathBuf>,
+        /// Its key, PEM.
+        #[arg(long, requires = "etcd_cert")]
+        etcd_key: Option<PathBuf>,
         /// How long a router that is not heard of stays in what others discover.
         #[arg(long, default_value = "30s", value_parser = duration)]
         lease: Duration,
@@ -214,6 +224,9 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             addresses,
             listen,
             etcd,
+            etcd_cacert,
+            etcd_cert,
+            etcd_key,
             lease,
             quarantine,
             certificate,
@@ -234,6 +247,11 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
                 listen,
                 names: addresses,
                 etcd,
+                etcd_tls: EtcdTls {
+                    cacert: etcd_cacert.map(std::path::absolute).transpose()?,
+                    cert: etcd_cert.map(std::path::absolute).transpose()?,
+                    key: etcd_key.map(std::path::absolute).transpose()?,
+                },
             };
             init(&folder, domain, &settings)?;
         }

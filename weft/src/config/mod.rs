@@ -143,11 +143,20 @@ pub(crate) enum Discovery {
     },
     /// Keys in etcd, live: `PREFIX/NAME`, each a JSON object as in a file.
     Etcd {
-        /// Members of the cluster, `http://HOST:2379`.
+        /// Members of the cluster, `http://HOST:2379` or `https://HOST:2379`.
         endpoints: Vec<String>,
         /// What the keys begin with.
         #[serde(default = "defaults::peers")]
         prefix: String,
+        /// The authority that has signed the certificates of members at https, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cacert: Option<PathBuf>,
+        /// The certificate that is shown to them, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cert: Option<PathBuf>,
+        /// Its key, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<PathBuf>,
     },
     /// Routers on a link that look for each other, by multicast DNS. Anybody there is believed: for labs.
     Mdns {

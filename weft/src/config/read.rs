@@ -175,18 +175,31 @@ fn discovery(at: &Cursor<'_>) -> Option<Discovery> {
             "endpoints",
             "members of the cluster, such as [http://127.0.0.1:2379]",
             |at| {
-                let endpoints = at.list("a list of http://HOST:PORT", |at| match at.scalar() {
-                    Some(text) if text.starts_with("http://") => Some(text.to_owned()),
-                    _ => at.expected("http://HOST:PORT"),
+                let member = |text: &str| {
+                    ["http://", "https://"]
+                        .iter()
+                        .any(|scheme| text.starts_with(scheme))
+                };
+                let what = "http://HOST:PORT or https://HOST:PORT";
+                let endpoints = at.list(&format!("a list of {what}"), |at| match at.scalar() {
+                    Some(text) if member(text) => Some(text.to_owned()),
+                    _ => at.expected(what),
                 })?;
                 Some(endpoints.into_iter().map(|at| at.value).collect::<Vec<_>>())
             },
         );
         let prefix = fields.optional("prefix", |at| text(&at, "what the keys begin with"));
+        let [cacert, cert, key] = ["cacert", "cert", "key"].map(|name| {
+            let path = fields.optional(name, |at| text(&at, "the path of a PEM file"));
+            path.map(PathBuf::from)
+        });
         fields.finish();
         Some(Discovery::Etcd {
             endpoints: endpoints.filter(|of| !of.is_empty())?,
             prefix: prefix.unwrap_or_else(defaults::peers),
+            cacert,
+            cert,
+            key,
         })
     });
     let mdns = fields.optional("mdns", |at| {

@@ -66,7 +66,7 @@ neighbors:
 discovery:
   - file: /etc/weft/peers.yaml
   - dns: { name: _bgp._tcp.example.com, servers: [\"127.0.0.1:5353\"] }
-  - etcd: { endpoints: [\"http://127.0.0.1:2379\"], prefix: /peers }
+  - etcd: { endpoints: [\"https://127.0.0.1:2379\"], prefix: /peers, cacert: /ca.pem, cert: /c.pem, key: /c.key }
   - mdns: { interface: eth0 }
 networks: [198.51.100.0/24]
 install: [192.0.2.0/24]

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::warn;
+use weft_discovery::EtcdTls;
 use weft_discovery::source::{Dns, EtcdPeers, Mdns, Peer, PeerFile, Peers, Source, follow};
 
 use super::core::Queries;
@@ -68,7 +69,17 @@ fn open(of: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
     Ok(match of {
         Discovery::File(path) => Box::new(PeerFile::new(path)),
         Discovery::Dns { name, servers } => Box::new(Dns::new(name, servers)?),
-        Discovery::Etcd { endpoints, prefix } => Box::new(EtcdPeers::new(endpoints, prefix)?),
+        Discovery::Etcd {
+            endpoints,
+            prefix,
+            cacert,
+            cert,
+            key,
+        } => {
+            let (cacert, cert, key) = (cacert.clone(), cert.clone(), key.clone());
+            let tls = EtcdTls { cacert, cert, key };
+            Box::new(EtcdPeers::new(endpoints, &tls, prefix)?)
+        }
         Discovery::Mdns { interface } => {
             let router = &config.router;
             let source = Mdns::new(interface, &router.name, router.asn.0, router.listen.port);
