@@ -356,3 +356,6 @@ fn message(update: Update) -> ToRouter {
         message: Some(to_router::Message::Update(update)),
     }
 }
+
+#[cfg(test)]
+mod tests;

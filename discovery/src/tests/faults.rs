@@ -35,10 +35,6 @@ impl Relay {
                     let Ok(controller) = TcpStream::connect(controller).await else {
                         return;
                     };
-                    // An RST, as from a box in the middle that has forgotten the connection.
-                    for stream in [&router, &controller] {
-                        stream.set_nodelay(true).unwrap();
-                    }
                     let (from_router, to_router) = router.into_split();
                     let (from_controller, to_controller) = controller.into_split();
                     tokio::select! {
