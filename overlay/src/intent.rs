@@ -86,6 +86,8 @@ pub struct Group {
     pub has_others: bool,
     /// Several may be in use at once, now or when `hops` changes.
     pub may_share: bool,
+    /// Flows by one of them stay there when others come or go, whatever the data plane does by itself.
+    pub sticky: bool,
 }
 
 /// Names a [`Group`]. What it stands for may change: its routes follow without being touched.

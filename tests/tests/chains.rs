@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use weft_tests::topology::{forwarding, topology};
-use weft_tests::{Lab, find, need, wait_until};
+use weft_tests::{Lab, find, in_netns, need, wait_until};
 
 /// The domains: number, AS, edge and inner router.
 const DOMAINS: [(u8, u32, &str, &str); 3] = [
@@ -260,7 +260,7 @@ fn a_chain_crosses_three_domains_and_plain_bgp() {
     if !need(&["ip", "curl", "ping", "bird", "nft"]) {
         return;
     }
-    const COUNT: u64 = 300;
+    const COUNT: u64 = 10_000;
     let lab = lab();
     let (config, socket) = (lab.path("bird.conf"), lab.path("bird.ctl"));
     let arguments = ["-f", "-c", text(&config), "-s", text(&socket)];
@@ -273,10 +273,7 @@ fn a_chain_crosses_three_domains_and_plain_bgp() {
     lab.reaches("red-a", "10.0.2.10");
     lab.reaches("blue-a", "10.0.2.10");
     let before = counters(&lab);
-    let ping = lab.run(
-        "red-a",
-        &format!("ping -c {COUNT} -i 0.002 -W 5 -q 10.0.2.10"),
-    );
+    let ping = lab.run("red-a", &format!("ping -f -c {COUNT} -W 5 -q 10.0.2.10"));
     assert!(ping.contains(" 0% packet loss"), "{ping}");
     let after = counters(&lab);
     let more: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
@@ -332,4 +329,172 @@ fn a_chain_crosses_three_domains_and_plain_bgp() {
     lab.run("firewall", "ip route replace default via 169.254.1.1");
     wait_for_states(&lab, "whole");
     lab.reaches("red-a", "10.0.2.10");
+}
+
+/// The lab of examples/service-chain, with some of its words changed.
+fn example(changes: &[(&str, &str)]) -> Lab {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/service-chain");
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        changes
+            .iter()
+            .fold(text, |text, (from, to)| text.replace(from, to))
+    };
+    let files = ["r1.yaml", "r2.yaml", "r3.yaml", "firewall.nft", "meter.nft"];
+    let files: Vec<_> = files
+        .map(|name| (name.to_owned(), read(name)))
+        .into_iter()
+        .collect();
+    let topology = read("topology.clab.yaml").replace("name: service-chain\n", "");
+    let lab = Lab::up(&topology, &files);
+    for node in ["r1", "r2", "r3"] {
+        wait_until("the chain is whole", Duration::from_secs(60), || {
+            (states(&lab, node)? == ["whole", "whole"]).then_some(())
+        });
+    }
+    lab.reaches("client", "10.0.2.10");
+    lab
+}
+
+/// A TCP connection from the client to the server, which answers what it is sent.
+fn connects(lab: &Lab, port: u16) -> bool {
+    let (client, server) = (lab.netns("client"), lab.netns("server"));
+    let listener = in_netns(&server, || {
+        std::net::TcpListener::bind(("10.0.2.10", port)).unwrap()
+    });
+    let echo = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept()?;
+        let mut octets = [0; 5];
+        stream.read_exact(&mut octets)?;
+        stream.write_all(&octets)
+    });
+    let answered = in_netns(&client, || {
+        use std::io::{Read as _, Write as _};
+        let to = std::net::SocketAddr::from(([10, 0, 2, 10], port));
+        let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"hello")?;
+        let mut octets = [0; 5];
+        stream.read_exact(&mut octets)?;
+        std::io::Result::Ok(&octets == b"hello")
+    });
+    if answered.is_err() {
+        // Nobody else comes: it waits no longer.
+        let _ = in_netns(&server, || {
+            std::net::TcpStream::connect(("10.0.2.10", port))
+        });
+    }
+    let echoed = echo.join().unwrap().is_ok();
+    matches!(answered, Ok(true)) && echoed
+}
+
+fn metered(lab: &Lab) -> u64 {
+    ["there", "back"]
+        .map(|counter| {
+            let text = lab.run(
+                "meter",
+                &format!("nft list counter inet metering {counter}"),
+            );
+            let mut words = text.split_whitespace();
+            words.find(|word| *word == "packets");
+            words.next().unwrap().parse::<u64>().unwrap()
+        })
+        .iter()
+        .sum()
+}
+
+/// What a router does at a step of the chain's first direction.
+fn way(lab: &Lab, node: &str, step: usize) -> Option<String> {
+    let chains = lab.get(node, "chains")?;
+    let code = chains[0]["steps"][step]["way"]["code"].as_str()?;
+    Some(code.to_owned())
+}
+
+#[test]
+fn a_stateful_firewall_sees_both_directions_and_another_takes_over() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let lab = example(&[]);
+    let before = metered(&lab);
+    // The firewall lets new connections through one way only: what comes back is known to it.
+    assert!(connects(&lab, 80));
+    assert!(metered(&lab) > before);
+    // It refuses one port, and its own answer finds the client.
+    assert!(!connects(&lab, 23));
+    let refused = lab.run("firewall-1", "nft list chain inet firewall forward");
+    assert!(refused.contains("dport 23 counter packets 1 "), "{refused}");
+
+    // It stops answering, while its link stays: found by asking. Under traffic.
+    let mut pings = lab
+        .command("client", "ping")
+        .args(["-i", "0.01", "-w", "60", "-q", "10.0.2.10"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    lab.run(
+        "firewall-1",
+        "nft add table inet hang { chain in { type filter hook input priority -300 ; policy drop ; } ; chain f { type filter hook forward priority -300 ; policy drop ; } ; }",
+    );
+    wait_until("the other firewall", Duration::from_secs(30), || {
+        (way(&lab, "r1", 0)? == "remote" && way(&lab, "r3", 1)? == "remote").then_some(())
+    });
+    lab.reaches("client", "10.0.2.10");
+    assert!(connects(&lab, 80) && !connects(&lab, 23));
+    let refused = lab.run("firewall-2", "nft list chain inet firewall forward");
+    assert!(refused.contains("dport 23 counter packets 1 "), "{refused}");
+    // And back.
+    lab.run("firewall-1", "nft delete table inet hang");
+    wait_until("the first firewall again", Duration::from_secs(30), || {
+        (way(&lab, "r1", 0)? == "local").then_some(())
+    });
+    assert!(connects(&lab, 80));
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+}
+
+#[test]
+fn a_service_that_fails_open_is_skipped_and_a_chain_changes_while_routers_run() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let lab = example(&[
+        (
+            "name: meter, label: 20002 }",
+            "name: meter, label: 20002, on_failure: open }",
+        ),
+        (
+            "        outside: {",
+            "        on_failure: open\n        outside: {",
+        ),
+    ]);
+    lab.run("meter", "ip link set inside down");
+    for node in ["r1", "r2", "r3"] {
+        wait_until("the meter is skipped", Duration::from_secs(30), || {
+            (states(&lab, node)? == ["skips", "skips"]).then_some(())
+        });
+    }
+    lab.reaches("client", "10.0.2.10");
+    assert!(connects(&lab, 80) && !connects(&lab, 23));
+    lab.run("meter", "ip link set inside up");
+    lab.run("meter", "ip route replace 10.0.1.0/24 via 169.254.2.1");
+    for node in ["r1", "r2", "r3"] {
+        wait_until("the meter is back", Duration::from_secs(30), || {
+            (states(&lab, node)? == ["whole", "whole"]).then_some(())
+        });
+    }
+    // The meter leaves the chain: each router takes that in by itself.
+    for node in ["r1", "r2", "r3"] {
+        let path = lab.path(&format!("{node}.yaml"));
+        let config = std::fs::read_to_string(path).unwrap();
+        let config = config.replace("services: [firewall, meter]", "services: [firewall]");
+        let said = lab.reload(node, &config);
+        assert!(said.contains("1 tenants changed"), "{said}");
+    }
+    lab.reaches("client", "10.0.2.10");
+    let before = metered(&lab);
+    lab.run("client", "ping -c 20 -i 0.01 -W 2 -q 10.0.2.10");
+    assert_eq!(metered(&lab), before);
+    assert!(!connects(&lab, 23));
 }

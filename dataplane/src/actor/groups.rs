@@ -131,7 +131,10 @@ impl Actor {
                         self.next_hops.regroup(id, members);
                         id
                     }
-                    None => self.next_hops.group(members, self.config.resilient, unused),
+                    None => {
+                        let resilient = self.config.resilient || group.sticky;
+                        self.next_hops.group(members, resilient, unused)
+                    }
                 })
             }
         }

@@ -490,6 +490,12 @@ impl Actor {
             if !known {
                 return vec![StepRule::arrival(None, label, Verdict::Drop)];
             }
+            let has = |of: &IpAddr| of.is_ipv4() == (family == Family::V4);
+            if !attachment.inside.addresses.iter().any(has) && service.on_failure != OnFailure::Open
+            {
+                // The node does not speak it: there is no way, and the last rule drops.
+                return Vec::new();
+            }
             let works = self.way(label, Leg::Arrived, family).is_some();
             let mut found = Vec::new();
             if works && attachment.outside.is_some() {

@@ -125,6 +125,7 @@ impl Mode {
             weights: Vec::new(),
             has_others: true,
             may_share: true,
+            sticky: false,
         };
         (GroupId(id), Some(group))
     }

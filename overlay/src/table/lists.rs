@@ -15,14 +15,25 @@ use super::decision::{Contender, judge};
 use super::types::{Preference, Reason};
 use crate::intent::{ForwardingNextHop, Group, GroupId, NextHopSet};
 
+/// What equal ways do beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Sharing {
+    /// All are used.
+    Equal,
+    /// All are used, and a flow stays where it is while that is there.
+    Sticky,
+    /// One of them is used.
+    One,
+}
+
 /// A candidate, as far as the decision looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Way {
     pub(super) forwarding: ForwardingNextHop,
     pub(super) preference: Preference,
     pub(super) bandwidth: u32,
-    /// One of several equal ones is used.
-    pub(super) exclusive: bool,
+    /// What equal ones do beside each other.
+    pub(super) sharing: Sharing,
 }
 
 impl Contender for Way {
@@ -153,7 +164,8 @@ impl PathLists {
         let used = (0..).zip(&lost).filter(|(_, lost)| lost.is_none());
         let most = match ways.first() {
             Some(Way {
-                exclusive: true, ..
+                sharing: Sharing::One,
+                ..
             }) => 1,
             _ => usize::MAX,
         };
@@ -248,7 +260,7 @@ fn group(ways: &[Way], used: &Used) -> Group {
     Group {
         has_others: ways.iter().any(|way| differ(way, &ways[0])),
         may_share: ways.iter().enumerate().any(|(at, way)| {
-            if way.exclusive {
+            if way.sharing == Sharing::One {
                 return false;
             }
             let others = &ways[at + 1..];
@@ -256,6 +268,7 @@ fn group(ways: &[Way], used: &Used) -> Group {
                 .iter()
                 .any(|other| differ(way, other) && rank(way) == rank(other))
         }),
+        sticky: ways.iter().any(|way| way.sharing == Sharing::Sticky),
         weights: weights(&hops),
         hops: NextHopSet(hops.into_iter().map(|(hop, _)| hop).collect()),
     }

@@ -30,7 +30,7 @@ use crate::label::{Endpoint, Ignored, Label, LabelCommunity, LabelKind, LocalNex
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 use decision::judge;
-use lists::{PathLists, Way};
+use lists::{PathLists, Sharing, Way};
 pub use overlap::Overlap;
 use overlap::Overlaps;
 pub use services::ServiceStatus;
@@ -195,6 +195,7 @@ impl Overlay {
         };
         tenant.config = config;
         self.link(id);
+        self.forget_interfaces();
         self.announce(id);
     }
 
@@ -222,6 +223,7 @@ impl Overlay {
         self.unlink(id);
         self.tenants.remove(&id);
         self.link_services(id);
+        self.forget_interfaces();
         self.intent.tenants.push((id, None));
     }
 
@@ -268,15 +270,19 @@ impl Overlay {
     /// Undoes [`Overlay::link`].
     fn unlink(&mut self, id: TenantId) {
         self.by_vni.retain(|_, of| *of != id);
-        let up = &mut self.up;
-        self.by_attachment.retain(|name, tenants| {
+        self.by_attachment.retain(|_, tenants| {
             tenants.retain(|of| *of != id);
-            // What nobody has any more the data plane says nothing of.
-            if tenants.is_empty() {
-                up.remove(name);
-            }
             !tenants.is_empty()
         });
+    }
+
+    /// Forgets which interfaces are up that nobody has any more: the data plane says nothing of them.
+    fn forget_interfaces(&mut self) {
+        let known = self
+            .up
+            .iter()
+            .filter(|name| self.by_attachment.contains_key(*name) || self.is_arm(name));
+        self.up = known.cloned().collect();
     }
 
     fn insert_tenant(&mut self, config: TenantConfig, stitched: bool) -> TenantId {
@@ -637,7 +643,7 @@ impl Overlay {
                 forwarding,
                 preference: candidate.preference,
                 bandwidth: candidate.bandwidth,
-                exclusive: false,
+                sharing: Sharing::Equal,
             })
         });
         let mut ways: SmallVec<[Way; 2]> = usable.collect();

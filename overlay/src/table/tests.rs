@@ -619,3 +619,26 @@ fn a_site_route_is_announced_and_goes_before_others() {
     assert_eq!(overlay.poll_originations()[0].communities, None);
     assert_eq!(overlay.origination(red, prefix), None);
 }
+
+#[test]
+fn a_tenant_that_changes_keeps_what_is_up() {
+    let mut overlay = overlay(1, VniSet::none());
+    let id = overlay.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    overlay.set_attachment("red0", true);
+    let announced = |overlay: &Overlay| overlay.tenants()[0].announced.clone();
+    assert_eq!(announced(&overlay), [net("10.0.1.0/24")]);
+    // Something else of it: nobody says again that the interface is up.
+    let mut config = tenant("red", 10001, &["10.0.1.0/24"]);
+    config.vnis = vec![vni(10003)];
+    overlay.set_tenant(id, config);
+    assert_eq!(announced(&overlay), [net("10.0.1.0/24")]);
+    // Without the interface it is forgotten, and has to be told anew.
+    let mut config = tenant("red", 10001, &["10.0.1.0/24"]);
+    config.attachments = vec!["red1".into()];
+    overlay.set_tenant(id, config);
+    assert_eq!(announced(&overlay), []);
+    overlay.set_tenant(id, tenant("red", 10001, &["10.0.1.0/24"]));
+    assert_eq!(announced(&overlay), []);
+    overlay.set_attachment("red0", true);
+    assert_eq!(announced(&overlay), [net("10.0.1.0/24")]);
+}

@@ -184,6 +184,7 @@ pub(crate) fn intend(
                 weights: Vec::new(),
                 has_others: false,
                 may_share: false,
+                sticky: false,
             };
             intent.groups.push((group, Some(ways)));
         }

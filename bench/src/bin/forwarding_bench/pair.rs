@@ -238,6 +238,7 @@ impl Pair {
             weights: Vec::new(),
             has_others: false,
             may_share: true,
+            sticky: false,
         };
         let others = (0..load.others).map(|at| {
             let vni = Vni::new(VNI + 1 + at)?;

@@ -261,6 +261,7 @@ async fn intend(dataplane: &Dataplane, count: u32) -> Result<()> {
             weights: Vec::new(),
             has_others: false,
             may_share: false,
+            sticky: false,
         };
         delta.groups.push((GroupId(at), Some(group)));
     }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::decision::judge;
-use super::lists::Way;
+use super::lists::{Sharing, Way};
 use super::{Candidate, Judged, Overlay, Preference, Reason};
 use crate::chain::{Selection, Service};
 use crate::intent::{GroupId, ServiceState, TenantId};
@@ -86,13 +86,6 @@ impl Overlay {
             return;
         }
         self.forget_services();
-        let arms: Vec<String> = self.up.iter().cloned().collect();
-        for name in arms {
-            // What nobody has any more the data plane says nothing of.
-            if !self.by_attachment.contains_key(&name) && !self.is_arm(&name) {
-                self.up.remove(&name);
-            }
-        }
         for label in changed {
             self.update_service(label);
         }
@@ -310,7 +303,10 @@ impl Overlay {
                         _ => candidate.preference,
                     },
                     bandwidth: candidate.bandwidth,
-                    exclusive: selection != Selection::Share,
+                    sharing: match selection {
+                        Selection::Share => Sharing::Sticky,
+                        Selection::Nearest | Selection::Pinned => Sharing::One,
+                    },
                 })
             })
             .collect();

@@ -101,8 +101,10 @@ fn a_label_is_announced_while_its_node_works() {
     config.services = vec![other];
     overlay.set_tenant(TenantId(0), config);
     assert_eq!(announced(&mut overlay), Some(false));
+    overlay.set_health(vni(LABEL), true);
+    assert_eq!(announced(&mut overlay), Some(true));
     overlay.remove_tenant(TenantId(0));
-    assert_eq!(announced(&mut overlay), None);
+    assert_eq!(announced(&mut overlay), Some(false));
     assert_eq!(overlay.services(), []);
 }
 
@@ -135,7 +137,8 @@ fn those_that_are_equally_near_share_where_that_is_wanted() {
     assert_eq!(state(&overlay), (false, false, vec![6, 7]));
     let intent = overlay.poll_intent().unwrap();
     let (_, group) = intent.groups.last().unwrap();
-    assert_eq!(group.as_ref().unwrap().hops.0.len(), 2);
+    let group = group.as_ref().unwrap();
+    assert_eq!((group.hops.0.len(), group.sticky), (2, true));
 }
 
 #[test]
