@@ -20,15 +20,18 @@ use crate::proto::{
     FromRouter, Identity, JoinRequest, Register, RenewRequest, ToRouter, from_router,
 };
 
-/// A view of a router that has thousands of neighbours.
-const LARGEST: usize = 16 << 20;
+/// A view of a router that has thousands of neighbours, or of a domain that shares thousands of tenants.
+pub(super) const LARGEST: usize = 16 << 20;
 
 pub(super) fn router(controller: Arc<Controller>) -> Router {
-    let service = DiscoveryServer::new(Server { controller })
-        .max_decoding_message_size(LARGEST)
-        .max_encoding_message_size(LARGEST);
+    let service = DiscoveryServer::new(Server {
+        controller: controller.clone(),
+    })
+    .max_decoding_message_size(LARGEST)
+    .max_encoding_message_size(LARGEST);
     // What nobody has is the API's to answer.
     tonic::service::Routes::new(service)
+        .add_service(super::exchange::service(controller))
         .into_axum_router()
         .reset_fallback()
 }
@@ -58,10 +61,11 @@ fn invalid(error: impl std::fmt::Display) -> Status {
 impl Server {
     /// The router at the other end, by its certificate.
     fn caller<T>(&self, request: &Request<T>) -> Result<pki::Identity, Status> {
-        let caller = request.extensions().get::<Caller>();
-        let identity = caller.and_then(|caller| caller.0.clone()).ok_or_else(|| {
-            Status::unauthenticated("this needs the certificate that joining gives: weft join")
-        })?;
+        let Some(Caller::Router(identity)) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::unauthenticated(
+                "this needs the certificate that joining gives: weft join",
+            ));
+        };
         let state = self.controller.database.state();
         if state
             .domain()
@@ -233,8 +237,8 @@ impl Discovery for Server {
     }
 }
 
-/// Ends a task with the stream that it belongs to.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// Ends a task with the value that it belongs to.
+pub(super) struct AbortOnDrop(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

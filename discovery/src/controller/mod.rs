@@ -4,9 +4,13 @@
 //! |---|---|
 //! | [`hub`] | the routers that are attached, what each holds, leases |
 //! | [`grpc`] | the protocol of routers |
+//! | [`exchange`] | what other domains are told, and what they tell |
 //! | [`rest`] | the API of people, and its document |
+//! | [`domains`] | the part of it that is about other domains |
 //! | [`listen`] | connections |
 
+pub mod domains;
+pub mod exchange;
 mod grpc;
 pub mod hub;
 mod listen;
@@ -21,10 +25,12 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::database::{Database, Rejection};
+use crate::exchange::Introduction;
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
 use crate::pki::{Authority, PkiError, TokenText, read_file, sha256, write_secret};
 use crate::store::{Etcd, Redb, StoreError};
+use exchange::Exchange;
 use hub::Hub;
 
 /// What the controller's folder holds beside the datastore.
@@ -70,6 +76,17 @@ pub struct Settings {
     /// The members of the etcd cluster that the domain is kept in; in a file of the folder without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub etcd: Vec<String>,
+}
+
+impl Settings {
+    /// The names with a port, `HOST:PORT`.
+    pub fn reached(&self, port: u16) -> Vec<String> {
+        let names = self.names.iter().map(|name| match name.parse() {
+            Ok(address) => SocketAddr::new(address, port).to_string(),
+            Err(_) => format!("{name}:{port}"),
+        });
+        names.collect()
+    }
 }
 
 /// The files of a controller.
@@ -215,6 +232,8 @@ pub struct Controller {
     database: Database,
     authority: Authority,
     hub: Hub,
+    exchange: Exchange,
+    introduction: Introduction,
 }
 
 impl Controller {
@@ -242,24 +261,33 @@ pub async fn serve(
             "the datastore does not hold domain {name}"
         )));
     }
-    let controller = Arc::new(Controller {
-        authority: folder.load(&name)?,
-        hub: Hub::new(database.clone()),
-        database,
-    });
     let io = |error| ControllerError::Io {
         what: settings.listen.to_string(),
         error,
     };
     let listener = TcpListener::bind(settings.listen).await.map_err(io)?;
     let address = listener.local_addr().map_err(io)?;
+    let authority = folder.load(&name)?;
+    let controller = Arc::new(Controller {
+        introduction: Introduction {
+            domain: name.clone(),
+            controllers: settings.reached(address.port()),
+            fingerprint: authority.fingerprint(),
+        },
+        authority,
+        hub: Hub::new(database.clone()),
+        exchange: Exchange::default(),
+        database,
+    });
     info!(domain = name, %address, revision = state.revision, "controller started");
     ready(address);
     let app = rest::router(controller.clone()).merge(grpc::router(controller.clone()));
     let follow = controller.hub.follow();
+    let exchange = exchange::run(controller.clone());
     tokio::select! {
         error = listen::serve(listener, &controller, &settings.names, app) => Err(error),
         () = follow => Ok(()),
+        () = exchange => Ok(()),
         () = stop => Ok(()),
     }
 }

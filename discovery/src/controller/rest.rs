@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 use weft_api::Problem;
 
-use super::Controller;
 use super::hub::Attached;
+use super::{Controller, domains};
 use crate::database::{Rejection, Transaction};
 use crate::model::{
     self, Attachment, Change, Domain, Record, Request, Revision, Scope, State, Tenant, Token, key,
@@ -30,7 +30,7 @@ use crate::operations::{
 };
 use crate::pki::{TokenText, sha256};
 
-type Shared = Of<Arc<Controller>>;
+pub(super) type Shared = Of<Arc<Controller>>;
 
 /// How long an answered request is remembered by its key.
 const REMEMBERED: u64 = 24 * 3600 * 1000;
@@ -67,7 +67,8 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
         .route("/revisions/{number}", get(revision))
         .route("/revisions/{number}/rollback", post(roll_back))
         .route("/performance", get(performance))
-        .route("/openapi.json", get(async || Json(document())));
+        .route("/openapi.json", get(async || Json(document())))
+        .merge(domains::router());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(unknown)
@@ -90,7 +91,7 @@ async fn unknown(uri: Uri, headers: HeaderMap) -> Response {
     Problem::new(StatusCode::NOT_FOUND, detail).into_response()
 }
 
-fn problem(rejection: &Rejection) -> Problem {
+pub(super) fn problem(rejection: &Rejection) -> Problem {
     let status = match rejection {
         Rejection::NotFound(_) => StatusCode::NOT_FOUND,
         Rejection::Conflict(_) => StatusCode::CONFLICT,
@@ -140,7 +141,7 @@ impl FromRequestParts<Arc<Controller>> for Actor {
 
 impl Actor {
     /// May look at a tenant; `None` asks for everything.
-    fn may_see(&self, tenant: Option<&str>) -> Result<(), Problem> {
+    pub(super) fn may_see(&self, tenant: Option<&str>) -> Result<(), Problem> {
         match (&self.scope, tenant) {
             (Scope::Tenant { tenant: own }, Some(tenant)) if own == tenant => Ok(()),
             (Scope::Operator | Scope::Reader, _) => Ok(()),
@@ -153,7 +154,7 @@ impl Actor {
     }
 
     /// May change a tenant's own; `None` asks for everything.
-    fn may_change(&self, tenant: Option<&str>) -> Result<(), Problem> {
+    pub(super) fn may_change(&self, tenant: Option<&str>) -> Result<(), Problem> {
         self.may_see(tenant)?;
         match self.scope {
             Scope::Reader => Err(self.refused("an operator's, or the tenant's,")),
@@ -171,7 +172,7 @@ impl Actor {
 }
 
 /// What a request says besides its body.
-struct Asked {
+pub(super) struct Asked {
     actor: String,
     /// Revision that the record is to have been changed by last.
     expected: Option<u64>,
@@ -234,7 +235,7 @@ impl Asked {
 }
 
 /// Does a change once, however often it is asked for with one key, and answers what it answers.
-async fn change<T: Serialize>(
+pub(super) async fn change<T: Serialize>(
     controller: &Controller,
     asked: Asked,
     what: String,
@@ -291,7 +292,7 @@ async fn change<T: Serialize>(
     Ok(answer(status, body, revision, tag))
 }
 
-fn answer(status: StatusCode, body: Value, revision: u64, tag: Option<u64>) -> Response {
+pub(super) fn answer(status: StatusCode, body: Value, revision: u64, tag: Option<u64>) -> Response {
     let mut response = match body {
         Value::Null => StatusCode::NO_CONTENT.into_response(),
         body => (status, Json(body)).into_response(),
@@ -319,14 +320,14 @@ fn found<T: Serialize>(
     Ok(answer(StatusCode::OK, body, state.revision, tag))
 }
 
-fn listed<T: Serialize>(state: &State, items: impl Iterator<Item = T>) -> Response {
+pub(super) fn listed<T: Serialize>(state: &State, items: impl Iterator<Item = T>) -> Response {
     let items: Vec<T> = items.collect();
     let body = json!({ "items": items });
     answer(StatusCode::OK, body, state.revision, None)
 }
 
 /// The body, read whole.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body: {error}");
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
@@ -334,8 +335,8 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 }
 
 /// What is needed of every request that changes something.
-struct Writing {
-    actor: Actor,
+pub(super) struct Writing {
+    pub(super) actor: Actor,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -358,7 +359,7 @@ impl FromRequestParts<Arc<Controller>> for Writing {
 }
 
 impl Writing {
-    fn asked(&self, body: &[u8]) -> Result<Asked, Problem> {
+    pub(super) fn asked(&self, body: &[u8]) -> Result<Asked, Problem> {
         Asked::new(&self.actor, &self.method, &self.uri, &self.headers, body)
     }
 }
@@ -385,6 +386,8 @@ pub struct Status {
     revision: u64,
     /// Its routers, by name.
     routers: Vec<RouterStatus>,
+    /// Other domains that are trusted, by name.
+    domains: Vec<domains::DomainStatus>,
 }
 
 /// How one router does.
@@ -443,6 +446,7 @@ async fn status(Of(controller): Shared, actor: Actor) -> Result<Response, Proble
         routers: routers
             .map(|of| router_status(of, attached.get(&of.name)))
             .collect(),
+        domains: domains::statuses(&controller, &state),
     };
     let body = serde_json::to_value(status).unwrap_or_default();
     Ok(answer(StatusCode::OK, body, state.revision, None))
@@ -993,5 +997,7 @@ struct Document;
 /// The OpenAPI document, as served at `/api/v1/openapi.json` and kept in docs/controller-openapi.json.
 pub fn document() -> Value {
     // Serializing what serde_json's own types can hold does not fail.
-    serde_json::to_value(Document::openapi()).unwrap_or_default()
+    let mut document = Document::openapi();
+    document.merge(domains::Document::openapi());
+    serde_json::to_value(document).unwrap_or_default()
 }

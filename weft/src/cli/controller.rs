@@ -66,7 +66,7 @@ pub(super) enum ControllerCommand {
         #[arg(long, default_value = FOLDER)]
         folder: PathBuf,
     },
-    /// Show the routers of the domain, and who lags behind its latest revision.
+    /// Show the routers of the domain, who lags behind its latest revision, and the other domains that it trusts.
     Status {
         #[command(flatten)]
         access: Access,
@@ -215,7 +215,12 @@ impl Access {
         Ok(runtime()?.block_on(folder.create_token(new))?)
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(super) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let rest = self.rest()?;
         let method = method.parse()?;
         Ok(runtime()?.block_on(rest.ask(method, path, body))?)
@@ -337,8 +342,13 @@ fn status_view(status: &Value, colours: bool) -> String {
             remark,
         ]);
     }
+    let domains = status["domains"].as_array().map_or(&[][..], Vec::as_slice);
+    let domains = match domains {
+        [] => String::new(),
+        domains => format!("\n{}", super::domain::table(domains, colours)),
+    };
     format!(
-        "domain {}, revision {}\n\n{}",
+        "domain {}, revision {}\n\n{}{domains}",
         text(&status["domain"]),
         status["revision"],
         table.render(colours)

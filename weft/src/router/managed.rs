@@ -302,6 +302,9 @@ fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
         if of.ttl > 0 {
             neighbor["ttl"] = of.ttl.into();
         }
+        if !of.local_address.is_empty() {
+            neighbor["local_address"] = of.local_address.clone().into();
+        }
     } else {
         neighbor["local_address"] = facts.bgp_address.to_string().into();
         neighbor["route_reflector_client"] = of.route_reflector_client.into();
