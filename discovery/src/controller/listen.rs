@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{debug, info, warn};
 
 use super::{Controller, ControllerError};
+use crate::operations::check_name;
 use crate::pki::{Identity, SERVER_LIFETIME, domain, identity, sha256};
 use crate::tls;
 
@@ -51,11 +52,11 @@ impl Caller {
             return Self::Router(identity);
         }
         match domain(first) {
-            Ok(domain) => Self::Controller {
+            Ok(domain) if check_name(&domain).is_ok() => Self::Controller {
                 domain,
                 fingerprint: sha256(signer),
             },
-            Err(_) => Self::Nobody,
+            _ => Self::Nobody,
         }
     }
 }

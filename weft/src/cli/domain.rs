@@ -142,7 +142,15 @@ fn list_view(list: &Value, colours: bool) -> String {
 /// How the exchange with other domains does.
 pub(super) fn table(domains: &[Value], colours: bool) -> String {
     let mut table = Table::new(&[
-        "DOMAIN", "EXCHANGE", "REVISION", "HEARD", "EDGES", "TENANTS", "SHARED", "",
+        "DOMAIN",
+        "EXCHANGE",
+        "REVISION",
+        "HEARD",
+        "EDGES",
+        "TENANTS",
+        "SHARED",
+        "FOLLOWED BY",
+        "",
     ]);
     for domain in domains {
         let text = |key: &str| domain[key].as_str().unwrap_or_default().to_owned();
@@ -155,11 +163,6 @@ pub(super) fn table(domains: &[Value], colours: bool) -> String {
             Some(lag) => format!("{lag} s ago").into(),
             None => Cell::new("never", Tone::Dim),
         };
-        let remark = match (text("error"), domain["followed"].as_u64()) {
-            (error, _) if !error.is_empty() => Cell::new(error, tone),
-            (_, Some(0)) => Cell::new("it does not follow this controller", Tone::Warning),
-            _ => Cell::default(),
-        };
         table.row([
             Cell::new(text("name"), Tone::Strong),
             Cell::new(text("exchange"), tone),
@@ -168,7 +171,8 @@ pub(super) fn table(domains: &[Value], colours: bool) -> String {
             domain["routers"].to_string().into(),
             domain["tenants"].to_string().into(),
             domain["shared"].to_string().into(),
-            remark,
+            domain["followed"].to_string().into(),
+            Cell::new(text("error"), tone),
         ]);
     }
     table.render(colours)

@@ -1,5 +1,6 @@
 //! Following another domain: for as long as it is trusted, whether or not it is there.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -20,12 +21,14 @@ use crate::view::digests;
 /// Follows a domain for ever.
 pub(super) async fn follow(controller: Arc<Controller>, trust: Trust) {
     let mut backoff = Backoff::new();
+    let wake = controller.exchange.wake(&trust.name);
     // Each attempt begins at another controller, where there are several.
     for attempt in 0.. {
         backoff.begin();
-        let follower = Follower {
+        let mut follower = Follower {
             controller: &controller,
             trust: &trust,
+            accepted: false,
         };
         let error = match follower.listen(attempt).await {
             Ok(never) => match never {},
@@ -33,18 +36,34 @@ pub(super) async fn follow(controller: Arc<Controller>, trust: Trust) {
         };
         warn!(domain = trust.name, %error, "without the other domain: what it said last stays");
         controller.exchange.lost(&trust.name, error.to_string());
-        tokio::time::sleep(backoff.next()).await;
+        let pause = tokio::time::sleep(backoff.next());
+        tokio::select! {
+            () = pause => {}
+            // Who was taken and then broke off is not asked again for that: both would wake each other for ever.
+            () = wake.notified(), if !follower.accepted => {}
+        }
     }
 }
 
 struct Follower<'a> {
     controller: &'a Controller,
     trust: &'a Trust,
+    /// The other domain has taken this one for a follower.
+    accepted: bool,
 }
 
 impl Follower<'_> {
+    /// What is held of the domain.
+    fn held(&self) -> PublicView {
+        let state = self.controller.database.state();
+        match state.domain() {
+            Some(own) => public::held(&state, own, &self.trust.name),
+            None => PublicView::new(),
+        }
+    }
+
     /// One stream, from its beginning to its end.
-    async fn listen(&self, attempt: usize) -> Result<std::convert::Infallible, ClientError> {
+    async fn listen(&mut self, attempt: usize) -> Result<Infallible, ClientError> {
         let authority = &self.controller.authority;
         let (certificate, key) = authority.controller()?;
         let trusted = tls::Trust::Fingerprint(self.trust.fingerprint.clone());
@@ -55,28 +74,20 @@ impl Follower<'_> {
         let mut client = ExchangeClient::new(channel)
             .max_decoding_message_size(LARGEST)
             .max_encoding_message_size(LARGEST);
-        let state = self.controller.database.state();
-        let mut view = match state.domain() {
-            Some(own) => public::held(&state, own, &self.trust.name),
-            None => PublicView::new(),
-        };
+        let mut view = self.held();
         let request = FollowRequest {
             held: digests(&view),
         };
         let stream = client.follow(request).await;
         let mut stream = stream.map_err(|status| refused(&status))?.into_inner();
-        let mut begun = false;
+        self.accepted = true;
+        info!(domain = self.trust.name, "follows the other domain");
         loop {
-            let silent = || ClientError::Refused("it says nothing any more".into());
-            let update = tokio::time::timeout(HEARTBEAT * 3, stream.message()).await;
-            let update = update.map_err(|_| silent())?;
-            let update = update.map_err(|status| refused(&status))?;
+            let silent = |_| ClientError::Refused("it says nothing any more".into());
             let ended = || ClientError::Refused("it has ended the exchange".into());
+            let update = tokio::time::timeout(HEARTBEAT * 3, stream.message()).await;
+            let update = update.map_err(silent)?.map_err(|status| refused(&status))?;
             self.hear(update.ok_or_else(ended)?, &mut view).await?;
-            if !begun {
-                begun = true;
-                info!(domain = self.trust.name, "hears the other domain");
-            }
         }
     }
 

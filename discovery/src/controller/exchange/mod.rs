@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
@@ -56,6 +57,8 @@ struct Inner {
     links: BTreeMap<String, Link>,
     /// The latest first.
     strangers: Vec<Stranger>,
+    /// Told when a domain that could not be reached may be.
+    wakes: BTreeMap<String, Arc<Notify>>,
 }
 
 /// How the exchange with all domains does; cheap to clone.
@@ -103,6 +106,12 @@ impl Exchange {
         });
     }
 
+    /// What is told when the domain follows this controller: then it is there, and trusts us.
+    fn wake(&self, domain: &str) -> Arc<Notify> {
+        let mut inner = self.inner();
+        inner.wakes.entry(domain.to_owned()).or_default().clone()
+    }
+
     fn refused(&self, domain: &str, fingerprint: &str) {
         let mut inner = self.inner();
         let strangers = &mut inner.strangers;
@@ -123,6 +132,7 @@ impl Exchange {
         let mut inner = self.inner();
         let inner = &mut *inner;
         inner.links.retain(|name, _| trusts.contains_key(name));
+        inner.wakes.retain(|name, _| trusts.contains_key(name));
         inner.strangers.retain(|of| {
             let trust = trusts.get(&of.domain);
             trust.is_none_or(|trust| trust.fingerprint != of.fingerprint)

@@ -96,6 +96,7 @@ impl Exchange for Server {
             return Err(status);
         }
         info!(domain = follower.domain, "followed by the other domain");
+        exchange.wake(&follower.domain).notify_one();
         let (sender, inbox) = mpsc::channel(QUEUE);
         let held = request.into_inner().held;
         tokio::spawn(tell(self.controller.clone(), follower, held, sender));
