@@ -359,6 +359,111 @@ async fn a_domain_that_goes_away_is_stale_and_not_forgotten() {
     b.current(&a).await;
 }
 
+/// What is said late, twice, or without sense.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_domain_says_is_read_whole_and_never_goes_back() {
+    use crate::exchange::operations::{self, Heard, NewTrust};
+    use crate::exchange::public::{self, PublicView};
+    use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicTenant, public_item::Item};
+    let scratch = Scratch::new();
+    let store = crate::store::Redb::open(&scratch.path("domain.redb")).unwrap();
+    let database = crate::database::Database::start(store).await.unwrap();
+    let own = domain(30);
+    let fingerprint = "0".repeat(64);
+    let new = NewTrust {
+        introduction: format!("weft://b@10.0.0.2/{fingerprint}"),
+        ttl: None,
+        pairs: None,
+    };
+    let create = own.clone();
+    let trust = database.change("test", "trust", move |transaction| {
+        crate::operations::create_domain(transaction, &create)?;
+        operations::trust(transaction, &new)
+    });
+    trust.await.unwrap();
+    let item = |item| PublicItem { item: Some(item) };
+    let of_domain = |asn, administrator| {
+        item(Item::Domain(PublicDomain {
+            name: "b".into(),
+            asn,
+            global_administrator: administrator,
+        }))
+    };
+    let router = |address: &str| {
+        item(Item::Router(PublicRouter {
+            name: "eb".into(),
+            asn: 64602,
+            router_id: "192.0.2.2".into(),
+            bgp_address: address.into(),
+            endpoint: "192.0.2.2".into(),
+            ..PublicRouter::default()
+        }))
+    };
+    let tenant = |vni| {
+        item(Item::Tenant(PublicTenant {
+            name: "green".into(),
+            vni,
+            home: "b".into(),
+        }))
+    };
+    let good = [
+        ("domain", of_domain(64602, 64512)),
+        ("router/eb", router("192.0.2.2")),
+        ("tenant/green", tenant(20_000)),
+    ];
+    let good: PublicView = good.map(|(key, item)| (key.to_owned(), item)).into();
+    let said = public::read(&own, "b", &good).unwrap();
+    for (key, wrong, word) in [
+        (
+            "domain",
+            of_domain(64601, 64512),
+            "AS 64601 is no other domain's",
+        ),
+        ("domain", of_domain(64602, 1), "Global Administrator 1"),
+        ("domain", tenant(20_000), "does not say who it is"),
+        (
+            "router/eb",
+            router("here"),
+            "BGP address `here` is no address",
+        ),
+        ("tenant/green", tenant(0), "0 is no VNI"),
+    ] {
+        let mut view = good.clone();
+        view.insert(key.to_owned(), wrong);
+        let error = public::read(&own, "b", &view).unwrap_err();
+        assert!(error.contains(word), "{error}");
+    }
+    let error = public::read(&own, "c", &good).unwrap_err();
+    assert!(error.contains("this is domain `b`, not `c`"), "{error}");
+    let heard = |revision, follower: &str, said: &public::Said, fingerprint: &str| {
+        let heard = Heard {
+            domain: "b".into(),
+            fingerprint: fingerprint.into(),
+            revision,
+            said: said.clone(),
+            follower: follower.into(),
+        };
+        database.change("domain b", "hear", move |transaction| {
+            operations::take_in(transaction, &heard)
+        })
+    };
+    let (_, first) = heard(7, "one", &said, &fingerprint).await.unwrap();
+    // The same once more is nothing; from another one of ours it is that one's name.
+    assert_eq!(heard(8, "one", &said, &fingerprint).await.unwrap().1, first);
+    let (_, second) = heard(8, "two", &said, &fingerprint).await.unwrap();
+    let history = database.history(u64::MAX, 1).await.unwrap();
+    assert_eq!((second, history[0].changes.len()), (first + 1, 1));
+    // What was heard before that is not taken any more, and neither is what another authority says.
+    let late = heard(7, "one", &said, &fingerprint).await.unwrap_err();
+    assert!(
+        late.to_string().contains("revision 7, and 8 was heard"),
+        "{late}"
+    );
+    let other = heard(9, "one", &said, &"1".repeat(64)).await.unwrap_err();
+    assert!(other.to_string().contains("trusted no more"), "{other}");
+    assert_eq!(database.state().revision, second);
+}
+
 /// Two controllers of a domain, one datastore: both hear the other domain, what is heard is written once, and when one goes nothing
 /// is stale.
 #[tokio::test(flavor = "multi_thread")]
