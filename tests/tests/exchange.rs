@@ -170,6 +170,10 @@ fn domains_that_trust_each_other_through_the_loss_of_a_controller() {
     wait_until("the session of the edges", PATIENCE, || {
         (session()? == established).then_some(())
     });
+    // A tenant of a's own, before all others.
+    scratch.ask(&lab, "a", "POST", "tenants", &json!({ "name": "blue" }));
+    let body = json!({ "prefixes": ["10.77.0.0/24", "10.0.1.0/24"] });
+    scratch.ask(&lab, "a", "PUT", "tenants/blue/attachments/ea", &body);
     // A tenant that a shares is made at b by its name.
     scratch.ask(&lab, "a", "POST", "tenants", &json!({ "name": "red" }));
     scratch.weft(&lab, "a", &["domain", "share", "b", "red"]);
@@ -178,7 +182,7 @@ fn domains_that_trust_each_other_through_the_loss_of_a_controller() {
         let made = scratch.ask(&lab, "b", "POST", "tenants", &body);
         (made["name"] == "red").then_some(made)
     });
-    assert_eq!(made["vni"], 10_000, "{made}");
+    assert_eq!(made["vni"], 10_001, "{made}");
     for (domain, number) in SIDES {
         let path = format!("tenants/red/attachments/e{domain}");
         let prefix = format!("10.0.{number}.0/24");
@@ -186,6 +190,23 @@ fn domains_that_trust_each_other_through_the_loss_of_a_controller() {
         scratch.ask(&lab, domain, "PUT", &path, &body);
     }
     lab.reaches("red-a", "10.0.2.10");
+    // What is not shared is not known there, although it was there first and has a prefix of red's; shared it is, and the session stays.
+    assert_eq!(lab.paths("eb", "10.77.0.0/24"), Vec::<Value>::new());
+    let labels = lab.paths("eb", "10.0.1.0/24");
+    let labels = serde_json::to_string(&labels).unwrap();
+    assert!(
+        labels.contains("10001") && !labels.contains("10000"),
+        "{labels}"
+    );
+    scratch.weft(&lab, "a", &["domain", "share", "b", "blue"]);
+    wait_until("blue's route", PATIENCE, || {
+        (lab.paths("eb", "10.77.0.0/24").len() == 1).then_some(())
+    });
+    scratch.weft(&lab, "a", &["domain", "unshare", "b", "blue"]);
+    wait_until("it is withdrawn", PATIENCE, || {
+        lab.paths("eb", "10.77.0.0/24").is_empty().then_some(())
+    });
+    assert_eq!(session(), Some(established.clone()));
     // The other domain's controller goes: it is stale, and nobody is cut off.
     b.stop(Signal::SIGKILL);
     exchange("stale");

@@ -188,14 +188,8 @@ impl Access {
                 let settings = folder.settings().context(
                     "which controller? --controller HOST:PORT and --token-file FILE, or --folder DIRECTORY on its machine",
                 )?;
-                let host = settings
-                    .names
-                    .first()
-                    .context("the controller has no address")?;
-                match host.parse::<std::net::IpAddr>() {
-                    Ok(address) => SocketAddr::new(address, settings.listen.port()).to_string(),
-                    Err(_) => format!("{host}:{}", settings.listen.port()),
-                }
+                let mut reached = settings.reached(settings.listen.port()).into_iter();
+                reached.next().context("the controller has no address")?
             }
         };
         let file = self.token_file.clone().unwrap_or_else(|| folder.operator());

@@ -186,6 +186,18 @@ impl Core {
             let old = accepted.get(address).unwrap_or(&none);
             affected = affected.union(&set.symmetric_difference(old));
         }
+        let announced = |config: &Config| -> HashMap<_, _> {
+            let neighbors = config.neighbors.iter();
+            neighbors
+                .map(|of| (of.address, of.announce_vnis.clone()))
+                .collect()
+        };
+        let before = announced(before);
+        for (address, set) in announced(wanted) {
+            if let Some(old) = before.get(&address) {
+                affected = affected.union(&set.symmetric_difference(old));
+            }
+        }
         self.accept = accept;
         self.accept_of.clear();
         let neighbors = setup::neighbors(wanted, &mut self.classes);
