@@ -182,6 +182,17 @@ impl Core {
         let (accepted, accept) = (accept(before), accept(wanted));
         let none = VniSet::none();
         let mut affected = tables.symmetric_difference(&self.overlay.tables());
+        // A tenant that came or went has another table than its VNI had before, which an edge may have had for others.
+        let named = |config: &Config| -> BTreeSet<_> {
+            let tenants = config.tenants.iter();
+            tenants
+                .map(|of| (of.name.clone(), of.vni, of.vnis.clone()))
+                .collect()
+        };
+        for (_, vni, vnis) in named(before).symmetric_difference(&named(wanted)) {
+            let vnis = vnis.iter().chain([vni]);
+            affected = affected.union(&VniSet::from_ranges(vnis.map(|vni| (*vni, *vni))));
+        }
         for (address, set) in &accept {
             let old = accepted.get(address).unwrap_or(&none);
             affected = affected.union(&set.symmetric_difference(old));
