@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let ours = [
         "weft/discovery/v1/discovery.proto",
+        "weft/discovery/v1/exchange.proto",
         "weft/management/v1/management.proto",
     ];
     let ours = protox::compile(ours, ["proto"])?;

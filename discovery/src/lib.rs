@@ -7,6 +7,7 @@
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
 //! | [`view`] | what one router sees of it |
+//! | [`exchange`] | what domains tell each other |
 //! | [`pki`] | the domain's authority, certificates, tokens |
 //! | [`tls`] | connections that prove who is at either end |
 //! | [`controller`] | the server: gRPC for routers, REST for people |
@@ -17,6 +18,7 @@ pub mod client;
 pub mod controller;
 pub mod database;
 mod etcd;
+pub mod exchange;
 pub mod model;
 pub mod operations;
 pub mod pki;
@@ -70,7 +72,7 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// The protocol between router and controller, as made from `proto/`.
+/// The protocols between router and controller, and between controllers of domains, as made from `proto/`.
 #[allow(
     missing_docs,
     unreachable_pub,

@@ -9,6 +9,11 @@
 //! | `vni/NUMBER` | [`VniUse`] |
 //! | `token/ID` | [`Token`] |
 //! | `request/ACTOR/KEY` | [`Request`] |
+//! | `trust/DOMAIN` | [`Trust`] |
+//! | `share/DOMAIN/TENANT` | [`Share`] |
+//! | `remote/DOMAIN` | [`Remote`] |
+//! | `remote-router/DOMAIN/NAME` | [`RemoteRouter`] |
+//! | `remote-tenant/DOMAIN/NAME` | [`RemoteTenant`] |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +23,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
 
 /// The domain itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -123,9 +130,20 @@ pub struct Router {
     /// Its lease has run out: nobody new discovers it.
     #[serde(default)]
     pub expired: bool,
-    /// Other domains' routers that it speaks with.
+    /// Other domains' routers that it speaks with by an operator's word, beside those of domains that are trusted.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Where other domains' routers connect to, where that is not its BGP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub external_address: Option<IpAddr>,
+}
+
+impl Router {
+    /// Where other domains' routers connect to, and what it connects to them from.
+    pub fn external(&self, registration: &Registration) -> IpAddr {
+        self.external_address.unwrap_or(registration.bgp_address)
+    }
 }
 
 /// What a router says of itself.
@@ -258,7 +276,7 @@ pub struct Request {
 
 /// Any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the types say it")]
 pub enum Record {
     Domain(Domain),
@@ -268,6 +286,11 @@ pub enum Record {
     Vni(VniUse),
     Token(Token),
     Request(Request),
+    Trust(Trust),
+    Share(Share),
+    Remote(Remote),
+    RemoteRouter(RemoteRouter),
+    RemoteTenant(RemoteTenant),
 }
 
 impl Record {
@@ -281,6 +304,11 @@ impl Record {
             Self::Vni(of) => key::vni(of.vni),
             Self::Token(token) => key::token(&token.id),
             Self::Request(request) => key::request(&request.actor, &request.key),
+            Self::Trust(trust) => key::trust(&trust.name),
+            Self::Share(share) => key::share(&share.domain, &share.tenant),
+            Self::Remote(remote) => key::remote(&remote.name),
+            Self::RemoteRouter(of) => key::remote_router(&of.domain, &of.name),
+            Self::RemoteTenant(of) => key::remote_tenant(&of.domain, &of.name),
         }
     }
 }
@@ -318,6 +346,31 @@ pub mod key {
     /// An answered request.
     pub fn request(actor: &str, key: &str) -> String {
         format!("request/{actor}/{key}")
+    }
+
+    /// A domain that is trusted.
+    pub fn trust(domain: &str) -> String {
+        format!("trust/{domain}")
+    }
+
+    /// A tenant that is shared with a domain.
+    pub fn share(domain: &str, tenant: &str) -> String {
+        format!("share/{domain}/{tenant}")
+    }
+
+    /// What a domain says of itself.
+    pub fn remote(domain: &str) -> String {
+        format!("remote/{domain}")
+    }
+
+    /// A domain's edge.
+    pub fn remote_router(domain: &str, name: &str) -> String {
+        format!("remote-router/{domain}/{name}")
+    }
+
+    /// A tenant that a domain shares with this one.
+    pub fn remote_tenant(domain: &str, name: &str) -> String {
+        format!("remote-tenant/{domain}/{name}")
     }
 }
 
@@ -395,6 +448,11 @@ impl State {
         attachment attachments Attachment "attachment/"
         token tokens Token "token/"
         request requests Request "request/"
+        trust trusts Trust "trust/"
+        share shares Share "share/"
+        remote remotes Remote "remote/"
+        remote_router remote_routers RemoteRouter "remote-router/"
+        remote_tenant remote_tenants RemoteTenant "remote-tenant/"
     }
 
     /// What a VNI of the domain's range is used for.

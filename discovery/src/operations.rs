@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::database::{Rejection, Transaction};
+use crate::exchange::operations::{check_vni, offered, shared_with};
 use crate::model::{
     Attachment, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, Tenant, Token,
     VniUse, key, now,
@@ -30,11 +31,11 @@ pub fn check_name(name: &str) -> Done<()> {
     }
 }
 
-fn missing(what: &str, name: &str) -> Rejection {
+pub(crate) fn missing(what: &str, name: &str) -> Rejection {
     Rejection::NotFound(format!("there is no {what} `{name}`"))
 }
 
-fn domain_of(transaction: &Transaction<'_>) -> Done<Domain> {
+pub(crate) fn domain_of(transaction: &Transaction<'_>) -> Done<Domain> {
     match transaction.get(key::DOMAIN) {
         Some(Record::Domain(domain)) => Ok(domain.clone()),
         _ => Err(Rejection::Unavailable(
@@ -43,14 +44,14 @@ fn domain_of(transaction: &Transaction<'_>) -> Done<Domain> {
     }
 }
 
-fn router_of(transaction: &Transaction<'_>, name: &str) -> Done<Router> {
+pub(crate) fn router_of(transaction: &Transaction<'_>, name: &str) -> Done<Router> {
     match transaction.get(&key::router(name)) {
         Some(Record::Router(router)) => Ok(router.clone()),
         _ => Err(missing("router", name)),
     }
 }
 
-fn tenant_of(transaction: &Transaction<'_>, name: &str) -> Done<Tenant> {
+pub(crate) fn tenant_of(transaction: &Transaction<'_>, name: &str) -> Done<Tenant> {
     match transaction.get(&key::tenant(name)) {
         Some(Record::Tenant(tenant)) => Ok(tenant.clone()),
         _ => Err(missing("tenant", name)),
@@ -206,6 +207,7 @@ pub fn join(
         registration: before.as_ref().and_then(|of| of.registration.clone()),
         controller: before.as_ref().and_then(|of| of.controller.clone()),
         expired: before.as_ref().is_some_and(|of| of.expired),
+        external_address: before.as_ref().and_then(|of| of.external_address),
         peers: before.map(|of| of.peers).unwrap_or_default(),
     };
     transaction.put(Record::Router(router));
@@ -327,6 +329,10 @@ pub struct RouterChange {
     /// Other domains' routers that it speaks with; as they were where absent.
     #[serde(default)]
     pub peers: Option<Vec<Peer>>,
+    /// Where other domains' routers connect to; as it was where absent. By default its BGP address.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub external_address: Option<std::net::IpAddr>,
 }
 
 /// Changes a router.
@@ -343,6 +349,7 @@ pub fn change_router(
     if let Some(role) = change.role {
         router.role = role;
     }
+    router.external_address = change.external_address.or(router.external_address);
     if let Some(peers) = &change.peers {
         let mut addresses = BTreeMap::new();
         for peer in peers {
@@ -398,12 +405,16 @@ pub struct NewTenant {
     /// For humans.
     #[serde(default)]
     pub description: Option<String>,
-    /// Its VNI where another domain gave it; else the next free one of this domain's is taken.
+    /// Its VNI where another domain gave it and that is not trusted, so that it cannot say; else the next free one of this domain's
+    /// is taken.
     #[serde(default)]
     pub vni: Option<u32>,
-    /// The domain that gave it.
+    /// The domain that gave it: a trusted one says which it is.
     #[serde(default)]
     pub home: Option<String>,
+    /// The tenant's name there; the same where absent.
+    #[serde(default)]
+    pub home_name: Option<String>,
 }
 
 /// Makes a tenant, and gives it a VNI.
@@ -419,7 +430,6 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
         )));
     }
     let domain = domain_of(transaction)?;
-    let own = domain.first_vni..=domain.last_vni;
     let vni = match (new.vni, &new.home) {
         (None, None) => {
             let vni = free_vni(transaction, &domain)?;
@@ -431,19 +441,13 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
             vni
         }
         (Some(vni), Some(home)) if *home != domain.name => {
-            if own.contains(&vni) || vni == 0 || vni > 16_777_214 {
-                return Err(Rejection::Invalid(format!(
-                    "VNI {vni} is not of domain `{home}`: {}-{} are this domain's",
-                    domain.first_vni, domain.last_vni
-                )));
-            }
-            if let Some(other) = transaction.state().tenants().find(|of| of.vni == vni) {
-                return Err(Rejection::Conflict(format!(
-                    "tenant `{}` has VNI {vni}",
-                    other.name
-                )));
-            }
-            vni
+            check_vni(transaction, home, vni)?;
+            foreign_vni(transaction, &domain, home, vni)?
+        }
+        (None, Some(home)) if *home != domain.name => {
+            let there = new.home_name.as_ref().unwrap_or(&new.name);
+            let vni = offered(transaction, home, there)?.vni;
+            foreign_vni(transaction, &domain, home, vni)?
         }
         _ => {
             return Err(Rejection::Invalid(
@@ -459,6 +463,24 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
     };
     transaction.put(Record::Tenant(tenant.clone()));
     Ok(tenant)
+}
+
+/// A VNI that another domain gave, which no tenant here has.
+fn foreign_vni(transaction: &Transaction<'_>, domain: &Domain, home: &str, vni: u32) -> Done<u32> {
+    let own = domain.first_vni..=domain.last_vni;
+    if own.contains(&vni) || vni == 0 || vni > 16_777_214 {
+        return Err(Rejection::Invalid(format!(
+            "VNI {vni} is not of domain `{home}`: {}-{} are this domain's",
+            domain.first_vni, domain.last_vni
+        )));
+    }
+    match transaction.state().tenants().find(|of| of.vni == vni) {
+        Some(other) => Err(Rejection::Conflict(format!(
+            "tenant `{}` has VNI {vni}",
+            other.name
+        ))),
+        None => Ok(vni),
+    }
 }
 
 /// The lowest VNI that nobody ever had, else the one that has rested longest.
@@ -531,6 +553,11 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
                 router.name, peer.name
             )));
         }
+    }
+    if let Some(domain) = shared_with(transaction.state(), name) {
+        return Err(Rejection::Conflict(format!(
+            "it is shared with domain `{domain}`: take it back first (weft domain unshare {domain} {name})"
+        )));
     }
     let prefix = format!("attachment/{name}/");
     for (key, _) in transaction.state().below(&prefix) {
@@ -645,7 +672,8 @@ pub fn delete_attachment(
 }
 
 /// Makes tenants, attachments, VNIs and the domain what they were; `since` is everything behind that revision, the latest first.
-/// Tokens that were taken back stay so, and routers are what they are.
+/// Tokens that were taken back stay so, routers are what they are, and other domains are trusted as they are; a tenant that is no
+/// more is shared no more.
 ///
 /// # Errors
 /// Where an attachment would be to a router that is no more.
@@ -674,6 +702,11 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
     }
     for change in since.iter().flat_map(|revision| &revision.changes) {
         check_attachment(transaction, &change.key)?;
+    }
+    for share in state.shares() {
+        if transaction.get(&key::tenant(&share.tenant)).is_none() {
+            transaction.delete(&key::share(&share.domain, &share.tenant));
+        }
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+/// How long a certificate is good that a controller shows to another domain's: it makes one for each connection.
+const CONTROLLER_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// How long the controller's own certificate is good. It is renewed at two thirds.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The same of the authority's.
@@ -153,6 +155,26 @@ impl Authority {
         Ok((certificate.der().to_vec(), key.serialize_der()))
     }
 
+    /// A certificate that the controller shows to those of other domains: certificate and key, DER.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn controller(&self) -> Result<(Vec<u8>, Vec<u8>), PkiError> {
+        let key = KeyPair::generate().map_err(invalid("a key"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&format!("weft controller of {}", self.domain));
+        let uri = format!("weft://{}/controller", self.domain);
+        let uri = uri.as_str().try_into().map_err(invalid("the name"))?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        validity(&mut params, CONTROLLER_LIFETIME);
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(invalid("a certificate"))?;
+        Ok((certificate.der().to_vec(), key.serialize_der()))
+    }
+
     /// Signs a router's request (PKCS #10, DER): all that is taken of it is its key.
     ///
     /// # Errors
@@ -216,29 +238,36 @@ pub fn private_key(text: &str) -> Result<Vec<u8>, PkiError> {
     Ok(key.serialize_der())
 }
 
+fn parsed(certificate: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
+    Ok(parsed)
+}
+
+/// What is behind `weft://` in a certificate's name.
+fn name<'a>(parsed: &'a X509Certificate<'_>) -> Result<&'a str, PkiError> {
+    let wrong = |what: &str| PkiError::Invalid(format!("the certificate: {what}"));
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|_| wrong("its names cannot be read"))?
+        .ok_or_else(|| wrong("it has no name"))?;
+    let mut names = names.value.general_names.iter();
+    let name = names.find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("weft://"),
+        _ => None,
+    });
+    name.ok_or_else(|| wrong("it is neither a router's nor a controller's"))
+}
+
 /// Who a router's certificate is for.
 ///
 /// # Errors
 /// Where it is no router's.
 pub fn identity(certificate: &[u8]) -> Result<Identity, PkiError> {
-    let wrong = |what: &str| PkiError::Invalid(format!("the certificate: {what}"));
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|_| wrong("its names cannot be read"))?
-        .ok_or_else(|| wrong("it has no name"))?;
-    let uri = names
-        .value
-        .general_names
-        .iter()
-        .find_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix("weft://"),
-            _ => None,
-        });
-    let (domain, router) = uri
-        .and_then(|uri| uri.split_once("/router/"))
-        .ok_or_else(|| wrong("it is no router's"))?;
+    let parsed = parsed(certificate)?;
+    let (domain, router) = name(&parsed)?
+        .split_once("/router/")
+        .ok_or_else(|| PkiError::Invalid("the certificate: it is no router's".into()))?;
     Ok(Identity {
         domain: domain.to_owned(),
         router: router.to_owned(),
@@ -247,13 +276,24 @@ pub fn identity(certificate: &[u8]) -> Result<Identity, PkiError> {
     })
 }
 
+/// The domain whose controller a certificate is for.
+///
+/// # Errors
+/// Where it is no controller's.
+pub fn domain(certificate: &[u8]) -> Result<String, PkiError> {
+    let parsed = parsed(certificate)?;
+    let domain = name(&parsed)?.strip_suffix("/controller");
+    let domain =
+        domain.ok_or_else(|| PkiError::Invalid("the certificate: it is no controller's".into()));
+    Ok(domain?.to_owned())
+}
+
 /// When a certificate was made and ends, s since 1970.
 ///
 /// # Errors
 /// Where it is none.
 pub fn validity_of(certificate: &[u8]) -> Result<(i64, i64), PkiError> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| PkiError::Invalid(format!("the certificate: {error}")))?;
+    let parsed = parsed(certificate)?;
     let validity = parsed.validity();
     Ok((
         validity.not_before.timestamp() + CLOCKS.as_secs() as i64,
@@ -368,7 +408,10 @@ mod tests {
         let (server, _) = authority
             .server(&["10.0.0.1".into(), "ctl".into()])
             .unwrap();
-        assert!(identity(&server).is_err());
+        assert!(identity(&server).is_err() && domain(&server).is_err());
+        let (controller, _) = authority.controller().unwrap();
+        assert_eq!(domain(&controller).unwrap(), "lab");
+        assert!(identity(&controller).is_err() && domain(&signed).is_err());
         assert!(authority.sign("a1", &request[..40], day).is_err());
     }
 

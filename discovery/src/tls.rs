@@ -6,12 +6,15 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring::default_provider};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, ring::default_provider, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::pki::{PkiError, sha256};
@@ -34,8 +37,8 @@ fn roots(authority: &[u8]) -> Result<Arc<RootCertStore>, PkiError> {
 }
 
 /// The controller's end: with `certificate` (DER) and its key, and the authority's behind it for those who know no more of it than
-/// its fingerprint. Who comes with a certificate has one of the authority's; who comes without one is let in, and may only join
-/// or show a token.
+/// its fingerprint. Who comes with a certificate has one of the authority's, or of the one that is brought along ([`signer`]); who
+/// comes without one is let in, and may only join or show a token.
 ///
 /// # Errors
 /// Where one of them is not what it should be.
@@ -45,10 +48,10 @@ pub fn server(
     authority: &[u8],
 ) -> Result<ServerConfig, PkiError> {
     let provider = Arc::new(default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(wrong)?;
+    let clients = Arc::new(Clients {
+        own: authority.to_vec(),
+        provider: provider.clone(),
+    });
     let chain = [certificate, authority].map(|of| CertificateDer::from(of.to_vec()));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -69,11 +72,14 @@ pub enum Trust {
     Fingerprint(String),
 }
 
-/// The client's end; `identity` is its certificate and key, DER.
+/// The client's end; `identity` is its certificate, with the authority's behind it where that is another domain's, and key, DER.
 ///
 /// # Errors
 /// Where one of them is not what it should be.
-pub fn client(trust: &Trust, identity: Option<(&[u8], &[u8])>) -> Result<ClientConfig, PkiError> {
+pub fn client(
+    trust: &Trust,
+    identity: Option<(&[&[u8]], &[u8])>,
+) -> Result<ClientConfig, PkiError> {
     let provider = Arc::new(default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -91,16 +97,81 @@ pub fn client(trust: &Trust, identity: Option<(&[u8], &[u8])>) -> Result<ClientC
         }
     };
     let mut config = match identity {
-        Some((certificate, private)) => {
-            let chain = vec![CertificateDer::from(certificate.to_vec())];
+        Some((chain, private)) => {
+            let chain = chain.iter().map(|of| CertificateDer::from(of.to_vec()));
             builder
-                .with_client_auth_cert(chain, key(private)?)
+                .with_client_auth_cert(chain.collect(), key(private)?)
                 .map_err(wrong)?
         }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
     Ok(config)
+}
+
+/// The authority (DER) that has signed what a client showed: `own`, or the one that it brought along. That says only who it claims
+/// to be: whether that authority is trusted is decided where the domain's records are, so that a decision holds from the moment that it
+/// is made, and who is refused is told why.
+pub fn signer<'a>(chain: &'a [CertificateDer<'_>], own: &'a [u8]) -> &'a [u8] {
+    chain.get(1).map_or(own, AsRef::as_ref)
+}
+
+/// Takes a client whose certificate its [`signer`] has signed.
+#[derive(Debug)]
+struct Clients {
+    own: Vec<u8>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let authority = intermediates.first().map_or(&*self.own, AsRef::as_ref);
+        let roots = roots(authority).map_err(|_| unknown())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, self.provider.clone())
+            .build()
+            .map_err(|_| unknown())?;
+        verifier.verify_client_cert(end_entity, &[], now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
 }
 
 /// Takes a server whose chain has the authority with the fingerprint in it, and that this authority has signed.
@@ -142,12 +213,7 @@ impl ServerCertVerifier for Pinned {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        tokio_rustls::rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            algorithms,
-        )
+        verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -157,12 +223,7 @@ impl ServerCertVerifier for Pinned {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        tokio_rustls::rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            algorithms,
-        )
+        verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

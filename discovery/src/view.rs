@@ -2,23 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use prost::Message as _;
-
+use crate::exchange::peers;
 use crate::model::{Attachment, Revision, Role, Router, State};
 use crate::proto::{Item, Neighbor, Settings, Tenant, Update, item};
 
-/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `tenant/NAME`.
+/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`.
 pub type View = BTreeMap<String, Item>;
 
-/// What a router's copy of an item is compared by.
-pub fn digest(item: &Item) -> u64 {
+/// What a copy of an item is compared by.
+pub fn digest(item: &impl prost::Message) -> u64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, &item.encode_to_vec());
     let octets = digest.as_ref().first_chunk::<8>();
     octets.map_or(0, |octets| u64::from_be_bytes(*octets))
 }
 
 /// The digests of a view.
-pub fn digests(view: &View) -> BTreeMap<String, u64> {
+pub fn digests<I: prost::Message>(view: &BTreeMap<String, I>) -> BTreeMap<String, u64> {
     let items = view.iter();
     items
         .map(|(key, item)| (key.clone(), digest(item)))
@@ -27,6 +26,11 @@ pub fn digests(view: &View) -> BTreeMap<String, u64> {
 
 fn has_reflectors(state: &State) -> bool {
     state.routers().any(|router| router.role == Role::Reflector)
+}
+
+fn edges(state: &State) -> impl Iterator<Item = String> {
+    let edges = state.routers().filter(|router| router.role == Role::Edge);
+    edges.map(|router| router.name.clone())
 }
 
 /// A domain, made ready for many views.
@@ -126,6 +130,10 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
             },
         );
     }
+    for (key, neighbor) in peers::of(state, router, own, held) {
+        let item = Some(item::Item::Neighbor(neighbor));
+        view.insert(key, Item { item });
+    }
     let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
     for attachment in attachments {
         let Some(tenant) = state.tenant(&crate::model::key::tenant(&attachment.tenant)) else {
@@ -161,20 +169,27 @@ fn vnis(state: &State, tenants: &[String]) -> Vec<u32> {
     vnis.into_iter().collect()
 }
 
-/// What has to be sent to who holds items with these digests.
+/// What has to be sent to a router that holds items with these digests.
 pub fn difference(revision: u64, held: &BTreeMap<String, u64>, view: &View) -> Update {
-    let changed = view
-        .iter()
-        .filter(|(key, item)| held.get(*key) != Some(&digest(item)));
-    let put = changed
-        .map(|(key, item)| (key.clone(), item.clone()))
-        .collect();
-    let removed = held.keys().filter(|key| !view.contains_key(*key));
+    let (put, removed) = differing(held, view);
     Update {
         revision,
         put,
-        removed: removed.cloned().collect(),
+        removed,
     }
+}
+
+/// Items that somebody lacks who holds others with these digests, and keys of those that are too many.
+pub fn differing<I: prost::Message + Clone>(
+    held: &BTreeMap<String, u64>,
+    view: &BTreeMap<String, I>,
+) -> (BTreeMap<String, I>, Vec<String>) {
+    let changed = view
+        .iter()
+        .filter(|(key, item)| held.get(*key) != Some(&digest(*item)));
+    let put = changed.map(|(key, item)| (key.clone(), item.clone()));
+    let removed = held.keys().filter(|key| !view.contains_key(*key));
+    (put.collect(), removed.cloned().collect())
 }
 
 /// Who may see something else after some revisions.
@@ -211,7 +226,13 @@ impl Affected {
                 (Some("attachment"), Some(_), Some(router)) => {
                     names.insert(router.to_owned());
                 }
+                (Some("trust" | "share" | "remote-router" | "remote-tenant"), ..) => {
+                    names.extend(edges(state));
+                }
                 (Some("tenant"), Some(name), _) => {
+                    if state.trusts().next().is_some() {
+                        names.extend(edges(state));
+                    }
                     let prefix = format!("attachment/{name}/");
                     let attached = state.below(&prefix);
                     names.extend(attached.filter_map(|(key, _)| {

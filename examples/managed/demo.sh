@@ -59,20 +59,31 @@ rest() { # domain, method, path, body: as an operator with curl would
   in_node "ctl-$domain" sh -c 'curl -fsS --cacert /var/lib/weft-controller/authority.pem -H "Authorization: Bearer $(cat /var/lib/weft-controller/operator.token)" -H "Content-Type: application/json" -X "$1" ${3:+-d "$3"} "https://$4:8443/api/v1/$2"' sh "$method" "$path" "${4:-}" "$( [ "$domain" = a ] && echo 10.9.1.1 || echo 10.9.2.1 )"
 }
 
-say "A tenant, by REST: its VNI is domain a's to give"
-shown "curl -X POST .../api/v1/tenants -d '{\"name\": \"red\"}'"
+say "The domains learn of each other: two operators give each other an introduction, and both decide"
+for domain in a b; do "$weft" lab exec --lab "$lab" "ctl-$domain" -- weft domain introduction >"run/$domain.introduction"; done
+shown "weft domain introduction                     # at b's controller"
+cat run/b.introduction
+shown "weft domain add weft://b@...                 # at a's, and the other way round"
+trusted=$(date +%s%N)
+in_node ctl-a weft domain add "$(cat run/b.introduction)"
+in_node ctl-b weft domain add "$(cat run/a.introduction)" >/dev/null
+wait_for "the sessions of ea" 20 established ea 2
+printf 'the edges found each other, and their session is up %d ms after the first decision\n' $((($(date +%s%N) - trusted) / 1000000))
+shown "weft domain list"
+in_node ctl-a weft domain list
+
+say "A tenant, by REST: its VNI is domain a's to give, and a tells b which it is once it shares the tenant"
+shown "curl -X POST .../api/v1/tenants -d '{\"name\": \"red\"}'; weft domain share b red"
 rest a POST tenants '{"name": "red"}' | jq -c .
-vni=$(rest a GET tenants/red | jq .vni)
-rest b POST tenants "{\"name\": \"red\", \"vni\": $vni, \"home\": \"a\"}" | jq -c .
+in_node ctl-a weft domain share b red
+offered() { rest b GET domains/a/tenants | jq -e '.items[] | select(.name == "red")'; }
+wait_for "the tenant that a shares" 20 offered
+shown "curl -X POST .../api/v1/tenants -d '{\"name\": \"red\", \"home\": \"a\"}'    # at b's"
+rest b POST tenants '{"name": "red", "home": "a"}' | jq -c .
 shown "curl -X PUT .../api/v1/tenants/red/attachments/a1 -d '{\"interfaces\": [\"red0\"], \"prefixes\": [\"10.0.1.0/24\"]}'"
 created=$(date +%s%N)
 rest a PUT tenants/red/attachments/a1 '{"interfaces": ["red0"], "prefixes": ["10.0.1.0/24"]}' | jq -c .
 rest b PUT tenants/red/attachments/b1 '{"interfaces": ["red0"], "prefixes": ["10.0.2.0/24"]}' | jq -c .
-
-say "The edges learn of each other, and which tenant the domains share"
-shown "curl -X PATCH .../api/v1/routers/ea -d '{\"peers\": [{\"name\": \"eb\", \"address\": \"198.51.100.2\", \"asn\": 64602, \"tenants\": [\"red\"]}]}'"
-rest a PATCH routers/ea '{"peers": [{"name": "eb", "address": "198.51.100.2", "asn": 64602, "tenants": ["red"]}]}' | jq -c .peers
-rest b PATCH routers/eb '{"peers": [{"name": "ea", "address": "198.51.100.1", "asn": 64601, "tenants": ["red"]}]}' | jq -c .peers
 
 say "And the ping follows"
 wait_for "a ping from red-a to red-b" 20 in_node red-a ping -c 1 -W 1 10.0.2.10
@@ -105,7 +116,7 @@ printf '\n%sDone.%s The lab stays up. Look around:\n' "$green" "$off"
 cat <<EOF
   PATH=$(dirname "$weft"):\$PATH
   weft lab exec ctl-a -- weft controller status
-  weft lab exec ctl-a -- weft token list
+  weft lab exec ctl-a -- weft domain list
   weft lab exec a1 -- weft show tenants red
   weft lab down $lab                          # or: make demo-managed-down
 EOF

@@ -6,7 +6,7 @@ use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
 use crate::label::{Endpoint, Label, LabelCommunity, LabelKind, LocalNextHop};
-use crate::{Encapsulation, EndpointId, Vni};
+use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 /// What an edge does to local next hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -216,6 +216,36 @@ fn replaced(before: &[LargeCommunity], after: impl Iterator<Item = LargeCommunit
     }
 }
 
+/// What a neighbour may know of a route's large communities that is told of these VNIs alone: the labels and local next hops of other
+/// tenants and services go. `None` where no label and no locator is left of what had labels: the route is another tenant's.
+pub fn restrict(
+    communities: &[LargeCommunity],
+    announced: &VniSet,
+    administrator: u32,
+) -> Option<Vec<LargeCommunity>> {
+    let (mut labels, mut left) = (0, 0);
+    let kept = communities.iter().copied().filter(|community| {
+        match LabelCommunity::decode(*community, administrator) {
+            Some(Ok(LabelCommunity::Label(label))) => {
+                labels += 1;
+                let keep = announced.contains(label.vni);
+                left += usize::from(keep);
+                keep
+            }
+            Some(Ok(LabelCommunity::Locator(_))) => {
+                left += 1;
+                true
+            }
+            Some(Ok(LabelCommunity::LocalNextHop(LocalNextHop { vni: Some(vni), .. }))) => {
+                announced.contains(vni)
+            }
+            _ => true,
+        }
+    });
+    let kept = kept.collect();
+    (labels == 0 || left > 0).then_some(kept)
+}
+
 /// Joins the labels of several paths of one prefix that originate in our domain into `first` (rule 2).
 pub fn join(
     first: impl IntoIterator<Item = LargeCommunity>,
@@ -374,6 +404,38 @@ mod tests {
             ..DEFAULT
         };
         assert_eq!(run(&[locator(11)], keep, OUT), Rewrite::Unchanged);
+    }
+
+    #[test]
+    fn what_is_not_announced_to_a_neighbour_is_not_known_there() {
+        let announced = VniSet::from_ranges([(vni(10001), vni(10001))]);
+        let foreign = LargeCommunity::new(1, 2, 3);
+        let only = |route: &[LargeCommunity]| restrict(route, &announced, ADMINISTRATOR);
+        // Several tenants have the prefix: one of them is known there.
+        let hops = [hop(None, 12), hop(Some(10001), 12), hop(Some(10002), 12)];
+        let route = [&[foreign, label(10001), label(10002)], &hops[..]].concat();
+        let known = [&[foreign, label(10001)], &hops[..2]].concat();
+        assert_eq!(only(&route), Some(known));
+        assert_eq!(only(&[label(10002), foreign]), None);
+        // A locator is the endpoint's, whatever services are there.
+        let locator = LabelCommunity::Locator(crate::label::Locator {
+            encapsulation: Encapsulation::Vxlan,
+            id: own().id,
+        });
+        let locator = locator.encode(ADMINISTRATOR);
+        let services = [
+            own().service(vni(10001)),
+            own().service(vni(20001)),
+            locator,
+        ];
+        assert_eq!(only(&services), Some(vec![services[0], locator]));
+        assert_eq!(only(&services[1..]), Some(vec![locator]));
+        // What has no label is no tenant's.
+        assert_eq!(only(&[foreign]), Some(vec![foreign]));
+        assert_eq!(
+            restrict(&[label(10001)], &VniSet::none(), ADMINISTRATOR),
+            None
+        );
     }
 
     #[test]

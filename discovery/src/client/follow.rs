@@ -6,15 +6,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
+use super::backoff::{Backoff, LONGEST};
 use super::{ClientError, Facts, Membership, failed};
 use crate::proto::{
     Acknowledge, FromRouter, PerformanceAnswer, Register, ToRouter, Update, from_router, to_router,
 };
 use crate::view::{View, digests};
-
-/// Pauses between attempts: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What the controller says.
 #[derive(Debug)]
@@ -113,25 +110,18 @@ impl From<ClientError> for End {
 
 impl Follower {
     async fn run(mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new();
         loop {
-            let before = tokio::time::Instant::now();
+            backoff.begin();
             match self.attach().await {
                 End::Stop => return,
                 End::Away(error) => {
-                    if before.elapsed() > LONGEST_PAUSE {
-                        pause = FIRST_PAUSE;
-                    }
                     warn!(%error, "without the controller: the router goes on as it is");
                 }
             }
-            // Routers that lost one controller at once do not come back at once.
-            let jitter = f64::from(u32::from_str_radix(&crate::pki::random(2), 16).unwrap_or(0));
-            let wait = pause.mul_f64(0.5 + jitter / 65536.0);
-            if self.wait(wait).await {
+            if self.wait(backoff.next()).await {
                 return;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -252,7 +242,7 @@ impl Follower {
                     }
                     Err(error) => {
                         warn!(%error, "the certificate cannot be renewed yet");
-                        renew_again = LONGEST_PAUSE;
+                        renew_again = LONGEST;
                     }
                 },
             }

@@ -1,5 +1,6 @@
 //! The router's side: joining a domain, and following what the controller says.
 
+mod backoff;
 mod follow;
 mod rest;
 
@@ -17,6 +18,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 
+pub(crate) use self::backoff::Backoff;
 pub use self::follow::{Client, Event, Question};
 pub use self::rest::Rest;
 use crate::pki::{self, PkiError, TokenText, read_file, validity_of, write_secret};
@@ -193,7 +195,7 @@ pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel,
 }
 
 /// The same to the first of several, `A,B,C`, that is there.
-async fn connect_any(
+pub(crate) async fn connect_any(
     addresses: &str,
     first: usize,
     tls: &ClientConfig,
@@ -210,7 +212,7 @@ async fn connect_any(
 }
 
 /// What a controller said that did not do it; or that nobody knows whether it did, since the connection broke.
-fn failed(address: &str, status: &tonic::Status) -> ClientError {
+pub(crate) fn failed(address: &str, status: &tonic::Status) -> ClientError {
     use tonic::Code;
     let error = crate::words(status);
     match status.code() {
@@ -371,7 +373,7 @@ impl Membership {
     async fn connect(&self, first: usize) -> Result<DiscoveryClient<Channel>, ClientError> {
         let key = pki::private_key(&self.key)?;
         let trust = Trust::Authority(self.authority.clone());
-        let tls = tls::client(&trust, Some((&self.certificate, &key)))?;
+        let tls = tls::client(&trust, Some((&[&self.certificate], &key)))?;
         let channel = connect_any(self.controller(), first, &tls).await?;
         Ok(DiscoveryClient::new(channel))
     }

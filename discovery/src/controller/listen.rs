@@ -10,10 +10,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{debug, info, warn};
 
 use super::{Controller, ControllerError};
-use crate::pki::{Identity, SERVER_LIFETIME, identity};
+use crate::operations::check_name;
+use crate::pki::{Identity, SERVER_LIFETIME, domain, identity, sha256};
 use crate::tls;
 
 /// A handshake takes no longer.
@@ -21,14 +23,48 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A router that is silent is asked, and is gone when it does not answer.
 const PING: Duration = Duration::from_secs(10);
 
-/// Who is at the other end of a connection, where a certificate says.
+/// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(pub(super) Option<Identity>);
+pub(super) enum Caller {
+    /// Who shows no certificate.
+    Nobody,
+    /// A router that has joined.
+    Router(Identity),
+    /// Who proves to have a certificate of this authority for the controller of this domain: whether that is trusted is another question.
+    Controller {
+        /// The domain's name.
+        domain: String,
+        /// SHA-256 of the authority's certificate, in hexadecimal.
+        fingerprint: String,
+    },
+}
+
+impl Caller {
+    /// By what the handshake has found good.
+    fn new(chain: &[CertificateDer<'_>], own: &[u8]) -> Self {
+        let Some(first) = chain.first() else {
+            return Self::Nobody;
+        };
+        let signer = tls::signer(chain, own);
+        if let Ok(identity) = identity(first)
+            && signer == own
+        {
+            return Self::Router(identity);
+        }
+        match domain(first) {
+            Ok(domain) if check_name(&domain).is_ok() => Self::Controller {
+                domain,
+                fingerprint: sha256(signer),
+            },
+            _ => Self::Nobody,
+        }
+    }
+}
 
 /// Accepts connections for ever.
 pub(super) async fn serve(
     listener: TcpListener,
-    controller: &Controller,
+    controller: &Arc<Controller>,
     names: &[String],
     app: Router,
 ) -> ControllerError {
@@ -49,9 +85,10 @@ pub(super) async fn serve(
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
                         let (acceptor, app) = (acceptor.clone(), app.clone());
+                        let controller = controller.clone();
                         connections.spawn(async move {
                             debug!(%from, "connection");
-                            connection(stream, acceptor, app).await;
+                            connection(stream, acceptor, &controller, app).await;
                         });
                     }
                     Err(error) => {
@@ -72,7 +109,12 @@ fn acceptor(controller: &Controller, names: &[String]) -> Result<TlsAcceptor, Co
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    controller: &Controller,
+    app: Router,
+) {
     // Small messages both ways.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -84,8 +126,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
         Err(_) => return,
     };
     let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let caller = Caller(certificate.and_then(|of| identity(of).ok()));
+    let chain = session.peer_certificates().unwrap_or_default();
+    let caller = Caller::new(chain, controller.authority.certificate());
     let service = app.layer(axum::Extension(caller)).into_service();
     let service = TowerToHyperService::new(service);
     let mut builder = Builder::new(TokioExecutor::new());

@@ -3,11 +3,13 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`hub`] | the routers that are attached, what each holds, leases |
+//! | [`exchange`] | what other domains are told, and what they tell |
 //! | [`management`] | what people and their programs may ask for |
 //! | [`rest`] | that over HTTP, and its document |
 //! | [`grpc`] | the same over gRPC, and the protocol of routers |
 //! | [`listen`] | connections |
 
+pub mod exchange;
 mod grpc;
 pub mod hub;
 mod listen;
@@ -24,10 +26,12 @@ use tracing::info;
 
 use crate::EtcdTls;
 use crate::database::{Database, Rejection};
+use crate::exchange::Introduction;
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
 use crate::pki::{Authority, PkiError, TokenText, read_file, sha256, write_secret};
 use crate::store::{Etcd, Redb, StoreError};
+use exchange::Exchange;
 use hub::Hub;
 
 /// What the controller's folder holds beside the datastore.
@@ -76,6 +80,17 @@ pub struct Settings {
     /// Files for members at `https://`.
     #[serde(default, skip_serializing_if = "EtcdTls::is_empty")]
     pub etcd_tls: EtcdTls,
+}
+
+impl Settings {
+    /// The names with a port, `HOST:PORT`.
+    pub fn reached(&self, port: u16) -> Vec<String> {
+        let names = self.names.iter().map(|name| match name.parse() {
+            Ok(address) => SocketAddr::new(address, port).to_string(),
+            Err(_) => format!("{name}:{port}"),
+        });
+        names.collect()
+    }
 }
 
 /// The files of a controller.
@@ -225,6 +240,8 @@ pub struct Controller {
     database: Database,
     authority: Authority,
     hub: Hub,
+    exchange: Exchange,
+    introduction: Introduction,
 }
 
 impl Controller {
@@ -252,24 +269,33 @@ pub async fn serve(
             "the datastore does not hold domain {name}"
         )));
     }
-    let controller = Arc::new(Controller {
-        authority: folder.load(&name)?,
-        hub: Hub::new(database.clone()),
-        database,
-    });
     let io = |error| ControllerError::Io {
         what: settings.listen.to_string(),
         error,
     };
     let listener = TcpListener::bind(settings.listen).await.map_err(io)?;
     let address = listener.local_addr().map_err(io)?;
+    let authority = folder.load(&name)?;
+    let controller = Arc::new(Controller {
+        introduction: Introduction {
+            domain: name.clone(),
+            controllers: settings.reached(address.port()),
+            fingerprint: authority.fingerprint(),
+        },
+        authority,
+        hub: Hub::new(database.clone()),
+        exchange: Exchange::default(),
+        database,
+    });
     info!(domain = name, %address, revision = state.revision, "controller started");
     ready(address);
     let app = rest::router(controller.clone()).merge(grpc::router(controller.clone())?);
     let follow = controller.hub.follow();
+    let exchange = exchange::run(controller.clone());
     tokio::select! {
         error = listen::serve(listener, &controller, &settings.names, app) => Err(error),
         () = follow => Ok(()),
+        () = exchange => Ok(()),
         () = stop => Ok(()),
     }
 }

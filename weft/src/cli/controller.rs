@@ -77,7 +77,7 @@ pub(super) enum ControllerCommand {
         #[arg(long, default_value = FOLDER)]
         folder: PathBuf,
     },
-    /// Show the routers of the domain, and who lags behind its latest revision.
+    /// Show the routers of the domain, who lags behind its latest revision, and the other domains that it trusts.
     Status {
         #[command(flatten)]
         access: Access,
@@ -179,14 +179,8 @@ impl Access {
                 let settings = folder.settings().context(
                     "which controller? --controller HOST:PORT and --token-file FILE, or --folder DIRECTORY on its machine",
                 )?;
-                let host = settings
-                    .names
-                    .first()
-                    .context("the controller has no address")?;
-                match host.parse::<std::net::IpAddr>() {
-                    Ok(address) => SocketAddr::new(address, settings.listen.port()).to_string(),
-                    Err(_) => format!("{host}:{}", settings.listen.port()),
-                }
+                let mut reached = settings.reached(settings.listen.port()).into_iter();
+                reached.next().context("the controller has no address")?
             }
         };
         let file = self.token_file.clone().unwrap_or_else(|| folder.operator());
@@ -206,7 +200,12 @@ impl Access {
         Ok(runtime()?.block_on(folder.create_token(new))?)
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(super) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let rest = self.rest()?;
         let method = method.parse()?;
         Ok(runtime()?.block_on(rest.ask(method, path, body))?)
@@ -336,8 +335,13 @@ fn status_view(status: &Value, colours: bool) -> String {
             remark,
         ]);
     }
+    let domains = status["domains"].as_array().map_or(&[][..], Vec::as_slice);
+    let domains = match domains {
+        [] => String::new(),
+        domains => format!("\n{}", super::domain::table(domains, colours)),
+    };
     format!(
-        "domain {}, revision {}\n\n{}",
+        "domain {}, revision {}\n\n{}{domains}",
         text(&status["domain"]),
         status["revision"],
         table.render(colours)

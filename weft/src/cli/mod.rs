@@ -2,6 +2,7 @@
 
 mod controller;
 mod doctor;
+mod domain;
 mod human;
 mod logging;
 mod output;
@@ -65,6 +66,9 @@ enum Command {
     /// Make, list and take back tokens: to join a domain, or to use its API.
     #[command(subcommand)]
     Token(controller::TokenCommand),
+    /// Trust other domains, and share tenants with them.
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
     /// Join a domain with a token; `weft router` does the same where the token is in its configuration.
     Join(controller::Join),
     /// Say what this host can do for an overlay, and how to mend what it cannot.
@@ -100,6 +104,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trace(arguments) => return trace::run(&arguments),
         Command::Controller(command) => return controller::run(command),
         Command::Token(command) => return controller::token(command),
+        Command::Domain(command) => return domain::run(command),
         Command::Join(of) => return controller::join(&of),
         Command::Router { config } => {
             let file = config;

@@ -489,8 +489,12 @@ pub(crate) struct Neighbor {
     /// VNIs whose labels are accepted from it: `all`, `none`, or a list of numbers and ranges. By default `none` from
     /// eBGP neighbours, `all` from iBGP ones.
     #[serde(default = "VniSet::none", serialize_with = "serial::vni_set")]
-    #[schemars(with = "serial::AcceptVnisSchema")]
+    #[schemars(with = "serial::VniSetSchema")]
     pub accept_vnis: VniSet,
+    /// VNIs whose labels are announced to it, written in the same way: routes of other tenants are not. By default `all`.
+    #[serde(default = "VniSet::all", serialize_with = "serial::vni_set")]
+    #[schemars(with = "serial::VniSetSchema")]
+    pub announce_vnis: VniSet,
     /// Hold time proposed to it, in seconds; the router's by default.
     #[serde(default = "defaults::hold_time")]
     #[schemars(with = "serial::HoldTime")]

@@ -9,8 +9,8 @@ use super::node::{self, Position};
 use super::reader::{At, Cursor, Fields, Problems};
 use super::report::Problem;
 use super::values::{
-    accept_vnis, address, asn, hold_time, id, interface, name, number, number_of, prefix_range,
-    prefixes, unicast, unique, unique_items, unique_of, vni,
+    address, asn, hold_time, id, interface, name, number, number_of, prefix_range, prefixes,
+    unicast, unique, unique_items, unique_of, vni, vni_set,
 };
 use super::*;
 
@@ -710,7 +710,7 @@ fn neighbor<'a>(
     });
     let strip_overlay = fields.optional("strip_overlay", |at| at.bool());
     let accept_vnis = fields.optional("accept_vnis", |at| {
-        let accept = accept_vnis(&at)?;
+        let accept = vni_set(&at)?;
         if !accept.is_empty() && !has_overlay {
             at.problem(
                 "labels are accepted into an overlay, and there is none",
@@ -719,6 +719,7 @@ fn neighbor<'a>(
         }
         Some(accept)
     });
+    let announce_vnis = fields.optional("announce_vnis", |at| vni_set(&at));
     fields.finish();
     let (placed, asn) = (session.address?, number?);
     let neighbor = Neighbor {
@@ -739,6 +740,7 @@ fn neighbor<'a>(
             true => VniSet::all(),
             false => VniSet::none(),
         }),
+        announce_vnis: announce_vnis.unwrap_or_else(VniSet::all),
         hold_time: session.hold_time,
         connect_retry: session.connect_retry,
         ttl: session

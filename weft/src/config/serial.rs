@@ -134,7 +134,7 @@ schema! {
         { "type": "string", "pattern": "^[0-9]{1,5}-[0-9]{1,5}$" },
     ] };
     /// `VniSet`.
-    AcceptVnisSchema = { "oneOf": [
+    VniSetSchema = { "oneOf": [
         { "type": "string", "enum": ["all", "none"] },
         { "type": "array", "items": { "oneOf": [
             { "type": "integer", "minimum": 1, "maximum": 16777214 },

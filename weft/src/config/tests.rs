@@ -54,6 +54,7 @@ neighbors:
     local_next_hop: strip
     strip_overlay: true
     accept_vnis: [10005, 10001-10002, 10003]
+    announce_vnis: [10001]
     hold_time: 0
     connect_retry: 5
     ttl: 255
@@ -102,6 +103,7 @@ fn the_example_is_read_with_its_defaults() {
     };
     assert_eq!(ibgp.accept_vnis, VniSet::all());
     assert_eq!(ebgp.accept_vnis.to_string(), "10001-10002");
+    assert_eq!(ebgp.announce_vnis, VniSet::all());
     assert_eq!((ibgp.ttl, ebgp.ttl), (64, 1));
     assert_eq!((ibgp.hold_time, ibgp.port), (90, 179));
     assert_eq!(
@@ -115,6 +117,7 @@ fn every_key_is_read() {
     let config = good(EVERYTHING);
     let neighbor = &config.neighbors[0];
     assert_eq!(neighbor.accept_vnis.to_string(), "10001-10003,10005");
+    assert_eq!(neighbor.announce_vnis.to_string(), "10001");
     assert_eq!(
         neighbor.add_path,
         AddPath {

@@ -89,7 +89,7 @@ pub(super) fn prefixes(at: &Cursor<'_>) -> Option<Vec<IpNet>> {
     Some(prefixes.into_iter().map(|at| at.value).collect())
 }
 
-pub(super) fn accept_vnis(at: &Cursor<'_>) -> Option<VniSet> {
+pub(super) fn vni_set(at: &Cursor<'_>) -> Option<VniSet> {
     if !at.is_sequence() {
         return match at.scalar() {
             Some("all") => Some(VniSet::all()),

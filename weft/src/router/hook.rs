@@ -1,9 +1,11 @@
 //! What the overlay has to say when BGP announces a route.
 
+use std::net::IpAddr;
+
 use weft_bgp::rib::{ExportContext, ExportHook, PeerKind, PlainBgp};
 use weft_bgp_wire::{AttributesBuilder, AttributesView, LargeCommunity};
 use weft_overlay::export::{
-    Direction, ExportSettings, LocalNextHopMode, OwnLabels, Rewrite, join, rewrite,
+    Direction, ExportSettings, LocalNextHopMode, OwnLabels, Rewrite, join, restrict, rewrite,
 };
 use weft_overlay::{EndpointId, Vni, VniSet};
 
@@ -14,7 +16,10 @@ use crate::config::{Config, LocalNextHop, Neighbor};
 #[derive(Clone)]
 pub(super) struct Classes {
     accept: Vec<VniSet>,
-    export: Vec<ExportSettings>,
+    export: Vec<(ExportSettings, Option<IpAddr>)>,
+    /// What each export class is told of, where that is not everything. Such a class is one neighbour's, so that it stays the same one
+    /// when that changes: with another class the session would begin anew.
+    announce: Vec<Option<VniSet>>,
 }
 
 impl Classes {
@@ -22,10 +27,14 @@ impl Classes {
     pub(super) fn new() -> Self {
         Self {
             accept: vec![VniSet::all()],
-            export: vec![ExportSettings {
-                local_next_hop: None,
-                strip_overlay: false,
-            }],
+            export: vec![(
+                ExportSettings {
+                    local_next_hop: None,
+                    strip_overlay: false,
+                },
+                None,
+            )],
+            announce: vec![None],
         }
     }
 
@@ -39,10 +48,13 @@ impl Classes {
             }),
             strip_overlay: neighbor.strip_overlay,
         };
-        (
-            class(&mut self.accept, &neighbor.accept_vnis),
-            class(&mut self.export, &settings),
-        )
+        let announce = &neighbor.announce_vnis;
+        let announce = (*announce != VniSet::all()).then(|| announce.clone());
+        let own = announce.as_ref().map(|_| neighbor.address);
+        let export = class(&mut self.export, &(settings, own));
+        self.announce.resize(self.export.len(), None);
+        self.announce[export as usize] = announce;
+        (class(&mut self.accept, &neighbor.accept_vnis), export)
     }
 }
 
@@ -98,7 +110,7 @@ impl LabelHook {
     }
 
     fn rewrite(&self, context: &ExportContext, communities: &[LargeCommunity]) -> Rewrite {
-        let Some(settings) = self.classes.export.get(context.export_class as usize) else {
+        let Some((settings, _)) = self.classes.export.get(context.export_class as usize) else {
             return Rewrite::Unchanged;
         };
         let direction = Direction {
@@ -153,5 +165,20 @@ impl ExportHook for LabelHook {
             self.own.administrator,
         );
         edit.set_large_communities(joined);
+    }
+
+    fn restrict(&self, context: &ExportContext, edit: &mut AttributesBuilder) -> bool {
+        let announced = self.classes.announce.get(context.export_class as usize);
+        let Some(Some(announced)) = announced else {
+            return true;
+        };
+        let before: Vec<LargeCommunity> = edit.view().large_communities().collect();
+        let Some(kept) = restrict(&before, announced, self.own.administrator) else {
+            return false;
+        };
+        if kept != before {
+            edit.set_large_communities(kept);
+        }
+        true
     }
 }

@@ -289,16 +289,22 @@ fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
         "families": ["ipv4-unicast", "ipv6-unicast"],
     });
     // Tenants' IPv6 prefixes go over sessions between IPv4 addresses too: labels say where to, and the next hop is the IPv4 address.
-    if let (IpAddr::V4(own), Ok(IpAddr::V4(_))) = (facts.bgp_address, of.address.parse()) {
+    let own = of.local_address.parse().unwrap_or(facts.bgp_address);
+    if let (IpAddr::V4(own), Ok(IpAddr::V4(_))) = (own, of.address.parse()) {
         neighbor["local_address_v6"] = own.to_ipv6_mapped().to_string().into();
     }
     if of.external {
-        neighbor["accept_vnis"] = match of.accept_vnis.as_slice() {
+        let shared: Value = match of.accept_vnis.as_slice() {
             [] => "none".into(),
             vnis => vnis.into(),
         };
+        neighbor["accept_vnis"] = shared.clone();
+        neighbor["announce_vnis"] = shared;
         if of.ttl > 0 {
             neighbor["ttl"] = of.ttl.into();
+        }
+        if !of.local_address.is_empty() {
+            neighbor["local_address"] = of.local_address.clone().into();
         }
     } else {
         neighbor["local_address"] = facts.bgp_address.to_string().into();

@@ -182,9 +182,32 @@ impl Core {
         let (accepted, accept) = (accept(before), accept(wanted));
         let none = VniSet::none();
         let mut affected = tables.symmetric_difference(&self.overlay.tables());
+        // A tenant that came or went has another table than its VNI had before, which an edge may have had for others.
+        let named = |config: &Config| -> BTreeSet<_> {
+            let tenants = config.tenants.iter();
+            tenants
+                .map(|of| (of.name.clone(), of.vni, of.vnis.clone()))
+                .collect()
+        };
+        for (_, vni, vnis) in named(before).symmetric_difference(&named(wanted)) {
+            let vnis = vnis.iter().chain([vni]);
+            affected = affected.union(&VniSet::from_ranges(vnis.map(|vni| (*vni, *vni))));
+        }
         for (address, set) in &accept {
             let old = accepted.get(address).unwrap_or(&none);
             affected = affected.union(&set.symmetric_difference(old));
+        }
+        let announced = |config: &Config| -> HashMap<_, _> {
+            let neighbors = config.neighbors.iter();
+            neighbors
+                .map(|of| (of.address, of.announce_vnis.clone()))
+                .collect()
+        };
+        let before = announced(before);
+        for (address, set) in announced(wanted) {
+            if let Some(old) = before.get(&address) {
+                affected = affected.union(&set.symmetric_difference(old));
+            }
         }
         self.accept = accept;
         self.accept_of.clear();

@@ -222,6 +222,9 @@ impl ExportBatch {
         if others.peek().is_some() {
             shared.hook.join(&mut others, edit);
         }
+        if !shared.hook.restrict(&context(path), edit) {
+            return None;
+        }
         let received = set.next_hop();
         let own = source.is_none() && received.address.is_unspecified();
         let next_hop = if internal {

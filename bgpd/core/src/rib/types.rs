@@ -270,6 +270,11 @@ pub trait ExportHook: Send {
         others: &mut dyn Iterator<Item = (ExportContext, AttributesView<'_>)>,
         edit: &mut AttributesBuilder,
     );
+
+    /// Takes from `edit`, which has been joined, what the neighbour is not to know; false keeps the route back.
+    fn restrict(&self, _: &ExportContext, _: &mut AttributesBuilder) -> bool {
+        true
+    }
 }
 
 /// The hook of a speaker without an overlay.

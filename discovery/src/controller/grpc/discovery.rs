@@ -29,10 +29,11 @@ fn invalid(error: impl std::fmt::Display) -> Status {
 impl Server {
     /// The router at the other end, by its certificate.
     fn caller<T>(&self, request: &Request<T>) -> Result<pki::Identity, Status> {
-        let caller = request.extensions().get::<Caller>();
-        let identity = caller.and_then(|caller| caller.0.clone()).ok_or_else(|| {
-            Status::unauthenticated("this needs the certificate that joining gives: weft join")
-        })?;
+        let Some(Caller::Router(identity)) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::unauthenticated(
+                "this needs the certificate that joining gives: weft join",
+            ));
+        };
         let state = self.controller.database.state();
         if state
             .domain()
@@ -204,8 +205,8 @@ impl Discovery for Server {
     }
 }
 
-/// Ends a task with the stream that it belongs to.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// Ends a task with the value that it belongs to.
+pub(in crate::controller) struct AbortOnDrop(pub(in crate::controller) tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -43,6 +43,7 @@ impl Form<NewTenant> for proto::CreateTenantRequest {
             description: self.description,
             vni: self.vni,
             home: self.home,
+            home_name: self.home_name,
         })
     }
 }
@@ -86,6 +87,10 @@ impl Form<RouterChange> for proto::ChangeRouterRequest {
         Ok(RouterChange {
             role: self.role.map(role_of).transpose()?,
             peers: peers.transpose()?,
+            external_address: self
+                .external_address
+                .map(|text| parse("external_address", &text))
+                .transpose()?,
         })
     }
 }
@@ -148,6 +153,7 @@ pub(super) fn router(of: model::Router, modified: u64) -> proto::Router {
     proto::Router {
         name: of.name,
         role: role(of.role),
+        external_address: of.external_address.map(|of| of.to_string()),
         key: of.key,
         registration,
         controller: of.controller,
@@ -235,6 +241,11 @@ fn record(of: model::Record) -> Option<proto::Record> {
         model::Record::Token(of) => Record::Token(token(of, 0)),
         // Answers that were kept are nobody's business.
         model::Record::Request(_) => return None,
+        model::Record::Trust(_)
+        | model::Record::Share(_)
+        | model::Record::Remote(_)
+        | model::Record::RemoteRouter(_)
+        | model::Record::RemoteTenant(_) => return None,
     };
     Some(proto::Record {
         record: Some(record),

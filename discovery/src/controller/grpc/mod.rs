@@ -6,6 +6,8 @@
 //! | [`management`] | what people and their programs may ask for |
 //! | [`messages`] | its messages |
 
+pub(super) use self::discovery::AbortOnDrop;
+
 mod discovery;
 mod management;
 mod messages;
@@ -20,8 +22,8 @@ use crate::database::Rejection;
 use crate::management_proto::management_server::ManagementServer;
 use crate::proto::discovery_server::DiscoveryServer;
 
-/// A view of a router that has thousands of neighbours.
-const LARGEST: usize = 16 << 20;
+/// A view of a router that has thousands of neighbours, or of a domain that shares thousands of tenants.
+pub(super) const LARGEST: usize = 16 << 20;
 
 /// What there is to ask for, in the form that programs read.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors"));
@@ -35,6 +37,7 @@ pub(super) fn router(controller: Arc<Controller>) -> Result<Router, ControllerEr
     let discovery = DiscoveryServer::new(discovery)
         .max_decoding_message_size(LARGEST)
         .max_encoding_message_size(LARGEST);
+    let exchange = super::exchange::service(controller.clone());
     let management =
         ManagementServer::new(management::Server { controller }).max_encoding_message_size(LARGEST);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -43,6 +46,7 @@ pub(super) fn router(controller: Arc<Controller>) -> Result<Router, ControllerEr
         .map_err(|error| ControllerError::Settings(format!("the protocol's files: {error}")))?;
     // What nobody has is REST's to answer.
     Ok(tonic::service::Routes::new(discovery)
+        .add_service(exchange)
         .add_service(management)
         .add_service(reflection)
         .into_axum_router()

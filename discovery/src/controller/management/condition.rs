@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
+use super::domains::{self, DomainStatus};
 use super::{Actor, Answer, Answered, no_router, no_tenant};
 use crate::controller::Controller;
 use crate::controller::hub::Attached;
@@ -28,6 +29,8 @@ pub(in crate::controller) struct Status {
     pub revision: u64,
     /// Its routers, by name.
     pub routers: Vec<RouterStatus>,
+    /// Other domains that are trusted, by name.
+    pub domains: Vec<DomainStatus>,
 }
 
 /// How one router does.
@@ -127,6 +130,7 @@ impl Controller {
             routers: routers
                 .map(|of| RouterStatus::new(of, attached.get(&of.name)))
                 .collect(),
+            domains: domains::statuses(self, &state),
         };
         Ok(Answer {
             body: status,

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`resources`] | tenants, attachments, routers, tokens |
 //! | [`history`] | revisions, going back to one, watching them come |
+//! | [`domains`] | other domains |
 //! | [`condition`] | how the domain and its routers do |
 
 pub(super) mod condition;
+pub(super) mod domains;
 mod history;
 mod resources;
 

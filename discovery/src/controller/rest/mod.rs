@@ -1,6 +1,7 @@
 //! REST: the API of people and their programs over HTTP. What is done is in [`super::management`]. Everything that changes something takes
 //! `If-Match` and `Idempotency-Key`; every error is a problem document (RFC 9457).
 
+mod domains;
 mod paths;
 
 use std::sync::Arc;
@@ -55,7 +56,8 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
         .route("/revisions/{number}", get(paths::revision))
         .route("/revisions/{number}/rollback", post(paths::roll_back))
         .route("/performance", get(paths::performance))
-        .route("/openapi.json", get(async || Json(document())));
+        .route("/openapi.json", get(async || Json(document())))
+        .merge(domains::router());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(unknown)
@@ -81,7 +83,9 @@ async fn unknown(uri: Uri, headers: HeaderMap) -> Response {
 /// The OpenAPI document, as served at `/api/v1/openapi.json` and kept in docs/controller-openapi.json.
 pub fn document() -> Value {
     // Serializing what serde_json's own types can hold does not fail.
-    serde_json::to_value(paths::Document::openapi()).unwrap_or_default()
+    let mut document = paths::Document::openapi();
+    document.merge(domains::Document::openapi());
+    serde_json::to_value(document).unwrap_or_default()
 }
 
 impl From<Rejection> for Problem {

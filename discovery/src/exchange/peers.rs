@@ -1,0 +1,70 @@
+//! What an edge is told of the edges of other domains: whom to speak with, and whose labels to take.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::records::{RemoteRouter, Trust};
+use crate::model::{Registration, Role, Router, State, key};
+use crate::proto::Neighbor;
+
+/// The VNIs that go over to a domain and come from it: of tenants that we share with it, and of those of its VNIs that it shares
+/// with us, where we have made a tenant of one.
+pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
+    let ours = state.shares().filter(|of| of.domain == domain);
+    let ours = ours.filter_map(|of| Some(state.tenant(&key::tenant(&of.tenant))?.vni));
+    let theirs: BTreeSet<u32> = state
+        .remote_tenants()
+        .filter(|of| of.domain == domain)
+        .map(|of| of.vni)
+        .collect();
+    let taken = state
+        .tenants()
+        .filter(|tenant| tenant.home.as_deref() == Some(domain) && theirs.contains(&tenant.vni));
+    ours.chain(taken.map(|tenant| tenant.vni)).collect()
+}
+
+/// Whom an edge speaks with in domains that are trusted, by the key of the view. `held` says whether it has an item now: an edge
+/// whose lease has run out stays with those that know it. An address that an operator has entered by hand, or that a router of ours
+/// has, is not taken from another domain.
+pub fn of(
+    state: &State,
+    router: &Router,
+    own: &Registration,
+    held: &dyn Fn(&str) -> bool,
+) -> Vec<(String, Neighbor)> {
+    let mut found = Vec::new();
+    if router.role != Role::Edge || state.trusts().next().is_none() {
+        return found;
+    }
+    let manual = router.peers.iter().map(|peer| peer.address);
+    let routers = state.routers().filter_map(|of| of.registration.as_ref());
+    let mut taken: BTreeSet<IpAddr> = manual.chain(routers.map(|of| of.bgp_address)).collect();
+    for trust in state.trusts() {
+        let accepted: Vec<u32> = vnis(state, &trust.name).into_iter().collect();
+        let theirs = state.remote_routers().filter(|of| of.domain == trust.name);
+        for peer in theirs.filter(|peer| speaks(trust, router, peer)) {
+            let key = format!("peer/{}/{}", trust.name, peer.name);
+            if (peer.expired && !held(&key)) || !taken.insert(peer.bgp_address) {
+                continue;
+            }
+            let neighbor = Neighbor {
+                name: format!("{} of domain {}", peer.name, trust.name),
+                address: peer.bgp_address.to_string(),
+                asn: peer.asn,
+                accept_vnis: accepted.clone(),
+                ttl: trust.ttl.into(),
+                external: true,
+                local_address: router.external(own).to_string(),
+                ..Neighbor::default()
+            };
+            found.push((key, neighbor));
+        }
+    }
+    found
+}
+
+/// Both domains want the two to speak with each other.
+fn speaks(trust: &Trust, router: &Router, peer: &RemoteRouter) -> bool {
+    let theirs = peer.peers.is_empty() || peer.peers.contains(&router.name);
+    theirs && trust.pairs(&router.name, &peer.name)
+}

@@ -1,0 +1,205 @@
+//! What another domain sees of this one, and how what it says is read. It follows from the state alone, so that every controller of a
+//! domain says the same at a revision.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::records::{Remote, RemoteRouter, RemoteTenant};
+use crate::model::{Domain, Role, State, key};
+use crate::operations::check_name;
+use crate::proto::public_item::Item;
+use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicTenant};
+
+/// Items by key: `domain`, `router/NAME`, `tenant/NAME`.
+pub type PublicView = BTreeMap<String, PublicItem>;
+
+fn item(item: Item) -> PublicItem {
+    PublicItem { item: Some(item) }
+}
+
+/// What a domain sees: our edges that may speak with its, and the tenants that are shared with it. Empty where it is not trusted.
+pub fn view(state: &State, domain: &str) -> PublicView {
+    let mut view = PublicView::new();
+    let (Some(own), Some(trust)) = (state.domain(), state.trust(&key::trust(domain))) else {
+        return view;
+    };
+    let of = PublicDomain {
+        name: own.name.clone(),
+        asn: own.asn,
+        global_administrator: own.global_administrator,
+    };
+    view.insert("domain".into(), item(Item::Domain(of)));
+    for router in state.routers().filter(|of| of.role == Role::Edge) {
+        let pairs = trust.pairs.iter().filter(|of| of.edge == router.name);
+        let peers: Vec<String> = pairs.map(|of| of.peer.clone()).collect();
+        let Some(registration) = &router.registration else {
+            continue;
+        };
+        if peers.is_empty() && !trust.pairs.is_empty() {
+            continue;
+        }
+        let of = PublicRouter {
+            name: router.name.clone(),
+            asn: own.asn,
+            router_id: registration.router_id.to_string(),
+            bgp_address: router.external(registration).to_string(),
+            endpoint: registration.endpoint.to_string(),
+            encapsulations: registration.encapsulations.clone(),
+            capacity: registration.capacity,
+            expired: router.expired,
+            peers,
+        };
+        view.insert(format!("router/{}", of.name), item(Item::Router(of)));
+    }
+    for share in state.shares().filter(|of| of.domain == domain) {
+        let Some(tenant) = state.tenant(&key::tenant(&share.tenant)) else {
+            continue;
+        };
+        let home = tenant.home.as_ref().unwrap_or(&own.name);
+        let of = PublicTenant {
+            name: tenant.name.clone(),
+            vni: tenant.vni,
+            home: home.clone(),
+        };
+        view.insert(format!("tenant/{}", of.name), item(Item::Tenant(of)));
+    }
+    view
+}
+
+/// What is held of a domain, as it said it.
+pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
+    let mut view = PublicView::new();
+    let Some(remote) = state.remote(&key::remote(domain)) else {
+        return view;
+    };
+    let of = PublicDomain {
+        name: remote.name.clone(),
+        asn: remote.asn,
+        global_administrator: own.global_administrator,
+    };
+    view.insert("domain".into(), item(Item::Domain(of)));
+    for of in state.remote_routers().filter(|of| of.domain == domain) {
+        let router = PublicRouter {
+            name: of.name.clone(),
+            asn: of.asn,
+            router_id: of.router_id.to_string(),
+            bgp_address: of.bgp_address.to_string(),
+            endpoint: of.endpoint.to_string(),
+            encapsulations: of.encapsulations.clone(),
+            capacity: of.capacity,
+            expired: of.expired,
+            peers: of.peers.clone(),
+        };
+        view.insert(format!("router/{}", of.name), item(Item::Router(router)));
+    }
+    for of in state.remote_tenants().filter(|of| of.domain == domain) {
+        let tenant = PublicTenant {
+            name: of.name.clone(),
+            vni: of.vni,
+            home: of.home.clone(),
+        };
+        view.insert(format!("tenant/{}", of.name), item(Item::Tenant(tenant)));
+    }
+    view
+}
+
+/// What another domain said, read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The AS number of its routers.
+    pub asn: u32,
+    /// Its edges.
+    pub routers: Vec<RemoteRouter>,
+    /// The tenants that it shares with us.
+    pub tenants: Vec<RemoteTenant>,
+}
+
+/// Reads what `domain` says to `own`.
+///
+/// # Errors
+/// What makes no sense, or cannot be: nothing of it is taken then.
+pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, String> {
+    let mut said = Said {
+        asn: 0,
+        routers: Vec::new(),
+        tenants: Vec::new(),
+    };
+    let name = |name: &str| check_name(name).map_err(|rejection| rejection.to_string());
+    for (at, item) in view {
+        let wrong =
+            |what: &str| format!("domain `{domain}` says what makes no sense, {at}: {what}");
+        let read = |what: &str, text: &str| -> Result<IpAddr, String> {
+            let address = text.parse();
+            address.map_err(|_| wrong(&format!("{what} `{text}` is no address")))
+        };
+        match &item.item {
+            Some(Item::Domain(of)) => {
+                if of.name != domain {
+                    return Err(format!("this is domain `{}`, not `{domain}`", of.name));
+                }
+                if of.asn == 0 || of.asn == own.asn {
+                    return Err(wrong(&format!("AS {} is no other domain's", of.asn)));
+                }
+                if of.global_administrator != own.global_administrator {
+                    return Err(format!(
+                        "domain `{domain}` has labels of Global Administrator {}, this one of {}: it is the same in every domain \
+                         (weft controller init --administrator)",
+                        of.global_administrator, own.global_administrator
+                    ));
+                }
+                said.asn = of.asn;
+            }
+            Some(Item::Router(of)) => {
+                name(&of.name)?;
+                if of.asn == 0 || of.asn == own.asn {
+                    return Err(wrong(&format!("AS {} is no other domain's", of.asn)));
+                }
+                let router_id = of.router_id.parse();
+                said.routers.push(RemoteRouter {
+                    domain: domain.to_owned(),
+                    name: of.name.clone(),
+                    asn: of.asn,
+                    router_id: router_id.map_err(|_| wrong("its router id is none"))?,
+                    bgp_address: read("BGP address", &of.bgp_address)?,
+                    endpoint: read("endpoint", &of.endpoint)?,
+                    encapsulations: of.encapsulations.clone(),
+                    capacity: of.capacity,
+                    expired: of.expired,
+                    peers: of.peers.clone(),
+                });
+            }
+            Some(Item::Tenant(of)) => {
+                name(&of.name)?;
+                name(&of.home)?;
+                if of.vni == 0 || of.vni > 16_777_214 {
+                    return Err(wrong(&format!("{} is no VNI", of.vni)));
+                }
+                said.tenants.push(RemoteTenant {
+                    domain: domain.to_owned(),
+                    name: of.name.clone(),
+                    vni: of.vni,
+                    home: of.home.clone(),
+                });
+            }
+            // Of a later controller.
+            None => {}
+        }
+    }
+    match said.asn {
+        0 => Err(format!("domain `{domain}` does not say who it is")),
+        _ => Ok(said),
+    }
+}
+
+impl Said {
+    /// A domain that said this at a revision, and whom nobody follows yet.
+    pub fn remote(&self, domain: &str, revision: u64) -> Remote {
+        Remote {
+            name: domain.to_owned(),
+            asn: self.asn,
+            revision,
+            heard: 0,
+            followers: std::collections::BTreeSet::new(),
+        }
+    }
+}
