@@ -67,6 +67,19 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// The records whose keys begin so, by key, with this transaction's own changes.
+    pub fn below(&self, prefix: &str) -> Vec<Record> {
+        let there = self.state.below(prefix);
+        let mut found: BTreeMap<&str, &Record> = there.map(|(key, of)| (key, &of.record)).collect();
+        for (key, changed) in &self.changed {
+            match changed {
+                Some(record) if key.starts_with(prefix) => found.insert(key, record),
+                _ => found.remove(key.as_str()),
+            };
+        }
+        found.into_values().cloned().collect()
+    }
+
     /// Puts a record.
     pub fn put(&mut self, record: Record) {
         self.changed.insert(record.key(), Some(record));

@@ -14,6 +14,7 @@
 //! | [`source`] | where routers without a controller learn of each other |
 //! | [`client`] | the router's side: joining, registering, following |
 
+pub mod chains;
 pub mod client;
 pub mod controller;
 pub mod database;

@@ -14,6 +14,9 @@
 //! | `remote/DOMAIN` | [`Remote`] |
 //! | `remote-router/DOMAIN/NAME` | [`RemoteRouter`] |
 //! | `remote-tenant/DOMAIN/NAME` | [`RemoteTenant`] |
+//! | `service/TENANT/NAME` | [`Service`] |
+//! | `chain/TENANT/NAME` | [`Chain`] |
+//! | `remote-service/DOMAIN/VNI/NAME` | [`RemoteService`] |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +27,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use crate::chains::records::{Chain, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
 
 /// The domain itself.
@@ -212,6 +216,9 @@ pub struct VniUse {
     pub vni: u32,
     /// Who has it.
     pub tenant: Option<String>,
+    /// The service of that tenant whose label it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Where nobody has: when it may be given again, ms since 1970.
     pub free_at: u64,
 }
@@ -291,6 +298,9 @@ pub enum Record {
     Remote(Remote),
     RemoteRouter(RemoteRouter),
     RemoteTenant(RemoteTenant),
+    Service(Service),
+    Chain(Chain),
+    RemoteService(RemoteService),
 }
 
 impl Record {
@@ -309,6 +319,9 @@ impl Record {
             Self::Remote(remote) => key::remote(&remote.name),
             Self::RemoteRouter(of) => key::remote_router(&of.domain, &of.name),
             Self::RemoteTenant(of) => key::remote_tenant(&of.domain, &of.name),
+            Self::Service(of) => key::service(&of.tenant, &of.name),
+            Self::Chain(of) => key::chain(&of.tenant, &of.name),
+            Self::RemoteService(of) => key::remote_service(&of.domain, of.vni, &of.name),
         }
     }
 }
@@ -371,6 +384,26 @@ pub mod key {
     /// A tenant that a domain shares with this one.
     pub fn remote_tenant(domain: &str, name: &str) -> String {
         format!("remote-tenant/{domain}/{name}")
+    }
+
+    /// A service of a tenant.
+    pub fn service(tenant: &str, name: &str) -> String {
+        format!("service/{tenant}/{name}")
+    }
+
+    /// A chain of a tenant.
+    pub fn chain(tenant: &str, name: &str) -> String {
+        format!("chain/{tenant}/{name}")
+    }
+
+    /// What the keys of all services begin with that a domain offers.
+    pub fn remote_services(domain: &str) -> String {
+        format!("remote-service/{domain}/")
+    }
+
+    /// A service that another domain offers.
+    pub fn remote_service(domain: &str, vni: u32, name: &str) -> String {
+        format!("remote-service/{domain}/{vni:08}/{name}")
     }
 }
 
@@ -453,6 +486,9 @@ impl State {
         remote remotes Remote "remote/"
         remote_router remote_routers RemoteRouter "remote-router/"
         remote_tenant remote_tenants RemoteTenant "remote-tenant/"
+        service services Service "service/"
+        chain chains Chain "chain/"
+        remote_service remote_services RemoteService "remote-service/"
     }
 
     /// What a VNI of the domain's range is used for.

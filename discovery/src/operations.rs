@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations::{check_vni, offered, shared_with};
 use crate::model::{
@@ -12,7 +13,7 @@ use crate::model::{
     VniUse, key, now,
 };
 
-type Done<T> = Result<T, Rejection>;
+pub(crate) type Done<T> = Result<T, Rejection>;
 
 /// A name: letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit.
 ///
@@ -392,6 +393,7 @@ pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
     for attachment in attachments.filter(|of| of.router == name) {
         transaction.delete(&key::attachment(&attachment.tenant, name));
     }
+    chains::forget_router(transaction, name);
     transaction.delete(&key::router(name));
     Ok(())
 }
@@ -436,6 +438,7 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
             transaction.put(Record::Vni(VniUse {
                 vni,
                 tenant: Some(new.name.clone()),
+                service: None,
                 free_at: 0,
             }));
             vni
@@ -466,7 +469,12 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
 }
 
 /// A VNI that another domain gave, which no tenant here has.
-fn foreign_vni(transaction: &Transaction<'_>, domain: &Domain, home: &str, vni: u32) -> Done<u32> {
+pub(crate) fn foreign_vni(
+    transaction: &Transaction<'_>,
+    domain: &Domain,
+    home: &str,
+    vni: u32,
+) -> Done<u32> {
     let own = domain.first_vni..=domain.last_vni;
     if own.contains(&vni) || vni == 0 || vni > 16_777_214 {
         return Err(Rejection::Invalid(format!(
@@ -484,7 +492,7 @@ fn foreign_vni(transaction: &Transaction<'_>, domain: &Domain, home: &str, vni: 
 }
 
 /// The lowest VNI that nobody ever had, else the one that has rested longest.
-fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
+pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
     let mut next = domain.first_vni;
     let mut rested: Option<(u64, u32)> = None;
     for (_, of) in transaction.state().below("vni/") {
@@ -576,9 +584,11 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
         transaction.put(Record::Vni(VniUse {
             vni: tenant.vni,
             tenant: None,
+            service: None,
             free_at: now() + u64::from(domain.quarantine) * 1000,
         }));
     }
+    chains::forget_tenant(transaction, name)?;
     transaction.delete(&key::tenant(name));
     Ok(())
 }
@@ -599,6 +609,16 @@ pub struct NewAttachment {
     pub redistribute: Vec<String>,
 }
 
+/// A name that the kernel takes for an interface.
+pub(crate) fn check_interface(interface: &str) -> Done<()> {
+    if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
+        return Err(Rejection::Invalid(format!(
+            "`{interface}` is no interface: 1 to 15 octets, no `/`"
+        )));
+    }
+    Ok(())
+}
+
 /// Attaches a tenant to a router, or changes how it is.
 ///
 /// # Errors
@@ -612,11 +632,7 @@ pub fn put_attachment(
     tenant_of(transaction, tenant)?;
     router_of(transaction, router)?;
     for interface in &new.interfaces {
-        if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
-            return Err(Rejection::Invalid(format!(
-                "`{interface}` is no interface: 1 to 15 octets, no `/`"
-            )));
-        }
+        check_interface(interface)?;
     }
     for prefix in &new.prefixes {
         if prefix.trunc() != *prefix {
@@ -626,18 +642,11 @@ pub fn put_attachment(
             )));
         }
     }
-    for other in transaction.state().attachments() {
-        if other.router != router || other.tenant == tenant {
-            continue;
-        }
-        if let Some(shared) = new
-            .interfaces
-            .iter()
-            .find(|of| other.interfaces.contains(of))
-        {
+    let own = format!("tenant `{tenant}`'s");
+    for (interface, owner) in chains::interfaces(transaction.state(), router) {
+        if owner != own && new.interfaces.iter().any(|of| of == interface) {
             return Err(Rejection::Conflict(format!(
-                "interface `{shared}` of router `{router}` is tenant `{}`'s",
-                other.tenant
+                "interface `{interface}` of router `{router}` is {owner}"
             )));
         }
     }
@@ -679,7 +688,7 @@ pub fn delete_attachment(
 /// Where an attachment would be to a router that is no more.
 pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<()> {
     let restored = |key: &str| {
-        ["tenant/", "attachment/", "vni/"]
+        ["tenant/", "attachment/", "vni/", "service/", "chain/"]
             .iter()
             .any(|of| key.starts_with(of))
             || key == key::DOMAIN
@@ -712,6 +721,16 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
 }
 
 fn check_attachment(transaction: &Transaction<'_>, key: &str) -> Done<()> {
+    if let Some(Record::Service(of)) = transaction.get(key) {
+        for attachment in &of.attachments {
+            router_of(transaction, &attachment.router).map_err(|_| {
+                Rejection::Conflict(format!(
+                    "service `{}` of tenant `{}` had a node at router `{}`, which has been removed since",
+                    of.name, of.tenant, attachment.router
+                ))
+            })?;
+        }
+    }
     if let Some(Record::Attachment(of)) = transaction.get(key) {
         tenant_of(transaction, &of.tenant)?;
         router_of(transaction, &of.router).map_err(|_| {

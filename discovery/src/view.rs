@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::chains::view::{self as chains, Chains};
 use crate::exchange::peers;
 use crate::model::{Attachment, Revision, Role, Router, State};
 use crate::proto::{Item, Neighbor, Settings, Tenant, Update, item};
@@ -38,6 +39,7 @@ pub struct Index<'a> {
     state: &'a State,
     reflectors: Vec<&'a Router>,
     attachments: HashMap<&'a str, Vec<&'a Attachment>>,
+    chains: Chains<'a>,
 }
 
 impl<'a> Index<'a> {
@@ -53,6 +55,7 @@ impl<'a> Index<'a> {
             state,
             reflectors: reflectors.collect(),
             attachments,
+            chains: Chains::new(state),
         }
     }
 
@@ -135,28 +138,32 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
         view.insert(key, Item { item });
     }
     let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
-    for attachment in attachments {
-        let Some(tenant) = state.tenant(&crate::model::key::tenant(&attachment.tenant)) else {
+    let attached = attachments.iter().map(|of| (of.tenant.as_str(), Some(*of)));
+    // Where only a node of its services is, a tenant has nothing else.
+    let is_attached = |tenant: &str| attachments.iter().any(|of| of.tenant == tenant);
+    let nodes = index.chains.tenants_at(name);
+    let nodes = nodes
+        .filter(|tenant| !is_attached(tenant))
+        .map(|tenant| (tenant, None));
+    for (tenant, attachment) in attached.chain(nodes) {
+        let Some(tenant) = state.tenant(&crate::model::key::tenant(tenant)) else {
             continue;
         };
-        let tenant = Tenant {
+        let mut told = Tenant {
             name: tenant.name.clone(),
             vni: tenant.vni,
-            interfaces: attachment.interfaces.clone(),
-            prefixes: attachment
-                .prefixes
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            redistribute: attachment.redistribute.clone(),
+            ..Tenant::default()
         };
+        if let Some(attachment) = attachment {
+            told.interfaces.clone_from(&attachment.interfaces);
+            let prefixes = attachment.prefixes.iter();
+            told.prefixes = prefixes.map(ToString::to_string).collect();
+            told.redistribute.clone_from(&attachment.redistribute);
+        }
+        index.chains.tell(name, &mut told);
         let key = format!("tenant/{}", tenant.name);
-        view.insert(
-            key,
-            Item {
-                item: Some(item::Item::Tenant(tenant)),
-            },
-        );
+        let item = Some(item::Item::Tenant(told));
+        view.insert(key, Item { item });
     }
     Some(view)
 }
@@ -164,8 +171,10 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
 /// The VNIs of tenants, sorted.
 fn vnis(state: &State, tenants: &[String]) -> Vec<u32> {
     let tenants = tenants.iter();
-    let vnis = tenants.filter_map(|name| Some(state.tenant(&crate::model::key::tenant(name))?.vni));
-    let vnis: BTreeSet<u32> = vnis.collect();
+    let tenants = tenants.filter_map(|name| state.tenant(&crate::model::key::tenant(name)));
+    let vnis: BTreeSet<u32> = tenants
+        .flat_map(|tenant| chains::vnis(state, tenant))
+        .collect();
     vnis.into_iter().collect()
 }
 
@@ -229,15 +238,16 @@ impl Affected {
                 (Some("trust" | "share" | "remote-router" | "remote-tenant"), ..) => {
                     names.extend(edges(state));
                 }
-                (Some("tenant"), Some(name), _) => {
+                (Some("service" | "chain" | "tenant"), Some(name), _) => {
+                    names.extend(chains::routers(state, name));
+                    for record in [&change.old, &change.new] {
+                        if let Some(crate::model::Record::Service(of)) = record {
+                            names.extend(of.attachments.iter().map(|of| of.router.clone()));
+                        }
+                    }
                     if state.trusts().next().is_some() {
                         names.extend(edges(state));
                     }
-                    let prefix = format!("attachment/{name}/");
-                    let attached = state.below(&prefix);
-                    names.extend(attached.filter_map(|(key, _)| {
-                        Some(key.strip_prefix(prefix.as_str())?.to_owned())
-                    }));
                     let edges = state.routers().filter(|of| {
                         let mut peers = of.peers.iter();
                         peers.any(|peer| peer.tenants.iter().any(|of| of == name))

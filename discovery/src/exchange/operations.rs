@@ -145,6 +145,7 @@ pub fn distrust(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
         key::share(name, ""),
         key::remote_router(name, ""),
         key::remote_tenant(name, ""),
+        key::remote_services(name),
     ] {
         for (key, _) in state.below(&prefix) {
             transaction.delete(key);
@@ -264,14 +265,20 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     }
     let records = heard.said.routers.iter().cloned().map(Record::RemoteRouter);
     let tenants = heard.said.tenants.iter().cloned().map(Record::RemoteTenant);
-    let records: Vec<Record> = records.chain(tenants).collect();
+    let services = heard.said.services.iter().cloned();
+    let services = services.map(Record::RemoteService);
+    let records: Vec<Record> = records.chain(tenants).chain(services).collect();
     let keys: BTreeSet<String> = records.iter().map(Record::key).collect();
     let mut changed = before.is_none_or(|of| of.asn != heard.said.asn);
     for record in records {
         changed |= transaction.get(&record.key()) != Some(&record);
         transaction.put(record);
     }
-    for prefix in [key::remote_router(name, ""), key::remote_tenant(name, "")] {
+    for prefix in [
+        key::remote_router(name, ""),
+        key::remote_tenant(name, ""),
+        key::remote_services(name),
+    ] {
         for (key, _) in transaction.state().below(&prefix) {
             if !keys.contains(key) {
                 changed = true;

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::records::{RemoteRouter, Trust};
+use crate::chains::view as chains;
 use crate::model::{Registration, Role, Router, State, key};
 use crate::proto::Neighbor;
 
 /// The VNIs that go over to a domain and come from it: of tenants that we share with it, and of those of its VNIs that it shares
-/// with us, where we have made a tenant of one.
+/// with us, where we have made a tenant of one; and the labels of their services.
 pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
     let ours = state.shares().filter(|of| of.domain == domain);
-    let ours = ours.filter_map(|of| Some(state.tenant(&key::tenant(&of.tenant))?.vni));
+    let ours = ours.filter_map(|of| state.tenant(&key::tenant(&of.tenant)));
     let theirs: BTreeSet<u32> = state
         .remote_tenants()
         .filter(|of| of.domain == domain)
@@ -20,7 +21,10 @@ pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
     let taken = state
         .tenants()
         .filter(|tenant| tenant.home.as_deref() == Some(domain) && theirs.contains(&tenant.vni));
-    ours.chain(taken.map(|tenant| tenant.vni)).collect()
+    let tenants = ours.chain(taken);
+    tenants
+        .flat_map(|tenant| chains::vnis(state, tenant))
+        .collect()
 }
 
 /// Whom an edge speaks with in domains that are trusted, by the key of the view. `held` says whether it has an item now: an edge

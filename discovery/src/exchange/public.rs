@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::records::{Remote, RemoteRouter, RemoteTenant};
-use crate::model::{Domain, Role, State, key};
+use crate::chains::view as chains;
+use crate::model::{Domain, RemoteService, Role, State, key};
 use crate::operations::check_name;
 use crate::proto::public_item::Item;
-use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicTenant};
+use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicService, PublicTenant};
 
-/// Items by key: `domain`, `router/NAME`, `tenant/NAME`.
+/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`.
 pub type PublicView = BTreeMap<String, PublicItem>;
 
 fn item(item: Item) -> PublicItem {
@@ -62,6 +63,15 @@ pub fn view(state: &State, domain: &str) -> PublicView {
             home: home.clone(),
         };
         view.insert(format!("tenant/{}", of.name), item(Item::Tenant(of)));
+        for (name, service) in chains::offered(state, &tenant.name) {
+            let of = PublicService {
+                vni: tenant.vni,
+                name: name.to_owned(),
+                label: service.label,
+            };
+            let key = format!("service/{}/{name}", tenant.vni);
+            view.insert(key, item(Item::Service(of)));
+        }
     }
     view
 }
@@ -100,6 +110,15 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
         };
         view.insert(format!("tenant/{}", of.name), item(Item::Tenant(tenant)));
     }
+    for of in state.remote_services().filter(|of| of.domain == domain) {
+        let service = PublicService {
+            vni: of.vni,
+            name: of.name.clone(),
+            label: of.label,
+        };
+        let key = format!("service/{}/{}", of.vni, of.name);
+        view.insert(key, item(Item::Service(service)));
+    }
     view
 }
 
@@ -112,6 +131,8 @@ pub struct Said {
     pub routers: Vec<RemoteRouter>,
     /// The tenants that it shares with us.
     pub tenants: Vec<RemoteTenant>,
+    /// The services that it offers to them.
+    pub services: Vec<RemoteService>,
 }
 
 /// Reads what `domain` says to `own`.
@@ -123,6 +144,7 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
         asn: 0,
         routers: Vec::new(),
         tenants: Vec::new(),
+        services: Vec::new(),
     };
     let name = |name: &str| check_name(name).map_err(|rejection| rejection.to_string());
     for (at, item) in view {
@@ -179,6 +201,20 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
                     name: of.name.clone(),
                     vni: of.vni,
                     home: of.home.clone(),
+                });
+            }
+            Some(Item::Service(of)) => {
+                name(&of.name)?;
+                for number in [of.vni, of.label] {
+                    if number == 0 || number > 16_777_214 {
+                        return Err(wrong(&format!("{number} is no VNI")));
+                    }
+                }
+                said.services.push(RemoteService {
+                    domain: domain.to_owned(),
+                    vni: of.vni,
+                    name: of.name.clone(),
+                    label: of.label,
                 });
             }
             // Of a later controller.

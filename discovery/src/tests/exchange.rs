@@ -510,3 +510,62 @@ async fn controllers_of_one_domain_hear_together() {
     let heard = |of: &Value| of["exchange"] == "current" && of["error"] == Value::Null;
     b.until(&a, "the second is heard", heard).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_another_domain_is_had_by_its_name_and_its_label_is_let_through() {
+    let (a, b) = (Side::new(1).await, Side::new(2).await);
+    let (mut ea, mut eb) = (a.edge("e").await, b.edge("e").await);
+    a.ask(Method::POST, "tenants", json!({ "name": "red" }))
+        .await
+        .unwrap();
+    a.trust(&b).await;
+    b.trust(&a).await;
+    a.current(&b).await;
+    b.current(&a).await;
+    a.ask(Method::PUT, "domains/b/shared/red", Value::Null)
+        .await
+        .unwrap();
+    b.until_at("domains/a/tenants", "red is shared", |of| {
+        of["items"] != json!([])
+    })
+    .await;
+    let red = json!({ "name": "red", "home": "a" });
+    b.ask(Method::POST, "tenants", red).await.unwrap();
+    let firewall =
+        json!({ "attachments": [{ "router": "eb", "interface": "fw0", "node": ["169.254.1.2"] }] });
+    let made = b.ask(Method::PUT, "tenants/red/services/firewall", firewall);
+    assert_eq!(made.await.unwrap()["label"], 20_000);
+    // As long as the tenant is not shared back, its services are nobody's business.
+    let by_name = json!({ "home": "b" });
+    let path = "tenants/red/services/firewall";
+    let refused = a.ask(Method::PUT, path, by_name.clone()).await.unwrap_err();
+    assert!(
+        refused.contains("offers no service `firewall`"),
+        "{refused}"
+    );
+    b.ask(Method::PUT, "domains/a/shared/red", Value::Null)
+        .await
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    let had = loop {
+        match a.ask(Method::PUT, path, by_name.clone()).await {
+            Ok(had) => break had,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((&had["label"], &had["home"]), (&json!(20_000), &json!("b")));
+    a.ask(
+        Method::PUT,
+        "tenants/red/chains/web",
+        json!({ "services": ["firewall"] }),
+    )
+    .await
+    .unwrap();
+    // The edges let both the tenant's VNI and the service's label through.
+    let both = vec![10_000, 20_000];
+    ea.until("both at ea", |view| accepted(view, "peer/b/eb") == both)
+        .await;
+    eb.until("both at eb", |view| accepted(view, "peer/a/ea") == both)
+        .await;
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
 mod api;
+mod chains;
 mod exchange;
 mod faults;
 mod management;

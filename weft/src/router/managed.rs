@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 use weft_discovery::client::{Client, ClientError, Event, Facts, Membership, PORT};
 use weft_discovery::pki::TokenText;
-use weft_discovery::proto::{Neighbor, Tenant, item::Item};
+use weft_discovery::proto::{Arm, Chain, Neighbor, Service, Tenant, item::Item};
 use weft_discovery::view::View;
 
 use super::core::Queries;
@@ -328,5 +328,172 @@ fn tenant(of: &Tenant) -> Value {
         "interfaces": of.interfaces,
         "prefixes": of.prefixes,
         "redistribute": redistribute,
+        "services": of.services.iter().map(service).collect::<Vec<_>>(),
+        "chains": of.chains.iter().map(chain).collect::<Vec<_>>(),
     })
+}
+
+fn service(of: &Service) -> Value {
+    let mut service = json!({
+        "name": of.name,
+        "label": of.label,
+        "on_failure": of.on_failure,
+        "rewrites": of.rewrites,
+    });
+    if !of.selection.is_empty() {
+        service["selection"] = of.selection.clone().into();
+    }
+    let Some(attachment) = &of.attachment else {
+        return service;
+    };
+    let arm = |of: &Arm| (of.interface.clone(), of.node.clone());
+    if let Some((interface, node)) = attachment.inside.as_ref().map(arm) {
+        service["interface"] = interface.into();
+        service["node"] = node.into();
+    }
+    if let Some((interface, node)) = attachment.outside.as_ref().map(arm) {
+        service["outside"] = json!({ "interface": interface, "node": node });
+    }
+    if let Some(of) = &attachment.probe {
+        let mut probe = json!({ "kind": of.kind });
+        let parts = [
+            ("port", of.port.map(Value::from)),
+            ("path", of.path.clone().map(Value::from)),
+            ("interval", of.interval.map(Value::from)),
+        ];
+        for (key, value) in parts {
+            if let Some(value) = value {
+                probe[key] = value;
+            }
+        }
+        service["probe"] = probe;
+    }
+    service
+}
+
+fn chain(of: &Chain) -> Value {
+    let mut matches = json!({
+        "source": of.source,
+        "destination": of.destination,
+        "source_ports": of.source_ports,
+        "destination_ports": of.destination_ports,
+    });
+    if let Some(map) = matches.as_object_mut() {
+        map.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+    }
+    if let Some(protocol) = &of.protocol {
+        matches["protocol"] = protocol.clone().into();
+    }
+    if let Some(dscp) = of.dscp {
+        matches["dscp"] = dscp.into();
+    }
+    json!({
+        "name": of.name,
+        "priority": of.priority,
+        "match": matches,
+        "services": of.services,
+        "symmetric": of.symmetric,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_discovery::proto::{self, Item as Told, Settings};
+
+    use super::*;
+
+    #[test]
+    fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
+        let settings = Settings {
+            domain: "a".into(),
+            asn: 64601,
+            global_administrator: 64512,
+            router_id: "192.0.2.1".into(),
+            role: "router".into(),
+            hold_time: 90,
+        };
+        let arm = |interface: &str, node: &str| Arm {
+            interface: interface.into(),
+            node: vec![node.into()],
+        };
+        let tenant = Tenant {
+            name: "red".into(),
+            vni: 10001,
+            services: vec![
+                Service {
+                    name: "firewall".into(),
+                    label: 20001,
+                    on_failure: "over".into(),
+                    rewrites: true,
+                    selection: "pinned".into(),
+                    attachment: Some(proto::ServiceAttachment {
+                        inside: Some(arm("fw0", "169.254.1.2")),
+                        outside: Some(arm("fw1", "169.254.2.2")),
+                        probe: Some(proto::Probe {
+                            kind: "http".into(),
+                            port: Some(8080),
+                            path: Some("/health".into()),
+                            interval: Some(500),
+                        }),
+                    }),
+                },
+                Service {
+                    name: "meter".into(),
+                    label: 20002,
+                    on_failure: "closed".into(),
+                    ..Service::default()
+                },
+            ],
+            chains: vec![Chain {
+                name: "web".into(),
+                priority: 10,
+                source: vec!["10.0.1.0/24".into()],
+                protocol: Some("tcp".into()),
+                destination_ports: vec!["80".into(), "8000-8100".into()],
+                dscp: Some(46),
+                services: vec!["firewall".into(), "meter".into()],
+                symmetric: true,
+                ..Chain::default()
+            }],
+            ..Tenant::default()
+        };
+        let view: View = BTreeMap::from([
+            (
+                "settings".to_owned(),
+                Told {
+                    item: Some(Item::Settings(settings)),
+                },
+            ),
+            (
+                "tenant/red".to_owned(),
+                Told {
+                    item: Some(Item::Tenant(tenant)),
+                },
+            ),
+        ]);
+        let text = "router: { name: r1 }\ncontroller: { address: ctl.example }\n";
+        let template = Config::parse("r1.yaml", text).unwrap();
+        let facts = Facts {
+            router_id: None,
+            bgp_address: [192, 0, 2, 1].into(),
+            endpoint: [192, 0, 2, 1].into(),
+            encapsulations: vec!["vxlan".into()],
+            capacity: 0,
+        };
+        let config = compose(&template, &facts, &view).unwrap();
+        let services = crate::config::services(&config.tenants[0]);
+        let firewall = services[0].attachment.as_ref().unwrap();
+        let arms: Vec<&str> = firewall.arms().map(|of| of.interface.as_str()).collect();
+        assert_eq!(arms, ["fw0", "fw1"]);
+        assert!(services[0].rewrites && services[1].attachment.is_none());
+        let chain = &crate::config::chains(&config.tenants[0])[0];
+        assert_eq!(chain.matches.destination_ports, [80..=80, 8000..=8100]);
+        assert_eq!(
+            (chain.matches.protocol, chain.matches.dscp),
+            (Some(6), Some(46))
+        );
+        assert!(chain.symmetric && chain.services.len() == 2);
+    }
 }

@@ -245,7 +245,10 @@ fn record(of: model::Record) -> Option<proto::Record> {
         | model::Record::Share(_)
         | model::Record::Remote(_)
         | model::Record::RemoteRouter(_)
-        | model::Record::RemoteTenant(_) => return None,
+        | model::Record::RemoteTenant(_)
+        | model::Record::Service(_)
+        | model::Record::Chain(_)
+        | model::Record::RemoteService(_) => return None,
     };
     Some(proto::Record {
         record: Some(record),

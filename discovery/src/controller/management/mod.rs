@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`resources`] | tenants, attachments, routers, tokens |
 //! | [`history`] | revisions, going back to one, watching them come |
+//! | [`chains`] | services and chains of tenants |
 //! | [`domains`] | other domains |
 //! | [`condition`] | how the domain and its routers do |
 
+mod chains;
 pub(super) mod condition;
 pub(super) mod domains;
 mod history;

@@ -1,6 +1,7 @@
 //! REST: the API of people and their programs over HTTP. What is done is in [`super::management`]. Everything that changes something takes
 //! `If-Match` and `Idempotency-Key`; every error is a problem document (RFC 9457).
 
+mod chains;
 mod domains;
 mod paths;
 
@@ -57,7 +58,8 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
         .route("/revisions/{number}/rollback", post(paths::roll_back))
         .route("/performance", get(paths::performance))
         .route("/openapi.json", get(async || Json(document())))
-        .merge(domains::router());
+        .merge(domains::router())
+        .merge(chains::router());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(unknown)
@@ -85,6 +87,7 @@ pub fn document() -> Value {
     // Serializing what serde_json's own types can hold does not fail.
     let mut document = paths::Document::openapi();
     document.merge(domains::Document::openapi());
+    document.merge(chains::Document::openapi());
     serde_json::to_value(document).unwrap_or_default()
 }
 

@@ -1,0 +1,125 @@
+//! What a router is told of services and chains.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::records::{Chain, ProbeKind, Service, ServiceAttachment, Word};
+use crate::model::{State, Tenant, key};
+use crate::proto;
+
+/// Services and chains, made ready for many views.
+#[derive(Default)]
+pub(crate) struct Chains<'a> {
+    services: HashMap<&'a str, Vec<&'a Service>>,
+    chains: HashMap<&'a str, Vec<&'a Chain>>,
+    /// Tenants with a service node at a router.
+    at: HashMap<&'a str, BTreeSet<&'a str>>,
+}
+
+impl<'a> Chains<'a> {
+    pub(crate) fn new(state: &'a State) -> Self {
+        let mut chains = Self::default();
+        for service in state.services() {
+            let of = chains.services.entry(&service.tenant).or_default();
+            of.push(service);
+            for attachment in &service.attachments {
+                let at = chains.at.entry(&attachment.router).or_default();
+                at.insert(&service.tenant);
+            }
+        }
+        for chain in state.chains() {
+            chains.chains.entry(&chain.tenant).or_default().push(chain);
+        }
+        chains
+    }
+
+    /// Tenants with a service node at a router.
+    pub(crate) fn tenants_at(&self, router: &str) -> impl Iterator<Item = &'a str> + '_ {
+        self.at.get(router).into_iter().flatten().copied()
+    }
+
+    /// Adds what a router is told of a tenant's services and chains.
+    pub(crate) fn tell(&self, router: &str, tenant: &mut proto::Tenant) {
+        let services = self.services.get(tenant.name.as_str());
+        let services = services.into_iter().flatten();
+        tenant.services = services.map(|of| service(of, router)).collect();
+        let chains = self.chains.get(tenant.name.as_str());
+        tenant.chains = chains.into_iter().flatten().map(|of| chain(of)).collect();
+    }
+}
+
+fn service(of: &Service, router: &str) -> proto::Service {
+    let here = of.attachments.iter().find(|of| of.router == router);
+    proto::Service {
+        name: of.name.clone(),
+        label: of.label,
+        on_failure: of.on_failure.to_string(),
+        rewrites: of.rewrites,
+        selection: of.selection.map(|of| of.to_string()).unwrap_or_default(),
+        attachment: here.map(attachment),
+    }
+}
+
+fn attachment(of: &ServiceAttachment) -> proto::ServiceAttachment {
+    let texts = |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect();
+    let arm = |interface: &str, node: &[std::net::IpAddr]| proto::Arm {
+        interface: interface.to_owned(),
+        node: texts(node),
+    };
+    proto::ServiceAttachment {
+        inside: Some(arm(&of.interface, &of.node)),
+        outside: of.outside.as_ref().map(|of| arm(&of.interface, &of.node)),
+        probe: of.probe.as_ref().map(|of| proto::Probe {
+            kind: match of.kind {
+                ProbeKind::Icmp => "icmp",
+                ProbeKind::Tcp => "tcp",
+                ProbeKind::Http => "http",
+                ProbeKind::None => "none",
+            }
+            .to_owned(),
+            port: of.port.map(u32::from),
+            path: of.path.clone(),
+            interval: of.interval,
+        }),
+    }
+}
+
+fn chain(of: &Chain) -> proto::Chain {
+    fn texts<T: ToString>(of: &[T]) -> Vec<String> {
+        of.iter().map(ToString::to_string).collect()
+    }
+    proto::Chain {
+        name: of.name.clone(),
+        priority: of.priority,
+        source: texts(&of.matches.source),
+        destination: texts(&of.matches.destination),
+        protocol: of.matches.protocol.as_ref().map(Word::to_string),
+        source_ports: texts(&of.matches.source_ports),
+        destination_ports: texts(&of.matches.destination_ports),
+        dscp: of.matches.dscp.map(u32::from),
+        services: of.services.clone(),
+        symmetric: of.symmetric,
+    }
+}
+
+/// The VNIs that a tenant's packets may have: its own, and the labels of its services.
+pub(crate) fn vnis<'a>(state: &'a State, tenant: &'a Tenant) -> impl Iterator<Item = u32> + 'a {
+    let services = state.services().filter(|of| of.tenant == tenant.name);
+    [tenant.vni].into_iter().chain(services.map(|of| of.label))
+}
+
+/// Routers that are told of a tenant's services and chains.
+pub(crate) fn routers(state: &State, tenant: &str) -> BTreeSet<String> {
+    let prefix = key::attachment(tenant, "");
+    let attached = state.below(&prefix);
+    let attached = attached.filter_map(|(key, _)| Some(key.strip_prefix(&prefix)?.to_owned()));
+    let services = state.services().filter(|of| of.tenant == tenant);
+    let nodes = services.flat_map(|of| of.attachments.iter().map(|of| of.router.clone()));
+    attached.chain(nodes).collect()
+}
+
+/// Services of ours that a domain is offered with a tenant that is shared with it: those whose labels we gave.
+pub(crate) fn offered<'a>(state: &'a State, tenant: &'a str) -> BTreeMap<&'a str, &'a Service> {
+    let services = state.services().filter(|of| of.tenant == tenant);
+    let own = services.filter(|of| of.home.is_none());
+    own.map(|of| (of.name.as_str(), of)).collect()
+}
