@@ -3,9 +3,9 @@
 use super::*;
 
 /// A domain of its own: `number` 1 is `a`, 2 is `b`, with their AS numbers, VNIs and addresses.
-struct Side {
+pub(super) struct Side {
     scratch: Scratch,
-    controller: Running,
+    pub(super) controller: Running,
     number: u8,
 }
 
@@ -14,7 +14,7 @@ fn name(number: u8) -> &'static str {
 }
 
 impl Side {
-    async fn new(number: u8) -> Self {
+    pub(super) async fn new(number: u8) -> Self {
         Self::with(Scratch::new(), number, Vec::new()).await
     }
 
@@ -35,22 +35,27 @@ impl Side {
         }
     }
 
-    async fn introduction(&self) -> String {
+    pub(super) async fn introduction(&self) -> String {
         let said = self.controller.get("introduction").await;
         said["introduction"].as_str().unwrap().to_owned()
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Value) -> Result<Value, String> {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Value, String> {
         self.controller.ask(method, path, body).await
     }
 
-    async fn trust(&self, other: &Side) {
+    pub(super) async fn trust(&self, other: &Side) {
         let body = json!({ "introduction": other.introduction().await });
         self.ask(Method::POST, "domains", body).await.unwrap();
     }
 
     /// An edge with an address of the domain's.
-    async fn edge(&self, end: &str) -> Follower {
+    pub(super) async fn edge(&self, end: &str) -> Follower {
         let name = format!("{end}{}", name(self.number));
         let number = self.number * 10 + end.len() as u8;
         let edge = self.controller.router(&self.scratch, &name, "edge", number);
@@ -58,12 +63,22 @@ impl Side {
     }
 
     /// Waits until what is said of the other domain is as wanted.
-    async fn until(&self, other: &Side, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until(
+        &self,
+        other: &Side,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let path = format!("domains/{}", name(other.number));
         self.until_at(&path, what, wanted).await
     }
 
-    async fn until_at(&self, path: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until_at(
+        &self,
+        path: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let said = self.controller.get(path).await;
@@ -75,13 +90,13 @@ impl Side {
         }
     }
 
-    async fn current(&self, other: &Side) {
+    pub(super) async fn current(&self, other: &Side) {
         let current = |of: &Value| of["exchange"] == "current";
         self.until(other, "the other domain is heard", current)
             .await;
     }
 
-    async fn items(&self, path: &str) -> Vec<Value> {
+    pub(super) async fn items(&self, path: &str) -> Vec<Value> {
         let said = self.controller.get(path).await;
         said["items"].as_array().unwrap().clone()
     }

@@ -1,5 +1,7 @@
 //! The API of people over gRPC: what REST does, with the same words.
 
+mod domains;
+
 use std::fmt::Debug;
 
 use tonic::transport::Channel;

@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::messages;
+use super::{domains, messages};
 use crate::controller::Controller;
 use crate::controller::management::condition::PerformanceQuery;
 use crate::controller::management::{Actor, Answer, Asking, Listed};
@@ -276,6 +276,121 @@ impl Management for Server {
     ) -> Result<Response<proto::Deleted>, Status> {
         let (asking, asked) = self.asking(request, conditions!())?;
         let answer = self.controller.delete_token(&asking, asked.id).await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn get_introduction(
+        &self,
+        request: Request<proto::GetIntroductionRequest>,
+    ) -> Result<Response<proto::Introduction>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(
+            self.controller.get_introduction(&actor),
+            domains::introduction,
+        )
+    }
+
+    async fn list_domains(
+        &self,
+        request: Request<proto::ListDomainsRequest>,
+    ) -> Result<Response<proto::ListDomainsResponse>, Status> {
+        let (actor, _) = self.actor(request)?;
+        reply(self.controller.list_domains(&actor), domains::others)
+    }
+
+    async fn get_other_domain(
+        &self,
+        request: Request<proto::GetOtherDomainRequest>,
+    ) -> Result<Response<proto::OtherDomain>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_other_domain(&actor, &asked.name);
+        reply(answer, |of, _| domains::other(of))
+    }
+
+    async fn trust_domain(
+        &self,
+        request: Request<proto::TrustDomainRequest>,
+    ) -> Result<Response<proto::Trust>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.trust(&asking, asked).await;
+        reply(answer, domains::trust)
+    }
+
+    async fn change_trust(
+        &self,
+        request: Request<proto::ChangeTrustRequest>,
+    ) -> Result<Response<proto::Trust>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .change_trust(&asking, asked.name.clone(), asked)
+            .await;
+        reply(answer, domains::trust)
+    }
+
+    async fn distrust_domain(
+        &self,
+        request: Request<proto::DistrustDomainRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.distrust(&asking, asked.name).await;
+        reply(answer, messages::deleted)
+    }
+
+    async fn list_remote_routers(
+        &self,
+        request: Request<proto::ListRemoteRoutersRequest>,
+    ) -> Result<Response<proto::ListRemoteRoutersResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.list_remote_routers(&actor, &asked.name);
+        reply(answer, |all, _| proto::ListRemoteRoutersResponse {
+            routers: each(all, domains::router),
+        })
+    }
+
+    async fn list_remote_tenants(
+        &self,
+        request: Request<proto::ListRemoteTenantsRequest>,
+    ) -> Result<Response<proto::ListRemoteTenantsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.list_remote_tenants(&actor, &asked.name);
+        reply(answer, |all, _| proto::ListRemoteTenantsResponse {
+            tenants: each(all, domains::tenant),
+        })
+    }
+
+    async fn list_shares(
+        &self,
+        request: Request<proto::ListSharesRequest>,
+    ) -> Result<Response<proto::ListSharesResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.list_shared(&actor, &asked.name);
+        reply(answer, |all, _| proto::ListSharesResponse {
+            shares: each(all, domains::share),
+        })
+    }
+
+    async fn share_tenant(
+        &self,
+        request: Request<proto::ShareTenantRequest>,
+    ) -> Result<Response<proto::Share>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .share(&asking, asked.domain, asked.tenant)
+            .await;
+        reply(answer, domains::share)
+    }
+
+    async fn unshare_tenant(
+        &self,
+        request: Request<proto::UnshareTenantRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .unshare(&asking, asked.domain, asked.tenant)
+            .await;
         reply(answer, messages::deleted)
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
 
+use super::domains;
 use crate::controller::management::condition::{Performance, RouterStatus, Status};
 use crate::controller::management::{CreatedToken, Form, RolledBack};
 use crate::database::Rejection;
@@ -241,14 +242,14 @@ fn record(of: model::Record) -> Option<proto::Record> {
         model::Record::Token(of) => Record::Token(token(of, 0)),
         // Answers that were kept are nobody's business.
         model::Record::Request(_) => return None,
-        model::Record::Trust(_)
-        | model::Record::Share(_)
-        | model::Record::Remote(_)
-        | model::Record::RemoteRouter(_)
-        | model::Record::RemoteTenant(_)
-        | model::Record::Service(_)
-        | model::Record::Chain(_)
-        | model::Record::RemoteService(_) => return None,
+        model::Record::Trust(of) => Record::Trust(domains::trust(of, 0)),
+        model::Record::Share(of) => Record::Share(domains::share(of, 0)),
+        model::Record::Remote(of) => Record::Remote(domains::remote(of)),
+        model::Record::RemoteRouter(of) => Record::RemoteRouter(domains::router(of, 0)),
+        model::Record::RemoteTenant(of) => Record::RemoteTenant(domains::tenant(of, 0)),
+        model::Record::Service(_) | model::Record::Chain(_) | model::Record::RemoteService(_) => {
+            return None;
+        }
     };
     Some(proto::Record {
         record: Some(record),
@@ -286,6 +287,7 @@ pub(super) fn status(of: Status, _: u64) -> proto::Status {
         domain: of.domain,
         revision: of.revision,
         routers: of.routers.into_iter().map(router).collect(),
+        domains: of.domains.into_iter().map(domains::status).collect(),
     }
 }
 

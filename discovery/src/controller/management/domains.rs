@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Actor, Answer, Answered, Asking, Form};
+use super::{Actor, Answer, Answered, Asking, Form, Listed, listed};
 use crate::controller::Controller;
 use crate::database::Rejection;
 use crate::exchange::Introduction;
 use crate::exchange::operations::{self, NewTrust, TrustChange};
-use crate::model::{Pair, RemoteRouter, RemoteTenant, Share, State, Trust, key, now};
+use crate::model::{Pair, Record, RemoteRouter, RemoteTenant, Share, State, Trust, key, now};
 
 /// What the exchange with another domain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -26,35 +26,35 @@ pub(in crate::controller) enum Exchanged {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::controller) struct DomainStatus {
     /// The domain's name.
-    name: String,
+    pub name: String,
     /// Whether it is heard.
-    exchange: Exchanged,
+    pub exchange: Exchanged,
     /// It was heard, and is no more.
-    stale: bool,
+    pub stale: bool,
     /// The AS number of its routers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    asn: Option<u32>,
+    pub asn: Option<u32>,
     /// Its revision that is held here: all that is public of it is as it was then.
-    revision: u64,
+    pub revision: u64,
     /// When it was last heard, ms since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_heard: Option<u64>,
+    pub last_heard: Option<u64>,
     /// How long ago that is, s.
     #[serde(skip_serializing_if = "Option::is_none")]
-    lag: Option<u64>,
+    pub lag: Option<u64>,
     /// Controllers of ours that hear it.
-    followers: usize,
+    pub followers: usize,
     /// Controllers of it that this one tells what is public here.
-    followed: usize,
+    pub followed: usize,
     /// Its edges.
-    routers: usize,
+    pub routers: usize,
     /// Tenants that it shares with this domain.
-    tenants: usize,
+    pub tenants: usize,
     /// Tenants that this domain shares with it.
-    shared: usize,
+    pub shared: usize,
     /// Why this controller does not hear it.
     #[serde(skip_serializing_if = "String::is_empty")]
-    error: String,
+    pub error: String,
 }
 
 fn status_of(controller: &Controller, state: &State, name: &str) -> DomainStatus {
@@ -109,44 +109,49 @@ pub(in crate::controller) fn statuses(controller: &Controller, state: &State) ->
 pub(in crate::controller) struct OtherDomain {
     /// How the exchange does.
     #[serde(flatten)]
-    status: DomainStatus,
+    pub status: DomainStatus,
     /// Where its controllers are.
-    controllers: Vec<String>,
+    pub controllers: Vec<String>,
     /// SHA-256 of its authority's certificate.
-    fingerprint: String,
+    pub fingerprint: String,
     /// Hops between the edges of both.
-    ttl: u8,
+    pub ttl: u8,
     /// Which edges speak with which; every one with every one where there are none.
-    pairs: Vec<Pair>,
+    pub pairs: Vec<Pair>,
+    /// The revision that last changed what was decided; by REST it is the ETag.
+    #[serde(skip)]
+    pub modified: u64,
 }
 
 /// A domain that asked, and is not trusted.
 #[derive(Serialize, ToSchema)]
 pub(in crate::controller) struct Stranger {
     /// The name that it gave.
-    name: String,
+    pub name: String,
     /// SHA-256 of its authority's certificate.
-    fingerprint: String,
+    pub fingerprint: String,
     /// When it last asked, ms since 1970.
-    at: u64,
+    pub at: u64,
 }
 
 /// All other domains.
 #[derive(Serialize, ToSchema)]
 pub(in crate::controller) struct OtherDomains {
     /// Those that are trusted, by name.
-    items: Vec<OtherDomain>,
+    pub items: Vec<OtherDomain>,
     /// Those that asked this controller and are not, the latest first. Anybody may claim a name: compare the fingerprint.
-    asking: Vec<Stranger>,
+    pub asking: Vec<Stranger>,
 }
 
 fn other(controller: &Controller, state: &State, trust: &Trust) -> OtherDomain {
+    let modified = state.get(&key::trust(&trust.name));
     OtherDomain {
         status: status_of(controller, state, &trust.name),
         controllers: trust.controllers.clone(),
         fingerprint: trust.fingerprint.clone(),
         ttl: trust.ttl,
         pairs: trust.pairs.clone(),
+        modified: modified.map_or(0, |of| of.modified),
     }
 }
 
@@ -203,10 +208,11 @@ impl Controller {
         actor.may_see(None)?;
         let state = self.database.state();
         let trust = trusted(&state, name)?;
+        let body = other(self, &state, trust);
         Ok(Answer {
-            body: other(self, &state, trust),
             revision: state.revision,
-            modified: state.get(&key::trust(name)).map(|of| of.modified),
+            modified: Some(body.modified),
+            body,
         })
     }
 
@@ -260,36 +266,45 @@ impl Controller {
         &self,
         actor: &Actor,
         name: &str,
-    ) -> Answered<Vec<RemoteRouter>> {
+    ) -> Answered<Vec<Listed<RemoteRouter>>> {
         actor.may_see(None)?;
         let state = self.database.state();
         trusted(&state, name)?;
-        let all = of_domain(state.remote_routers(), name, |of| &of.domain);
-        Ok(answer(&state, all.cloned().collect()))
+        let router = |record: &Record| match record {
+            Record::RemoteRouter(of) => Some(of.clone()),
+            _ => None,
+        };
+        Ok(listed(&state, &key::remote_router(name, ""), router))
     }
 
     pub(in crate::controller) fn list_remote_tenants(
         &self,
         actor: &Actor,
         name: &str,
-    ) -> Answered<Vec<RemoteTenant>> {
+    ) -> Answered<Vec<Listed<RemoteTenant>>> {
         actor.may_see(None)?;
         let state = self.database.state();
         trusted(&state, name)?;
-        let all = of_domain(state.remote_tenants(), name, |of| &of.domain);
-        Ok(answer(&state, all.cloned().collect()))
+        let tenant = |record: &Record| match record {
+            Record::RemoteTenant(of) => Some(of.clone()),
+            _ => None,
+        };
+        Ok(listed(&state, &key::remote_tenant(name, ""), tenant))
     }
 
     pub(in crate::controller) fn list_shared(
         &self,
         actor: &Actor,
         name: &str,
-    ) -> Answered<Vec<Share>> {
+    ) -> Answered<Vec<Listed<Share>>> {
         actor.may_see(None)?;
         let state = self.database.state();
         trusted(&state, name)?;
-        let all = of_domain(state.shares(), name, |of| &of.domain);
-        Ok(answer(&state, all.cloned().collect()))
+        let share = |record: &Record| match record {
+            Record::Share(of) => Some(of.clone()),
+            _ => None,
+        };
+        Ok(listed(&state, &key::share(name, ""), share))
     }
 
     pub(in crate::controller) async fn share(

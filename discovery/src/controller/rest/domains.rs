@@ -11,7 +11,7 @@ use axum::routing::{get, put};
 use utoipa::OpenApi;
 use weft_api::Problem;
 
-use super::{items, reply};
+use super::{records, reply};
 use crate::controller::Controller;
 use crate::controller::management::domains::{Introduced, OtherDomain, OtherDomains};
 use crate::controller::management::{Actor, Asking};
@@ -91,21 +91,21 @@ async fn distrust(Of(controller): Shared, asking: Asking, Path(name): Path<Strin
     params(("name" = String, Path, description = "The domain's name")),
     responses((status = 200, description = "Its edges, as it says, `items`", body = Vec<RemoteRouter>)))]
 async fn routers(Of(controller): Shared, actor: Actor, Path(name): Path<String>) -> Answered {
-    items(controller.list_remote_routers(&actor, &name))
+    records(controller.list_remote_routers(&actor, &name))
 }
 
 #[utoipa::path(get, path = "/api/v1/domains/{name}/tenants", tag = "domains",
     params(("name" = String, Path, description = "The domain's name")),
     responses((status = 200, description = "The tenants that it shares with this domain, as it says, `items`", body = Vec<RemoteTenant>)))]
 async fn tenants(Of(controller): Shared, actor: Actor, Path(name): Path<String>) -> Answered {
-    items(controller.list_remote_tenants(&actor, &name))
+    records(controller.list_remote_tenants(&actor, &name))
 }
 
 #[utoipa::path(get, path = "/api/v1/domains/{name}/shared", tag = "domains",
     params(("name" = String, Path, description = "The domain's name")),
     responses((status = 200, description = "Our tenants that it may know of, `items`", body = Vec<Share>)))]
 async fn shared(Of(controller): Shared, actor: Actor, Path(name): Path<String>) -> Answered {
-    items(controller.list_shared(&actor, &name))
+    records(controller.list_shared(&actor, &name))
 }
 
 #[utoipa::path(put, path = "/api/v1/domains/{name}/shared/{tenant}", tag = "domains",
