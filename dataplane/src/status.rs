@@ -41,6 +41,8 @@ pub struct DataplaneStatus {
     pub refused: Vec<RefusedRoute>,
     /// What was dropped between tenants; none where the kernel does not count.
     pub drops: Option<Drops>,
+    /// Why nftables does not take the service chains: packets of tenants with chains are dropped until it does.
+    pub chains_refused: Option<String>,
     /// Addresses that are tracked, with the metric of their route.
     pub tracked: Vec<(IpAddr, Option<u32>)>,
 }

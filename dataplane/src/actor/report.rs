@@ -62,6 +62,7 @@ impl Actor {
                     tries: refused.tries,
                 })
                 .collect(),
+            chains_refused: self.steps.refused.as_ref().map(|(error, _)| error.clone()),
             tracked: self
                 .tracked
                 .iter()

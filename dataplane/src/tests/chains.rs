@@ -560,3 +560,43 @@ fn apply_both(domain: &Domain, labels: &[u32]) {
     domain.a.apply(delta);
     assert_eq!(domain.a.status().refused, []);
 }
+
+/// Somebody else owns the table: what cannot be steered goes nowhere, until it can be.
+#[test]
+fn packets_go_nowhere_while_nftables_does_not_take_the_chains() {
+    use std::io::Write as _;
+    if !privileged() {
+        return;
+    }
+    let domain = at_one_router();
+    domain.a.settle();
+    let lab = &domain.lab;
+    let namespace = lab.ns("a");
+    let mut owner = std::process::Command::new("ip")
+        .args(["netns", "exec", &namespace, "nft", "-i"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = owner.stdin.take().unwrap();
+    input
+        .write_all(b"add table inet weft-chains { flags owner; }\n")
+        .unwrap();
+    input.flush().unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !lab.run("a", "nft list tables").contains("weft-chains") {
+        assert!(std::time::Instant::now() < end, "the table does not come");
+    }
+    apply_both(&domain, &[FIREWALL, INSPECTION]);
+    let refused = domain.a.wait(|status| status.chains_refused.is_some());
+    let error = refused.chains_refused.unwrap();
+    assert!(error.contains("Operation not permitted"), "{error}");
+    assert!(!domain.ping("red-a", "10.0.2.10", 2));
+    // Whoever has no chains has no part in it.
+    assert!(domain.ping("blue-a", "10.0.2.10", 2));
+    drop(input);
+    owner.wait().unwrap();
+    domain.a.wait(|status| status.chains_refused.is_none());
+    domain.wait_for_ping("red-a", "10.0.2.10");
+}

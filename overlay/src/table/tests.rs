@@ -4,7 +4,8 @@ use weft_bgp_wire::LargeCommunity;
 
 use super::*;
 use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
-use crate::intent::Group;
+use crate::intent::{Group, SiteRoute};
+use crate::label::Locator;
 
 pub(super) const ADMINISTRATOR: u32 = 64512;
 

@@ -16,6 +16,8 @@ pub(super) struct Known {
     pub(super) services: Vec<ServiceStatus>,
     pub(super) counts: StepCounts,
     pub(super) reasons: Reasons,
+    /// Why nftables does not take the chains.
+    pub(super) refused: Option<String>,
 }
 
 /// How conditions look to a human.
@@ -183,7 +185,12 @@ impl Known {
             })
             .collect();
         let first = |code| steps.iter().find(|step| step.way.code == code);
-        let state = if let Some(step) = first(api::StepCode::Dropped) {
+        let state = if let Some(error) = &self.refused {
+            let text = format!(
+                "nftables does not take the chains, and the tenant's packets are dropped: {error}"
+            );
+            api::Why::new(api::ChainCode::Broken, text)
+        } else if let Some(step) = first(api::StepCode::Dropped) {
             let text = format!("`{}` stops it: {}", step.service, step.way.text);
             api::Why::new(api::ChainCode::Broken, text)
         } else if let Some(step) = first(api::StepCode::Skipped) {

@@ -236,11 +236,20 @@ impl LiveState {
             true => tokio::task::spawn_blocking(StepCounts::read).await,
             false => Ok(StepCounts::default()),
         };
+        let refused = match has_chains {
+            true => self
+                .dataplane
+                .status()
+                .await
+                .and_then(|of| of.chains_refused),
+            false => None,
+        };
         Ok(Known {
             tenants,
             services,
             counts: counts.unwrap_or_default(),
             reasons: self.overlay.reasons().clone(),
+            refused,
         })
     }
 
