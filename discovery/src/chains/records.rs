@@ -164,7 +164,7 @@ pub struct Chain {
 }
 
 /// A chain's priority where nothing is said.
-pub(super) fn priority() -> u32 {
+pub(crate) fn priority() -> u32 {
     100
 }
 

@@ -1,5 +1,6 @@
 //! The API of people over gRPC: what REST does, with the same words.
 
+mod chains;
 mod domains;
 
 use std::fmt::Debug;

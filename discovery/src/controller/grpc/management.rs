@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{domains, messages};
+use super::{chains, domains, messages};
 use crate::controller::Controller;
 use crate::controller::management::condition::PerformanceQuery;
 use crate::controller::management::{Actor, Answer, Asking, Listed};
@@ -247,6 +247,84 @@ impl Management for Server {
             .delete_attachment(&asking, asked.tenant, asked.router)
             .await;
         reply(answer, messages::deleted)
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<proto::ListServicesRequest>,
+    ) -> Result<Response<proto::ListServicesResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.list_services(&actor, &asked.tenant);
+        reply(answer, |all, _| proto::ListServicesResponse {
+            services: each(all, chains::service),
+        })
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<proto::GetServiceRequest>,
+    ) -> Result<Response<proto::Service>, Status> {
+        let (actor, of) = self.actor(request)?;
+        let answer = self.controller.get_service(&actor, &of.tenant, &of.name);
+        reply(answer, chains::service)
+    }
+
+    async fn put_service(
+        &self,
+        request: Request<proto::PutServiceRequest>,
+    ) -> Result<Response<proto::Service>, Status> {
+        let (asking, of) = self.asking(request, conditions!())?;
+        let (tenant, name) = (of.tenant.clone(), of.name.clone());
+        let put = self.controller.put_service(&asking, tenant, name, of);
+        reply(put.await, chains::service)
+    }
+
+    async fn delete_service(
+        &self,
+        request: Request<proto::DeleteServiceRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, of) = self.asking(request, conditions!())?;
+        let deleted = self.controller.delete_service(&asking, of.tenant, of.name);
+        reply(deleted.await, messages::deleted)
+    }
+
+    async fn list_chains(
+        &self,
+        request: Request<proto::ListChainsRequest>,
+    ) -> Result<Response<proto::ListChainsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.list_chains(&actor, &asked.tenant);
+        reply(answer, |all, _| proto::ListChainsResponse {
+            chains: each(all, chains::chain),
+        })
+    }
+
+    async fn get_chain(
+        &self,
+        request: Request<proto::GetChainRequest>,
+    ) -> Result<Response<proto::Chain>, Status> {
+        let (actor, of) = self.actor(request)?;
+        let answer = self.controller.get_chain(&actor, &of.tenant, &of.name);
+        reply(answer, chains::chain)
+    }
+
+    async fn put_chain(
+        &self,
+        request: Request<proto::PutChainRequest>,
+    ) -> Result<Response<proto::Chain>, Status> {
+        let (asking, of) = self.asking(request, conditions!())?;
+        let (tenant, name) = (of.tenant.clone(), of.name.clone());
+        let put = self.controller.put_chain(&asking, tenant, name, of);
+        reply(put.await, chains::chain)
+    }
+
+    async fn delete_chain(
+        &self,
+        request: Request<proto::DeleteChainRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, of) = self.asking(request, conditions!())?;
+        let deleted = self.controller.delete_chain(&asking, of.tenant, of.name);
+        reply(deleted.await, messages::deleted)
     }
 
     async fn list_tokens(

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
 
-use super::domains;
+use super::{chains, domains};
 use crate::controller::management::condition::{Performance, RouterStatus, Status};
 use crate::controller::management::{CreatedToken, Form, RolledBack};
 use crate::database::Rejection;
@@ -12,7 +12,10 @@ use crate::management_proto as proto;
 use crate::model;
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 
-fn parse<T: std::str::FromStr<Err: Display>>(what: &str, text: &str) -> Result<T, Rejection> {
+pub(super) fn parse<T: std::str::FromStr<Err: Display>>(
+    what: &str,
+    text: &str,
+) -> Result<T, Rejection> {
     text.parse()
         .map_err(|error| Rejection::Invalid(format!("{what} `{text}`: {error}")))
 }
@@ -238,6 +241,7 @@ fn record(of: model::Record) -> Option<proto::Record> {
             vni: of.vni,
             tenant: of.tenant,
             free_at: of.free_at,
+            service: of.service,
         }),
         model::Record::Token(of) => Record::Token(token(of, 0)),
         // Answers that were kept are nobody's business.
@@ -247,9 +251,9 @@ fn record(of: model::Record) -> Option<proto::Record> {
         model::Record::Remote(of) => Record::Remote(domains::remote(of)),
         model::Record::RemoteRouter(of) => Record::RemoteRouter(domains::router(of, 0)),
         model::Record::RemoteTenant(of) => Record::RemoteTenant(domains::tenant(of, 0)),
-        model::Record::Service(_) | model::Record::Chain(_) | model::Record::RemoteService(_) => {
-            return None;
-        }
+        model::Record::Service(of) => Record::Service(chains::service(of, 0)),
+        model::Record::Chain(of) => Record::Chain(chains::chain(of, 0)),
+        model::Record::RemoteService(of) => Record::RemoteService(chains::remote(of)),
     };
     Some(proto::Record {
         record: Some(record),

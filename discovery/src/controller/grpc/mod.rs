@@ -5,10 +5,12 @@
 //! | [`discovery`] | the protocol of routers |
 //! | [`management`] | what people and their programs may ask for |
 //! | [`messages`] | its messages |
+//! | [`chains`] | those about services and chains |
 //! | [`domains`] | those about other domains |
 
 pub(super) use self::discovery::AbortOnDrop;
 
+mod chains;
 mod discovery;
 mod domains;
 mod management;
