@@ -13,7 +13,7 @@ use std::process::Command;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weft_overlay::Vni;
-use weft_overlay::chain::{Direction, Match};
+use weft_overlay::chain::{Direction, Fragments, Match};
 
 use crate::model::Family;
 
@@ -111,20 +111,37 @@ pub(crate) struct StepRule {
     pub(crate) matches: Option<Match>,
     pub(crate) counter: String,
     pub(crate) verdict: Verdict,
+    /// What becomes of fragments that do not say the ports that `matches` asks for, and who counts those that are dropped.
+    pub(crate) fragments: Fragments,
+    pub(crate) dropped: String,
 }
 
 impl StepRule {
-    pub(crate) fn new(matches: Option<Match>, mut counter: StepCounter, verdict: Verdict) -> Self {
+    pub(crate) fn new(
+        matches: Option<Match>,
+        mut counter: StepCounter,
+        verdict: Verdict,
+        fragments: Fragments,
+    ) -> Self {
+        counter.dropped = true;
+        let dropped = counter.name();
         counter.dropped = verdict == Verdict::Drop;
         Self {
             matches,
             counter: counter.name(),
             verdict,
+            fragments,
+            dropped,
         }
     }
 
     /// Packets that came with a label that nothing can be done for here.
-    pub(crate) fn arrival(matches: Option<Match>, label: Vni, verdict: Verdict) -> Self {
+    pub(crate) fn arrival(
+        matches: Option<Match>,
+        label: Vni,
+        verdict: Verdict,
+        fragments: Fragments,
+    ) -> Self {
         let counter = match verdict {
             Verdict::Drop => arrival_counter(label),
             _ => format!("passed-{label}"),
@@ -133,6 +150,8 @@ impl StepRule {
             matches,
             counter,
             verdict,
+            fragments,
+            dropped: arrival_counter(label),
         }
     }
 }
@@ -185,8 +204,9 @@ fn ports(ranges: &[RangeInclusive<u16>]) -> String {
     )
 }
 
-/// Conditions as nft writes them, in as many rules as they take; none where no packet of the family has them.
-fn conditions(matches: &Match, family: Family) -> Vec<String> {
+/// Conditions as nft writes them: those about addresses, code point and protocol, and those about ports. None where no packet of
+/// the family has them.
+fn conditions(matches: &Match, family: Family) -> Option<(String, String)> {
     let word = match family {
         Family::V4 => "ip",
         Family::V6 => "ip6",
@@ -205,7 +225,7 @@ fn conditions(matches: &Match, family: Family) -> Vec<String> {
             .copied()
             .collect();
         if nets.is_empty() {
-            return Vec::new();
+            return None;
         }
         // An interval that covers another is refused, and says all that the other does.
         let nets = IpNet::aggregate(&nets);
@@ -221,7 +241,7 @@ fn conditions(matches: &Match, family: Family) -> Vec<String> {
     if let Some(protocol) = matches.protocol {
         let _ = write!(common, "meta l4proto {protocol} ");
     }
-    let mut with_ports = common.clone();
+    let mut with_ports = String::new();
     for (side, ranges) in [
         ("sport", &matches.source_ports),
         ("dport", &matches.destination_ports),
@@ -230,34 +250,40 @@ fn conditions(matches: &Match, family: Family) -> Vec<String> {
             let _ = write!(with_ports, "th {side} {} ", ports(ranges));
         }
     }
-    if with_ports == common {
-        return vec![common];
-    }
-    // What does not say its ports may have them: a fragment is not to pass by a firewall.
-    let fragments = match family {
-        Family::V4 => "ip frag-off & 0x1fff != 0 ",
-        Family::V6 => "frag frag-off != 0 ",
-    };
-    vec![with_ports, common + fragments]
+    Some((common, with_ports))
 }
 
 fn put_rules(out: &mut String, rules: &[StepRule], family: Family) {
+    // What does not say its ports.
+    let fragment = match family {
+        Family::V4 => "ip frag-off & 0x1fff != 0 ",
+        Family::V6 => "frag frag-off != 0 ",
+    };
     for rule in rules {
-        let conditions = match &rule.matches {
-            Some(matches) => conditions(matches, family),
-            None => vec![String::new()],
-        };
         let verdict = match rule.verdict {
             Verdict::Mark(mark) => format!("meta mark set 0x{mark:08x} accept"),
             Verdict::Leave => "accept".to_owned(),
             Verdict::Drop => "drop".to_owned(),
         };
-        for condition in conditions {
-            let _ = writeln!(
-                out,
-                "    {condition}counter name \"{}\" {verdict}",
-                rule.counter
-            );
+        let counter = &rule.counter;
+        let mut put = |condition: &str, counter: &str, verdict: &str| {
+            let _ = writeln!(out, "    {condition}counter name \"{counter}\" {verdict}");
+        };
+        let Some(matches) = &rule.matches else {
+            put("", counter, &verdict);
+            continue;
+        };
+        let Some((common, with_ports)) = conditions(matches, family) else {
+            continue;
+        };
+        put(&format!("{common}{with_ports}"), counter, &verdict);
+        if let Fragments::Follow { unless } = &rule.fragments {
+            for other in unless {
+                if let Some((other, _)) = conditions(other, family) {
+                    put(&format!("{common}{other}{fragment}"), &rule.dropped, "drop");
+                }
+            }
+            put(&format!("{common}{fragment}"), counter, &verdict);
         }
     }
 }
@@ -291,7 +317,7 @@ impl StepRules {
     fn counters(&self) -> BTreeSet<&str> {
         let places = self.places.values().map(|place| &place.rules);
         let rules = places.chain(self.arrivals.values()).flatten().flatten();
-        let used = rules.map(|rule| rule.counter.as_str());
+        let used = rules.flat_map(|rule| [rule.counter.as_str(), rule.dropped.as_str()]);
         used.chain(self.counters.iter().map(String::as_str))
             .collect()
     }

@@ -9,7 +9,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use tracing::{info, warn};
 use weft_overlay::Vni;
 use weft_overlay::chain::{
-    Chain, Change, Direction, NodeAttachment, OnFailure, Place, Service, Turn, turns,
+    Chain, Change, Direction, Fragments, NodeAttachment, OnFailure, Place, Service, Turn,
+    fragments, turns,
 };
 use weft_overlay::intent::{GroupId, ServiceState, TenantId, TenantIntent};
 
@@ -447,10 +448,16 @@ impl Actor {
         turns: &[Turn],
     ) -> [Vec<StepRule>; 2] {
         FAMILIES.map(|family| {
-            let rules = turns.iter().filter_map(|turn| {
+            let rules = turns.iter().enumerate().filter_map(|(at, turn)| {
                 let verdict = self.verdict(intent, &turn.rest, turn.direction, family);
                 let counter = counter(intent, chains.get(turn.chain)?, turn);
-                Some(StepRule::new(turn.matches.clone(), counter, verdict))
+                let fragments = fragments(turns, at);
+                Some(StepRule::new(
+                    turn.matches.clone(),
+                    counter,
+                    verdict,
+                    fragments,
+                ))
             });
             rules.collect()
         })
@@ -465,7 +472,12 @@ impl Actor {
                 let turns = places.get(&Place::Entrance).into_iter().flatten();
                 turns.filter_map(|turn| {
                     let counter = counter(intent, chains.get(turn.chain)?, turn);
-                    Some(StepRule::new(turn.matches.clone(), counter, Verdict::Drop))
+                    Some(StepRule::new(
+                        turn.matches.clone(),
+                        counter,
+                        Verdict::Drop,
+                        Fragments::Follow { unless: Vec::new() },
+                    ))
                 })
             });
             rules.collect()
@@ -488,7 +500,12 @@ impl Actor {
         let all = turns(&intent.services, chains);
         let of = FAMILIES.map(|family| {
             if !known {
-                return vec![StepRule::arrival(None, label, Verdict::Drop)];
+                return vec![StepRule::arrival(
+                    None,
+                    label,
+                    Verdict::Drop,
+                    Fragments::Others,
+                )];
             }
             let has = |of: &IpAddr| of.is_ipv4() == (family == Family::V4);
             if !attachment.inside.addresses.iter().any(has) && service.on_failure != OnFailure::Open
@@ -500,24 +517,30 @@ impl Actor {
             let mut found = Vec::new();
             if works && attachment.outside.is_some() {
                 // What is for this direction goes as its label says.
-                let entering = all.get(&Place::Entrance).into_iter().flatten();
-                for turn in entering.filter(|turn| turn.rest.contains(&label)) {
+                let entering = all.get(&Place::Entrance).map_or(&[][..], Vec::as_slice);
+                for (at, turn) in entering.iter().enumerate() {
+                    if !turn.rest.contains(&label) {
+                        continue;
+                    }
                     let verdict = match turn.direction {
                         Direction::Forward => Verdict::Leave,
                         Direction::Reverse => Verdict::Mark(Leg::ArrivedReverse.mark(label)),
                     };
-                    found.push((turn.matches.clone(), verdict));
+                    found.push((turn.matches.clone(), verdict, fragments(entering, at)));
                 }
-                if found.iter().all(|(_, verdict)| *verdict == Verdict::Leave) {
+                if found
+                    .iter()
+                    .all(|(_, verdict, _)| *verdict == Verdict::Leave)
+                {
                     found.clear();
                 }
             } else if !works && service.on_failure == OnFailure::Open {
                 let behind = all.iter().filter(|(place, _)| {
                     matches!(place, Place::Behind { service, .. } if *service == label)
                 });
-                let behind: Vec<&Turn> = behind.flat_map(|(_, turns)| turns).collect();
+                let behind: Vec<Turn> = behind.flat_map(|(_, turns)| turns).cloned().collect();
                 let only = behind.len() == 1;
-                for turn in behind {
+                for (at, turn) in behind.iter().enumerate() {
                     let verdict = match self.verdict(intent, &turn.rest, turn.direction, family) {
                         Verdict::Leave => {
                             Verdict::Mark(self.config.table_base + intent.primary_vni.get())
@@ -528,15 +551,18 @@ impl Actor {
                         Direction::Forward => chain.matches.clone(),
                         Direction::Reverse => chain.matches.reversed(),
                     });
-                    found.push((matches.filter(|_| !only), verdict));
+                    let fragments = fragments(&behind, at);
+                    found.push((matches.filter(|_| !only), verdict, fragments));
                 }
             }
             if !works {
-                found.push((None, Verdict::Drop));
+                found.push((None, Verdict::Drop, Fragments::Others));
             }
             let found = found.into_iter();
             found
-                .map(|(matches, verdict)| StepRule::arrival(matches, label, verdict))
+                .map(|(matches, verdict, fragments)| {
+                    StepRule::arrival(matches, label, verdict, fragments)
+                })
                 .collect()
         });
         if of.iter().any(|of| !of.is_empty()) {

@@ -600,3 +600,182 @@ fn packets_go_nowhere_while_nftables_does_not_take_the_chains() {
     domain.a.wait(|status| status.chains_refused.is_none());
     domain.wait_for_ping("red-a", "10.0.2.10");
 }
+
+/// Counts all that a node forwards.
+fn count_all(lab: &Lab, name: &str) {
+    lab.run(
+        name,
+        "nft 'add table inet s; add counter inet s passed; add chain inet s f { type filter hook forward priority 0; }; add rule inet s f counter name passed'",
+    );
+}
+
+/// Sends datagrams from the first host to the second, and says what arrived: octets and where from.
+fn send(lab: &Lab, port: u16, dscp: u8, len: usize, count: usize) -> Vec<(Vec<u8>, IpAddr)> {
+    let to = lab.inside("red-b", move || {
+        let socket = std::net::UdpSocket::bind(("10.0.2.10", port)).unwrap();
+        let patience = Some(Duration::from_secs(5));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    });
+    lab.inside("red-a", move || {
+        let socket = std::net::UdpSocket::bind("10.0.1.10:0").unwrap();
+        let options = socket2::SockRef::from(&socket);
+        options.set_tos_v4(u32::from(dscp) << 2).unwrap();
+        for number in 0..count {
+            let octets: Vec<u8> = (0..len).map(|at| (at * 7 + number) as u8).collect();
+            socket.send_to(&octets, ("10.0.2.10", port)).unwrap();
+        }
+    });
+    let mut buffer = [0; 65_536];
+    let mut arrived = Vec::new();
+    while arrived.len() < count {
+        let Ok((len, from)) = to.recv_from(&mut buffer) else {
+            break;
+        };
+        arrived.push((buffer[..len].to_vec(), from.ip()));
+    }
+    arrived
+}
+
+#[test]
+fn conditions_choose_the_chain_and_packets_arrive_as_they_were_sent() {
+    if !privileged() {
+        return;
+    }
+    const UDP: u8 = 17;
+    let domain = at_one_router();
+    let lab = &domain.lab;
+    count_all(lab, "f");
+    count_all(lab, "i");
+    lab.run(
+        "red-b",
+        "nft 'add table inet s; add counter inet s hops; add chain inet s i { type filter hook input priority 0; }; add rule inet s i icmp type echo-request ip ttl 57 counter name hops'",
+    );
+    let of = |name: &str, services: &[u32], matches: Match| Chain {
+        name: name.into(),
+        matches,
+        services: services.iter().map(|label| vni(*label)).collect(),
+        symmetric: false,
+    };
+    let port = |port: u16| Match {
+        protocol: Some(UDP),
+        destination_ports: vec![port..=port + 1],
+        ..Match::default()
+    };
+    let marked = Match {
+        dscp: Some(46),
+        ..Match::default()
+    };
+    let pings = Match {
+        protocol: Some(1),
+        destinations: vec!["10.0.2.0/24".parse().unwrap()],
+        ..Match::default()
+    };
+    let chains = vec![
+        of("past", &[], port(9000)),
+        of("some", &[FIREWALL], port(5000)),
+        of("marked", &[INSPECTION], marked),
+        of("pings", &[FIREWALL, INSPECTION], pings),
+    ];
+    let services = vec![firewall(true), inspection(true)];
+    let mut delta = red(Some("red0"), services, chains);
+    delta.services = [FIREWALL, INSPECTION]
+        .map(|label| (vni(label), Some(HERE)))
+        .into();
+    domain.a.apply(delta);
+    assert_eq!(domain.a.status().refused, []);
+    domain.wait_for_ping("red-a", "10.0.2.10");
+
+    let passed = |work: &dyn Fn()| {
+        let counts = || (counted(lab, "f", "passed"), counted(lab, "i", "passed"));
+        let before = counts();
+        work();
+        let after = counts();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    let whole = |port: u16, dscp: u8, len: usize| {
+        passed(&|| {
+            let arrived = send(lab, port, dscp, len, 3);
+            assert_eq!(arrived.len(), 3, "port {port}, dscp {dscp}, {len} octets");
+            for (number, (octets, from)) in arrived.into_iter().enumerate() {
+                let sent: Vec<u8> = (0..len).map(|at| (at * 7 + number) as u8).collect();
+                assert!(octets == sent && from == IpAddr::from([10, 0, 1, 10]));
+            }
+        })
+    };
+    assert_eq!(whole(5001, 0, 100), (3, 0));
+    assert_eq!(whole(7000, 0, 100), (0, 0));
+    assert_eq!(whole(7000, 46, 100), (0, 3));
+    // The first chain that matches: one of them leads past all others.
+    assert_eq!(whole(9000, 46, 100), (0, 0));
+    assert_eq!(whole(5000, 46, 100), (3, 0));
+    // Three fragments each. The second and the third do not say their port, and go where one that has it would.
+    assert_eq!(whole(5001, 0, 3000), (9, 0));
+    assert_eq!(whole(7000, 0, 3000), (6, 0));
+    let ping = || assert!(domain.ping("red-a", "10.0.2.10", 5));
+    let hops = counted(lab, "red-b", "hops");
+    assert_eq!(passed(&ping), (5, 5));
+    // The first router three times, both nodes, the middle and the last router: nothing else has changed.
+    assert_eq!(counted(lab, "red-b", "hops"), hops + 5);
+}
+
+#[test]
+fn a_node_is_asked_by_echo_by_connection_and_by_http() {
+    use std::io::{Read as _, Write as _};
+    if !privileged() {
+        return;
+    }
+    let mut lab = Lab::new(&["r"]);
+    lab.add("n");
+    lab.link(
+        ("r", "fw0", "169.254.1.1/30"),
+        ("n", "eth0", "169.254.1.2/30"),
+    );
+    lab.run("r", "ip addr add fd77::1/64 dev fw0 nodad");
+    lab.run("n", "ip addr add fd77::2/64 dev eth0 nodad");
+    // Another link has the same network: the interface decides.
+    lab.add("other");
+    lab.link(
+        ("r", "aa0", "169.254.1.1/30"),
+        ("other", "eth0", "169.254.1.2/30"),
+    );
+    let listener = lab.inside("n", || std::net::TcpListener::bind("[::]:8080").unwrap());
+    // What it answers is what it is asked for.
+    let server = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut octets = [0; 1024];
+            let len = stream.read(&mut octets).unwrap_or(0);
+            let asked = String::from_utf8_lossy(&octets[..len]).into_owned();
+            let status = asked
+                .split(['/', ' '])
+                .nth(2)
+                .unwrap_or_default()
+                .to_owned();
+            let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let ask = |address: &str, question: NodeQuestion| {
+        let node: IpAddr = address.parse().unwrap();
+        lab.inside("r", move || {
+            ask_node("fw0", node, &question, Duration::from_secs(3))
+        })
+    };
+    for address in ["169.254.1.2", "fd77::2"] {
+        ask(address, NodeQuestion::Echo).unwrap();
+        ask(address, NodeQuestion::Connect(8080)).unwrap();
+        ask(address, NodeQuestion::Get(8080, "/204".into())).unwrap();
+    }
+    let refused = ask("169.254.1.2", NodeQuestion::Get(8080, "/503".into()));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("HTTP/1.1 503"), "{refused}");
+    let refused = ask("169.254.1.2", NodeQuestion::Connect(8081)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    lab.run("n", "nft 'add table inet s; add chain inet s i { type filter hook input priority 0; policy drop; }'");
+    let node: IpAddr = [169, 254, 1, 2].into();
+    let silent = lab.inside("r", move || {
+        ask_node("fw0", node, &NodeQuestion::Echo, Duration::from_millis(200))
+    });
+    assert_eq!(silent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(server);
+}

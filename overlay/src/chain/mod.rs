@@ -112,7 +112,7 @@ pub struct Match {
     pub destinations: Vec<IpNet>,
     /// IP protocol; with ports one that has ports.
     pub protocol: Option<u8>,
-    /// One of these has the source port; any where empty. Fragments that do not say their ports match.
+    /// One of these has the source port; any where empty. For fragments that do not say their ports see [`fragments`].
     pub source_ports: Vec<RangeInclusive<u16>>,
     /// The same of the destination port.
     pub destination_ports: Vec<RangeInclusive<u16>>,
@@ -179,6 +179,20 @@ impl Match {
             Some((what, _)) => Verdict::Needs(what),
             None => Verdict::Yes,
         }
+    }
+
+    /// The same without ports.
+    fn without_ports(&self) -> Self {
+        Self {
+            source_ports: Vec::new(),
+            destination_ports: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// It looks at ports.
+    fn has_ports(&self) -> bool {
+        !self.source_ports.is_empty() || !self.destination_ports.is_empty()
     }
 
     /// Packets of one direction can be told from those of the other.
@@ -296,6 +310,39 @@ pub struct Turn {
     pub passed: Vec<Vni>,
     /// Labels that they have before them.
     pub rest: Vec<Vni>,
+}
+
+/// What becomes of fragments that do not say their ports, where a turn looks at ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fragments {
+    /// There are none for which that matters: the turn does not look at ports, or leads past all services.
+    Others,
+    /// They go where those go that have the ports. Those that have one of these too may belong elsewhere, and are dropped: nobody knows
+    /// which services they are to pass.
+    Follow {
+        /// Without ports.
+        unless: Vec<Match>,
+    },
+}
+
+/// What becomes of the fragments of a turn at its place.
+pub fn fragments(turns: &[Turn], at: usize) -> Fragments {
+    let past = |turn: &Turn| turn.passed.is_empty() && turn.rest.is_empty();
+    let turn = &turns[at];
+    let Some(matches) = turn.matches.as_ref().filter(|of| of.has_ports()) else {
+        return Fragments::Others;
+    };
+    if past(turn) {
+        return Fragments::Others;
+    }
+    let own = matches.without_ports();
+    let others = turns
+        .iter()
+        .filter(|other| other.rest != turn.rest && !past(other));
+    let others = others.filter_map(|other| Some(other.matches.as_ref()?.without_ports()));
+    Fragments::Follow {
+        unless: others.filter(|other| other.overlaps(&own)).collect(),
+    }
 }
 
 /// What comes next at each place, the first turn whose packets they are; what has no turn leaves the chain. `chains` are

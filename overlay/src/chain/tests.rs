@@ -179,3 +179,38 @@ fn a_change_says_what_packets_on_their_way_need() {
     let new = [chain("b", &[I, F], &[], &["10.0.3.0/24"])];
     assert!(!Change::between((&services, &old), (&services, &new)).conflicts);
 }
+
+#[test]
+fn fragments_go_where_they_may_belong_and_nowhere_else() {
+    let services = [service(F, 1), service(I, 1)];
+    let with_port = |mut chain: Chain, port: u16| {
+        chain.matches.protocol = Some(17);
+        chain.matches.destination_ports = vec![port..=port];
+        chain
+    };
+    let follows = |chains: &[Chain], at: usize| {
+        let turns = turns(&services, chains);
+        match fragments(&turns[&Place::Entrance], at) {
+            Fragments::Others => None,
+            Fragments::Follow { unless } => Some(unless.len()),
+        }
+    };
+    let some = with_port(chain("some", &[F], &[], &[]), 5000);
+    let past = with_port(chain("past", &[], &[], &[]), 9000);
+    let all = chain("all", &[I], &[], &["10.0.2.0/24"]);
+    let tcp = {
+        let mut chain = chain("tcp", &[I], &[], &[]);
+        chain.matches.protocol = Some(6);
+        chain
+    };
+    // Past services nobody is led who may not belong there; through them everybody who may.
+    let chains = [past, some.clone(), all, tcp];
+    assert_eq!(follows(&chains, 0), None);
+    // What goes to the other chain's network may be either's; TCP is not.
+    assert_eq!(follows(&chains, 1), Some(1));
+    // Without ports there is nothing to guess.
+    assert_eq!(follows(&chains, 2), None);
+    // Through the same services it does not matter which it is.
+    let same = with_port(chain("same", &[F], &[], &[]), 6000);
+    assert_eq!(follows(&[some, same], 0), Some(0));
+}

@@ -189,7 +189,7 @@ pub(crate) struct Match {
     )]
     #[schemars(with = "Vec<serial::PortsSchema>")]
     pub source_ports: Vec<RangeInclusive<u16>>,
-    /// Destination ports. A fragment that does not say its ports is taken for one that has them.
+    /// Destination ports. A fragment that does not say its ports is taken for one that has them, and dropped where another chain may be meant.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
