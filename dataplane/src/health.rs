@@ -110,10 +110,11 @@ fn get(mut stream: TcpStream, to: SocketAddr, path: &str, until: Instant) -> io:
         host.to_string()
     };
     stream.set_write_timeout(Some(left(until)?))?;
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: weft\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    // At once: a node need not be patient.
+    stream.write_all(request.as_bytes())?;
     let mut line = Vec::new();
     // The status line is all that is looked at, and no longer than this.
     while line.len() < 256 && !line.contains(&b'\n') {
