@@ -408,6 +408,11 @@ impl StepRules {
     }
 }
 
+/// An earlier process's table is there.
+pub(crate) fn is_there() -> bool {
+    counters().is_some()
+}
+
 /// Removes the table.
 pub(crate) fn unload() -> Result<(), String> {
     crate::nftables::load(&no_table())

@@ -295,6 +295,7 @@ impl Actor {
         }
         let found = !actor.held.is_empty();
         if found {
+            actor.steps.inherited = crate::steps::is_there();
             info!(
                 routes = actor.held.len(),
                 next_hops = actor.next_hops.in_kernel(),

@@ -49,6 +49,8 @@ pub(super) struct Steps {
     ways: BTreeMap<RouteKey, Way>,
     marks: BTreeSet<u32>,
     loaded: Option<String>,
+    /// An earlier process left its rules, which hold until the intent is whole: what this one does not know yet is not broken.
+    pub(super) inherited: bool,
     draining: HashMap<TenantId, Drain>,
     /// Something that they follow from has changed.
     pub(super) changed: bool,
@@ -146,8 +148,7 @@ impl Actor {
         if self.steps.loaded.as_ref() == Some(&text) && self.steps.refused.is_none() {
             return;
         }
-        // An earlier process's rules hold until the intent is whole.
-        if text.is_empty() && !self.settled {
+        if !self.settled && (text.is_empty() || self.steps.inherited) {
             return;
         }
         self.send_step_rules();

@@ -601,6 +601,53 @@ fn packets_go_nowhere_while_nftables_does_not_take_the_chains() {
     domain.wait_for_ping("red-a", "10.0.2.10");
 }
 
+#[test]
+fn a_restart_leaves_packets_on_their_chain() {
+    if !privileged() {
+        return;
+    }
+    let mut domain = at_one_router();
+    count_all(&domain.lab, "f");
+    count_all(&domain.lab, "i");
+    apply_both(&domain, &[FIREWALL, INSPECTION]);
+    domain.a.settle();
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    domain.a.kill();
+    let counts = |domain: &Domain| {
+        let of = |name| counted(&domain.lab, name, "passed");
+        (of("f"), of("i"))
+    };
+    let pass = |domain: &Domain| {
+        let before = counts(domain);
+        assert!(domain.ping("red-a", "10.0.2.10", 20));
+        let after = counts(domain);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (20, 20));
+    };
+    pass(&domain);
+    // The next process knows the tenant and its chain, and nothing yet of nodes and routers.
+    domain.a = domain.lab.start("a", domain.mode.config(A));
+    let services = || vec![firewall(true), inspection(true)];
+    let one_way = || Chain {
+        symmetric: false,
+        ..chain(&[FIREWALL, INSPECTION])
+    };
+    let mut delta = red(Some("red0"), services(), vec![one_way()]);
+    delta.services = [FIREWALL, INSPECTION]
+        .map(|label| (vni(label), Some(ServiceState::default())))
+        .into();
+    domain.a.apply(delta);
+    assert_eq!(domain.a.status().refused, []);
+    pass(&domain);
+    // Then it learns the rest, and says so.
+    apply_both(&domain, &[FIREWALL, INSPECTION]);
+    let mut way = Domain::towards(domain.mode, 2, M, true);
+    way.tenants.clear();
+    domain.a.apply(way);
+    domain.a.settle();
+    assert_eq!(domain.a.status().refused, []);
+    pass(&domain);
+}
+
 /// Counts all that a node forwards.
 fn count_all(lab: &Lab, name: &str) {
     lab.run(

@@ -188,7 +188,7 @@ pub(super) struct Domain {
 
 impl Domain {
     /// Both tenants, with a site's prefixes behind a node.
-    fn towards(mode: Mode, site: u8, node: u8, local: bool) -> IntentDelta {
+    pub(super) fn towards(mode: Mode, site: u8, node: u8, local: bool) -> IntentDelta {
         let (red, blue) = (u32::from(site), 100 + u32::from(site));
         let mut routes = Vec::new();
         for prefix in [
