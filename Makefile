@@ -37,7 +37,7 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 	"$(target_dir)/release/kernel-bench"
 	"$(target_dir)/release/discovery-bench"
 	"$(target_dir)/release/forwarding-bench"
-	for mode in gre gre6; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
+	for mode in gre gre6 chain; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
 
 demo: demo-packages build ## Bring up two domains and two tenants, and show them
 	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh
