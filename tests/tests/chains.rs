@@ -231,6 +231,15 @@ fn counters(lab: &Lab) -> [u64; 10] {
     .map(|(node, counter)| counted(lab, node, counter))
 }
 
+/// Packets to the other site for as long as it takes; to be ended.
+fn traffic(lab: &Lab, node: &str) -> std::process::Child {
+    lab.command(node, "ping")
+        .args(["-i", "0.01", "-w", "60", "-q", "10.0.2.10"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
 /// How the chain's two directions do on a router.
 fn states(lab: &Lab, node: &str) -> Option<Vec<String>> {
     let chains = lab.get(node, "chains")?;
@@ -305,9 +314,18 @@ fn a_chain_crosses_three_domains_and_plain_bgp() {
         "{counts:?}"
     );
 
-    // The firewall dies: its label is withdrawn through three domains, and nobody gets past it.
+    // The firewall dies under traffic: its label is withdrawn through three domains, and nobody gets past it.
+    let mut pings = traffic(&lab, "red-a");
     lab.run("firewall", "ip link set eth1 down");
     wait_for_states(&lab, "broken");
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    assert_eq!(counters(&lab)[6..], after[6..]);
+    let dropped = |lab: &Lab| {
+        let chains = lab.get("a1", "chains").unwrap();
+        chains[0]["steps"][0]["dropped"].as_u64().unwrap()
+    };
+    let dropped_before = dropped(&lab);
     let before = counters(&lab);
     let lost = lab
         .command("red-a", "ping")
@@ -317,7 +335,7 @@ fn a_chain_crosses_three_domains_and_plain_bgp() {
     assert!(!lost.status.success());
     assert_eq!(counters(&lab), before);
     let why = lab.get("a1", "chains").unwrap();
-    assert_eq!(why[0]["steps"][0]["dropped"], 5, "{why:#}");
+    assert_eq!(dropped(&lab), dropped_before + 5, "{why:#}");
     assert!(
         why[0]["state"]["text"]
             .as_str()
@@ -427,12 +445,7 @@ fn a_stateful_firewall_sees_both_directions_and_another_takes_over() {
     assert!(refused.contains("dport 23 counter packets 1 "), "{refused}");
 
     // It stops answering, while its link stays: found by asking. Under traffic.
-    let mut pings = lab
-        .command("client", "ping")
-        .args(["-i", "0.01", "-w", "60", "-q", "10.0.2.10"])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut pings = traffic(&lab, "client");
     lab.run(
         "firewall-1",
         "nft add table inet hang { chain in { type filter hook input priority -300 ; policy drop ; } ; chain f { type filter hook forward priority -300 ; policy drop ; } ; }",
@@ -469,6 +482,8 @@ fn a_service_that_fails_open_is_skipped_and_a_chain_changes_while_routers_run() 
             "        on_failure: open\n        outside: {",
         ),
     ]);
+    let mut pings = traffic(&lab, "client");
+    let refused = lab.run("firewall-1", "nft list chain inet firewall forward");
     lab.run("meter", "ip link set inside down");
     for node in ["r1", "r2", "r3"] {
         wait_until("the meter is skipped", Duration::from_secs(30), || {
@@ -476,6 +491,11 @@ fn a_service_that_fails_open_is_skipped_and_a_chain_changes_while_routers_run() 
         });
     }
     lab.reaches("client", "10.0.2.10");
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    // They go through the firewall on.
+    let later = lab.run("firewall-1", "nft list chain inet firewall forward");
+    assert_ne!(refused, later);
     assert!(connects(&lab, 80) && !connects(&lab, 23));
     lab.run("meter", "ip link set inside up");
     lab.run("meter", "ip route replace 10.0.1.0/24 via 169.254.2.1");
