@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weft_overlay::Vni;
-use weft_overlay::chain as plan;
+use weft_overlay::chain::{self as plan, words};
 
 use super::records::{
     Chain, Match, OnFailure, Selection, Service, ServiceAttachment, Word, priority,
@@ -361,38 +361,23 @@ pub(crate) fn forget_router(transaction: &mut Transaction<'_>, router: &str) {
     }
 }
 
-const PROTOCOLS: [(&str, u8); 5] = [
-    ("tcp", 6),
-    ("udp", 17),
-    ("sctp", 132),
-    ("icmp", 1),
-    ("icmpv6", 58),
-];
-/// The first of [`PROTOCOLS`] have ports.
-const WITH_PORTS: usize = 3;
-
-fn ports(words: &[Word]) -> Done<Vec<RangeInclusive<u16>>> {
+fn ports(list: &[Word]) -> Done<Vec<RangeInclusive<u16>>> {
     let range = |word: &Word| {
         let text = word.to_string();
-        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
-        match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
-            (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
-            _ => Err(Rejection::Invalid(format!(
+        words::ports(&text).ok_or_else(|| {
+            Rejection::Invalid(format!(
                 "`{text}` is no port, and no range such as 8000-8100"
-            ))),
-        }
+            ))
+        })
     };
-    words.iter().map(range).collect()
+    list.iter().map(range).collect()
 }
 
 /// Conditions, read.
 fn matches(of: &Match) -> Done<plan::Match> {
     let number = |word: &Word| {
         let text = word.to_string();
-        let known = PROTOCOLS.iter().find(|(name, _)| *name == text);
-        let number = known
-            .map(|(_, number)| *number)
-            .or_else(|| text.parse().ok());
+        let number = words::protocol_number(&text);
         number.ok_or_else(|| {
             Rejection::Invalid(format!(
                 "`{text}` is no protocol: tcp, udp, sctp, icmp, icmpv6, or a number up to 255"
@@ -402,9 +387,8 @@ fn matches(of: &Match) -> Done<plan::Match> {
     let protocol = of.protocol.as_ref().map(number).transpose()?;
     let (source_ports, destination_ports) =
         (ports(&of.source_ports)?, ports(&of.destination_ports)?);
-    let mut with_ports = PROTOCOLS[..WITH_PORTS].iter();
     if (!source_ports.is_empty() || !destination_ports.is_empty())
-        && !with_ports.any(|(_, number)| Some(*number) == protocol)
+        && !protocol.is_some_and(words::has_ports)
     {
         return Err(Rejection::Invalid(
             "ports are of a protocol that has them: add `protocol`: tcp, udp or sctp".into(),

@@ -8,6 +8,7 @@ mod check;
 mod drain;
 #[cfg(test)]
 mod tests;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -177,16 +177,8 @@ fn put_chain(sheet: &mut Sheet, chain: &Chain) {
 
 /// A protocol by its name or its number.
 fn protocol(text: &str) -> Result<u8, String> {
-    match text {
-        "tcp" => Ok(6),
-        "udp" => Ok(17),
-        "sctp" => Ok(132),
-        "icmp" => Ok(1),
-        "icmpv6" => Ok(58),
-        _ => text
-            .parse()
-            .map_err(|_| "tcp, udp, sctp, icmp, icmpv6, or a number up to 255".to_owned()),
-    }
+    weft_overlay::chain::words::protocol_number(text)
+        .ok_or_else(|| "tcp, udp, sctp, icmp, icmpv6, or a number up to 255".to_owned())
 }
 
 fn put_live(sheet: &mut Sheet, live: &TraceLive) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use weft_overlay::Vni;
-use weft_overlay::chain;
+use weft_overlay::chain::{self, words};
 
 use super::reader::{At, Cursor, Fields};
 use super::values::{interface, name, number, number_of, prefixes, unicast, unique, vni};
@@ -209,22 +209,11 @@ impl Match {
     }
 }
 
-const PROTOCOLS: [(&str, u8); 5] = [
-    ("tcp", 6),
-    ("udp", 17),
-    ("sctp", 132),
-    ("icmp", 1),
-    ("icmpv6", 58),
-];
-
-/// The first of [`PROTOCOLS`] have ports.
-const WITH_PORTS: usize = 3;
-
 #[expect(clippy::ref_option, reason = "serde asks so")]
 fn protocol_name<S: Serializer>(protocol: &Option<u8>, to: S) -> Result<S::Ok, S::Error> {
     let number = protocol.unwrap_or_default();
-    match PROTOCOLS.iter().find(|(_, of)| *of == number) {
-        Some((name, _)) => to.serialize_str(name),
+    match words::protocol_name(number) {
+        Some(name) => to.serialize_str(name),
         None => to.serialize_u8(number),
     }
 }
@@ -606,9 +595,7 @@ fn conditions(at: &Cursor<'_>) -> Option<Match> {
     let source_ports = fields.optional("source_ports", ports);
     let destination_ports = fields.optional("destination_ports", ports);
     let dscp = fields.optional("dscp", |at| number_of(&at, "a code point", 0, 63));
-    let has_ports = PROTOCOLS[..WITH_PORTS]
-        .iter()
-        .any(|(_, number)| Some(*number) == protocol);
+    let has_ports = protocol.is_some_and(words::has_ports);
     for key in ["source_ports", "destination_ports"] {
         if let Some(at) = fields.get(key)
             && !has_ports
@@ -631,25 +618,13 @@ fn conditions(at: &Cursor<'_>) -> Option<Match> {
 }
 
 fn protocol(at: &Cursor<'_>) -> Option<u8> {
-    if let Some(text) = at.scalar()
-        && let Some((_, number)) = PROTOCOLS.iter().find(|(name, _)| *name == text)
-    {
-        return Some(*number);
-    }
-    let number = at.scalar().and_then(|text| text.parse().ok());
+    let number = at.scalar().and_then(words::protocol_number);
     number.or_else(|| at.expected("tcp, udp, sctp, icmp, icmpv6, or the number of a protocol"))
 }
 
 fn ports(at: &Cursor<'_>) -> Option<RangeInclusive<u16>> {
-    let allowed = "a port or a range such as 8000-8100, within 0 to 65535";
-    let Some(text) = at.scalar() else {
-        return at.expected(allowed);
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
-        (Ok(first), Ok(last)) if first <= last => Some(first..=last),
-        _ => at.expected(allowed),
-    }
+    let range = at.scalar().and_then(words::ports);
+    range.or_else(|| at.expected("a port or a range such as 8000-8100, within 0 to 65535"))
 }
 
 /// A label is one service's, and no tenant's VNI.

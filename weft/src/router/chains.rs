@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use weft_api::types as api;
 use weft_dataplane::{StepCounter, StepCounts};
 use weft_overlay::Vni;
+use weft_overlay::chain::words::protocol_name;
 use weft_overlay::chain::{Chain, Direction, Flow, Match, OnFailure, Selection, Verdict};
 use weft_overlay::table::{Judged, ServiceStatus, TenantStatus};
 
@@ -31,13 +32,8 @@ fn describe(matches: &Match) -> String {
         };
         list(of.iter().map(word).collect())
     };
-    let protocol = matches.protocol.map(|number| match number {
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        132 => "sctp".to_owned(),
-        1 => "icmp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        other => format!("protocol {other}"),
+    let protocol = matches.protocol.map(|number| {
+        protocol_name(number).map_or_else(|| format!("protocol {number}"), str::to_owned)
     });
     let mut words = Vec::new();
     for (word, text) in [
