@@ -27,12 +27,40 @@ const HOLD: Duration = Duration::from_millis(300);
 pub(super) struct Drain {
     /// Until then.
     until: Instant,
-    /// What held before: of services that no chain has any more, or everything where the chains are at odds.
-    keep: BTreeMap<Place, Vec<Turn>>,
-    /// The chains that `keep` speaks of.
+    /// The services and the chains that they are on.
+    services: Vec<Service>,
     chains: Vec<Chain>,
-    /// No packet begins a chain meanwhile.
-    hold: bool,
+    /// What holds of these: of services that no chain has any more, or everything where the chains are at odds.
+    keep: Kept,
+    /// No packet begins a chain meanwhile, and none comes in or leaves with one of these labels: they are of the new chains, for
+    /// packets that have not been on an old one.
+    hold: Option<BTreeSet<Vni>>,
+}
+
+/// What comes next at places, and the chains that this speaks of.
+#[derive(Default)]
+struct Kept {
+    places: BTreeMap<Place, Vec<Turn>>,
+    chains: Vec<Chain>,
+}
+
+impl Kept {
+    /// More of them, where nothing is said yet.
+    fn add(&mut self, places: BTreeMap<Place, Vec<Turn>>, chains: Vec<Chain>) {
+        let first = self.chains.len();
+        self.chains.extend(chains);
+        for (place, mut turns) in places {
+            turns.iter_mut().for_each(|turn| turn.chain += first);
+            self.places.entry(place).or_insert(turns);
+        }
+    }
+}
+
+impl Drain {
+    /// Packets of the new chains alone have this label, and those are held back.
+    fn holds(&self, label: Vni) -> bool {
+        self.hold.as_ref().is_some_and(|of| of.contains(&label))
+    }
 }
 
 /// Where packets of a step go.
@@ -102,29 +130,48 @@ impl Actor {
         let Some(before) = self.tenants.get(&id).map(|tenant| &tenant.intent) else {
             return;
         };
-        let (old, new) = (&before.chains, &wanted.chains);
-        if old == new || old.is_empty() {
+        if before.chains == wanted.chains {
             return;
         }
-        let change = Change::between((&before.services, old), (&wanted.services, new));
-        if change.keep.is_empty() && !change.conflicts {
-            return;
-        }
-        let keep = match change.conflicts {
-            true => turns(&before.services, old),
-            false => change.keep,
+        let now = Instant::now();
+        let earlier = self.steps.draining.remove(&id);
+        let earlier = earlier.filter(|drain| drain.until > now);
+        // Where the last change is held back no packet is on its chains.
+        let (held, earlier) = match earlier {
+            Some(drain) if drain.hold.is_some() => (Some(drain), None),
+            other => (None, other),
         };
-        if change.conflicts {
+        let (services, chains) = match held {
+            Some(drain) => (drain.services, drain.chains),
+            None => (before.services.clone(), before.chains.clone()),
+        };
+        let new = (wanted.services.as_slice(), wanted.chains.as_slice());
+        let change = Change::between((&services, &chains), new);
+        let more = earlier.map(|drain| Change::between((&drain.services, &drain.chains), new));
+        let conflicts = change.conflicts || more.as_ref().is_some_and(|more| more.conflicts);
+        let mut keep = Kept::default();
+        match conflicts {
+            true => keep.add(change.before, change.old),
+            false => keep.add(change.keep, change.old),
+        }
+        if let Some(more) = more {
+            keep.add(more.keep, more.old);
+        }
+        if keep.places.is_empty() && !conflicts {
+            return;
+        }
+        if conflicts {
             info!(
                 tenant = wanted.name,
                 "the order of services in its chains changes: packets on their way finish the old one first, new ones are held back"
             );
         }
         let drain = Drain {
-            until: Instant::now() + if change.conflicts { HOLD } else { KEEP },
+            until: now + if conflicts { HOLD } else { KEEP },
+            services,
+            chains,
             keep,
-            chains: old.clone(),
-            hold: change.conflicts,
+            hold: conflicts.then_some(change.relabelled),
         };
         self.steps.draining.insert(id, drain);
     }
@@ -323,23 +370,23 @@ impl Actor {
             let (mut places, mut chains) =
                 (turns(&intent.services, &intent.chains), &intent.chains);
             match drain {
-                Some(drain) if drain.hold => {
-                    (places, chains) = (drain.keep.clone(), &drain.chains);
+                Some(drain) if drain.hold.is_some() => {
+                    (places, chains) = (drain.keep.places.clone(), &drain.keep.chains);
                     // What would begin an old chain, or a new one.
                     let held = self.held_back(intent, drain);
                     self.add_place(&mut rules, intent, "in", &intent.attachments, held);
                     places.remove(&Place::Entrance);
                 }
                 Some(drain) => {
-                    for (place, turns) in &drain.keep {
-                        let kept = self.rules_of(intent, &drain.chains, turns);
+                    for (place, turns) in &drain.keep.places {
+                        let kept = self.rules_of(intent, None, &drain.keep.chains, turns);
                         self.add_behind(&mut rules, intent, *place, kept);
                     }
                 }
                 None => {}
             }
             for (place, turns) in &places {
-                let of = self.rules_of(intent, chains, turns);
+                let of = self.rules_of(intent, drain, chains, turns);
                 match place {
                     Place::Entrance => {
                         self.add_place(&mut rules, intent, "in", &intent.attachments, of);
@@ -347,16 +394,19 @@ impl Actor {
                     Place::Behind { .. } => self.add_behind(&mut rules, intent, *place, of),
                 }
             }
-            let kept = drain
-                .map(|drain| drain.chains.as_slice())
-                .unwrap_or_default();
+            let begun = match drain {
+                Some(drain) if drain.hold.is_some() => &[],
+                _ => intent.chains.as_slice(),
+            };
+            let kept = drain.map_or(&[][..], |drain| &drain.keep.chains);
             let known = |label: Vni| {
-                let mut chains = intent.chains.iter().chain(kept);
+                let mut chains = begun.iter().chain(kept);
                 chains.any(|chain| chain.services.contains(&label))
             };
             for service in &intent.services {
-                let known = known(service.label);
-                self.add_arrivals(&mut rules, intent, chains, service, known);
+                let held = drain.is_some_and(|drain| drain.holds(service.label));
+                let known = known(service.label) && !held;
+                self.add_arrivals(&mut rules, intent, drain, chains, service, known);
             }
         }
         rules
@@ -420,6 +470,7 @@ impl Actor {
     fn verdict(
         &self,
         intent: &TenantIntent,
+        drain: Option<&Drain>,
         rest: &[Vni],
         direction: Direction,
         family: Family,
@@ -432,8 +483,13 @@ impl Actor {
                 Direction::Reverse if two_arms => Leg::SentReverse,
                 _ => Leg::Sent,
             };
-            if self.way(*label, leg, family).is_some() {
-                return Verdict::Mark(leg.mark(*label));
+            match self.way(*label, leg, family) {
+                // Who is there leads it by the new chains.
+                Some(Way::Group(_)) if drain.is_some_and(|of| of.holds(*label)) => {
+                    return Verdict::Drop;
+                }
+                Some(_) => return Verdict::Mark(leg.mark(*label)),
+                None => {}
             }
             if service.is_none_or(|of| of.on_failure != OnFailure::Open) {
                 return Verdict::Drop;
@@ -445,12 +501,13 @@ impl Actor {
     fn rules_of(
         &self,
         intent: &TenantIntent,
+        drain: Option<&Drain>,
         chains: &[Chain],
         turns: &[Turn],
     ) -> [Vec<StepRule>; 2] {
         FAMILIES.map(|family| {
             let rules = turns.iter().enumerate().filter_map(|(at, turn)| {
-                let verdict = self.verdict(intent, &turn.rest, turn.direction, family);
+                let verdict = self.verdict(intent, drain, &turn.rest, turn.direction, family);
                 let counter = counter(intent, chains.get(turn.chain)?, turn);
                 let fragments = fragments(turns, at);
                 Some(StepRule::new(
@@ -467,7 +524,10 @@ impl Actor {
     /// Nothing begins a chain while packets on the old ones finish them.
     fn held_back(&self, intent: &TenantIntent, drain: &Drain) -> [Vec<StepRule>; 2] {
         let new = turns(&intent.services, &intent.chains);
-        let entering = [(&drain.keep, &drain.chains), (&new, &intent.chains)];
+        let entering = [
+            (&drain.keep.places, &drain.keep.chains),
+            (&new, &intent.chains),
+        ];
         FAMILIES.map(|_| {
             let rules = entering.iter().flat_map(|(places, chains)| {
                 let turns = places.get(&Place::Entrance).into_iter().flatten();
@@ -490,6 +550,7 @@ impl Actor {
         &self,
         rules: &mut StepRules,
         intent: &TenantIntent,
+        drain: Option<&Drain>,
         chains: &[Chain],
         service: &Service,
         known: bool,
@@ -542,12 +603,13 @@ impl Actor {
                 let behind: Vec<Turn> = behind.flat_map(|(_, turns)| turns).cloned().collect();
                 let only = behind.len() == 1;
                 for (at, turn) in behind.iter().enumerate() {
-                    let verdict = match self.verdict(intent, &turn.rest, turn.direction, family) {
-                        Verdict::Leave => {
-                            Verdict::Mark(self.config.table_base + intent.primary_vni.get())
-                        }
-                        other => other,
-                    };
+                    let verdict =
+                        match self.verdict(intent, drain, &turn.rest, turn.direction, family) {
+                            Verdict::Leave => {
+                                Verdict::Mark(self.config.table_base + intent.primary_vni.get())
+                            }
+                            other => other,
+                        };
                     let matches = chains.get(turn.chain).map(|chain| match turn.direction {
                         Direction::Forward => chain.matches.clone(),
                         Direction::Reverse => chain.matches.reversed(),

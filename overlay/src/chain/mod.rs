@@ -4,8 +4,8 @@
 //! its chain by where the packet comes from: a tenant's attachment, or the arm of a service node. [`turns`] says what
 //! comes next at each of these places.
 
+mod change;
 mod check;
-mod drain;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -20,8 +20,8 @@ use serde::Serialize;
 
 use crate::Vni;
 
+pub use change::{Change, Plan, relabel};
 pub use check::{Problem, check};
-pub use drain::Change;
 
 /// Most services of one chain.
 pub const LONGEST: usize = 16;
@@ -204,6 +204,23 @@ impl Match {
             || self.source_ports != self.destination_ports
     }
 
+    /// Every packet that has the other one has this one.
+    fn covers(&self, other: &Self) -> bool {
+        let any = |one: Option<u8>, two: Option<u8>| one.is_none() || one == two;
+        within(&other.sources, &self.sources, |of, net| net.contains(of))
+            && within(&other.destinations, &self.destinations, |of, net| {
+                net.contains(of)
+            })
+            && any(self.protocol, other.protocol)
+            && any(self.dscp, other.dscp)
+            && within(&other.source_ports, &self.source_ports, range_within)
+            && within(
+                &other.destination_ports,
+                &self.destination_ports,
+                range_within,
+            )
+    }
+
     /// A packet may have both.
     fn overlaps(&self, other: &Self) -> bool {
         let same = |one: Option<u8>, two: Option<u8>| one.is_none() || two.is_none() || one == two;
@@ -226,6 +243,16 @@ fn nets_overlap(one: &IpNet, two: &IpNet) -> bool {
 
 fn ranges_overlap(one: &RangeInclusive<u16>, two: &RangeInclusive<u16>) -> bool {
     one.start() <= two.end() && two.start() <= one.end()
+}
+
+fn range_within(one: &RangeInclusive<u16>, two: &RangeInclusive<u16>) -> bool {
+    two.start() <= one.start() && one.end() <= two.end()
+}
+
+/// Each of `inner` is in one of `outer`; everything is in an empty one.
+fn within<T>(inner: &[T], outer: &[T], is_in: fn(&T, &T) -> bool) -> bool {
+    outer.is_empty()
+        || (!inner.is_empty() && inner.iter().all(|a| outer.iter().any(|b| is_in(a, b))))
 }
 
 /// Something is in both; everything is in an empty one.

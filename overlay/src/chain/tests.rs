@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -178,6 +181,258 @@ fn a_change_says_what_packets_on_their_way_need() {
     let old = [chain("a", &[F, I], &[], &["10.0.2.0/24"])];
     let new = [chain("b", &[I, F], &[], &["10.0.3.0/24"])];
     assert!(!Change::between((&services, &old), (&services, &new)).conflicts);
+    // F stays in the other chain: what comes back from it and has no chain there would leave.
+    let other = chain("b", &[F], &[], &["10.0.3.0/24"]);
+    let with = |labels: &[u32]| [chain("a", labels, &[], &["10.0.2.0/24"]), other.clone()];
+    let (old, new) = (with(&[F, I]), with(&[I]));
+    assert!(Change::between((&services, &old), (&services, &new)).conflicts);
+}
+
+/// The services with new labels: 1000 more.
+fn relabelled(
+    services: &[Service],
+    chains: &[Chain],
+    which: &BTreeSet<Vni>,
+) -> (Vec<Service>, Vec<Chain>) {
+    let (mut services, mut chains) = (services.to_vec(), chains.to_vec());
+    let of_chains = chains.iter_mut().flat_map(|chain| &mut chain.services);
+    let labels = services.iter_mut().map(|of| &mut of.label).chain(of_chains);
+    for label in labels.filter(|label| which.contains(label)) {
+        *label = vni(label.get() + 1000);
+    }
+    (services, chains)
+}
+
+#[test]
+fn services_that_change_places_want_other_labels() {
+    let services = [service(F, 0), service(I, 0), service(G, 0)];
+    let wanted = |old: &[Chain], new: &[Chain]| {
+        let found = relabel((&services, old), (&services, new));
+        found.iter().map(|of| of.get()).collect::<Vec<_>>()
+    };
+    let simple = |old: &[u32], new: &[u32]| {
+        wanted(&[chain("a", old, &[], &[])], &[chain("a", new, &[], &[])])
+    };
+    // One router with the old chain and one with the new: what comes and goes is passed, or dropped.
+    for (old, new) in [
+        (&[F, I][..], &[F, G, I][..]),
+        (&[F, G, I], &[F, I]),
+        (&[F, I], &[I]),
+        (&[F, I], &[]),
+        (&[], &[F, I]),
+    ] {
+        assert_eq!(simple(old, new), [0; 0], "{old:?} to {new:?}");
+    }
+    // The last of the one order is the first of the other.
+    assert_eq!(simple(&[F, I], &[I, F]), [F, I]);
+    // With other labels there is nothing more to do.
+    let (old, new) = (
+        [chain("a", &[F, I], &[], &[])],
+        [chain("a", &[I, F], &[], &[])],
+    );
+    let (other, new) = relabelled(&services, &new, &labels(&[F, I]).into_iter().collect());
+    assert_eq!(relabel((&services, &old), (&other, &new)), BTreeSet::new());
+    // F knows those of the other chain alone, and takes what it does not know for done.
+    let beside = chain("b", &[F], &[], &["10.0.3.0/24"]);
+    let with = |labels: &[u32]| [chain("a", labels, &[], &["10.0.2.0/24"]), beside.clone()];
+    assert_eq!(wanted(&with(&[F, I]), &with(&[I])), [F]);
+    // The same order, for other packets.
+    let split = |first: &[u32], second: &[u32]| {
+        [
+            chain("a", first, &[], &["10.0.2.0/24"]),
+            chain("b", second, &[], &["10.0.3.0/24"]),
+        ]
+    };
+    assert_eq!(
+        wanted(&split(&[F, I], &[I, F]), &split(&[I, F], &[F, I])),
+        [F, I]
+    );
+    // A third chain beside them concerns neither, nor does what never gets there.
+    let two = split(&[F, I], &[I, F]);
+    let three = [&two[..], &[chain("c", &[G], &[], &[])]].concat();
+    assert_eq!(wanted(&two, &three), [0; 0]);
+    let behind = [&[chain("all", &[F, I], &[], &[])][..], &two].concat();
+    assert_eq!(wanted(&behind, &behind[..2]), [0; 0]);
+}
+
+#[test]
+fn a_label_that_changes_its_service_is_a_service_that_changes_places() {
+    let services = [service(F, 0), service(I, 0)];
+    let mut swapped = services.clone();
+    (swapped[0].label, swapped[1].label) = (vni(I), vni(F));
+    let (old, new) = (
+        [chain("a", &[F, I], &[], &[])],
+        [chain("a", &[I, F], &[], &[])],
+    );
+    assert_eq!(relabel((&services, &old), (&swapped, &new)).len(), 2);
+}
+
+/// Follows a packet to wherever routers with the old chains and with the new ones may lead it, and says the services that it has
+/// passed where it arrives.
+struct Follower<'a> {
+    sides: [(&'a [Service], &'a [Chain]); 2],
+    /// A router may change while its node has the packet.
+    meanwhile: bool,
+    flow: Flow,
+    arrived: Vec<BTreeSet<String>>,
+}
+
+impl Follower<'_> {
+    /// What a list of chains has next at a place, if it knows the service at all.
+    fn next(&self, side: usize, label: Vni) -> Option<Option<Vni>> {
+        let (services, chains) = self.sides[side];
+        let places = turns(services, chains);
+        Some(self.choose(places.get(&at(label.get(), false))?))
+    }
+
+    fn choose(&self, turns: &[Turn]) -> Option<Vni> {
+        let taken = turns.iter().find(|turn| {
+            let matches = turn.matches.as_ref();
+            matches.is_none_or(|of| of.judge(&self.flow) == Verdict::Yes)
+        });
+        taken?.rest.first().copied()
+    }
+
+    fn name(&self, label: Vni) -> String {
+        let all = self.sides.iter().flat_map(|(services, _)| *services);
+        all.into_iter()
+            .find(|of| of.label == label)
+            .unwrap()
+            .name
+            .clone()
+    }
+
+    fn chain(&self, side: usize) -> Vec<Vni> {
+        let (services, chains) = self.sides[side];
+        let places = turns(services, chains);
+        let entrance = places.get(&Place::Entrance).into_iter().flatten();
+        let mut turns = entrance.filter(|turn| {
+            turn.matches
+                .as_ref()
+                .is_none_or(|of| of.judge(&self.flow) == Verdict::Yes)
+        });
+        turns
+            .next()
+            .map(|turn| turn.rest.clone())
+            .unwrap_or_default()
+    }
+
+    fn go(&mut self, next: Option<Vni>, passed: &BTreeSet<String>, hops: usize) {
+        let Some(label) = next else {
+            self.arrived.push(passed.clone());
+            return;
+        };
+        if hops == 9 {
+            return;
+        }
+        let passed = &(passed | &BTreeSet::from([self.name(label)]));
+        for side in [0, 1] {
+            let Some(next) = self.next(side, label) else {
+                continue;
+            };
+            self.go(next, passed, hops + 1);
+            if side == 0 && self.meanwhile {
+                // It is not what it was when the packet comes back: what it has no word for goes on as before, by the labels of now.
+                let now = |label: Vni| {
+                    let name = self.name(label);
+                    let new = self.sides[1].0.iter().find(|of| of.name == name);
+                    new.map_or(label, |of| of.label)
+                };
+                let kept = next.map(now);
+                let next = self.next(1, now(label)).unwrap_or(kept);
+                self.go(next, passed, hops + 1);
+            }
+        }
+    }
+}
+
+fn any_chains() -> impl Strategy<Value = Vec<Chain>> {
+    let services = prop::sample::subsequence(vec![F, I, G], 0..=3).prop_shuffle();
+    let matches = prop::sample::select(vec![None, Some(1..=1), Some(2..=2), Some(1..=2)]);
+    let one = (services, matches, prop::bool::weighted(0.2)).prop_map(|(services, ports, both)| {
+        let mut chain = chain("", &services, &["10.0.1.0/24"], &[]);
+        if let Some(ports) = ports {
+            chain.matches.protocol = Some(17);
+            chain.matches.destination_ports = vec![ports];
+        }
+        chain.symmetric = both;
+        chain
+    });
+    let named = |chains: Vec<Chain>| {
+        let named = chains.into_iter().enumerate();
+        named
+            .map(|(number, chain)| Chain {
+                name: number.to_string(),
+                ..chain
+            })
+            .collect()
+    };
+    prop::collection::vec(one, 0..=3).prop_map(named)
+}
+
+/// Whether a packet may arrive without a service that is in its old chain and in its new one.
+fn misses(old: Plan<'_>, new: Plan<'_>, meanwhile: bool) -> bool {
+    let ports = [1, 2, 3].into_iter();
+    let ports = ports.flat_map(|one| [1, 2, 3].map(|two| (one, two)));
+    let mut flows = ports.flat_map(|ports| [(1, 2), (2, 1), (1, 1)].map(|nets| (nets, ports)));
+    flows.any(|((from, to), (source_port, destination_port))| {
+        let mut follower = Follower {
+            sides: [old, new],
+            meanwhile,
+            flow: Flow {
+                source: Some([10, 0, from, 10].into()),
+                destination: [10, 0, to, 11].into(),
+                protocol: Some(17),
+                source_port: Some(source_port),
+                destination_port: Some(destination_port),
+                dscp: 0,
+            },
+            arrived: Vec::new(),
+        };
+        let chains = [0, 1].map(|side| follower.chain(side));
+        let names = |labels: &[Vni]| {
+            labels
+                .iter()
+                .map(|of| follower.name(*of))
+                .collect::<BTreeSet<_>>()
+        };
+        let both = &names(&chains[0]) & &names(&chains[1]);
+        for chain in &chains {
+            follower.go(chain.first().copied(), &BTreeSet::new(), 0);
+        }
+        follower
+            .arrived
+            .iter()
+            .any(|passed| !both.is_subset(passed))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whatever routers have the old chains and whatever the new ones.
+    #[test]
+    fn nothing_misses_a_service_of_both_its_chains(old in any_chains(), new in any_chains(), arms in 0..2usize) {
+        let services = [service(F, arms), service(I, arms), service(G, arms)];
+        let needed = relabel((&services, &old), (&services, &new));
+        if old == new {
+            prop_assert!(needed.is_empty());
+        }
+        let (others, new) = relabelled(&services, &new, &needed);
+        prop_assert_eq!(relabel((&services, &old), (&others, &new)), BTreeSet::new());
+        let change = Change::between((&services, &old), (&others, &new));
+        prop_assert!(!misses((&services, &old), (&others, &new), !change.conflicts));
+    }
+
+    /// Labels change where it is for something.
+    #[test]
+    fn labels_stay_where_nothing_would_be_missed(old in any_chains(), new in any_chains()) {
+        let services = [service(F, 0), service(I, 0), service(G, 0)];
+        let needed = relabel((&services, &old), (&services, &new));
+        if !needed.is_empty() && old.len() < 2 && new.len() < 2 {
+            prop_assert!(misses((&services, &old), (&services, &new), false));
+        }
+    }
 }
 
 #[test]
