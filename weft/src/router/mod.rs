@@ -39,10 +39,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
+use weft_overlay::table::Overlay;
 
 use self::endpoints::Endpoints;
 use self::managed::Managed;
 use self::performance::Reporter;
+use self::reload::check_chains;
 use self::sites::Sites;
 use self::sources::Sources;
 use crate::config::Config;
@@ -174,6 +176,7 @@ async fn reload(
     sources: Option<&mut Sources>,
     queries: &core::Queries,
 ) {
+    let by_file = managed.is_none();
     let config = Config::read(file).and_then(|config| match (managed, sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
@@ -182,6 +185,12 @@ async fn reload(
         }
         (None, None) => Ok(config),
     });
+    // A controller sees to that itself.
+    let running = match by_file {
+        true => queries.ask(Overlay::tenants).await.unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let config = config.and_then(|config| check_chains(&running, &config).map(|()| config));
     match config {
         Ok(config) => {
             queries.reload(config).await;

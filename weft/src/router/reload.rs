@@ -10,9 +10,10 @@ use weft_bgp::NeighborChanges;
 use weft_bgp::rib::Origination;
 use weft_bgp_wire::AttributesView;
 use weft_overlay::VniSet;
+use weft_overlay::chain::relabel;
 use weft_overlay::intent::TenantId;
 use weft_overlay::label::names_any;
-use weft_overlay::table::TenantConfig;
+use weft_overlay::table::{TenantConfig, TenantStatus};
 
 use super::core::{Core, NETWORK_PATH, own_attributes, redistribute, tenant_config};
 use super::hook::LabelHook;
@@ -62,6 +63,41 @@ impl fmt::Display for Reloaded {
         }
         Ok(())
     }
+}
+
+/// Looks whether routers can be told of the change of chains one after the other.
+///
+/// # Errors
+/// Where a packet that one router leads by the chains of now and another one by the new ones would miss a service of both.
+pub(super) fn check_chains(running: &[TenantStatus], wanted: &Config) -> anyhow::Result<()> {
+    for tenant in &wanted.tenants {
+        let wanted = tenant_config(tenant);
+        let mut running = running.iter().map(|of| &of.config);
+        let Some(running) =
+            running.find(|of| of.name == wanted.name && of.primary_vni == wanted.primary_vni)
+        else {
+            continue;
+        };
+        let labels = relabel(
+            (&running.services, &running.chains),
+            (&wanted.services, &wanted.chains),
+        );
+        let services = wanted
+            .services
+            .iter()
+            .filter(|of| labels.contains(&of.label));
+        let names: Vec<String> = services.map(|of| format!("`{}`", of.name)).collect();
+        if !names.is_empty() {
+            anyhow::bail!(
+                "tenant `{}`: while some routers have the old chains and some the new ones, packets would miss a service of both. Give {} \
+                 another label, which no service has had, together with this change, on every router: who has the old chains drops what \
+                 comes with a new label then, and the other way round",
+                tenant.name,
+                names.join(" and ")
+            );
+        }
+    }
+    Ok(())
 }
 
 impl Core {
