@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use crate::chains::records::{Chain, RemoteService, Service};
+pub use crate::chains::records::{Chain, PastChains, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
 
 /// The domain itself.
@@ -301,6 +301,7 @@ pub enum Record {
     Service(Service),
     Chain(Chain),
     RemoteService(RemoteService),
+    PastChains(PastChains),
 }
 
 impl Record {
@@ -322,6 +323,7 @@ impl Record {
             Self::Service(of) => key::service(&of.tenant, &of.name),
             Self::Chain(of) => key::chain(&of.tenant, &of.name),
             Self::RemoteService(of) => key::remote_service(&of.domain, of.vni, &of.name),
+            Self::PastChains(of) => key::past_chains(&of.tenant),
         }
     }
 }
@@ -394,6 +396,11 @@ pub mod key {
     /// A chain of a tenant.
     pub fn chain(tenant: &str, name: &str) -> String {
         format!("chain/{tenant}/{name}")
+    }
+
+    /// Chains that a tenant has had.
+    pub fn past_chains(tenant: &str) -> String {
+        format!("past-chains/{tenant}")
     }
 
     /// What the keys of all services begin with that a domain offers.

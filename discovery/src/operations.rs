@@ -495,8 +495,9 @@ pub(crate) fn foreign_vni(
 pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
     let mut next = domain.first_vni;
     let mut rested: Option<(u64, u32)> = None;
-    for (_, of) in transaction.state().below("vni/") {
-        let Record::Vni(of) = &of.record else {
+    for (key, _) in transaction.state().below("vni/") {
+        // As this transaction has left it.
+        let Some(Record::Vni(of)) = transaction.get(key) else {
             continue;
         };
         if of.vni == next {
@@ -506,6 +507,10 @@ pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u
             let this = (of.free_at, of.vni);
             rested = Some(rested.map_or(this, |best| best.min(this)));
         }
+    }
+    // And those that it has given.
+    while transaction.get(&key::vni(next)).is_some() {
+        next += 1;
     }
     if next <= domain.last_vni {
         return Ok(next);

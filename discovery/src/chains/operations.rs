@@ -1,21 +1,15 @@
 //! What may be changed of services and chains.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weft_overlay::Vni;
-use weft_overlay::chain::{self as plan, words};
 
-use super::records::{
-    Chain, Match, OnFailure, Selection, Service, ServiceAttachment, Word, priority,
-};
+use super::records::{Chain, Match, OnFailure, Selection, Service, ServiceAttachment, priority};
+use super::{labels, plan};
 use crate::database::{Rejection, Transaction};
-use crate::model::{Record, State, VniUse, key, now};
-use crate::operations::{
-    Done, check_interface, check_name, domain_of, foreign_vni, free_vni, router_of, tenant_of,
-};
+use crate::model::{Record, State, key};
+use crate::operations::{Done, check_interface, check_name, domain_of, router_of, tenant_of};
 
 /// What a service is made from, or changed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -149,59 +143,7 @@ fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
     Ok(())
 }
 
-/// A label for a service that is not there yet.
-fn label_of(
-    transaction: &mut Transaction<'_>,
-    tenant: &str,
-    name: &str,
-    new: &NewService,
-) -> Done<u32> {
-    let domain = domain_of(transaction)?;
-    let label = match (new.label, &new.home) {
-        (None, None) => {
-            let vni = free_vni(transaction, &domain)?;
-            transaction.put(Record::Vni(VniUse {
-                vni,
-                tenant: Some(tenant.to_owned()),
-                service: Some(name.to_owned()),
-                free_at: 0,
-            }));
-            return Ok(vni);
-        }
-        (Some(label), Some(home)) if *home != domain.name => label,
-        (None, Some(home)) if *home != domain.name => {
-            let vni = tenant_of(transaction, tenant)?.vni;
-            let there = new.home_name.as_deref().unwrap_or(name);
-            let mut offered = transaction.state().remote_services();
-            let offered =
-                offered.find(|of| of.domain == *home && of.vni == vni && of.name == there);
-            let offered = offered.ok_or_else(|| {
-                Rejection::Conflict(format!(
-                    "domain `{home}` offers no service `{there}` to this tenant: it is to share the tenant with this domain (weft domain \
-                     share) and to have the service"
-                ))
-            })?;
-            offered.label
-        }
-        _ => {
-            return Err(Rejection::Invalid(
-                "a label is given together with the other domain that gave it (`label` and `home`), or not at all".into(),
-            ));
-        }
-    };
-    let home = new.home.as_deref().unwrap_or_default();
-    let label = foreign_vni(transaction, &domain, home, label)?;
-    let mut services = transaction.state().services();
-    match services.find(|of| of.label == label) {
-        Some(other) => Err(Rejection::Conflict(format!(
-            "service `{}` of tenant `{}` has label {label}",
-            other.name, other.tenant
-        ))),
-        None => Ok(label),
-    }
-}
-
-/// Makes a service, or changes it. Its label stays what it is.
+/// Makes a service, or changes it. Its label stays what it is; that of another domain's service may be said anew.
 ///
 /// # Errors
 /// Where there is no such tenant or router, no label for it, or a chain that it is in would not work.
@@ -217,25 +159,29 @@ pub fn put_service(
         Some(Record::Service(of)) => Some(of.clone()),
         _ => None,
     };
-    let (label, home) = match before {
+    let (label, home, home_name) = match before {
         Some(of) => {
-            let same = new.label.is_none_or(|label| label == of.label)
-                && (new.home.is_none() || new.home == of.home);
-            if !same {
+            if new.home.is_some() && new.home != of.home {
                 return Err(Rejection::Invalid(format!(
                     "the label of `{name}` is {}, and stays so: another one is another service",
                     of.label
                 )));
             }
-            (of.label, of.home)
+            let label = labels::kept(transaction, &of, new)?;
+            (label, of.home, new.home_name.clone().or(of.home_name))
         }
-        None => (label_of(transaction, tenant, name, new)?, new.home.clone()),
+        None => (
+            labels::given(transaction, tenant, name, new)?,
+            new.home.clone(),
+            new.home_name.clone(),
+        ),
     };
     let service = Service {
         tenant: tenant.to_owned(),
         name: name.to_owned(),
         label,
         home,
+        home_name,
         on_failure: new.on_failure,
         rewrites: new.rewrites,
         selection: new.selection,
@@ -243,7 +189,8 @@ pub fn put_service(
     };
     check_attachments(transaction, &service)?;
     transaction.put(Record::Service(service.clone()));
-    check_chains(transaction, tenant)?;
+    plan::check(transaction, tenant)?;
+    labels::renew(transaction, tenant)?;
     Ok(service)
 }
 
@@ -270,20 +217,15 @@ pub fn delete_service(transaction: &mut Transaction<'_>, tenant: &str, name: &st
 }
 
 fn remove_service(transaction: &mut Transaction<'_>, service: &Service) -> Done<()> {
-    let domain = domain_of(transaction)?;
     if service.home.is_none() {
-        transaction.put(Record::Vni(VniUse {
-            vni: service.label,
-            tenant: None,
-            service: None,
-            free_at: now() + u64::from(domain.quarantine) * 1000,
-        }));
+        labels::rest(transaction, &domain_of(transaction)?, service.label);
     }
     transaction.delete(&key::service(&service.tenant, &service.name));
     Ok(())
 }
 
-/// Makes a chain, or changes it.
+/// Makes a chain, or changes it. Its services from other domains have the labels that these say now. Services of this domain get
+/// other labels where routers that are told one after the other would lead packets past one ([`labels`]).
 ///
 /// # Errors
 /// Where there is no such tenant or service, or it cannot work, with what is missing.
@@ -310,7 +252,7 @@ pub fn put_chain(
             )));
         }
     }
-    matches(&new.matches)?;
+    plan::matches(&new.matches)?;
     let chain = Chain {
         tenant: tenant.to_owned(),
         name: name.to_owned(),
@@ -320,7 +262,9 @@ pub fn put_chain(
         symmetric: new.symmetric,
     };
     transaction.put(Record::Chain(chain.clone()));
-    check_chains(transaction, tenant)?;
+    labels::take_over(transaction, tenant, &new.services)?;
+    plan::check(transaction, tenant)?;
+    labels::renew(transaction, tenant)?;
     Ok(chain)
 }
 
@@ -336,7 +280,7 @@ pub fn delete_chain(transaction: &mut Transaction<'_>, tenant: &str, name: &str)
         )));
     }
     transaction.delete(&key);
-    Ok(())
+    labels::renew(transaction, tenant)
 }
 
 /// A tenant goes: its chains and services go with it.
@@ -345,6 +289,7 @@ pub(crate) fn forget_tenant(transaction: &mut Transaction<'_>, tenant: &str) -> 
     for (key, _) in state.below(&key::chain(tenant, "")) {
         transaction.delete(key);
     }
+    transaction.delete(&key::past_chains(tenant));
     for service in state.services().filter(|of| of.tenant == tenant) {
         remove_service(transaction, service)?;
     }
@@ -359,134 +304,4 @@ pub(crate) fn forget_router(transaction: &mut Transaction<'_>, router: &str) {
         service.attachments.retain(|of| of.router != router);
         transaction.put(Record::Service(service));
     }
-}
-
-fn ports(list: &[Word]) -> Done<Vec<RangeInclusive<u16>>> {
-    let range = |word: &Word| {
-        let text = word.to_string();
-        words::ports(&text).ok_or_else(|| {
-            Rejection::Invalid(format!(
-                "`{text}` is no port, and no range such as 8000-8100"
-            ))
-        })
-    };
-    list.iter().map(range).collect()
-}
-
-/// Conditions, read.
-fn matches(of: &Match) -> Done<plan::Match> {
-    let number = |word: &Word| {
-        let text = word.to_string();
-        let number = words::protocol_number(&text);
-        number.ok_or_else(|| {
-            Rejection::Invalid(format!(
-                "`{text}` is no protocol: tcp, udp, sctp, icmp, icmpv6, or a number up to 255"
-            ))
-        })
-    };
-    let protocol = of.protocol.as_ref().map(number).transpose()?;
-    let (source_ports, destination_ports) =
-        (ports(&of.source_ports)?, ports(&of.destination_ports)?);
-    if (!source_ports.is_empty() || !destination_ports.is_empty())
-        && !protocol.is_some_and(words::has_ports)
-    {
-        return Err(Rejection::Invalid(
-            "ports are of a protocol that has them: add `protocol`: tcp, udp or sctp".into(),
-        ));
-    }
-    if of.dscp.is_some_and(|dscp| dscp > 63) {
-        return Err(Rejection::Invalid("a code point is 0 to 63".into()));
-    }
-    Ok(plan::Match {
-        sources: of.source.clone(),
-        destinations: of.destination.clone(),
-        protocol,
-        source_ports,
-        destination_ports,
-        dscp: of.dscp,
-    })
-}
-
-/// The tenant's chains work on every router that has one of its services.
-fn check_chains(transaction: &Transaction<'_>, tenant: &str) -> Done<()> {
-    let (mut services, mut chains): (Vec<Service>, Vec<Chain>) = (Vec::new(), Vec::new());
-    for record in transaction.below(&key::service(tenant, "")) {
-        if let Record::Service(of) = record {
-            services.push(of);
-        }
-    }
-    for record in transaction.below(&key::chain(tenant, "")) {
-        if let Record::Chain(of) = record {
-            chains.push(of);
-        }
-    }
-    chains.sort_by_key(|of| of.priority);
-    for chain in chains.iter().filter(|of| of.symmetric) {
-        let near = |of: &&Service| {
-            chain.services.contains(&of.name)
-                && matches!(of.selection, Some(Selection::Nearest | Selection::Share))
-        };
-        if let Some(service) = services.iter().find(near) {
-            return Err(Rejection::Invalid(format!(
-                "both directions of the symmetric chain `{}` meet in one place, and `{}` is taken where it is near: make its `selection` \
-                 `pinned`, or leave it out",
-                chain.name, service.name
-            )));
-        }
-    }
-    let planned: Vec<plan::Chain> = chains
-        .iter()
-        .map(|of| {
-            let labels = of.services.iter().filter_map(|name| {
-                let service = services.iter().find(|of| of.name == *name)?;
-                Vni::new(service.label).ok()
-            });
-            Ok(plan::Chain {
-                name: of.name.clone(),
-                matches: matches(&of.matches)?,
-                services: labels.collect(),
-                symmetric: of.symmetric,
-            })
-        })
-        .collect::<Done<_>>()?;
-    let attachments = services.iter().flat_map(|of| &of.attachments);
-    let mut routers: Vec<Option<&str>> = attachments.map(|of| Some(of.router.as_str())).collect();
-    routers.push(None);
-    for router in routers {
-        let here: Vec<plan::Service> = services
-            .iter()
-            .filter_map(|of| planned_service(of, router))
-            .collect();
-        if let Some(problem) = plan::check(&here, &planned).into_iter().next() {
-            let chain = chains.get(problem.chain).map_or("", |of| of.name.as_str());
-            return Err(Rejection::Invalid(format!(
-                "chain `{chain}`: {}; {}",
-                problem.message, problem.help
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// A service as a router sees it.
-fn planned_service(of: &Service, router: Option<&str>) -> Option<plan::Service> {
-    let here = of
-        .attachments
-        .iter()
-        .find(|of| Some(of.router.as_str()) == router);
-    let arm = |interface: &str, node: &[IpAddr]| plan::Arm {
-        interface: interface.to_owned(),
-        addresses: node.to_vec(),
-    };
-    Some(plan::Service {
-        name: of.name.clone(),
-        label: Vni::new(of.label).ok()?,
-        attachment: here.map(|of| plan::NodeAttachment {
-            inside: arm(&of.interface, &of.node),
-            outside: of.outside.as_ref().map(|of| arm(&of.interface, &of.node)),
-        }),
-        on_failure: plan::OnFailure::Closed,
-        rewrites: of.rewrites,
-        selection: plan::Selection::Nearest,
-    })
 }

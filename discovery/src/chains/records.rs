@@ -20,6 +20,9 @@ pub struct Service {
     /// Whose label that is, where another domain gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
+    /// Its name there; the same where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home_name: Option<String>,
     /// What becomes of its packets when its node fails.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -161,6 +164,26 @@ pub struct Chain {
     /// Packets of the other direction go through the same services from the other end.
     #[serde(default)]
     pub symmetric: bool,
+}
+
+/// Chains that a tenant has had, and that routers may have which have not heard of it lately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastChains {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The oldest first: those with a label that is still used.
+    pub past: Vec<Past>,
+}
+
+/// What a tenant had at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Past {
+    /// Its services, without their attachments.
+    pub services: Vec<Service>,
+    /// Its chains, by priority.
+    pub chains: Vec<Chain>,
 }
 
 /// A chain's priority where nothing is said.

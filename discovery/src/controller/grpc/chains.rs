@@ -205,6 +205,7 @@ pub(super) fn service(of: model::Service, modified: u64) -> proto::Service {
         name: of.name,
         label: of.label,
         home: of.home,
+        home_name: of.home_name,
         on_failure: on_failure(of.on_failure),
         rewrites: of.rewrites,
         selection: of.selection.map(selection),

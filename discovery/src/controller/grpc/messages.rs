@@ -244,8 +244,8 @@ fn record(of: model::Record) -> Option<proto::Record> {
             service: of.service,
         }),
         model::Record::Token(of) => Record::Token(token(of, 0)),
-        // Answers that were kept are nobody's business.
-        model::Record::Request(_) => return None,
+        // Answers and chains of the past that were kept are nobody's business.
+        model::Record::Request(_) | model::Record::PastChains(_) => return None,
         model::Record::Trust(of) => Record::Trust(domains::trust(of, 0)),
         model::Record::Share(of) => Record::Share(domains::share(of, 0)),
         model::Record::Remote(of) => Record::Remote(domains::remote(of)),

@@ -1,5 +1,7 @@
 //! Services and chains, by REST and by gRPC.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::super::exchange::Side;
 use super::*;
 use crate::management_proto::record::Record;
@@ -427,4 +429,129 @@ async fn history_tells_what_another_domain_offers() {
     let told = told.unwrap();
     assert_eq!((&*told.domain, &*told.name), ("b", "firewall"), "{told:?}");
     assert_eq!(json!(told.label), made["label"]);
+}
+
+/// Labels of a tenant's services, by name.
+async fn labels(controller: &Running) -> BTreeMap<String, u64> {
+    let services = controller.get("tenants/red/services").await;
+    let services = services["items"].as_array().unwrap().iter();
+    services
+        .map(|of| {
+            (
+                of["name"].as_str().unwrap().to_owned(),
+                of["label"].as_u64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// Puts what is refused until something is heard from the other domain.
+async fn heard(side: &Side, path: &str, body: Value) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while let Err(problem) = side.ask(Method::PUT, path, body.clone()).await {
+        assert!(Instant::now() < end, "{problem}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn put_chain(controller: &Running, services: &[&str]) {
+    let body = json!({ "services": services });
+    controller
+        .ask(Method::PUT, "tenants/red/chains/web", body)
+        .await
+        .unwrap();
+}
+
+/// A router that is cut off has the old chain, and does not know what comes with the labels of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_change_places_get_other_labels() {
+    let scratch = Scratch::new();
+    let controller = prepared(&scratch).await;
+    for name in ["firewall", "meter", "cache"] {
+        let path = format!("tenants/red/services/{name}");
+        controller.ask(Method::PUT, &path, json!({})).await.unwrap();
+    }
+    put_chain(&controller, &["firewall", "meter"]).await;
+    let first = labels(&controller).await;
+    // One more, and one less.
+    put_chain(&controller, &["firewall", "cache", "meter"]).await;
+    put_chain(&controller, &["firewall", "meter"]).await;
+    assert_eq!(labels(&controller).await, first);
+    put_chain(&controller, &["meter", "firewall"]).await;
+    let second = labels(&controller).await;
+    let used: BTreeSet<u64> = first.values().chain(second.values()).copied().collect();
+    assert_eq!(used.len(), 5, "{first:?} {second:?}");
+    assert_eq!(first["cache"], second["cache"]);
+    // In two steps it is the same, to a router that has missed the one between.
+    put_chain(&controller, &["firewall"]).await;
+    assert_eq!(labels(&controller).await, second);
+    put_chain(&controller, &["firewall", "meter"]).await;
+    let third = labels(&controller).await;
+    assert!(third["firewall"] != second["firewall"] && third["meter"] != second["meter"]);
+    // Nothing is left to give the next time, and the chain stays what it is.
+    let body = json!({ "services": ["meter", "firewall"] });
+    let refused = controller
+        .ask(Method::PUT, "tenants/red/chains/web", body)
+        .await;
+    let problem = refused.unwrap_err();
+    assert!(problem.contains("are given, or rest"), "{problem}");
+    assert_eq!(labels(&controller).await, third);
+    let chain = controller.get("tenants/red/chains/web").await;
+    assert_eq!(chain["services"], json!(["firewall", "meter"]));
+}
+
+/// The order of services that both domains have changes in one of them: what comes by the other's old order is not led by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_domains_label_is_taken_over_with_the_chain() {
+    let (a, b) = (Side::new(1).await, Side::new(2).await);
+    a.trust(&b).await;
+    b.trust(&a).await;
+    b.ask(Method::POST, "tenants", json!({ "name": "red" }))
+        .await
+        .unwrap();
+    b.ask(Method::PUT, "domains/a/shared/red", Value::Null)
+        .await
+        .unwrap();
+    for name in ["firewall", "meter"] {
+        b.ask(
+            Method::PUT,
+            &format!("tenants/red/services/{name}"),
+            json!({}),
+        )
+        .await
+        .unwrap();
+    }
+    a.until(&b, "the tenant", |of| of["tenants"] == 1).await;
+    a.ask(
+        Method::POST,
+        "tenants",
+        json!({ "name": "red", "home": "b" }),
+    )
+    .await
+    .unwrap();
+    for (name, there) in [("wall", "firewall"), ("meter", "meter")] {
+        let body = json!({ "home": "b", "home_name": there });
+        heard(&a, &format!("tenants/red/services/{name}"), body).await;
+    }
+    put_chain(&b.controller, &["firewall", "meter"]).await;
+    put_chain(&a.controller, &["wall", "meter"]).await;
+    let first = labels(&a.controller).await;
+    assert_eq!(first["wall"], labels(&b.controller).await["firewall"]);
+    // This domain cannot give another domain's services labels.
+    let body = json!({ "services": ["meter", "wall"] });
+    let refused = a.ask(Method::PUT, "tenants/red/chains/web", body).await;
+    let problem = refused.unwrap_err();
+    assert!(problem.contains("for its domain `b` to give"), "{problem}");
+    put_chain(&b.controller, &["meter", "firewall"]).await;
+    let theirs = labels(&b.controller).await;
+    assert_ne!(theirs["firewall"], first["wall"]);
+    // Not before the order is said here too.
+    assert_eq!(labels(&a.controller).await, first);
+    let body = json!({ "services": ["meter", "wall"] });
+    heard(&a, "tenants/red/chains/web", body).await;
+    let now = labels(&a.controller).await;
+    assert_eq!(
+        (now["wall"], now["meter"]),
+        (theirs["firewall"], theirs["meter"])
+    );
 }

@@ -1,0 +1,239 @@
+//! The labels of services: who gives them, and when other ones are given.
+//!
+//! Routers are told of a change one after the other, and one that is cut off from its controller is told late. Where a packet that
+//! some of them lead by older chains and some by the newest ones would miss a service of both, services get other labels together
+//! with the change ([`renew`]): a router with older chains does not know those, and drops what comes with them.
+
+use std::collections::BTreeSet;
+
+use weft_overlay::Vni;
+use weft_overlay::chain::relabel;
+
+use super::operations::NewService;
+use super::plan;
+use super::records::{Past, PastChains, Service};
+use crate::database::{Rejection, Transaction};
+use crate::model::{Domain, Record, VniUse, key, now};
+use crate::operations::{Done, domain_of, foreign_vni, free_vni, tenant_of};
+
+/// Changes of a tenant's chains that a router may be late by: who is further behind is not thought of any more.
+const KEPT: usize = 32;
+
+/// A label for a service that is not there yet.
+pub(super) fn given(
+    transaction: &mut Transaction<'_>,
+    tenant: &str,
+    name: &str,
+    new: &NewService,
+) -> Done<u32> {
+    let domain = domain_of(transaction)?;
+    let label = match (new.label, &new.home) {
+        (None, None) => {
+            return fresh(transaction, &domain, tenant, name);
+        }
+        (Some(label), Some(home)) if *home != domain.name => label,
+        (None, Some(home)) if *home != domain.name => {
+            let there = new.home_name.as_deref().unwrap_or(name);
+            offered(transaction, tenant, home, there)?.ok_or_else(|| {
+                Rejection::Conflict(format!(
+                    "domain `{home}` offers no service `{there}` to this tenant: it is to share the tenant with this domain (weft domain \
+                     share) and to have the service"
+                ))
+            })?
+        }
+        _ => {
+            return Err(Rejection::Invalid(
+                "a label is given together with the other domain that gave it (`label` and `home`), or not at all".into(),
+            ));
+        }
+    };
+    let home = new.home.as_deref().unwrap_or_default();
+    unused(transaction, &domain, home, label)
+}
+
+/// The next label of this domain.
+fn fresh(
+    transaction: &mut Transaction<'_>,
+    domain: &Domain,
+    tenant: &str,
+    name: &str,
+) -> Done<u32> {
+    let vni = free_vni(transaction, domain)?;
+    transaction.put(Record::Vni(VniUse {
+        vni,
+        tenant: Some(tenant.to_owned()),
+        service: Some(name.to_owned()),
+        free_at: 0,
+    }));
+    Ok(vni)
+}
+
+/// A label of this domain rests before it is given again.
+pub(super) fn rest(transaction: &mut Transaction<'_>, domain: &Domain, label: u32) {
+    transaction.put(Record::Vni(VniUse {
+        vni: label,
+        tenant: None,
+        service: None,
+        free_at: now() + u64::from(domain.quarantine) * 1000,
+    }));
+}
+
+/// A label that another domain gave, which no service here has.
+fn unused(transaction: &Transaction<'_>, domain: &Domain, home: &str, label: u32) -> Done<u32> {
+    let label = foreign_vni(transaction, domain, home, label)?;
+    let mut services = transaction.state().services();
+    match services.find(|of| of.label == label) {
+        Some(other) => Err(Rejection::Conflict(format!(
+            "service `{}` of tenant `{}` has label {label}",
+            other.name, other.tenant
+        ))),
+        None => Ok(label),
+    }
+}
+
+/// The label that another domain says a service of its own has.
+fn offered(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    home: &str,
+    there: &str,
+) -> Done<Option<u32>> {
+    let vni = tenant_of(transaction, tenant)?.vni;
+    let mut offered = transaction.state().remote_services();
+    let offered = offered.find(|of| of.domain == home && of.vni == vni && of.name == there);
+    Ok(offered.map(|of| of.label))
+}
+
+/// The label that a service is to have which is there: another domain's has the one that is asked for.
+pub(super) fn kept(
+    transaction: &Transaction<'_>,
+    service: &Service,
+    new: &NewService,
+) -> Done<u32> {
+    let Some(label) = new.label.filter(|of| *of != service.label) else {
+        return Ok(service.label);
+    };
+    match &service.home {
+        Some(home) => unused(transaction, &domain_of(transaction)?, home, label),
+        None => Err(Rejection::Invalid(format!(
+            "the label of `{}` is {}, and stays so: another one is another service",
+            service.name, service.label
+        ))),
+    }
+}
+
+/// Takes the labels over that other domains say their services have now. That is for when a chain is put: what has changed there
+/// may be the order of their services, and with it their labels.
+pub(super) fn take_over(
+    transaction: &mut Transaction<'_>,
+    tenant: &str,
+    names: &[String],
+) -> Done<()> {
+    for name in names {
+        let Some(Record::Service(service)) = transaction.get(&key::service(tenant, name)) else {
+            continue;
+        };
+        let mut service = service.clone();
+        let Some(home) = service.home.clone() else {
+            continue;
+        };
+        let there = service.home_name.as_deref().unwrap_or(name);
+        let now = offered(transaction, tenant, &home, there)?;
+        if let Some(label) = now.filter(|label| *label != service.label) {
+            service.label = unused(transaction, &domain_of(transaction)?, &home, label)?;
+            transaction.put(Record::Service(service));
+        }
+    }
+    Ok(())
+}
+
+/// Gives services other labels where routers that have not heard of the change yet would lead packets past one.
+///
+/// # Errors
+/// Where that is a service of another domain, or there is no label.
+pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()> {
+    let mut past = match transaction.get(&key::past_chains(tenant)) {
+        Some(Record::PastChains(past)) => past.past.clone(),
+        _ => Vec::new(),
+    };
+    let before = Past::of(transaction.state(), tenant);
+    if !before.chains.is_empty() && !past.contains(&before) {
+        past.push(before);
+    }
+    let excess = past.len().saturating_sub(KEPT);
+    past.drain(..excess);
+    let planned = past.iter().map(Past::plan).collect::<Done<Vec<_>>>()?;
+    let services = loop {
+        let services = plan::services(transaction, tenant);
+        let chains = plan::planned_chains(&services, &plan::chains(transaction, tenant))?;
+        let planned_services = plan::planned_services(&services, None);
+        let new = (planned_services.as_slice(), chains.as_slice());
+        let others = planned
+            .iter()
+            .map(|(services, chains)| relabel((services, chains), new));
+        let labels: BTreeSet<Vni> = others.flatten().collect();
+        if labels.is_empty() {
+            break services;
+        }
+        let domain = domain_of(transaction)?;
+        for mut service in services.into_iter().filter(|of| has(&labels, of.label)) {
+            if let Some(home) = &service.home {
+                return Err(Rejection::Conflict(format!(
+                    "routers that hear of the change one after the other would lead packets past services: `{}` would need another label, \
+                     and that is for its domain `{home}` to give: make the change there first, or delete the service there and put it again",
+                    service.name
+                )));
+            }
+            rest(transaction, &domain, service.label);
+            service.label = fresh(transaction, &domain, tenant, &service.name)?;
+            transaction.put(Record::Service(service));
+        }
+    };
+    // What has no label any more that is used now concerns nobody.
+    let now: BTreeSet<u32> = services.iter().map(|of| of.label).collect();
+    past.retain(|of| of.services.iter().any(|of| now.contains(&of.label)));
+    match past.is_empty() {
+        true => transaction.delete(&key::past_chains(tenant)),
+        false => transaction.put(Record::PastChains(PastChains {
+            tenant: tenant.to_owned(),
+            past,
+        })),
+    }
+    Ok(())
+}
+
+fn has(labels: &BTreeSet<Vni>, label: u32) -> bool {
+    Vni::new(label).is_ok_and(|label| labels.contains(&label))
+}
+
+impl Past {
+    /// What a tenant has now.
+    fn of(state: &crate::model::State, tenant: &str) -> Self {
+        let services = state.services().filter(|of| of.tenant == tenant);
+        let chains = state.chains().filter(|of| of.tenant == tenant);
+        let mut past = Self {
+            services: services
+                .cloned()
+                .map(|of| Service {
+                    attachments: Vec::new(),
+                    ..of
+                })
+                .collect(),
+            chains: chains.cloned().collect(),
+        };
+        past.chains.sort_by_key(|of| of.priority);
+        past
+    }
+
+    fn plan(
+        &self,
+    ) -> Done<(
+        Vec<weft_overlay::chain::Service>,
+        Vec<weft_overlay::chain::Chain>,
+    )> {
+        Ok((
+            plan::planned_services(&self.services, None),
+            plan::planned_chains(&self.services, &self.chains)?,
+        ))
+    }
+}
