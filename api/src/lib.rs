@@ -4,7 +4,6 @@
 //! bad one with a problem document (RFC 9457) that says what was found and what is allowed. Reasons are data: why a
 //! path lost or a route is not in the kernel is a word for programs ([`types::Why::code`]) with a text for humans.
 
-mod chains;
 mod client;
 mod metrics;
 mod openapi;

@@ -1,11 +1,11 @@
-//! Service chains, as the API answers with.
+//! Services and service chains.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::types::{TenantPath, Why};
+use super::{TenantPath, Why};
 
 /// A service of a tenant, as this router sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

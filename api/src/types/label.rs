@@ -1,0 +1,56 @@
+//! Label communities (docs/label-community.md), decoded.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Encapsulation, words};
+
+words! {
+    /// What a label community says.
+    LabelKind {
+        /// A tenant node is behind this endpoint.
+        Tenant = "tenant",
+        /// A service node is.
+        Service = "service",
+        /// The router of this domain that leads to the endpoint.
+        LocalNextHop = "local-next-hop",
+        /// The NLRI is the address of this endpoint id.
+        Locator = "locator",
+    }
+}
+
+/// A label community (docs/label-community.md), decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Label {
+    /// As a large community.
+    pub community: String,
+    /// What it says.
+    pub kind: LabelKind,
+    /// The VNI; absent where it means every label of the route, and on locators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// How packets are carried to the endpoint.
+    pub encapsulation: Encapsulation,
+    /// The endpoint's IPv4 address, where the label carries it.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Ipv4Addr>,
+    /// The endpoint's id, where the label carries that.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_id: Option<Ipv4Addr>,
+}
+
+/// A label community in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LabelUse {
+    /// The label.
+    pub label: Label,
+    /// The tenant whose table it feeds, where there is one here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// How many prefixes carry it.
+    pub prefixes: u64,
+}

@@ -1,0 +1,139 @@
+//! BGP neighbours and the sessions with them (RFC 4271 section 8).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Family, Why, words};
+
+words! {
+    /// What a neighbour is to this router.
+    NeighborKind {
+        /// In another AS.
+        Ebgp = "ebgp",
+        /// In our AS.
+        Ibgp = "ibgp",
+        /// In our AS, and we reflect for it.
+        IbgpClient = "ibgp-client",
+    }
+}
+
+words! {
+    /// The states of RFC 4271 section 8.2.2.
+    SessionState {
+        /// Refuses connections; waits out its back-off or an administrator.
+        Idle = "idle",
+        /// Waits for the connection that it opens.
+        Connect = "connect",
+        /// Waits for a connection, or for the time to open one.
+        Active = "active",
+        /// Has sent its OPEN.
+        OpenSent = "open-sent",
+        /// Has accepted the neighbour's OPEN.
+        OpenConfirm = "open-confirm",
+        /// Exchanges routes.
+        Established = "established",
+    }
+}
+
+words! {
+    /// Why a session is down, or was last.
+    DownCode {
+        /// It was never up.
+        NeverUp = "never-up",
+        /// An administrator stopped it.
+        AdminDown = "admin-down",
+        /// The neighbour ended it with a NOTIFICATION.
+        NotificationReceived = "notification-received",
+        /// We ended it with a NOTIFICATION.
+        NotificationSent = "notification-sent",
+        /// The transport connection broke.
+        ConnectionLost = "connection-lost",
+        /// The transport connection could not be opened.
+        ConnectFailed = "connect-failed",
+        /// The neighbour restarted.
+        Restarted = "restarted",
+    }
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Neighbor {
+    /// Its address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// The tenant whose own router it is; the session runs in that tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Its AS number.
+    pub asn: u32,
+    /// What it is to us.
+    pub kind: NeighborKind,
+    /// The description of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// State of its session.
+    pub state: SessionState,
+    /// Seconds since the session went up, or down; absent where it never was up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// How often the session went down.
+    pub flaps: u64,
+    /// Why it is down, or was last; absent where it never was down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Why<DownCode>>,
+    /// Its routes of an earlier session are kept (RFC 4724).
+    pub stale: bool,
+    /// What was negotiated, while the session is established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negotiated: Option<Negotiated>,
+    /// Prefixes by family.
+    pub prefixes: Vec<NeighborPrefixes>,
+    /// UPDATE messages received.
+    pub updates: u64,
+    /// Prefixes announced by it that the import rules refused.
+    pub rejected: u64,
+    /// UPDATEs treated as withdraw (RFC 7606).
+    pub treat_as_withdraw: u64,
+    /// Attributes discarded (RFC 7606).
+    pub attribute_discard: u64,
+    /// Routes kept back because their attributes leave no room for a prefix in a message.
+    pub too_large: u64,
+}
+
+/// What both ends of a session agreed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Negotiated {
+    /// The neighbour's BGP Identifier.
+    #[schema(value_type = String)]
+    pub router_id: Ipv4Addr,
+    /// Hold time in seconds, 0 for none.
+    pub hold_time: u64,
+    /// Families of both ends.
+    pub families: Vec<Family>,
+    /// Families with several paths a prefix towards the neighbour (RFC 7911).
+    pub add_path_send: Vec<Family>,
+    /// Families with several paths a prefix from the neighbour.
+    pub add_path_receive: Vec<Family>,
+    /// 4-octet AS numbers (RFC 6793).
+    pub four_octet_as: bool,
+    /// Longest message that we may send, in octets.
+    pub max_message: u64,
+    /// ROUTE-REFRESH (RFC 2918).
+    pub route_refresh: bool,
+    /// The neighbour's restart time in seconds, where both ends restart gracefully (RFC 4724).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<u64>,
+}
+
+/// Prefixes exchanged with a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeighborPrefixes {
+    /// The family.
+    pub family: Family,
+    /// Paths held from it.
+    pub received: u64,
+    /// Prefixes announced to it.
+    pub advertised: u64,
+}

@@ -1,0 +1,80 @@
+//! The router as a whole.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Encapsulation, Family};
+
+/// What the router is and how it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// BGP Identifier.
+    #[schema(value_type = String, format = Ipv4)]
+    pub router_id: Ipv4Addr,
+    /// AS number.
+    pub asn: u32,
+    /// Version of the software.
+    pub version: String,
+    /// Seconds since the process started.
+    pub uptime: u64,
+    /// The routes of all neighbours are there, or have been waited for long enough.
+    pub converged: bool,
+    /// The overlay, where it is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayStatus>,
+    /// Configured neighbours.
+    pub neighbors: u64,
+    /// Neighbours whose session is established.
+    pub neighbors_established: u64,
+    /// Prefixes in the Loc-RIB.
+    pub prefixes: Vec<FamilyCount>,
+    /// Distinct sets of path attributes.
+    pub attribute_sets: u64,
+    /// Tenants, those included that only pass through.
+    pub tenants: u64,
+    /// Prefixes in all tenants' tables.
+    pub tenant_routes: u64,
+    /// Routes of ours that the kernel holds.
+    pub kernel_routes: u64,
+    /// Routes that the kernel refused.
+    pub kernel_refused: u64,
+    /// Resident memory of the process, in octets.
+    pub memory: u64,
+    /// What an operator should look at: at most 100.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+}
+
+/// Something that is wrong in the network, and that this router cannot mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alarm {
+    /// Which kind: `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on.
+    pub code: String,
+    /// What exactly.
+    pub text: String,
+}
+
+/// The overlay as this router takes part in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OverlayStatus {
+    /// Global Administrator of its label communities.
+    pub global_administrator: u32,
+    /// The address here that ends tunnels.
+    #[schema(value_type = String)]
+    pub endpoint: IpAddr,
+    /// How packets are carried to it.
+    pub encapsulation: Encapsulation,
+}
+
+/// A number by family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FamilyCount {
+    /// The family.
+    pub family: Family,
+    /// How many.
+    pub count: u64,
+}
