@@ -11,10 +11,9 @@
 //! | [`managed`] | the controller's word becomes the configuration |
 //! | [`reload`] | another configuration while it runs |
 //! | [`sources`] | neighbours from a file, DNS, etcd or the link |
-//! | [`state`] | answers of the REST API, from all three |
+//! | [`state`] | answers of the REST API, from BGP, overlay and data plane |
 //! | [`endpoints`] | how far the routers are that tunnels lead to |
 //! | [`performance`] | how the router does, for a controller that asks |
-//! | [`trace`] | how a traced packet fares |
 
 mod chains;
 mod core;
@@ -28,7 +27,6 @@ mod setup;
 mod sites;
 mod sources;
 mod state;
-mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,14 +1,117 @@
 //! How a traced packet fares: what the overlay decided beside what the kernel answers.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_api::types as api;
+use weft_api::{TraceQuery, Unavailable};
 use weft_dataplane::{KernelMatch, KernelTrace, Packet, Probe, ProbeAnswer, ProbeHop};
+use weft_overlay::Vni;
+use weft_overlay::chain::Flow;
 use weft_overlay::table;
 
+use super::chain::known;
+use super::{LiveState, encapsulation, ended, tenant, tenant_id};
+
+/// The way of a tenant's packet; `None` where no tenant has that name.
+pub(super) async fn trace(
+    state: &LiveState,
+    name: String,
+    query: TraceQuery,
+) -> Result<Option<api::Trace>, Unavailable> {
+    let addresses = state.addresses().await?;
+    let wanted = name.clone();
+    let found = state
+        .overlay
+        .ask(move |overlay| {
+            let id = tenant_id(overlay, &wanted)?;
+            Some((id, overlay.lookup(id, query.destination)))
+        })
+        .await
+        .ok_or_else(ended)?;
+    let Some((id, route)) = found else {
+        return Ok(None);
+    };
+    let packet = Packet {
+        destination: query.destination,
+        source: query.from,
+        dscp: query.dscp,
+    };
+    let Some(kernel) = state.dataplane.trace(id, packet).await else {
+        return Err(Unavailable(format!(
+            "the data plane does not know the tenant `{name}` yet"
+        )));
+    };
+    let flow = Flow {
+        source: query.from,
+        destination: query.destination,
+        protocol: query.protocol,
+        source_port: query.source_port,
+        destination_port: query.destination_port,
+        dscp: query.dscp,
+    };
+    let (chain, chain_needs) = match known(state).await?.taken(&name, &flow) {
+        Ok(chain) => (chain, None),
+        Err(needs) => (None, Some(needs)),
+    };
+    let verdict = match &chain {
+        Some(chain) => {
+            let mut steps = chain.steps.iter();
+            let step = steps.find(|step| step.way.code != api::StepCode::Skipped);
+            let step = match step {
+                Some(step) => {
+                    let reverse = chain.direction == "reverse";
+                    let label = Vni::new(step.label).unwrap_or(Vni::MAX);
+                    let asked = state.dataplane.trace_step(id, label, reverse, packet);
+                    Some((step, asked.await))
+                }
+                None => None,
+            };
+            step_verdict(chain, step)
+        }
+        None => verdict(route.as_ref(), &kernel),
+    };
+    let live = match query.live {
+        true => Some(live(packet, &kernel).await),
+        false => None,
+    };
+    let route = match route {
+        Some(route) => Some(tenant::route(state, id, &route, &addresses).await),
+        None => None,
+    };
+    Ok(Some(api::Trace {
+        tenant: name,
+        destination: query.destination,
+        route,
+        table: kernel.table,
+        error: kernel.route.as_ref().err().cloned(),
+        kernel: kernel.route.ok().map(route_of),
+        tunnels: kernel
+            .tunnels
+            .into_iter()
+            .map(|tunnel| api::TraceTunnel {
+                next_hop: tunnel.next_hop,
+                vni: tunnel.vni,
+                encapsulation: encapsulation(tunnel.encapsulation),
+                device: tunnel.device.to_owned(),
+                router: tunnel.destination,
+                mtu: tunnel.mtu,
+                error: tunnel.underlay.as_ref().err().cloned(),
+                underlay: tunnel.underlay.ok().map(route_of),
+            })
+            .collect(),
+        verdict,
+        chain,
+        chain_needs,
+        live,
+    }))
+}
+
 /// A route of the kernel, for the API.
-pub(super) fn route_of(found: KernelMatch) -> api::TraceMatch {
+fn route_of(found: KernelMatch) -> api::TraceMatch {
     api::TraceMatch {
         table: found.table,
         prefix: found.prefix,
@@ -20,7 +123,7 @@ pub(super) fn route_of(found: KernelMatch) -> api::TraceMatch {
 }
 
 /// Sends packets as the tenant's and says who answered.
-pub(super) async fn live(packet: Packet, kernel: &KernelTrace) -> api::TraceLive {
+async fn live(packet: Packet, kernel: &KernelTrace) -> api::TraceLive {
     let mut live = api::TraceLive {
         source: packet.source.or(kernel.own),
         reached: false,
@@ -72,7 +175,7 @@ fn hop(hop: ProbeHop) -> api::TraceHop {
 }
 
 /// Compares what the overlay decided with what the kernel answers.
-pub(super) fn verdict(
+fn verdict(
     route: Option<&table::TenantRouteStatus>,
     kernel: &KernelTrace,
 ) -> api::Why<api::TraceCode> {
@@ -139,13 +242,8 @@ pub(super) fn verdict(
         let text = format!("the overlay decided for {intended}, the kernel has {held}");
         return why(api::TraceCode::Differs, text);
     }
-    let lost = kernel
-        .tunnels
-        .iter()
-        .find_map(|tunnel| Some((tunnel.destination, tunnel.underlay.as_ref().err()?)));
-    if let Some((destination, error)) = lost {
-        let text = format!("the underlay does not reach {destination}: {error}");
-        return why(api::TraceCode::UnderlayUnreachable, text);
+    if let Some(unreachable) = unreachable(kernel) {
+        return unreachable;
     }
     let ways: Vec<String> = held
         .iter()
@@ -161,7 +259,7 @@ pub(super) fn verdict(
 }
 
 /// The first of a chain's services that gets the packet from this router, in the kernel's own words.
-pub(super) fn step_verdict(
+fn step_verdict(
     chain: &api::Chain,
     step: Option<(&api::ChainStep, Option<KernelTrace>)>,
 ) -> api::Why<api::TraceCode> {
@@ -211,13 +309,8 @@ pub(super) fn step_verdict(
         );
         return why(api::TraceCode::Differs, text);
     }
-    let lost = kernel
-        .tunnels
-        .iter()
-        .find_map(|of| Some((of.destination, of.underlay.as_ref().err()?)));
-    if let Some((destination, error)) = lost {
-        let text = format!("the underlay does not reach {destination}: {error}");
-        return why(api::TraceCode::UnderlayUnreachable, text);
+    if let Some(unreachable) = unreachable(&kernel) {
+        return unreachable;
     }
     let text = format!(
         "the kernel sends it to `{}` first, as the chain `{}` says; what is above is the way of what comes out of the chain here",
@@ -226,134 +319,11 @@ pub(super) fn step_verdict(
     why(api::TraceCode::Forwarded, text)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use weft_dataplane::TunnelTrace;
-    use weft_overlay::intent::ForwardingNextHop;
-    use weft_overlay::label::{Endpoint, Label, LabelKind};
-    use weft_overlay::table::{Candidate, Judged, Preference, TenantRouteStatus};
-    use weft_overlay::{Encapsulation, Vni};
-
-    use super::*;
-
-    const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
-
-    fn intended(local: bool) -> TenantRouteStatus {
-        let vni = Vni::new(10001).unwrap();
-        let candidate = Candidate {
-            label: Label {
-                kind: LabelKind::Tenant,
-                vni,
-                encapsulation: Encapsulation::Vxlan,
-                endpoint: Endpoint::V4(FAR),
-            },
-            forwarding: Some(ForwardingNextHop {
-                vni,
-                encapsulation: Encapsulation::Vxlan,
-                address: FAR.into(),
-                endpoint_id: None,
-            }),
-            stitched: false,
-            source: 1,
-            path_id: 1,
-            preference: Preference {
-                local_pref: 100,
-                med: 0,
-                neighbor_as: 0,
-                as_path_length: 0,
-                origin: 0,
-                ebgp: false,
-            },
-            bandwidth: 0,
-        };
-        TenantRouteStatus {
-            prefix: "10.0.2.0/24".parse().unwrap(),
-            local,
-            candidates: if local {
-                Vec::new()
-            } else {
-                vec![Judged {
-                    candidate,
-                    lost: None,
-                }]
-            },
-        }
-    }
-
-    fn found(table: u32) -> KernelMatch {
-        KernelMatch {
-            table,
-            prefix: None,
-            local: false,
-            gateway: None,
-            interface: Some("red0".into()),
-            next_hop: None,
-        }
-    }
-
-    fn kernel(route: Result<KernelMatch, String>, vnis: &[u32]) -> KernelTrace {
-        let tunnels = vnis.iter().map(|vni| TunnelTrace {
-            next_hop: 1,
-            vni: *vni,
-            encapsulation: Encapsulation::Vxlan,
-            device: "vx0",
-            destination: FAR.into(),
-            underlay: Ok(found(254)),
-            mtu: 1450,
-        });
-        KernelTrace {
-            vrf: None,
-            own: None,
-            table: 7001,
-            route,
-            tunnels: tunnels.collect(),
-        }
-    }
-
-    #[test]
-    fn every_way_to_fare_has_its_word() {
-        let drop = || Err("Network is unreachable".to_owned());
-        let mut unreached = kernel(Ok(found(7001)), &[10001]);
-        unreached.tunnels[0].underlay = drop();
-        for (route, kernel, code) in [
-            (
-                Some(intended(false)),
-                kernel(Ok(found(7001)), &[10001]),
-                api::TraceCode::Forwarded,
-            ),
-            (
-                Some(intended(true)),
-                kernel(Ok(found(7001)), &[]),
-                api::TraceCode::Delivered,
-            ),
-            (
-                Some(intended(false)),
-                unreached,
-                api::TraceCode::UnderlayUnreachable,
-            ),
-            (None, kernel(drop(), &[]), api::TraceCode::NoRoute),
-            (
-                Some(intended(false)),
-                kernel(drop(), &[]),
-                api::TraceCode::Differs,
-            ),
-            (
-                Some(intended(false)),
-                kernel(Ok(found(7001)), &[10002]),
-                api::TraceCode::Differs,
-            ),
-            (
-                Some(intended(false)),
-                kernel(Ok(found(7001)), &[]),
-                api::TraceCode::Differs,
-            ),
-            // Through the main table: out of the tenant.
-            (None, kernel(Ok(found(254)), &[]), api::TraceCode::Differs),
-        ] {
-            let verdict = verdict(route.as_ref(), &kernel);
-            assert_eq!(verdict.code, code, "{}", verdict.text);
-        }
-    }
+/// The first of the tunnels whose far end the underlay does not reach.
+fn unreachable(kernel: &KernelTrace) -> Option<api::Why<api::TraceCode>> {
+    let mut tunnels = kernel.tunnels.iter();
+    let (destination, error) =
+        tunnels.find_map(|of| Some((of.destination, of.underlay.as_ref().err()?)))?;
+    let text = format!("the underlay does not reach {destination}: {error}");
+    Some(api::Why::new(api::TraceCode::UnderlayUnreachable, text))
 }

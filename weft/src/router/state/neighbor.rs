@@ -1,0 +1,111 @@
+//! Neighbours, the router's own and those of its tenants.
+
+use weft_api::Unavailable;
+use weft_api::types as api;
+use weft_bgp::{DownReason, NeighborStatus, State};
+use weft_bgp_wire::Family;
+
+use super::{LiveState, family};
+
+/// All of them: the router's own, then those of tenants.
+pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavailable> {
+    let mut neighbors: Vec<api::Neighbor> = state
+        .bgp
+        .neighbors()
+        .await
+        .into_iter()
+        .map(|status| neighbor(state, None, status))
+        .collect();
+    let sites = state.sites.neighbors().await.into_iter();
+    neighbors.extend(sites.map(|(tenant, status)| neighbor(state, Some(tenant), status)));
+    neighbors.sort_by_key(|neighbor| (neighbor.tenant.clone(), neighbor.address));
+    Ok(neighbors)
+}
+
+fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -> api::Neighbor {
+    let kind = match (
+        status.config.asn == state.config.router.asn,
+        status.config.route_reflector_client,
+    ) {
+        (false, _) => api::NeighborKind::Ebgp,
+        (true, false) => api::NeighborKind::Ibgp,
+        (true, true) => api::NeighborKind::IbgpClient,
+    };
+    let counters = status.counters;
+    let prefixes = status
+        .config
+        .families
+        .iter()
+        .map(|of| api::NeighborPrefixes {
+            family: family(*of),
+            received: counters.accepted[of.index()].into(),
+            advertised: counters.advertised[of.index()].into(),
+        });
+    api::Neighbor {
+        address: status.config.address,
+        tenant,
+        asn: status.config.asn.0,
+        kind,
+        description: status.config.description.clone(),
+        state: session_state(status.state),
+        since: status.since.map(|since| since.elapsed().as_secs()),
+        flaps: status.flaps,
+        down: (status.last_reason != DownReason::NeverUp).then(|| down(&status.last_reason)),
+        stale: status.stale,
+        negotiated: status
+            .negotiated
+            .as_ref()
+            .map(|negotiated| api::Negotiated {
+                router_id: negotiated.router_id.0,
+                hold_time: negotiated.hold_time.as_secs(),
+                families: negotiated.families.iter().map(|of| family(*of)).collect(),
+                add_path_send: families(negotiated.add_path_send),
+                add_path_receive: families(negotiated.add_path_receive),
+                four_octet_as: negotiated.four_octet_as,
+                max_message: negotiated.max_message_len as u64,
+                route_refresh: negotiated.route_refresh,
+                graceful_restart: negotiated
+                    .graceful_restart
+                    .as_ref()
+                    .map(|of| of.restart_time.into()),
+            }),
+        prefixes: prefixes.collect(),
+        updates: status.updates,
+        rejected: counters.rejected,
+        treat_as_withdraw: counters.treat_as_withdraw,
+        attribute_discard: counters.attribute_discard,
+        too_large: counters.too_large,
+    }
+}
+
+fn families(which: [bool; 2]) -> Vec<api::Family> {
+    Family::ALL
+        .into_iter()
+        .filter(|of| which[of.index()])
+        .map(family)
+        .collect()
+}
+
+fn session_state(state: State) -> api::SessionState {
+    match state {
+        State::Idle => api::SessionState::Idle,
+        State::Connect => api::SessionState::Connect,
+        State::Active => api::SessionState::Active,
+        State::OpenSent => api::SessionState::OpenSent,
+        State::OpenConfirm => api::SessionState::OpenConfirm,
+        State::Established => api::SessionState::Established,
+    }
+}
+
+fn down(reason: &DownReason) -> api::Why<api::DownCode> {
+    let code = match reason {
+        DownReason::NeverUp => api::DownCode::NeverUp,
+        DownReason::AdminDown => api::DownCode::AdminDown,
+        DownReason::NotificationReceived(_) => api::DownCode::NotificationReceived,
+        DownReason::NotificationSent(_) => api::DownCode::NotificationSent,
+        DownReason::ConnectionLost(_) => api::DownCode::ConnectionLost,
+        DownReason::ConnectFailed(_) => api::DownCode::ConnectFailed,
+        DownReason::Restarted => api::DownCode::Restarted,
+    };
+    api::Why::new(code, reason.to_string())
+}

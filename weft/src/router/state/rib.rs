@@ -1,0 +1,113 @@
+//! Routes of BGP, and why a path is not the best.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use weft_api::types as api;
+use weft_api::{PrefixMatch, RouteQuery, Unavailable};
+use weft_bgp::rib::{PeerId, Reason, RouteFilter, RoutePath};
+use weft_bgp_wire::Family;
+
+use super::label::label;
+use super::{LiveState, ended, page};
+
+/// A page of them, by family and prefix.
+pub(super) async fn routes(
+    state: &LiveState,
+    query: RouteQuery,
+) -> Result<api::Page<api::Route>, Unavailable> {
+    let addresses = state.addresses().await?;
+    let limit = query.limit;
+    let peer = match query.neighbor {
+        None => None,
+        Some(wanted) => match addresses.iter().find(|(_, address)| **address == wanted) {
+            Some((peer, _)) => Some(PeerId(*peer)),
+            None => {
+                return Ok(api::Page {
+                    items: Vec::new(),
+                    total: 0,
+                    next_cursor: None,
+                });
+            }
+        },
+    };
+    let filter = RouteFilter {
+        family: query.family.map(|of| match of {
+            api::Family::Ipv4Unicast => Family::Ipv4Unicast,
+            api::Family::Ipv6Unicast => Family::Ipv6Unicast,
+        }),
+        prefix: query.prefix,
+        longer: query.prefix_match == PrefixMatch::Longer,
+        shorter: query.prefix_match == PrefixMatch::Shorter,
+        peer,
+        large_community: query.large_community,
+        vni: query.vni,
+        after: query.after,
+    };
+    let found = state
+        .bgp
+        .with(move |speaker, _| speaker.rib.routes(&filter, limit + 1))
+        .await
+        .ok_or_else(ended)?;
+    let routes = found.routes.iter().map(|route| api::Route {
+        prefix: route.prefix,
+        paths: route
+            .paths
+            .iter()
+            .map(|of| path(state, of, &addresses))
+            .collect(),
+    });
+    Ok(page(routes.collect(), limit, found.total, |of| of.prefix))
+}
+
+fn path(state: &LiveState, path: &RoutePath, addresses: &HashMap<u16, IpAddr>) -> api::Path {
+    let attributes = path.attributes.view();
+    let local = path.source == PeerId::LOCAL;
+    let administrator = state.administrator();
+    api::Path {
+        neighbor: addresses.get(&path.source.0).copied(),
+        path_id: path.path_id,
+        best: path.lost.is_none(),
+        lost: path.lost.map(lost),
+        stale: path.stale,
+        next_hop: (!local).then(|| path.attributes.next_hop().address),
+        origin: attributes.origin().to_string(),
+        as_path: attributes.as_path().to_string(),
+        local_pref: attributes.local_pref(),
+        med: attributes.med(),
+        communities: attributes.communities().map(|of| of.to_string()).collect(),
+        extended_communities: attributes
+            .extended_communities()
+            .map(|of| of.to_string())
+            .collect(),
+        large_communities: attributes
+            .large_communities()
+            .map(|of| of.to_string())
+            .collect(),
+        labels: attributes
+            .large_communities()
+            .filter_map(|of| label(of, administrator?))
+            .collect(),
+        originator_id: attributes.originator_id().map(|id| id.0),
+        cluster_list: attributes.cluster_list().collect(),
+    }
+}
+
+fn lost(reason: Reason) -> api::Why<api::LostCode> {
+    use api::LostCode as Code;
+    let (code, text) = match reason {
+        Reason::NextHopUnreachable => (Code::NextHopUnreachable, "the next hop does not resolve"),
+        Reason::NotLocal => (Code::NotLocal, "another is this router's own"),
+        Reason::LocalPref => (Code::LocalPref, "lower local preference"),
+        Reason::AsPathLength => (Code::AsPathLength, "longer AS path"),
+        Reason::Origin => (Code::Origin, "higher origin"),
+        Reason::Med => (Code::Med, "higher MED"),
+        Reason::Ibgp => (Code::Ibgp, "iBGP behind eBGP"),
+        Reason::IgpMetric => (Code::IgpMetric, "farther next hop"),
+        Reason::RouterId => (Code::RouterId, "higher router id"),
+        Reason::ClusterListLength => (Code::ClusterListLength, "longer cluster list"),
+        Reason::PeerAddress => (Code::PeerAddress, "higher neighbour address"),
+        Reason::PathId => (Code::PathId, "higher path identifier"),
+    };
+    api::Why::new(code, text)
+}

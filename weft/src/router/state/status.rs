@@ -1,0 +1,110 @@
+//! The router as a whole.
+
+use std::net::IpAddr;
+
+use weft_api::Unavailable;
+use weft_api::types as api;
+use weft_bgp::State;
+use weft_bgp::rib::PeerId;
+use weft_bgp_wire::Family;
+use weft_overlay::table;
+
+use super::{LiveState, encapsulation, ended, family};
+
+/// Alarms in one answer.
+const ALARMS: usize = 100;
+
+/// What it is and how it does.
+pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable> {
+    let (neighbors, addresses, prefixes, attribute_sets) = state
+        .bgp
+        .with(|speaker, _| {
+            let states: Vec<State> = speaker.states();
+            (
+                states,
+                speaker.addresses(),
+                speaker.rib.prefixes(),
+                speaker.rib.attribute_sets(),
+            )
+        })
+        .await
+        .ok_or_else(ended)?;
+    let (tenants, overlaps) = state
+        .overlay
+        .ask(|overlay| {
+            let overlaps: Vec<_> = overlay.overlaps().take(ALARMS).collect();
+            (overlay.tenants(), overlaps)
+        })
+        .await
+        .ok_or_else(ended)?;
+    let kernel = state.dataplane.status().await.ok_or_else(ended)?;
+    let established = neighbors
+        .iter()
+        .filter(|state| **state == State::Established)
+        .count();
+    Ok(api::Status {
+        name: state.config.router.name.clone(),
+        router_id: state.config.router.router_id.0,
+        asn: state.config.router.asn.0,
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime: state.started.elapsed().as_secs(),
+        converged: state.overlay.converged(),
+        overlay: state
+            .config
+            .overlay
+            .as_ref()
+            .map(|overlay| api::OverlayStatus {
+                global_administrator: overlay.global_administrator,
+                endpoint: overlay.endpoint,
+                encapsulation: encapsulation(overlay.encapsulation),
+            }),
+        neighbors: neighbors.len() as u64,
+        neighbors_established: established as u64,
+        prefixes: Family::ALL
+            .into_iter()
+            .map(|of| api::FamilyCount {
+                family: family(of),
+                count: prefixes[of.index()] as u64,
+            })
+            .collect(),
+        attribute_sets: attribute_sets as u64,
+        tenants: tenants.len() as u64,
+        tenant_routes: tenants.iter().map(|tenant| tenant.routes as u64).sum(),
+        kernel_routes: kernel.routes as u64,
+        kernel_refused: kernel.refused.len() as u64,
+        memory: memory(),
+        alarms: overlaps
+            .iter()
+            .map(|overlap| overlap_hidden(overlap, &addresses))
+            .collect(),
+    })
+}
+
+fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {
+    let source = neighbors
+        .iter()
+        .find(|(peer, _)| peer.0 == overlap.source)
+        .map_or_else(String::new, |(_, address)| format!(" from {address}"));
+    api::Alarm {
+        code: "overlap-hidden".into(),
+        text: format!(
+            "{}: VNI {}{source} and a tenant here have this prefix, and the transit between passes one of the two on",
+            overlap.prefix, overlap.vni
+        ),
+    }
+}
+
+/// Resident memory of this process in octets.
+fn memory() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten();
+    pages
+        * page
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(4096)
+}
