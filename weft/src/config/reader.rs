@@ -254,6 +254,20 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Reads the value of a key that must be there where nothing stands in for it.
+    pub(super) fn required_or<T>(
+        &mut self,
+        stand_in: Option<T>,
+        key: &'static str,
+        why: &str,
+        read: impl FnOnce(Cursor<'a>) -> Option<T>,
+    ) -> Option<T> {
+        match stand_in.filter(|_| self.get(key).is_none()) {
+            None => self.required(key, why, read),
+            stand_in => stand_in,
+        }
+    }
+
     /// Reports the keys that nothing asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.entries {

@@ -1,6 +1,7 @@
 //! How types of other crates look in YAML and in the JSON Schema.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,7 +10,8 @@ use serde_json::Value;
 use weft_bgp_wire::Asn;
 use weft_overlay::{Vni, VniSet};
 
-use super::{AddPath, GracefulRestart, PROTOCOLS, Redistribute};
+use super::router::GracefulRestart;
+use super::tenant::{PROTOCOLS, Redistribute};
 
 pub(super) fn display<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -158,40 +160,20 @@ schema! {
 }
 
 /// A boolean, or the details.
-fn bool_or<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    let details = generator.subschema_for::<T>();
-    json_schema!({ "oneOf": [{ "type": "boolean" }, details] })
-}
+pub(super) struct BoolOr<T>(PhantomData<T>);
 
-pub(super) struct AddPathSchema;
-
-impl JsonSchema for AddPathSchema {
+impl<T: JsonSchema> JsonSchema for BoolOr<T> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "AddPathSchema".into()
+        format!("BoolOr{}", T::schema_name()).into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        bool_or::<AddPath>(generator)
-    }
-}
-
-pub(super) struct GracefulRestartSchema;
-
-impl JsonSchema for GracefulRestartSchema {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "GracefulRestartSchema".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        bool_or::<GracefulRestart>(generator)
+        let details = generator.subschema_for::<T>();
+        json_schema!({ "oneOf": [{ "type": "boolean" }, details] })
     }
 }
 

@@ -1,4 +1,9 @@
+use weft_bgp_wire::Asn;
+use weft_overlay::VniSet;
+
+use super::neighbor::AddPath;
 use super::node::Position;
+use super::router::GracefulRestart;
 use super::*;
 
 /// The configuration of the design's example.
@@ -105,7 +110,7 @@ fn the_example_is_read_with_its_defaults() {
     assert_eq!(ebgp.accept_vnis.to_string(), "10001-10002");
     assert_eq!(ebgp.announce_vnis, VniSet::all());
     assert_eq!((ibgp.ttl, ebgp.ttl), (64, 1));
-    assert_eq!((ibgp.hold_time, ibgp.port), (90, 179));
+    assert_eq!((ibgp.session.hold_time, ibgp.session.port), (90, 179));
     assert_eq!(
         config.router.graceful_restart,
         Some(GracefulRestart::default())
@@ -125,11 +130,11 @@ fn every_key_is_read() {
             receive: true
         }
     );
-    let import = neighbor.import.as_deref().unwrap();
+    let import = neighbor.session.import.as_deref().unwrap();
     let lengths: Vec<_> = import.iter().map(|range| (range.ge, range.le)).collect();
     assert_eq!(lengths, [(8, 8), (16, 32), (0, 24)]);
-    assert_eq!(neighbor.export.as_deref(), Some(&[][..]));
-    assert_eq!(config.neighbors[1].hold_time, 9, "the router's");
+    assert_eq!(neighbor.session.export.as_deref(), Some(&[][..]));
+    assert_eq!(config.neighbors[1].session.hold_time, 9, "the router's");
     assert_eq!(
         config.log,
         Log {

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use weft_bgp_wire::Asn;
 use weft_overlay::{Vni, VniSet};
 
-use super::PrefixRange;
 use super::node::Position;
 use super::reader::{At, Cursor};
 use super::serial::host_bits;
@@ -84,9 +83,7 @@ pub(super) fn prefix(at: &Cursor<'_>) -> Option<IpNet> {
 }
 
 pub(super) fn prefixes(at: &Cursor<'_>) -> Option<Vec<IpNet>> {
-    let prefixes = at.list("a list of prefixes", |at| prefix(&at))?;
-    unique_items(&prefixes);
-    Some(prefixes.into_iter().map(|at| at.value).collect())
+    unique_list(at, "a list of prefixes", |at| prefix(&at))
 }
 
 pub(super) fn vni_set(at: &Cursor<'_>) -> Option<VniSet> {
@@ -97,8 +94,8 @@ pub(super) fn vni_set(at: &Cursor<'_>) -> Option<VniSet> {
             _ => at.expected("`all`, `none`, or a list such as [10001-10002, 10005]"),
         };
     }
-    let ranges = at.list("a list", |at| vni_range(&at))?;
-    Some(VniSet::from_ranges(ranges.into_iter().map(|at| at.value)))
+    let ranges = list(at, "a list", |at| vni_range(&at))?;
+    Some(VniSet::from_ranges(ranges))
 }
 
 fn vni_range(at: &Cursor<'_>) -> Option<(Vni, Vni)> {
@@ -118,38 +115,6 @@ fn vni_range(at: &Cursor<'_>) -> Option<(Vni, Vni)> {
         }
         _ => at.expected(allowed),
     }
-}
-
-pub(super) fn prefix_range(at: &Cursor<'_>) -> Option<PrefixRange> {
-    if !at.is_mapping() {
-        let prefix = prefix(at)?;
-        return Some(PrefixRange {
-            prefix,
-            ge: prefix.prefix_len(),
-            le: prefix.prefix_len(),
-        });
-    }
-    let mut fields = at.fields("a prefix")?;
-    let prefix = fields.required("prefix", "such as `prefix: 10.0.0.0/8`", |at| prefix(&at));
-    let (shortest, longest) = match prefix {
-        Some(prefix) => (prefix.prefix_len(), prefix.max_prefix_len()),
-        None => (0, 128),
-    };
-    let length = |at: Cursor<'_>, from: u8| {
-        number_of(&at, "a prefix length", u64::from(from), u64::from(longest))
-    };
-    let ge = fields.optional("ge", |at| length(at, shortest));
-    let le = fields.optional("le", |at| length(at, ge.unwrap_or(shortest)));
-    let le_given = fields.get("le").is_some();
-    fields.finish();
-    Some(PrefixRange {
-        prefix: prefix?,
-        ge: ge.unwrap_or(shortest),
-        le: le.unwrap_or(match ge.is_some() && !le_given {
-            true => longest,
-            false => shortest,
-        }),
-    })
 }
 
 pub(super) fn name(at: &Cursor<'_>) -> Option<String> {
@@ -180,10 +145,38 @@ pub(super) fn interface(at: &Cursor<'_>) -> Option<String> {
     }
 }
 
-pub(super) fn unique_items<T: Eq + Hash + Copy>(items: &[At<'_, T>]) {
+/// A text that says something.
+pub(super) fn text(at: &Cursor<'_>, what: &str) -> Option<String> {
+    match at.scalar() {
+        Some(text) if !text.is_empty() => Some(text.to_owned()),
+        _ => at.expected(what),
+    }
+}
+
+/// A list's items, each read by `read`.
+pub(super) fn list<'a, T>(
+    at: &Cursor<'a>,
+    allowed: &str,
+    read: impl Fn(Cursor<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
+    Some(values(at.list(allowed, read)?))
+}
+
+/// The same of a list in which each may stand once only.
+pub(super) fn unique_list<'a, T: Eq + Hash + Copy>(
+    at: &Cursor<'a>,
+    allowed: &str,
+    read: impl Fn(Cursor<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items = at.list(allowed, read)?;
     unique(items.iter().map(|at| (at.value, &at.at)), |_| {
         "this stands in the list for a second time".to_owned()
     });
+    Some(values(items))
+}
+
+fn values<T>(items: Vec<At<'_, T>>) -> Vec<T> {
+    items.into_iter().map(|at| at.value).collect()
 }
 
 pub(super) fn unique<'c, 'a: 'c, K: Eq + Hash + Copy>(

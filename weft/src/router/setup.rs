@@ -1,11 +1,12 @@
 //! The configuration as the crates want it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
 use weft_bgp::{BgpConfig, NeighborConfig, Scope, SpeakerConfig};
+use weft_bgp_wire::Asn;
 use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
 use weft_overlay::{EndpointId, VniSet};
@@ -166,16 +167,21 @@ fn restart_time(config: &Config, wanted: bool) -> Option<u16> {
     restart.map(|restart| restart.restart_time)
 }
 
-fn site_neighbor(config: &Config, of: &config::SiteNeighbor) -> NeighborConfig {
+/// The session with a neighbour, where nothing but the session is configured of it.
+fn session(
+    config: &Config,
+    (address, asn, ttl): (IpAddr, Asn, u8),
+    of: &config::Session,
+) -> NeighborConfig {
     NeighborConfig {
-        address: of.address,
+        address,
         port: of.port,
-        asn: of.asn,
+        asn,
         description: of.description.clone(),
         local_address: of.local_address,
         local_address_v6: of.local_address_v6,
         passive: of.passive,
-        ttl: of.ttl,
+        ttl,
         hold_time: Duration::from_secs(u64::from(of.hold_time)),
         connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
         families: of.families.clone(),
@@ -193,33 +199,22 @@ fn site_neighbor(config: &Config, of: &config::SiteNeighbor) -> NeighborConfig {
     }
 }
 
+fn site_neighbor(config: &Config, of: &config::SiteNeighbor) -> NeighborConfig {
+    session(config, (of.address, of.asn, of.ttl), &of.session)
+}
+
 fn neighbor(
     config: &Config,
     (import_class, export_class): (u32, u32),
     of: &config::Neighbor,
 ) -> NeighborConfig {
     NeighborConfig {
-        address: of.address,
-        port: of.port,
-        asn: of.asn,
-        description: of.description.clone(),
-        local_address: of.local_address,
-        local_address_v6: of.local_address_v6,
-        passive: of.passive,
-        ttl: of.ttl,
-        hold_time: Duration::from_secs(u64::from(of.hold_time)),
-        connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
-        families: of.families.clone(),
         add_path_send: of.add_path.send,
         add_path_receive: of.add_path.receive,
-        graceful_restart: restart_time(config, of.graceful_restart),
         route_reflector_client: of.route_reflector_client,
         next_hop_self: of.next_hop == config::NextHop::Own,
-        import_filter: prefix_filter(&of.import),
-        export_filter: prefix_filter(&of.export),
-        max_prefixes: of.max_prefixes,
-        allow_own_as: usize::from(of.allow_own_as),
         import_class,
         export_class,
+        ..session(config, (of.address, of.asn, of.ttl), &of.session)
     }
 }

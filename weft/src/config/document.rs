@@ -1,0 +1,138 @@
+//! From the text to a [`Config`]: the sections of the file, and what must fit together among them.
+
+use weft_bgp_wire::Family;
+
+use super::neighbor::{self, Neighbor};
+use super::node::{self, Position};
+use super::reader::{At, Cursor, Problems};
+use super::report::Problem;
+use super::tenant::{self, ReadTenant};
+use super::values::{prefixes, unique};
+use super::{Config, discovery, management, overlay, router};
+
+/// Reads a text; everything that is wrong with it otherwise.
+pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
+    let alone = |position, message| {
+        vec![Problem {
+            position,
+            length: 1,
+            path: String::new(),
+            message,
+            help: None,
+        }]
+    };
+    let root = node::parse(text)
+        .map_err(|error| {
+            alone(
+                error.position,
+                format!("this is not YAML: {}", error.message),
+            )
+        })?
+        .ok_or_else(|| {
+            let start = Position { line: 1, column: 1 };
+            alone(
+                start,
+                "the file is empty, expected a configuration".to_owned(),
+            )
+        })?;
+    let problems = Problems::default();
+    let config = config(&Cursor::root(&root, &problems));
+    match (config, problems.into_inner()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(problems),
+    }
+}
+
+fn config(root: &Cursor<'_>) -> Option<Config> {
+    let mut fields = root.fields("a mapping with `router` and what else is configured")?;
+    let managed = fields.get("controller").is_some();
+    let controller = fields.optional("controller", |at| management::controller(&at));
+    let router = fields.required(
+        "router",
+        "add `router: { name: NAME, router_id: ADDRESS, asn: NUMBER }`",
+        |at| router::read(&at, managed),
+    );
+    let has_overlay = fields.get("overlay").is_some();
+    let overlay = fields.optional("overlay", |at| overlay::read(&at, managed));
+    let discovery = fields
+        .optional("discovery", |at| {
+            at.list("a list of sources of neighbours", |at| discovery::read(&at))
+        })
+        .unwrap_or_default();
+    for key in ["tenants", "neighbors", "networks", "discovery"] {
+        if managed && let Some(at) = fields.get(key).filter(|at| !at.is_empty_list()) {
+            at.problem(
+                format!("with a controller, {key} are what it says"),
+                Some("leave this out, and tell the controller".to_owned()),
+            );
+        }
+    }
+    let tenants = fields
+        .optional("tenants", |at| {
+            at.list("a list of tenants", |at| tenant::read(&at, router.as_ref()))
+        })
+        .unwrap_or_default();
+    let neighbors = fields
+        .optional("neighbors", |at| {
+            at.list("a list of neighbours", |at| {
+                neighbor::read(&at, router.as_ref(), has_overlay)
+            })
+        })
+        .unwrap_or_default();
+    let networks = fields.optional("networks", |at| prefixes(&at));
+    let install = fields.optional("install", |at| prefixes(&at));
+    let api = fields.optional("api", |at| management::api(&at));
+    let log = fields.optional("log", |at| management::log(&at));
+    if !has_overlay && let Some(tenants) = fields.get("tenants").filter(|_| !tenants.is_empty()) {
+        tenants.problem(
+            "tenants need an overlay, and there is none",
+            Some("add `overlay: { global_administrator: ASN, endpoint: ADDRESS }`".to_owned()),
+        );
+    }
+    let v6_endpoint = overlay.as_ref().is_some_and(|of| of.endpoint.is_ipv6());
+    let v6_session = |at: &At<'_, (Neighbor, Cursor<'_>)>| {
+        let families = &at.value.0.session.families;
+        families.contains(&Family::Ipv6Unicast)
+    };
+    if v6_endpoint
+        && !neighbors.is_empty()
+        && !neighbors.iter().any(v6_session)
+        && let Some(at) = fields.get("neighbors")
+    {
+        at.problem(
+            "the IPv6 endpoint is announced in ipv6-unicast, and no neighbour exchanges that",
+            Some("add `families: [ipv4-unicast, ipv6-unicast]` to the neighbours".to_owned()),
+        );
+    }
+    let attached = |at: &At<'_, ReadTenant<'_>>| {
+        let mut services = at.value.tenant.services.iter();
+        services.any(|of| of.interface.is_some())
+    };
+    if overlay.as_ref().is_some_and(|of| !of.announce_locator)
+        && tenants.iter().any(attached)
+        && let Some(at) = fields.get("overlay")
+    {
+        at.problem(
+            "services that are attached here are announced with the locator, which is not announced",
+            Some("leave `announce_locator` out, or set it to true".to_owned()),
+        );
+    }
+    fields.finish();
+    tenant::check(&tenants);
+    unique(
+        neighbors.iter().map(|at| (at.value.0.address, &at.value.1)),
+        |address| format!("the neighbour {address} stands here for a second time"),
+    );
+    Some(Config {
+        controller,
+        router: router?,
+        overlay,
+        tenants: tenants.into_iter().map(|at| at.value.tenant).collect(),
+        neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
+        discovery: discovery.into_iter().map(|at| at.value).collect(),
+        networks: networks.unwrap_or_default(),
+        install: install.unwrap_or_default(),
+        api: api.unwrap_or_default(),
+        log: log.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,250 @@
+//! BGP neighbours: the router's, which carry the overlay, and those of its tenants.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use weft_bgp_wire::Asn;
+use weft_overlay::VniSet;
+
+use super::reader::Cursor;
+use super::router::Router;
+use super::session::{self, Session};
+use super::values::vni_set;
+use super::{defaults, serial};
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct Neighbor {
+    /// Where it is; connections from elsewhere are refused.
+    pub address: IpAddr,
+    /// Its AS number; this router's own makes it an iBGP neighbour.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// What sessions have in common.
+    #[serde(flatten)]
+    pub session: Session,
+    /// TTL of packets to it. By default 1 for an eBGP neighbour, which must be on the link; 64 for an iBGP one.
+    #[serde(default = "defaults::ttl")]
+    #[schemars(range(min = 1))]
+    pub ttl: u8,
+    /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
+    #[serde(default)]
+    #[schemars(with = "serial::BoolOr<AddPath>")]
+    pub add_path: AddPath,
+    /// Reflect routes for it (RFC 4456). iBGP only.
+    #[serde(default)]
+    pub route_reflector_client: bool,
+    /// Next hop of routes learned by eBGP when they go to this iBGP neighbour.
+    #[serde(default)]
+    pub next_hop: NextHop,
+    /// Local next hops on labelled routes to this neighbour (docs/label-community.md, rule 5). By default `self` on
+    /// what leaves or enters the domain, `keep` for all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_next_hop: Option<LocalNextHop>,
+    /// Remove every label community of the overlay from what is announced to it.
+    #[serde(default)]
+    pub strip_overlay: bool,
+    /// VNIs whose labels are accepted from it: `all`, `none`, or a list of numbers and ranges. By default `none` from
+    /// eBGP neighbours, `all` from iBGP ones.
+    #[serde(default = "VniSet::none", serialize_with = "serial::vni_set")]
+    #[schemars(with = "serial::VniSetSchema")]
+    pub accept_vnis: VniSet,
+    /// VNIs whose labels are announced to it, written in the same way: routes of other tenants are not. By default `all`.
+    #[serde(default = "VniSet::all", serialize_with = "serial::vni_set")]
+    #[schemars(with = "serial::VniSetSchema")]
+    pub announce_vnis: VniSet,
+}
+
+/// Several paths a prefix, by direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AddPath {
+    /// Towards the neighbour.
+    #[serde(default = "defaults::yes")]
+    pub send: bool,
+    /// From the neighbour.
+    #[serde(default = "defaults::yes")]
+    pub receive: bool,
+}
+
+impl Default for AddPath {
+    fn default() -> Self {
+        Self {
+            send: true,
+            receive: true,
+        }
+    }
+}
+
+/// NEXT_HOP of routes learned by eBGP towards an iBGP neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NextHop {
+    /// This router's address on the session.
+    #[default]
+    #[serde(rename = "self")]
+    Own,
+    /// As it was received.
+    Unchanged,
+}
+
+/// What becomes of local next hops on routes to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LocalNextHop {
+    /// Replaced by this router's endpoint.
+    #[serde(rename = "self")]
+    Own,
+    /// As they are.
+    Keep,
+    /// Removed.
+    Strip,
+}
+
+/// A tenant's own router at this site. The session runs in the tenant: several tenants may have neighbours of one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct SiteNeighbor {
+    /// Where it is, on the link of one of the tenant's interfaces.
+    pub address: IpAddr,
+    /// Its AS number, which is not this router's.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// What sessions have in common.
+    #[serde(flatten)]
+    pub session: Session,
+    /// TTL of packets to it.
+    #[serde(default = "defaults::ttl")]
+    #[schemars(range(min = 1))]
+    pub ttl: u8,
+    /// Put our own AS in the place of its AS in what it is told, so that several sites may have one AS number.
+    #[serde(default)]
+    pub as_override: bool,
+}
+
+/// A neighbour of the router. `router` is this router, where what is said of it could be read.
+pub(super) fn read<'a>(
+    at: &Cursor<'a>,
+    router: Option<&Router>,
+    has_overlay: bool,
+) -> Option<(Neighbor, Cursor<'a>)> {
+    let mut fields = at.fields("a mapping with `address` and `asn`")?;
+    let read = session::read(&mut fields, router);
+    let number = read.asn;
+    let ibgp = number.is_some() && number == router.map(|router| router.asn);
+    // What only makes sense on one side of the AS border, when the side is known.
+    let known = number.is_some() && router.is_some();
+    let add_path = fields.optional("add_path", |at| add_path(&at));
+    let client = fields.optional("route_reflector_client", |at| {
+        let client = at.bool()?;
+        if client && known && !ibgp {
+            at.problem(
+                "a route reflector's client is in the same AS",
+                Some("remove it, or correct the neighbour's `asn`".to_owned()),
+            );
+        }
+        Some(client)
+    });
+    let next_hop = fields.optional("next_hop", |at| {
+        let next_hop = at.choice(&[("self", NextHop::Own), ("unchanged", NextHop::Unchanged)])?;
+        if next_hop == NextHop::Unchanged && known && !ibgp {
+            at.problem(
+                "towards an eBGP neighbour the next hop is always `self`",
+                None,
+            );
+        }
+        Some(next_hop)
+    });
+    let local_next_hop = fields.optional("local_next_hop", |at| {
+        at.choice(&[
+            ("self", LocalNextHop::Own),
+            ("keep", LocalNextHop::Keep),
+            ("strip", LocalNextHop::Strip),
+        ])
+    });
+    let strip_overlay = fields.optional("strip_overlay", |at| at.bool());
+    let accept_vnis = fields.optional("accept_vnis", |at| {
+        let accept = vni_set(&at)?;
+        if !accept.is_empty() && !has_overlay {
+            at.problem(
+                "labels are accepted into an overlay, and there is none",
+                None,
+            );
+        }
+        Some(accept)
+    });
+    let announce_vnis = fields.optional("announce_vnis", |at| vni_set(&at));
+    fields.finish();
+    let (placed, asn) = (read.address?, number?);
+    let neighbor = Neighbor {
+        address: placed.value,
+        asn,
+        session: read.session,
+        add_path: add_path.unwrap_or_default(),
+        route_reflector_client: client.unwrap_or_default(),
+        next_hop: next_hop.unwrap_or_default(),
+        local_next_hop,
+        strip_overlay: strip_overlay.unwrap_or_default(),
+        accept_vnis: accept_vnis.unwrap_or(match ibgp && has_overlay {
+            true => VniSet::all(),
+            false => VniSet::none(),
+        }),
+        announce_vnis: announce_vnis.unwrap_or_else(VniSet::all),
+        ttl: read.ttl.unwrap_or(if ibgp { 64 } else { defaults::ttl() }),
+    };
+    Some((neighbor, placed.at))
+}
+
+fn add_path(at: &Cursor<'_>) -> Option<AddPath> {
+    if !at.is_mapping() {
+        return match at.scalar() {
+            Some("true") => Some(AddPath::default()),
+            Some("false") => Some(AddPath {
+                send: false,
+                receive: false,
+            }),
+            _ => at.expected("true, false, or a mapping with `send` and `receive`"),
+        };
+    }
+    let mut fields = at.fields("a mapping")?;
+    let send = fields.optional("send", |at| at.bool());
+    let receive = fields.optional("receive", |at| at.bool());
+    fields.finish();
+    Some(AddPath {
+        send: send.unwrap_or_else(defaults::yes),
+        receive: receive.unwrap_or_else(defaults::yes),
+    })
+}
+
+/// A tenant's own router.
+pub(super) fn read_site<'a>(
+    at: &Cursor<'a>,
+    router: Option<&Router>,
+) -> Option<(SiteNeighbor, Cursor<'a>)> {
+    let mut fields = at.fields("a mapping with `address` and `asn`")?;
+    let read = session::read(&mut fields, router);
+    let as_override = fields.optional("as_override", |at| at.bool());
+    if read.asn.is_some()
+        && read.asn == router.map(|router| router.asn)
+        && let Some(at) = fields.get("asn")
+    {
+        at.problem(
+            "a tenant's router has an AS number of its own, and this is this router's",
+            Some("private AS numbers are 64512 to 65534 and 4200000000 to 4294967294".to_owned()),
+        );
+    }
+    fields.finish();
+    let (placed, asn) = (read.address?, read.asn?);
+    let neighbor = SiteNeighbor {
+        address: placed.value,
+        asn,
+        session: read.session,
+        as_override: as_override.unwrap_or_default(),
+        ttl: read.ttl.unwrap_or_else(defaults::ttl),
+    };
+    Some((neighbor, placed.at))
+}

@@ -1,0 +1,201 @@
+//! What BGP sessions with neighbours of the router and of its tenants have in common.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Serialize;
+use weft_bgp_wire::{Asn, Family};
+
+use super::reader::{At, Cursor, Fields};
+use super::router::Router;
+use super::values::{asn, hold_time, list, number_of, prefix, unicast, unique_list};
+use super::{defaults, serial};
+
+/// What sessions with neighbours of the router and of its tenants have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Session {
+    /// For humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub description: Option<String>,
+    /// Its TCP port.
+    #[serde(default = "defaults::bgp_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// The address that we connect from; the kernel's choice by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<IpAddr>,
+    /// Next hop of IPv6 routes on a session over IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address_v6: Option<Ipv6Addr>,
+    /// Never connect, only accept.
+    #[serde(default)]
+    pub passive: bool,
+    /// Address families to exchange.
+    #[serde(
+        default = "defaults::families",
+        serialize_with = "serial::display_list"
+    )]
+    #[schemars(with = "Vec<serial::FamilySchema>", length(min = 1))]
+    pub families: Vec<Family>,
+    /// Hold time proposed to it, in seconds; the router's by default.
+    #[serde(default = "defaults::hold_time")]
+    #[schemars(with = "serial::HoldTime")]
+    pub hold_time: u16,
+    /// Longest pause between two attempts to connect, in seconds; the first ones follow faster.
+    #[serde(default = "defaults::connect_retry")]
+    #[schemars(range(min = 1))]
+    pub connect_retry: u16,
+    /// Most prefixes of one family taken from it; more end the session (RFC 4486).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS may stand in its paths.
+    #[serde(default)]
+    #[schemars(range(max = 10))]
+    pub allow_own_as: u8,
+    /// Prefixes taken from it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Vec<PrefixRange>>,
+    /// Prefixes announced to it; everything where absent, nothing where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<PrefixRange>>,
+    /// Offer graceful restart, where the router does.
+    #[serde(default = "defaults::yes")]
+    pub graceful_restart: bool,
+}
+
+/// A line of a prefix filter: `prefix` and what is inside it, with a length from `ge` to `le`. Without `ge` and `le`,
+/// or as a bare text, exactly the prefix; with `ge` alone up to host routes; with `le` alone from the prefix itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(with = "serial::PrefixRangeSchema")]
+pub(crate) struct PrefixRange {
+    /// The covering prefix.
+    pub prefix: IpNet,
+    /// Shortest length that matches.
+    pub ge: u8,
+    /// Longest length that matches.
+    pub le: u8,
+}
+
+/// A session as it stands in a neighbour, with what each kind of neighbour has its own defaults and meaning for.
+pub(super) struct ReadSession<'a> {
+    pub(super) address: Option<At<'a, IpAddr>>,
+    pub(super) asn: Option<Asn>,
+    pub(super) ttl: Option<u8>,
+    pub(super) session: Session,
+}
+
+/// Reads what both kinds of neighbours have. `router` is this router, where what is said of it could be read.
+pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> ReadSession<'a> {
+    let placed = fields.required("address", "the neighbour's IP address", |at| {
+        unicast(&at).map(|value| At { value, at })
+    });
+    let number = fields.required("asn", "the neighbour's AS number", |at| asn(&at));
+    let description = fields.optional("description", |at| match at.scalar() {
+        Some(text) if text.chars().count() <= 128 && !text.chars().any(char::is_control) => {
+            Some(text.to_owned())
+        }
+        _ => at.expected("a text of one line, at most 128 characters"),
+    });
+    let port = fields.optional("port", |at| number_of(&at, "a TCP port", 1, 65535));
+    let local_address = fields.optional("local_address", |at| {
+        let local = unicast(&at)?;
+        match placed.as_ref().map(|placed| placed.value) {
+            Some(remote) if remote == local => {
+                at.expected("an address of this router, not the neighbour's own")
+            }
+            Some(remote) if remote.is_ipv4() != local.is_ipv4() => {
+                let family = if remote.is_ipv4() { "IPv4" } else { "IPv6" };
+                at.expected(format!("an {family} address, as the neighbour's is"))
+            }
+            _ => Some(local),
+        }
+    });
+    let local_address_v6 = fields.optional("local_address_v6", |at| {
+        at.parse("an IPv6 address of this router")
+    });
+    let passive = fields.optional("passive", |at| at.bool());
+    let families = fields.optional("families", |at| families(&at));
+    let hold = fields.optional("hold_time", |at| hold_time(&at));
+    let connect_retry = fields.optional("connect_retry", |at| number_of(&at, "seconds", 1, 65535));
+    let ttl = fields.optional("ttl", |at| number_of(&at, "a TTL", 1, 255));
+    let max_prefixes = fields.optional("max_prefixes", |at| {
+        number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
+    });
+    let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
+    let import = fields.optional("import", |at| filter(&at));
+    let export = fields.optional("export", |at| filter(&at));
+    let graceful_restart = fields.optional("graceful_restart", |at| at.bool());
+    let session = Session {
+        description,
+        port: port.unwrap_or_else(defaults::bgp_port),
+        local_address,
+        local_address_v6,
+        passive: passive.unwrap_or_default(),
+        families: families.unwrap_or_else(defaults::families),
+        hold_time: hold
+            .unwrap_or_else(|| router.map_or_else(defaults::hold_time, |router| router.hold_time)),
+        connect_retry: connect_retry.unwrap_or_else(defaults::connect_retry),
+        max_prefixes,
+        allow_own_as: allow_own_as.unwrap_or_default(),
+        import,
+        export,
+        graceful_restart: graceful_restart.unwrap_or_else(defaults::yes),
+    };
+    ReadSession {
+        address: placed,
+        asn: number,
+        ttl,
+        session,
+    }
+}
+
+fn families(at: &Cursor<'_>) -> Option<Vec<Family>> {
+    if at.is_empty_list() {
+        return at.expected("at least one of `ipv4-unicast` and `ipv6-unicast`");
+    }
+    unique_list(at, "a list of address families", |at| {
+        at.choice(&[
+            ("ipv4-unicast", Family::Ipv4Unicast),
+            ("ipv6-unicast", Family::Ipv6Unicast),
+        ])
+    })
+}
+
+fn filter(at: &Cursor<'_>) -> Option<Vec<PrefixRange>> {
+    list(at, "a list of prefixes", |at| prefix_range(&at))
+}
+
+fn prefix_range(at: &Cursor<'_>) -> Option<PrefixRange> {
+    if !at.is_mapping() {
+        let prefix = prefix(at)?;
+        return Some(PrefixRange {
+            prefix,
+            ge: prefix.prefix_len(),
+            le: prefix.prefix_len(),
+        });
+    }
+    let mut fields = at.fields("a prefix")?;
+    let prefix = fields.required("prefix", "such as `prefix: 10.0.0.0/8`", |at| prefix(&at));
+    let (shortest, longest) = match prefix {
+        Some(prefix) => (prefix.prefix_len(), prefix.max_prefix_len()),
+        None => (0, 128),
+    };
+    let length = |at: Cursor<'_>, from: u8| {
+        number_of(&at, "a prefix length", u64::from(from), u64::from(longest))
+    };
+    let ge = fields.optional("ge", |at| length(at, shortest));
+    let le = fields.optional("le", |at| length(at, ge.unwrap_or(shortest)));
+    let le_given = fields.get("le").is_some();
+    fields.finish();
+    Some(PrefixRange {
+        prefix: prefix?,
+        ge: ge.unwrap_or(shortest),
+        le: le.unwrap_or(match ge.is_some() && !le_given {
+            true => longest,
+            false => shortest,
+        }),
+    })
+}
