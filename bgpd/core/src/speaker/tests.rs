@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use weft_bgp_wire::{Asn, AttributesBuilder, Origin, RouterId};
 
 use super::*;
 use crate::rib::{PlainBgp, RouteFilter};
+use crate::session::State;
 
 /// Speakers in a line, each with sessions to its neighbours in the line, a virtual clock and wires between them.
 struct Line {

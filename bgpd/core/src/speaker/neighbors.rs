@@ -1,0 +1,248 @@
+//! The neighbours: which there are, how they do, and what an administrator does to them.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use weft_bgp_wire::{Asn, Notification, cease};
+
+use super::types::{NeighborChanges, NeighborConfig, NeighborStatus};
+use super::{Neighbor, Speaker};
+use crate::rib::{PeerConfig, PeerId, PeerKind};
+use crate::session::{Session, SessionConfig, State};
+
+impl Speaker {
+    /// Brings the neighbours in line with these: what is new is added, what is no longer there goes with a Cease, and of the
+    /// others those sessions start anew that are to be different ones. A description, and what becomes of routes from the
+    /// neighbour, change under a session that stays; it is asked for its routes again where that takes them (RFC 2918).
+    pub fn set_neighbors(&mut self, wanted: Vec<NeighborConfig>, now: Instant) -> NeighborChanges {
+        let mut changes = NeighborChanges::default();
+        for (peer, address) in self.addresses() {
+            if wanted.iter().all(|of| of.address != address) {
+                self.remove_neighbor(peer, now);
+                changes.removed += 1;
+            }
+        }
+        let asn = self.config.asn;
+        for config in wanted {
+            let Some(peer) = self.find(config.address) else {
+                self.add_neighbor(config, now);
+                changes.added += 1;
+                continue;
+            };
+            let Some(neighbor) = self.neighbor_mut(peer) else {
+                continue;
+            };
+            if neighbor.config == config {
+                continue;
+            }
+            if !neighbor.config.is_same_session(&config) {
+                self.remove(peer, cease::CONFIGURATION_CHANGE, now);
+                self.add_neighbor(config, now);
+                changes.restarted += 1;
+                continue;
+            }
+            let refresh = neighbor.config.import_filter != config.import_filter
+                || neighbor.config.allow_own_as != config.allow_own_as;
+            neighbor.config = config;
+            let import = peer_config(asn, &neighbor.config);
+            let asked = !refresh || neighbor.session.state() != State::Established || {
+                let families = neighbor.config.families.clone();
+                families
+                    .into_iter()
+                    .all(|family| neighbor.session.request_refresh(family))
+            };
+            self.rib.set_import(peer, &import);
+            if asked {
+                changes.changed += 1;
+                self.drain(peer, now);
+            } else {
+                changes.restarted += 1;
+                self.reset(peer, "the import policy has changed", now);
+            }
+        }
+        self.check_converged(now);
+        changes
+    }
+
+    /// Adds a neighbour and starts its session.
+    pub fn add_neighbor(&mut self, config: NeighborConfig, now: Instant) -> PeerId {
+        let at = self
+            .neighbors
+            .iter()
+            .skip(1)
+            .position(Option::is_none)
+            .map_or(self.neighbors.len(), |at| at + 1);
+        let peer = PeerId(at as u16);
+        self.rib
+            .add_peer(peer, peer_config(self.config.asn, &config));
+        self.next_seed = self
+            .next_seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let session = SessionConfig {
+            local_asn: self.config.asn,
+            router_id: self.config.router_id,
+            peer_asn: config.asn,
+            hold_time: config.hold_time,
+            connect_retry: config.connect_retry,
+            passive: config.passive,
+            families: config.families.clone(),
+            add_path_send: config.add_path_send,
+            add_path_receive: config.add_path_receive,
+            graceful_restart: config.graceful_restart,
+        };
+        let mut session = Session::new(
+            session,
+            self.next_seed,
+            self.config.restarting && self.converging.is_some(),
+        );
+        session.start();
+        let awaited = config.families.clone();
+        let neighbor = Neighbor {
+            config,
+            session,
+            since: None,
+            flaps: 0,
+            stale: None,
+            awaited,
+            updates: 0,
+            problems: 0,
+            due: None,
+        };
+        if at == self.neighbors.len() {
+            self.neighbors.push(None);
+        }
+        self.neighbors[at] = Some(neighbor);
+        self.drain(peer, now);
+        peer
+    }
+
+    /// Ends the session with a neighbour for good and forgets it with all of its routes.
+    pub fn remove_neighbor(&mut self, peer: PeerId, now: Instant) {
+        self.remove(peer, cease::PEER_DECONFIGURED, now);
+    }
+
+    fn remove(&mut self, peer: PeerId, subcode: u8, now: Instant) {
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.stop(Notification::cease(subcode, ""), now);
+            self.drain(peer, now);
+        }
+        self.rib.remove_peer(peer);
+        if let Some(neighbor) = self
+            .neighbors
+            .get_mut(peer.0 as usize)
+            .and_then(Option::take)
+            && let Some(due) = neighbor.due
+        {
+            self.timers.remove(&(due, peer));
+        }
+    }
+
+    /// Ends the session with a neighbour; it comes back by itself.
+    pub fn reset(&mut self, peer: PeerId, communication: &str, now: Instant) {
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor
+                .session
+                .stop(now, Notification::cease(cease::ADMIN_RESET, communication));
+            neighbor.session.start();
+        }
+        self.drain(peer, now);
+    }
+
+    /// Ends every session for good: neighbours drop our routes.
+    pub fn shut_down(&mut self, communication: &str, now: Instant) {
+        let peers: Vec<PeerId> = self.peers().map(|(peer, _)| peer).collect();
+        for peer in peers {
+            if let Some(neighbor) = self.neighbor_mut(peer) {
+                neighbor.stop(
+                    Notification::cease(cease::ADMIN_SHUTDOWN, communication),
+                    now,
+                );
+            }
+            self.drain(peer, now);
+        }
+    }
+
+    /// The neighbour with this address.
+    pub fn find(&self, address: IpAddr) -> Option<PeerId> {
+        self.peers()
+            .find(|(_, neighbor)| neighbor.config.address == address)
+            .map(|(peer, _)| peer)
+    }
+
+    /// The address of every neighbour.
+    pub fn addresses(&self) -> Vec<(PeerId, IpAddr)> {
+        self.peers()
+            .map(|(peer, neighbor)| (peer, neighbor.config.address))
+            .collect()
+    }
+
+    /// The state of every neighbour's session.
+    pub fn states(&self) -> Vec<State> {
+        self.peers()
+            .map(|(_, neighbor)| neighbor.session.state())
+            .collect()
+    }
+
+    /// The configuration of a neighbour.
+    pub fn config_of(&self, peer: PeerId) -> Option<&NeighborConfig> {
+        Some(&self.neighbors.get(peer.0 as usize)?.as_ref()?.config)
+    }
+
+    /// All neighbours as they are now.
+    pub fn neighbors(&self) -> Vec<NeighborStatus> {
+        self.peers()
+            .map(|(peer, neighbor)| NeighborStatus {
+                peer,
+                config: neighbor.config.clone(),
+                state: neighbor.session.state(),
+                since: neighbor.since,
+                flaps: neighbor.flaps,
+                last_reason: neighbor.session.last_reason().clone(),
+                negotiated: neighbor.session.negotiated().cloned(),
+                stale: neighbor.stale.is_some(),
+                updates: neighbor.updates,
+                counters: self.rib.counters(peer),
+            })
+            .collect()
+    }
+}
+
+impl Neighbor {
+    /// Ends the session for good: the neighbour is to drop our routes, whatever was negotiated.
+    fn stop(&mut self, notification: Notification, now: Instant) {
+        let negotiated = self.session.negotiated();
+        let graceful = negotiated
+            .and_then(|negotiated| negotiated.graceful_restart.as_ref())
+            .is_some_and(|restart| restart.notification);
+        let notification = if graceful {
+            // RFC 8538 section 3.1: a Hard Reset carries the NOTIFICATION that it stands for.
+            let mut data = vec![notification.code, notification.subcode];
+            data.extend_from_slice(&notification.data);
+            Notification::new(notification.code, cease::HARD_RESET, data)
+        } else {
+            notification
+        };
+        self.session.stop(now, notification);
+    }
+}
+
+/// A neighbour as the RIB sees it.
+fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
+    PeerConfig {
+        kind: match (config.asn == asn, config.route_reflector_client) {
+            (false, _) => PeerKind::Ebgp,
+            (true, true) => PeerKind::IbgpClient,
+            (true, false) => PeerKind::Ibgp,
+        },
+        asn: config.asn,
+        address: config.address,
+        next_hop_self: config.next_hop_self,
+        import_filter: config.import_filter.clone(),
+        export_filter: config.export_filter.clone(),
+        max_prefixes: config.max_prefixes,
+        allow_own_as: config.allow_own_as,
+        import_class: config.import_class,
+        export_class: config.export_class,
+    }
+}
