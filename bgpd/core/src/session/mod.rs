@@ -134,15 +134,15 @@ impl Session {
             })
     }
 
+    fn position(&self, id: ConnectionId) -> Option<usize> {
+        let mut connections = self.connections.iter();
+        connections.position(|connection| connection.id == id)
+    }
+
     /// Longest message that the neighbour may send on a connection.
     pub fn max_receive_len(&self, id: ConnectionId) -> usize {
         // RFC 8654 section 4: who offers it must be ready to receive it once both have.
-        match self
-            .connections
-            .iter()
-            .find(|connection| connection.id == id)
-            .map(|connection| &connection.phase)
-        {
+        match self.position(id).map(|at| &self.connections[at].phase) {
             Some(Phase::OpenConfirm(negotiated) | Phase::Established(negotiated)) => {
                 negotiated.max_message_len
             }
@@ -372,13 +372,7 @@ impl Session {
         kind: MessageType,
         body: &[u8],
     ) {
-        let Some(at) = self
-            .connections
-            .iter()
-            .position(|connection| connection.id == id)
-        else {
-            return;
-        };
+        let Some(at) = self.position(id) else { return };
         let unexpected = |state| Notification::new(error_code::FSM, state, [kind as u8]);
         let error = match (&self.connections[at].phase, kind) {
             (_, MessageType::Notification) => {
@@ -427,12 +421,9 @@ impl Session {
 
     /// Octets that prove the neighbour alive: the hold timer starts over.
     pub fn handle_alive(&mut self, now: Instant, id: ConnectionId) {
-        if let Some(connection) = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id == id)
-            && let Phase::Established(negotiated) = &connection.phase
-        {
+        let Some(at) = self.position(id) else { return };
+        let connection = &mut self.connections[at];
+        if let Phase::Established(negotiated) = &connection.phase {
             connection.hold_until =
                 (!negotiated.hold_time.is_zero()).then(|| now + negotiated.hold_time);
         }
@@ -579,13 +570,8 @@ impl Session {
         } else {
             Dial::Resting
         };
-        let Some(connection) = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id == id)
-        else {
-            return;
-        };
+        let Some(at) = self.position(id) else { return };
+        let connection = &mut self.connections[at];
         if let Phase::OpenConfirm(negotiated) = &connection.phase {
             let negotiated = negotiated.clone();
             connection.phase = Phase::Established(negotiated.clone());
@@ -606,13 +592,7 @@ impl Session {
     }
 
     fn close(&mut self, now: Instant, id: ConnectionId, reason: DownReason) {
-        let Some(at) = self
-            .connections
-            .iter()
-            .position(|connection| connection.id == id)
-        else {
-            return;
-        };
+        let Some(at) = self.position(id) else { return };
         let connection = self.connections.remove(at);
         self.outputs.push_back(Output::Close(id));
         let collision = matches!(&reason, DownReason::NotificationSent(n) | DownReason::NotificationReceived(n)
