@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test harness: a panic is its verdict")]
 
+pub mod chain;
 mod lab;
 pub mod mrt;
 mod peer;

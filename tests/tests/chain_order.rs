@@ -5,6 +5,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use weft_tests::chain::{RECEIVER, SENDER, counted, service, wait_for};
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Lab, need, wait_until};
 
@@ -57,19 +58,6 @@ neighbors:
     )
 }
 
-/// A node that leaves its bit in the code point of what passes.
-fn service(address: &str, gateway: &str, bit: u8) -> Vec<String> {
-    let mut exec = forwarding(&[address]);
-    exec.push(format!("ip route add default via {gateway}"));
-    let rule = |was: u8| format!("add rule inet s f ip dscp {was} ip dscp set {};", was | bit);
-    exec.push(format!(
-        "nft 'add table inet s; add chain inet s f {{ type filter hook forward priority 0; }}; {} {}'",
-        rule(3 - bit),
-        rule(0)
-    ));
-    exec
-}
-
 fn host(address: &str, gateway: &str) -> Vec<String> {
     vec![
         format!("ip address add {address} dev eth1"),
@@ -98,15 +86,9 @@ fn lab(files: &[(String, String)]) -> Lab {
         ));
     }
     let mut sender = host("10.0.1.10/24", "10.0.1.1");
-    sender.push(
-        "nft 'add table inet s; add counter inet s sent; add chain inet s o { type filter hook output priority 0; }; add rule inet s o icmp type echo-request counter name sent'"
-            .into(),
-    );
+    sender.push(SENDER.into());
     let mut receiver = host("10.0.2.10/24", "10.0.2.1");
-    receiver.push(
-        "nft 'add table inet s; add counter inet s both; add counter inet s other; add chain inet s i { type filter hook input priority 0; }; add rule inet s i icmp type echo-request ip dscp 3 counter name both accept; add rule inet s i icmp type echo-request counter name other'"
-            .into(),
-    );
+    receiver.push(RECEIVER.into());
     let nodes = [
         ("e", true, spoke(1, "red0 10.0.1.1/24")),
         ("f", true, hub),
@@ -135,22 +117,6 @@ fn lab(files: &[(String, String)]) -> Lab {
         ("x:red0", "receiver:eth1"),
     ];
     Lab::up(&topology(&nodes, &links), files)
-}
-
-fn counted(lab: &Lab, node: &str, counter: &str) -> u64 {
-    let text = lab.run(node, &format!("nft list counter inet s {counter}"));
-    let mut words = text.split_whitespace();
-    words.find(|word| *word == "packets");
-    words.next().unwrap().parse().unwrap()
-}
-
-/// Until so many packets more are counted.
-fn wait_for(lab: &Lab, node: &str, counter: &str, more: u64) {
-    let before = counted(lab, node, counter);
-    let what = format!("{more} packets more are {counter}");
-    wait_until(&what, Duration::from_secs(60), || {
-        (counted(lab, node, counter) >= before + more).then_some(())
-    });
 }
 
 fn traffic(lab: &Lab) -> Child {

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use weft_tests::chain::counted;
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Lab, find, in_netns, need, wait_until};
 
@@ -205,13 +206,6 @@ fn lab() -> Lab {
         ("c1:blue0", "blue-c:eth1"),
     ];
     Lab::up(&topology(&nodes, &links), &files())
-}
-
-fn counted(lab: &Lab, node: &str, counter: &str) -> u64 {
-    let text = lab.run(node, &format!("nft list counter inet s {counter}"));
-    let mut words = text.split_whitespace();
-    words.find(|word| *word == "packets");
-    words.next().unwrap().parse().unwrap()
 }
 
 /// There at both services and the host, back at both and the other host; and what was out of order.

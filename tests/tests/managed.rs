@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use weft_tests::chain::{RECEIVER, SENDER, counted, service, wait_for};
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Daemon, Lab, need, output, wait_until, weft};
 
@@ -38,7 +39,7 @@ fn domain(directory: &Path) -> Vec<(String, String)> {
     files.into()
 }
 
-/// The controller between two routers, a host behind each.
+/// The controller between two routers, a host and a service's node behind each.
 fn up(files: &[(String, String)]) -> Lab {
     up_with(files, "{}")
 }
@@ -57,6 +58,7 @@ fn up_with(files: &[(String, String)], environment: &str) -> Lab {
             &format!("mgmt 10.9.{number}.2/30"),
             &format!("core 10.255.0.{number}/24"),
             &format!("red0 10.0.{number}.1/24"),
+            &format!("node 169.254.{number}.1/30"),
         ]);
         exec.push("sysctl -qw net.ipv6.conf.all.forwarding=1".to_owned());
         exec.push(format!(
@@ -68,14 +70,20 @@ fn up_with(files: &[(String, String)], environment: &str) -> Lab {
         ));
         nodes.push((name, true, exec));
     }
-    for (host, number) in [("red-1", 1), ("red-2", 2)] {
+    for (host, number, counters) in [("red-1", 1, SENDER), ("red-2", 2, RECEIVER)] {
         let exec = vec![
             format!("ip address add 10.0.{number}.10/24 dev eth1"),
             format!("ip route replace default via 10.0.{number}.1"),
             format!("ip address add 2001:db8:{number}::10/64 dev eth1 nodad"),
             format!("ip route replace default via 2001:db8:{number}::1"),
+            counters.to_owned(),
         ];
         nodes.push((host, false, exec));
+    }
+    for (node, number) in [("service-1", 1), ("service-2", 2)] {
+        let address = format!("eth1 169.254.{number}.2/30");
+        let exec = service(&address, &format!("169.254.{number}.1"), number);
+        nodes.push((node, false, exec));
     }
     let links = [
         ("ctl:a1", "a1:mgmt"),
@@ -83,6 +91,8 @@ fn up_with(files: &[(String, String)], environment: &str) -> Lab {
         ("a1:core", "a2:core"),
         ("a1:red0", "red-1:eth1"),
         ("a2:red0", "red-2:eth1"),
+        ("a1:node", "service-1:eth1"),
+        ("a2:node", "service-2:eth1"),
     ];
     let defaults = format!("topology:\n  defaults: {{ env: {environment} }}\n");
     let topology = topology(&nodes, &links).replacen("topology:\n", &defaults, 1);
@@ -474,4 +484,61 @@ fn clocks_that_jump_by_days_cost_no_session() {
         let router = scratch.ask(&lab, "GET", &format!("routers/{router}"), "");
         assert_eq!(router["registration"]["generation"], 1, "{router}");
     }
+}
+
+#[test]
+fn services_change_places_at_the_controllers_word() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let scratch = Scratch::new("order");
+    let files = domain(&scratch.0);
+    let lab = up(&files);
+    let _controller = scratch.controller(&lab);
+    scratch.settled(&lab);
+    scratch.tenant(&lab);
+    for number in [1, 2] {
+        let body = format!(
+            r#"{{"attachments": [{{"router": "a{number}", "interface": "node", "node": ["169.254.{number}.2"], "probe": {{"interval": 100}}}}]}}"#
+        );
+        let path = format!("tenants/red/services/service-{number}");
+        let told = scratch.ask(&lab, "PUT", &path, &body);
+        assert!(told["label"].is_u64(), "{told}");
+    }
+    let order = |services: [&str; 2]| {
+        let body =
+            format!(r#"{{"match": {{"source": ["10.0.1.0/24"]}}, "services": {services:?}}}"#);
+        let told = scratch.ask(&lab, "PUT", "tenants/red/chains/web", &body);
+        assert_eq!(told["services"], Value::from(services.to_vec()), "{told}");
+    };
+    let (there, turned) = (["service-1", "service-2"], ["service-2", "service-1"]);
+    order(there);
+    for router in ["a1", "a2"] {
+        wait_until("the chain is whole", Duration::from_secs(60), || {
+            let chains = lab.get(router, "chains")?;
+            (chains[0]["state"]["code"] == "whole").then_some(())
+        });
+    }
+    let mut pings = lab.command("red-1", "ping");
+    let pings = pings.args(["-i", "0.002", "-w", "300", "-q", "10.0.2.10"]);
+    let mut pings = pings.stdout(Stdio::null()).spawn().unwrap();
+    for services in [turned, there, turned] {
+        order(services);
+        scratch.settled(&lab);
+        wait_for(&lab, "red-2", "both", 200);
+    }
+    // One of them does not hear of it: its packets are dropped rather than led past one, until it does.
+    lab.run("a2", "ip link set mgmt down");
+    order(there);
+    wait_until("one router runs it", Duration::from_secs(30), || {
+        let chains = lab.get("a1", "chains")?;
+        (chains[0]["steps"][0]["service"] == "service-1").then_some(())
+    });
+    wait_for(&lab, "red-1", "sent", 500);
+    lab.run("a2", "ip link set mgmt up");
+    lab.run("a2", "ip route replace 10.9.0.1/32 via 10.9.2.1");
+    wait_for(&lab, "red-2", "both", 200);
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    assert_eq!(counted(&lab, "red-2", "other"), 0);
 }
