@@ -722,7 +722,7 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
             transaction.delete(&key::share(&share.domain, &share.tenant));
         }
     }
-    Ok(())
+    crate::chains::labels::rolled_back(transaction)
 }
 
 fn check_attachment(transaction: &Transaction<'_>, key: &str) -> Done<()> {

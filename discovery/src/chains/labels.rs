@@ -202,6 +202,37 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
     Ok(())
 }
 
+/// Chains of the past are there again. Labels that have been given up stay so, as far as their services have others: routers may have
+/// them in an order that is known no more.
+pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
+    let state = transaction.state();
+    for service in state.services().filter(|of| of.home.is_none()) {
+        let key = key::service(&service.tenant, &service.name);
+        let Some(Record::Service(restored)) = transaction.get(&key) else {
+            continue;
+        };
+        let mut restored = restored.clone();
+        if restored.label == service.label {
+            continue;
+        }
+        for label in [restored.label, service.label] {
+            match state.get(&key::vni(label)) {
+                Some(of) => transaction.put(of.record.clone()),
+                None => transaction.delete(&key::vni(label)),
+            }
+        }
+        restored.label = service.label;
+        transaction.put(Record::Service(restored));
+    }
+    let tenants: BTreeSet<&str> = state.chains().map(|of| of.tenant.as_str()).collect();
+    for tenant in tenants {
+        if transaction.get(&key::tenant(tenant)).is_some() {
+            renew(transaction, tenant)?;
+        }
+    }
+    Ok(())
+}
+
 fn has(labels: &BTreeSet<Vni>, label: u32) -> bool {
     Vni::new(label).is_ok_and(|label| labels.contains(&label))
 }

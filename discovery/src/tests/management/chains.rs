@@ -488,6 +488,21 @@ async fn services_that_change_places_get_other_labels() {
     put_chain(&controller, &["firewall", "meter"]).await;
     let third = labels(&controller).await;
     assert!(third["firewall"] != second["firewall"] && third["meter"] != second["meter"]);
+    // The order of the past comes back, and its labels do not.
+    let revisions = controller.get("revisions").await;
+    let revisions = revisions["items"].as_array().unwrap().iter();
+    let number = revisions.filter(|of| of["operation"] == "put chain web of tenant red");
+    let numbers: Vec<u64> = number.map(|of| of["number"].as_u64().unwrap()).collect();
+    let path = format!("revisions/{}/rollback", numbers.iter().max().unwrap() - 1);
+    controller
+        .ask(Method::POST, &path, Value::Null)
+        .await
+        .unwrap();
+    let chain = controller.get("tenants/red/chains/web").await;
+    assert_eq!(chain["services"], json!(["firewall"]));
+    assert_eq!(labels(&controller).await, third);
+    put_chain(&controller, &["firewall", "meter"]).await;
+    assert_eq!(labels(&controller).await, third);
     // Nothing is left to give the next time, and the chain stays what it is.
     let body = json!({ "services": ["meter", "firewall"] });
     let refused = controller
