@@ -9,6 +9,7 @@ mod modes;
 mod repair;
 mod routes;
 mod segments;
+mod services;
 mod tenants;
 
 use crate::bpf::Classifier;
