@@ -225,6 +225,9 @@ pub(crate) enum RuleMatch {
     Any,
 }
 
+/// Where a packet comes in that the router itself sends, as rules see it.
+pub(crate) const SELF: &str = "lo";
+
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum RuleAction {

@@ -61,6 +61,8 @@ impl Leg {
 pub(crate) const STEPS: u32 = crate::RANGE + (1 << 24);
 /// Which bits.
 pub(crate) const STEPS_MASK: u32 = 0xfc00_0000;
+/// With the bits of a label: its marks of all legs are alike in them.
+pub(crate) const LABEL_MASK: u32 = STEPS_MASK | 0x00ff_ffff;
 
 /// What a counter counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

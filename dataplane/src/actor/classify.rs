@@ -294,7 +294,7 @@ impl Actor {
                     action,
                 });
             };
-            self.step_policy(&mut add);
+            self.step_policy(&tenants, &mut add);
             if self.classifier.is_none() {
                 for label in self.steps.labels() {
                     let table = RuleAction::Table(Leg::Arrived.mark(label));

@@ -14,9 +14,11 @@ use weft_overlay::chain::{
 };
 use weft_overlay::intent::{GroupId, ServiceState, TenantId, TenantIntent};
 
-use super::{Actor, RETRY};
-use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch};
-use crate::steps::{Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, Verdict};
+use super::{Actor, RETRY, Tenant};
+use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch, SELF};
+use crate::steps::{
+    LABEL_MASK, Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, Verdict,
+};
 
 /// How long what packets on an old chain need to finish it stays.
 const KEEP: Duration = Duration::from_secs(5);
@@ -311,13 +313,19 @@ impl Actor {
         }
     }
 
-    /// Rules that lead steps to their tables: one look for packets that are on none.
-    pub(super) fn step_policy(&self, add: &mut impl FnMut(u32, RuleMatch, RuleAction)) {
+    /// Rules that lead steps to their tables: one look for packets that are on none. What the router itself says to a packet of a
+    /// chain has the packet's mark but is no part of its flow: it goes to the sender, by the tenant's table where that is one of
+    /// these.
+    pub(super) fn step_policy(
+        &self,
+        tenants: &[&Tenant],
+        add: &mut impl FnMut(u32, RuleMatch, RuleAction),
+    ) {
         if self.steps.refused.is_some() {
             for tenant in self.tenants.values() {
                 if !tenant.intent.chains.is_empty() {
                     add(
-                        RULE_STEP + 4,
+                        RULE_STEP + 7,
                         RuleMatch::Mark(tenant.table),
                         RuleAction::Drop,
                     );
@@ -332,13 +340,37 @@ impl Actor {
             mask: STEPS_MASK,
             negated,
         };
-        add(RULE_STEP, on_chain(true), RuleAction::Goto(RULE_STEP + 3));
+        let own = RuleMatch::Interface(SELF.to_owned());
+        add(RULE_STEP, on_chain(true), RuleAction::Goto(RULE_STEP + 6));
+        add(RULE_STEP + 1, own, RuleAction::Goto(RULE_STEP + 4));
         for mark in &self.steps.marks {
             let table = RuleAction::Table(*mark);
-            add(RULE_STEP + 1, RuleMatch::Mark(*mark), table);
+            add(RULE_STEP + 2, RuleMatch::Mark(*mark), table);
         }
-        add(RULE_STEP + 2, on_chain(false), RuleAction::Drop);
-        add(RULE_STEP + 3, RuleMatch::Any, RuleAction::Nothing);
+        add(RULE_STEP + 3, on_chain(false), RuleAction::Drop);
+        for tenant in tenants {
+            for service in &tenant.intent.services {
+                let any_leg = RuleMatch::MarkBits {
+                    mark: STEPS + service.label.get(),
+                    mask: LABEL_MASK,
+                    negated: false,
+                };
+                add(RULE_STEP + 4, any_leg, RuleAction::Table(tenant.table));
+            }
+        }
+        // Of a label that is only stitched here nobody knows here whose it is: the answer goes on with it.
+        for label in self.steps.labels() {
+            if self.service(label).is_none() {
+                let mark = Leg::Arrived.mark(label);
+                add(
+                    RULE_STEP + 4,
+                    RuleMatch::Mark(mark),
+                    RuleAction::Table(mark),
+                );
+            }
+        }
+        add(RULE_STEP + 5, on_chain(false), RuleAction::Drop);
+        add(RULE_STEP + 6, RuleMatch::Any, RuleAction::Nothing);
     }
 
     /// Who gives which mark.

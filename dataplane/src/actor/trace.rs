@@ -31,14 +31,24 @@ impl Actor {
             .map(|link| link.index)
             .collect();
         let is_own = |source| self.addresses.iter().any(|of| of.address == source);
+        let (source, interface) = match step {
+            // Only what comes in is on a chain. It has a source, whichever: the way to a service does not look at it.
+            Some(_) => {
+                let tunnels = self.devices.values().map(|device| device.index);
+                let interface = links.iter().copied().chain(tunnels).next();
+                (packet.source.or(Some(packet.destination)), interface)
+            }
+            // What is not the router's own comes in by an attachment.
+            None => {
+                let foreign = packet.source.filter(|source| !is_own(*source));
+                let interface = foreign.and_then(|_| links.first().copied());
+                (packet.source, interface)
+            }
+        };
         let question = Question {
             destination: packet.destination,
-            source: packet.source,
-            // What is not the router's own comes in by an attachment.
-            interface: packet
-                .source
-                .filter(|source| !is_own(*source))
-                .and_then(|_| links.first().copied()),
+            source,
+            interface,
             // What its packets are marked with, whichever way they come.
             mark: Some(table),
             dscp: packet.dscp,

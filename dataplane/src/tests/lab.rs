@@ -223,6 +223,23 @@ impl Router {
         answer.recv().unwrap()
     }
 
+    /// What the kernel says of a packet whose next step is a service.
+    pub(super) fn trace_step(
+        &self,
+        tenant: TenantId,
+        label: Vni,
+        packet: Packet,
+    ) -> Option<KernelTrace> {
+        let (reply, answer) = channel::channel();
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move {
+                let trace = dataplane.trace_step(tenant, label, false, packet).await;
+                reply.send(trace).unwrap();
+            })
+        }));
+        answer.recv().unwrap()
+    }
+
     pub(super) fn traffic(&self) -> Vec<Traffic> {
         let (reply, answer) = channel::channel();
         self.call(Box::new(move |dataplane, _| {

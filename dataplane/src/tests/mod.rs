@@ -2,6 +2,7 @@
 
 mod breakout;
 mod chains;
+mod chains_icmp;
 mod domain;
 mod lab;
 mod lossy;
