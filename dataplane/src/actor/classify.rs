@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Actor;
 use super::links::{arms, is_host};
-use crate::bpf::{Classifier, Place};
+use crate::bpf::{Classifier, OwnAddress, Place};
 use crate::model::{
     Carrier, Family, RULE_BREAKOUT, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule,
     RuleAction, RuleMatch,
@@ -206,16 +207,12 @@ impl Actor {
         let hosts = self.local_routes.iter().filter(|net| is_host(net));
         let mut wanted: BTreeSet<_> = hosts.map(|net| (0, net.addr())).collect();
         for Address { link, address, .. } in &self.addresses {
-            // A link-local address is one of its link alone.
-            let everywhere = match address {
-                IpAddr::V4(address) => !address.is_loopback(),
-                IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
-            };
-            if everywhere {
+            if is_everywhere(*address) {
                 wanted.insert((0, *address));
                 wanted.extend(mark_of.get(link).map(|mark| (*mark, *address)));
             }
         }
+        wanted.extend(self.addresses_on_chains());
         if wanted == self.addresses_held {
             return;
         }
@@ -223,6 +220,47 @@ impl Actor {
             Ok(()) => self.addresses_held = wanted,
             Err(error) => warn!(%error, "cannot tell the classifier of the router's addresses"),
         }
+    }
+
+    /// Addresses of the router that packets may be for which go to a service node first: those in their tenant's VRF. Others are
+    /// in the kernel's own table, which is asked before that of any step, and would let packets past the node.
+    fn addresses_on_chains(&self) -> Vec<OwnAddress> {
+        // Nearly always there are none.
+        let mut tenants = self.tenants.values();
+        if self.vrfs.is_empty() || !tenants.any(|of| arms(&of.intent).next().is_some()) {
+            return Vec::new();
+        }
+        let vrfs: BTreeSet<u32> = self.vrfs.values().copied().collect();
+        let vrf_of = |link: u32| match vrfs.contains(&link) {
+            true => Some(link),
+            false => self.links.get(&link)?.master.filter(|of| vrfs.contains(of)),
+        };
+        let of_host: BTreeSet<IpAddr> = self
+            .addresses
+            .iter()
+            .filter(|of| vrf_of(of.link).is_none())
+            .map(|of| of.address)
+            .chain(self.local_routes.iter().map(IpNet::addr))
+            .collect();
+        let mut found = Vec::new();
+        for tenant in self.tenants.values() {
+            let attached = tenant.intent.services.iter();
+            let attached = attached.filter(|of| of.attachment.is_some());
+            let marks: Vec<u32> = attached.map(|of| Leg::Arrived.mark(of.label)).collect();
+            let vrf = self.vrfs.get(&tenant.table).filter(|_| !marks.is_empty());
+            let Some(vrf) = vrf else {
+                continue;
+            };
+            let addresses = self.addresses.iter().filter(|of| {
+                vrf_of(of.link) == Some(*vrf)
+                    && is_everywhere(of.address)
+                    && !of_host.contains(&of.address)
+            });
+            for Address { address, .. } in addresses {
+                found.extend(marks.iter().map(|mark| (*mark, *address)));
+            }
+        }
+        found
     }
 
     /// Brings the marks in line with the tenants.
@@ -336,6 +374,14 @@ impl Actor {
             }
         }
         rules
+    }
+}
+
+/// Of a link-local address the link is a part, and nothing is said of it.
+fn is_everywhere(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     }
 }
 

@@ -38,6 +38,27 @@ fn with_counters(mode: Mode) -> Domain {
     domain
 }
 
+/// The first router's own address, behind both services, the second of which is attached to it. With tables the kernel would take
+/// packets for itself before they have passed it.
+fn check_own_address(domain: &Domain) {
+    let (mode, lab) = (domain.mode, &domain.lab);
+    for to in ["10.0.1.1", "2001:db8:10:1::1"] {
+        let passed = || ["i", "f"].map(|node| counted(lab, node, "to1"));
+        let before = passed();
+        // With the code point that the first service looks for.
+        let ping = format!("ping -c 3 -i 0.02 -W 1 -q -Q 8 {to}");
+        let answered = lab.try_run("red-b", &ping).status.success();
+        let after = passed();
+        assert_eq!(answered, mode.vrf, "{mode}: {to}");
+        assert_eq!(after[0] - before[0], 3, "{mode}: {to}");
+        assert_eq!(
+            after[1] - before[1],
+            if mode.vrf { 3 } else { 0 },
+            "{mode}: {to}"
+        );
+    }
+}
+
 fn seen(lab: &Lab) -> [u64; 2] {
     ["f", "i"].map(|node| counted(lab, node, "errors"))
 }
@@ -202,6 +223,18 @@ fn the_kernel_is_asked_for_steps_and_nodes_are_asked_past_them() {
     check_steps(&with_counters(Mode::PLAIN));
 }
 
+#[test]
+fn a_router_takes_nothing_that_a_service_of_its_own_has_not_seen() {
+    if !privileged() {
+        return;
+    }
+    let domain = with_counters(Mode::PLAIN);
+    let foreign = |domain: &Domain| domain.a.status().drops.unwrap().foreign_address;
+    let before = foreign(&domain);
+    check_own_address(&domain);
+    assert_eq!(foreign(&domain) - before, 6);
+}
+
 /// Where the kernel has them.
 #[test]
 fn routers_answers_to_a_chain_pass_no_service_by_vrf() {
@@ -214,6 +247,7 @@ fn routers_answers_to_a_chain_pass_no_service_by_vrf() {
     };
     if Mode::possible().contains(&vrf) {
         let domain = with_counters(vrf);
+        check_own_address(&domain);
         check_steps(&domain);
         check_hops(&domain);
         check_sizes(&domain);
