@@ -245,7 +245,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
             2,
             NextHop::Group {
                 members: vec![(1, 1)],
-                resilient: false,
+                buckets: 0,
             },
             "groups of next-hop objects (ECMP)",
         ),

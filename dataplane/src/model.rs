@@ -148,8 +148,8 @@ pub(crate) enum NextHop {
     Group {
         /// Each with its share, 1 to 256, sorted.
         members: Vec<(u32, u16)>,
-        /// What flows by one of them stays there when others come or go.
-        resilient: bool,
+        /// Flows fall into so many buckets, and stay where theirs is when others come or go; 0 where they do not.
+        buckets: u16,
     },
 }
 

@@ -81,6 +81,22 @@ impl NextHops {
         id
     }
 
+    /// A second object that is the same as a tunnel's; one reference more.
+    pub(crate) fn twin(&mut self, tunnel: Tunnel) -> u32 {
+        let wanted = NextHop::Tunnel(tunnel);
+        let first = self.tunnels.get(&tunnel);
+        let twin = |(id, object): (&u32, &Object)| {
+            (object.wanted == wanted && first != Some(id)).then_some(*id)
+        };
+        if let Some(id) = self.objects.iter().find_map(twin) {
+            self.refer(id);
+            return id;
+        }
+        let id = self.free_id(FxBuildHasher.hash_one(tunnel));
+        self.insert(id, wanted);
+        id
+    }
+
     /// Makes what [`NextHops::slot`] gave another tunnel of the same family; false where it is none such.
     pub(crate) fn retunnel(&mut self, id: u32, tunnel: Tunnel) -> bool {
         match self.objects.get_mut(&id) {
@@ -108,11 +124,11 @@ impl NextHops {
     pub(crate) fn group(
         &mut self,
         mut members: Vec<(u32, u16)>,
-        resilient: bool,
+        buckets: u16,
         known: Option<u32>,
     ) -> u32 {
         members.sort_unstable();
-        let wanted = NextHop::Group { members, resilient };
+        let wanted = NextHop::Group { members, buckets };
         if let Some(id) = known.filter(|id| self.is_unclaimed(*id, &wanted)) {
             self.refer(id);
             return id;

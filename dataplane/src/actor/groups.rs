@@ -7,6 +7,13 @@ use weft_overlay::intent::{Group, GroupId};
 use super::{Actor, Refused};
 use crate::model::{Carrier, Family, NextHop, RouteKey, RouteSpec, Tunnel};
 
+/// Buckets of a group whose flows stay where they are: enough for the shares of a full group to be near to what they should.
+const BUCKETS: u16 = 256;
+/// The same of a service's, so few that the share of a twin is none.
+const SERVICE_BUCKETS: u16 = 128;
+/// The share of a way beside its twin.
+const MOST: u16 = 256;
+
 /// What routes share, with the kernel's object for each family of their prefixes, made when the first one needs it.
 pub(super) struct Shared {
     pub(super) group: Group,
@@ -112,18 +119,30 @@ impl Actor {
         }
         let used = current.filter(|id| self.next_hops.is_used(*id));
         let unused = current.filter(|id| !self.next_hops.is_used(*id));
+        // What flows keep to is a group also where it is one way: when others come the flows are in it already.
+        let single = !group.sticky;
         match tunnels[..] {
             [] => Err(refused.unwrap_or_else(|| "it has no ways out".into())),
-            [(only, _)] if !group.has_others => Ok(self.next_hops.tunnel(only)),
-            [(only, _)] if !group.may_share => Ok(match used {
+            [(only, _)] if single && !group.has_others => Ok(self.next_hops.tunnel(only)),
+            [(only, _)] if single && !group.may_share => Ok(match used {
                 Some(id) if self.next_hops.retunnel(id, only) => id,
                 _ => self.next_hops.slot(only, unused),
             }),
             _ => {
-                let members: Vec<(u32, u16)> = tunnels
-                    .into_iter()
-                    .map(|(tunnel, weight)| (self.next_hops.tunnel(tunnel), weight))
-                    .collect();
+                let members: Vec<(u32, u16)> = match tunnels[..] {
+                    // The kernel does not see what flows through a group of one over IPv4, and would give it to whoever
+                    // comes: a twin without a share makes it two.
+                    [(only, _)] if group.sticky => {
+                        vec![
+                            (self.next_hops.tunnel(only), MOST),
+                            (self.next_hops.twin(only), 1),
+                        ]
+                    }
+                    _ => tunnels
+                        .into_iter()
+                        .map(|(tunnel, weight)| (self.next_hops.tunnel(tunnel), weight))
+                        .collect(),
+                };
                 let is_group =
                     |id: &u32| matches!(self.next_hops.get(*id), Some(NextHop::Group { .. }));
                 Ok(match used.filter(is_group) {
@@ -132,8 +151,12 @@ impl Actor {
                         id
                     }
                     None => {
-                        let resilient = self.config.resilient || group.sticky;
-                        self.next_hops.group(members, resilient, unused)
+                        let buckets = match (group.sticky, self.config.resilient) {
+                            (true, _) => SERVICE_BUCKETS,
+                            (false, true) => BUCKETS,
+                            (false, false) => 0,
+                        };
+                        self.next_hops.group(members, buckets, unused)
                     }
                 })
             }

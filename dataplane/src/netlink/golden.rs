@@ -96,7 +96,7 @@ fn next_hops() {
     assert_eq!(get_next_hop(&message, 87), Some((0x5700_0001, next_hop)));
     let group = NextHop::Group {
         members: vec![(0x5700_0001, 1), (0x5700_0002, 1)],
-        resilient: false,
+        buckets: 0,
     };
     let message = octets(|out| put_next_hop(out, 0x5700_0003, &group, 87));
     assert_eq!(

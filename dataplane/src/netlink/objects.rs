@@ -46,8 +46,6 @@ const NHA_RES_GROUP_IDLE_TIMER: u16 = 2;
 const NHA_RES_GROUP_UNBALANCED_TIMER: u16 = 3;
 /// NEXTHOP_GRP_TYPE_RES.
 const GROUP_RESILIENT: u16 = 1;
-/// Buckets of a resilient group: enough for the shares of a full group to be near to what they should.
-const BUCKETS: u16 = 256;
 /// A bucket moves to a member that has come when nothing used it for so long, hundredths of a second,
 const IDLE: u32 = 12_000;
 /// and after so long in any case.
@@ -243,7 +241,7 @@ pub(crate) fn put_next_hop(out: &mut Vec<u8>, id: u32, next_hop: &NextHop, proto
             }
             put_encapsulation(out, tunnel);
         }
-        NextHop::Group { members, resilient } => {
+        NextHop::Group { members, buckets } => {
             out.extend_from_slice(&[0, 0, protocol, 0]);
             out.extend_from_slice(&[0; 4]);
             attribute_u32(out, NHA_ID, id);
@@ -254,10 +252,10 @@ pub(crate) fn put_next_hop(out: &mut Vec<u8>, id: u32, next_hop: &NextHop, proto
                 value.extend_from_slice(&[weight.saturating_sub(1).min(255) as u8, 0, 0, 0]);
             }
             attribute(out, NHA_GROUP, &value);
-            if *resilient {
+            if *buckets > 0 {
                 attribute(out, NHA_GROUP_TYPE, &GROUP_RESILIENT.to_ne_bytes());
                 nested(out, NHA_RES_GROUP, |out| {
-                    attribute(out, NHA_RES_GROUP_BUCKETS, &BUCKETS.to_ne_bytes());
+                    attribute(out, NHA_RES_GROUP_BUCKETS, &buckets.to_ne_bytes());
                     attribute_u32(out, NHA_RES_GROUP_IDLE_TIMER, IDLE);
                     attribute_u32(out, NHA_RES_GROUP_UNBALANCED_TIMER, UNBALANCED);
                 });
@@ -296,7 +294,7 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
         return None;
     }
     let (mut id, mut interface, mut group, mut gateway) = (None, 0, None, None);
-    let mut resilient = false;
+    let mut buckets = 0;
     let (mut vni, mut source, mut destination, mut flags) = (0, None, None, 0);
     for (kind, value) in attributes(&payload[8..]) {
         match kind {
@@ -318,7 +316,11 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
                 members.sort_unstable();
                 group = Some(members);
             }
-            NHA_GROUP_TYPE => resilient = *value == GROUP_RESILIENT.to_ne_bytes(),
+            NHA_RES_GROUP => {
+                let (_, value) =
+                    attributes(value).find(|(kind, _)| *kind == NHA_RES_GROUP_BUCKETS)?;
+                buckets = u16::from_ne_bytes(value.try_into().ok()?);
+            }
             NHA_ENCAP => {
                 for (kind, value) in attributes(value) {
                     match kind {
@@ -334,7 +336,7 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
         }
     }
     let next_hop = match group {
-        Some(members) => NextHop::Group { members, resilient },
+        Some(members) => NextHop::Group { members, buckets },
         None => {
             let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
             let family = if header[0] == Family::V4.number() {

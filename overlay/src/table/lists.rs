@@ -88,17 +88,7 @@ impl PathLists {
             self.lists.push(None);
             (self.lists.len() - 1) as u32
         });
-        for way in ways {
-            let address = way.forwarding.address;
-            let reach = self.reach.entry(address).or_insert_with(|| {
-                self.track.push(address);
-                Reach {
-                    metric: None,
-                    lists: FxHashSet::default(),
-                }
-            });
-            reach.lists.insert(id);
-        }
+        self.reach_for(id, ways);
         let ways: Arc<[Way]> = ways.into();
         let used = self.resolve(&ways);
         if !used.is_empty() {
@@ -128,8 +118,57 @@ impl PathLists {
         if !list.used.is_empty() {
             self.changed.push((GroupId(id), None));
         }
-        for way in list.ways.iter() {
+        let addresses = list.ways.iter().map(|way| way.forwarding.address);
+        self.forget_reach(id, addresses);
+    }
+
+    /// Makes the ways of a list others, which are not empty, where only one uses it: its group stays, and changes under its
+    /// routes. False where that cannot be.
+    pub(super) fn change(&mut self, id: u32, ways: &[Way]) -> bool {
+        let known = self.ids.get(ways).copied();
+        let Some(list) = self.get_mut(id).filter(|list| list.users == 1) else {
+            return false;
+        };
+        if known.is_some() {
+            return known == Some(id);
+        }
+        let after: Arc<[Way]> = ways.into();
+        let before = std::mem::replace(&mut list.ways, after.clone());
+        self.ids.remove(&before);
+        self.ids.insert(after.clone(), id);
+        self.reach_for(id, &after);
+        let stays: FxHashSet<IpAddr> = after.iter().map(|way| way.forwarding.address).collect();
+        let gone = before.iter().map(|way| way.forwarding.address);
+        self.forget_reach(id, gone.filter(|address| !stays.contains(address)));
+        let used = self.resolve(&after);
+        let group = (!used.is_empty()).then(|| group(&after, &used));
+        if let Some(list) = self.get_mut(id) {
+            let was_usable = !std::mem::replace(&mut list.used, used).is_empty();
+            if was_usable || group.is_some() {
+                self.changed.push((GroupId(id), group));
+            }
+        }
+        true
+    }
+
+    /// A list leads over the addresses of its ways.
+    fn reach_for(&mut self, id: u32, ways: &[Way]) {
+        for way in ways {
             let address = way.forwarding.address;
+            let reach = self.reach.entry(address).or_insert_with(|| {
+                self.track.push(address);
+                Reach {
+                    metric: None,
+                    lists: FxHashSet::default(),
+                }
+            });
+            reach.lists.insert(id);
+        }
+    }
+
+    /// A list leads over these addresses no more.
+    fn forget_reach(&mut self, id: u32, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
             if let Some(reach) = self.reach.get_mut(&address) {
                 reach.lists.remove(&id);
                 if reach.lists.is_empty() {

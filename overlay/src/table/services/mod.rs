@@ -256,7 +256,11 @@ impl Overlay {
         };
         let local = self.works_here(table);
         let ways = self.service_ways(table, local);
-        let list = (!ways.is_empty()).then(|| self.lists.acquire(&ways));
+        let before = table.list;
+        // Flows stay where they are by the group: it has to stay too.
+        let sticky = ways.iter().any(|way| way.sharing == Sharing::Sticky);
+        let kept = before.filter(|list| sticky && self.lists.change(*list, &ways));
+        let list = kept.or_else(|| (!ways.is_empty()).then(|| self.lists.acquire(&ways)));
         let remote = list.filter(|list| self.lists.is_usable(*list)).map(GroupId);
         let Some(table) = self.services.get_mut(&label) else {
             return;
@@ -264,7 +268,7 @@ impl Overlay {
         let pinned = table
             .service()
             .is_some_and(|service| service.selection == Selection::Pinned);
-        let before = std::mem::replace(&mut table.list, list);
+        table.list = list;
         let state = ServiceState {
             local,
             prefer_remote: pinned && local && remote.is_some(),
@@ -274,7 +278,7 @@ impl Overlay {
             table.told = Some(state);
             self.intent.services.push((label, Some(state)));
         }
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|_| kept.is_none()) {
             self.lists.release(before);
         }
     }

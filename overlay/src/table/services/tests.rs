@@ -142,6 +142,43 @@ fn those_that_are_equally_near_share_where_that_is_wanted() {
 }
 
 #[test]
+fn what_shares_flows_is_the_same_while_routers_come_and_go() {
+    let mut overlay = with(Selection::Share, false);
+    offer(&mut overlay, 6);
+    offer(&mut overlay, 7);
+    overlay.poll_intent();
+    let remote = overlay.services()[0].state.remote.unwrap();
+    // What becomes of the group, and whether anything else is told of the service.
+    let changes = |overlay: &mut Overlay| {
+        let intent = overlay.poll_intent().unwrap();
+        let groups = intent.groups.into_iter();
+        let hops = groups.map(|(id, group)| (id, group.map(|group| group.hops.0.len())));
+        (hops.collect::<Vec<_>>(), intent.services.len())
+    };
+    offer(&mut overlay, 8);
+    let (groups, told) = changes(&mut overlay);
+    // Once while the new one is not reached, once when it is.
+    assert_eq!(groups, [(remote, Some(2)), (remote, Some(3))]);
+    assert_eq!(told, 0);
+    for (last, left) in [(7, 2), (6, 1)] {
+        overlay.handle_route(IpNet::from(address(last)), &[]);
+        assert_eq!(changes(&mut overlay), (vec![(remote, Some(left))], 0));
+        // What nothing leads over is not resolved any more.
+        assert_eq!(overlay.poll_tracking().1, [address(last)]);
+    }
+    offer(&mut overlay, 7);
+    assert_eq!(changes(&mut overlay).0.last(), Some(&(remote, Some(2))));
+    for last in [7, 8] {
+        overlay.handle_route(IpNet::from(address(last)), &[]);
+    }
+    assert_eq!(
+        changes(&mut overlay),
+        (vec![(remote, Some(1)), (remote, None)], 1)
+    );
+    assert_eq!(overlay.services()[0].state, ServiceState::default());
+}
+
+#[test]
 fn both_directions_meet_at_the_lowest_endpoint() {
     // This router is 5: whoever is below it goes first, whoever is above does not.
     let mut overlay = with(Selection::Pinned, true);
