@@ -12,6 +12,7 @@ mod routes;
 mod segments;
 mod services;
 mod tenants;
+mod vlans;
 
 use crate::bpf::Classifier;
 use crate::netlink::socket::Netlink;

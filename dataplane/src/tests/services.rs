@@ -141,17 +141,7 @@ pub(super) fn node(lab: &mut Lab, name: &str, router: &str, arms: &[(&str, &str,
 
 /// Counts what a node forwards that has `was` in its code point, and makes it `becomes`; and what has anything else.
 pub(super) fn stamp(lab: &Lab, name: &str, there: (u8, u8), back: (u8, u8)) {
-    let rules: String = [(2, there), (1, back)]
-        .into_iter()
-        .flat_map(|(site, (was, becomes))| {
-            [("ip", format!("10.0.{site}.0/24")), ("ip6", format!("2001:db8:10:{site}::/64"))]
-                .map(|(word, net)| {
-                    format!(
-                        "add rule inet s f {word} daddr {net} {word} dscp {was} counter name to{site} {word} dscp set {becomes} accept;"
-                    )
-                })
-        })
-        .collect();
+    let rules = node_stamps("", "to", there, back);
     lab.run(
         name,
         &format!(
@@ -159,6 +149,21 @@ pub(super) fn stamp(lab: &Lab, name: &str, there: (u8, u8), back: (u8, u8)) {
              add chain inet s f {{ type filter hook forward priority 0; }}; {rules} add rule inet s f counter name wrong'"
         ),
     );
+}
+
+/// The rules of that, for what `only` says, with counters of this name.
+pub(super) fn node_stamps(only: &str, counter: &str, there: (u8, u8), back: (u8, u8)) -> String {
+    [(2, there), (1, back)]
+        .into_iter()
+        .flat_map(|(site, (was, becomes))| {
+            [("ip", format!("10.0.{site}.0/24")), ("ip6", format!("2001:db8:10:{site}::/64"))]
+                .map(|(word, net)| {
+                    format!(
+                        "add rule inet s f {only}{word} daddr {net} {word} dscp {was} counter name {counter}{site} {word} dscp set {becomes} accept;"
+                    )
+                })
+        })
+        .collect()
 }
 
 pub(super) fn counted(lab: &Lab, name: &str, counter: &str) -> u64 {
