@@ -169,7 +169,7 @@ fn services_on_different_routers_change_places_under_traffic() {
         for node in nodes {
             let said = lab.reload(node, &config(node, labels, order));
             assert!(said.contains("1 tenants changed"), "{said}");
-            wait_for(&lab, "sender", "sent", 300);
+            wait_for(&lab, "sender", "sent", 100);
         }
         wait_for(&lab, "receiver", "both", 200);
         assert_eq!(counted(&lab, "receiver", "other"), 0, "round {round}");
