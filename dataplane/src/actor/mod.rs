@@ -4,6 +4,7 @@
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
 mod classify;
+mod drain;
 mod flush;
 mod groups;
 pub(crate) mod links;

@@ -3,67 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use tracing::{info, warn};
 use weft_overlay::Vni;
 use weft_overlay::chain::{
-    Chain, Change, Direction, Fragments, NodeAttachment, OnFailure, Place, Service, Turn,
-    fragments, turns,
+    Chain, Direction, Fragments, NodeAttachment, OnFailure, Place, Service, Turn, fragments, turns,
 };
 use weft_overlay::intent::{GroupId, ServiceState, TenantId, TenantIntent};
 
+use super::drain::{Drain, Places};
 use super::{Actor, RETRY, Tenant};
 use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch, SELF};
 use crate::steps::{
     LABEL_MASK, Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, Verdict,
 };
-
-/// How long what packets on an old chain need to finish it stays.
-const KEEP: Duration = Duration::from_secs(5);
-/// How long no packet begins a chain whose old and new order are at odds: longer than one takes through all services.
-const HOLD: Duration = Duration::from_millis(300);
-
-/// Packets on a tenant's old chains are to finish them.
-pub(super) struct Drain {
-    /// Until then.
-    until: Instant,
-    /// The services and the chains that they are on.
-    services: Vec<Service>,
-    chains: Vec<Chain>,
-    /// What holds of these: of services that no chain has any more, or everything where the chains are at odds.
-    keep: Kept,
-    /// No packet begins a chain meanwhile, and none comes in or leaves with one of these labels: they are of the new chains, for
-    /// packets that have not been on an old one.
-    hold: Option<BTreeSet<Vni>>,
-}
-
-/// What comes next at places, and the chains that this speaks of.
-#[derive(Default)]
-struct Kept {
-    places: BTreeMap<Place, Vec<Turn>>,
-    chains: Vec<Chain>,
-}
-
-impl Kept {
-    /// More of them, where nothing is said yet.
-    fn add(&mut self, places: BTreeMap<Place, Vec<Turn>>, chains: Vec<Chain>) {
-        let first = self.chains.len();
-        self.chains.extend(chains);
-        for (place, mut turns) in places {
-            turns.iter_mut().for_each(|turn| turn.chain += first);
-            self.places.entry(place).or_insert(turns);
-        }
-    }
-}
-
-impl Drain {
-    /// Packets of the new chains alone have this label, and those are held back.
-    fn holds(&self, label: Vni) -> bool {
-        self.hold.as_ref().is_some_and(|of| of.contains(&label))
-    }
-}
 
 /// Where packets of a step go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +46,17 @@ pub(super) struct Steps {
 impl Steps {
     /// When something is to be done without a change.
     pub(super) fn next(&self) -> Option<Instant> {
-        let drains = self.draining.values().map(|drain| drain.until);
+        let drains = self.draining.values().filter_map(Drain::next);
         let retry = self.refused.as_ref().map(|(_, retry_at)| *retry_at);
         drains.chain(retry).min()
+    }
+
+    /// The kernel has what follows from changes.
+    fn begin_draining(&mut self) {
+        let now = Instant::now();
+        self.draining
+            .values_mut()
+            .for_each(|drain| drain.loaded(now));
     }
 
     /// The labels that packets may come with.
@@ -132,59 +95,28 @@ impl Actor {
         let Some(before) = self.tenants.get(&id).map(|tenant| &tenant.intent) else {
             return;
         };
-        if before.chains == wanted.chains {
+        if (&before.chains, &before.services) == (&wanted.chains, &wanted.services) {
             return;
         }
-        let now = Instant::now();
-        let earlier = self.steps.draining.remove(&id);
-        let earlier = earlier.filter(|drain| drain.until > now);
-        // Where the last change is held back no packet is on its chains.
-        let (held, earlier) = match earlier {
-            Some(drain) if drain.hold.is_some() => (Some(drain), None),
-            other => (None, other),
-        };
-        let (services, chains) = match held {
-            Some(drain) => (drain.services, drain.chains),
-            None => (before.services.clone(), before.chains.clone()),
-        };
+        let old = (before.services.as_slice(), before.chains.as_slice());
         let new = (wanted.services.as_slice(), wanted.chains.as_slice());
-        let change = Change::between((&services, &chains), new);
-        let more = earlier.map(|drain| Change::between((&drain.services, &drain.chains), new));
-        let conflicts = change.conflicts || more.as_ref().is_some_and(|more| more.conflicts);
-        let mut keep = Kept::default();
-        match conflicts {
-            true => keep.add(change.before, change.old),
-            false => keep.add(change.keep, change.old),
-        }
-        if let Some(more) = more {
-            keep.add(more.keep, more.old);
-        }
-        if keep.places.is_empty() && !conflicts {
-            return;
-        }
-        if conflicts {
+        let drain = self.steps.draining.entry(id).or_default();
+        if drain.change(Instant::now(), old, new) {
             info!(
                 tenant = wanted.name,
                 "the order of services in its chains changes: packets on their way finish the old one first, new ones are held back"
             );
         }
-        let drain = Drain {
-            until: now + if conflicts { HOLD } else { KEEP },
-            services,
-            chains,
-            keep,
-            hold: conflicts.then_some(change.relabelled),
-        };
-        self.steps.draining.insert(id, drain);
     }
 
     /// Brings ways and rules of steps in line with chains, services and links.
     pub(super) fn flush_steps(&mut self) {
         let now = Instant::now();
         let steps = &mut self.steps;
-        let drains = steps.draining.len();
-        steps.draining.retain(|_, drain| drain.until > now);
-        steps.changed |= drains != steps.draining.len();
+        steps.draining.retain(|_, drain| {
+            steps.changed |= drain.advance(now);
+            !drain.is_over()
+        });
         if matches!(&steps.refused, Some((_, retry_at)) if *retry_at <= now) {
             steps.changed = true;
         }
@@ -195,6 +127,7 @@ impl Actor {
         let rules = self.step_rules();
         let text = rules.text();
         if self.steps.loaded.as_ref() == Some(&text) && self.steps.refused.is_none() {
+            self.steps.begin_draining();
             return;
         }
         if !self.settled && (text.is_empty() || self.steps.inherited) {
@@ -204,11 +137,15 @@ impl Actor {
         let failed = self.steps.refused.is_some();
         self.steps.refused = None;
         match rules.load() {
-            Ok(()) => self.steps.loaded = Some(text),
+            Ok(()) => {
+                self.steps.loaded = Some(text);
+                self.steps.begin_draining();
+            }
             Err(error) if text.is_empty() => {
                 // Without nft there is nothing of ours in it.
                 tracing::debug!(%error, "no table of chains to remove");
                 self.steps.loaded = Some(text);
+                self.steps.begin_draining();
             }
             Err(error) => {
                 warn!(%error, "nftables refused the service chains: packets of tenants with chains are dropped until it takes them");
@@ -399,26 +336,27 @@ impl Actor {
                 }
             }
             let drain = self.steps.draining.get(id);
-            let (mut places, mut chains) =
-                (turns(&intent.services, &intent.chains), &intent.chains);
-            match drain {
-                Some(drain) if drain.hold.is_some() => {
-                    (places, chains) = (drain.keep.places.clone(), &drain.keep.chains);
-                    // What would begin an old chain, or a new one.
-                    let held = self.held_back(intent, drain);
-                    self.add_place(&mut rules, intent, "in", &intent.attachments, held);
-                    places.remove(&Place::Entrance);
+            let held = drain.filter(|drain| drain.holds());
+            let Places { mut turns, chains } = match held {
+                Some(drain) => drain.held(),
+                None => Places::of(&intent.services, &intent.chains),
+            };
+            if let Some(entering) = held.and_then(|_| turns.remove(&Place::Entrance)) {
+                let held = self.held_back(intent, (&entering, &chains));
+                self.add_place(&mut rules, intent, "in", &intent.attachments, held);
+            } else if let Some(drain) = drain {
+                let (kept, late) = (drain.kept(), drain.late());
+                for (place, turns) in &late.turns {
+                    let dropped = dropped(intent, &late.chains, turns);
+                    self.add_behind(&mut rules, intent, *place, dropped);
                 }
-                Some(drain) => {
-                    for (place, turns) in &drain.keep.places {
-                        let kept = self.rules_of(intent, None, &drain.keep.chains, turns);
-                        self.add_behind(&mut rules, intent, *place, kept);
-                    }
+                for (place, turns) in &kept.turns {
+                    let kept = self.rules_of(intent, None, &kept.chains, turns);
+                    self.add_behind(&mut rules, intent, *place, kept);
                 }
-                None => {}
             }
-            for (place, turns) in &places {
-                let of = self.rules_of(intent, drain, chains, turns);
+            for (place, turns) in &turns {
+                let of = self.rules_of(intent, drain, &chains, turns);
                 match place {
                     Place::Entrance => {
                         self.add_place(&mut rules, intent, "in", &intent.attachments, of);
@@ -426,19 +364,15 @@ impl Actor {
                     Place::Behind { .. } => self.add_behind(&mut rules, intent, *place, of),
                 }
             }
-            let begun = match drain {
-                Some(drain) if drain.hold.is_some() => &[],
-                _ => intent.chains.as_slice(),
-            };
-            let kept = drain.map_or(&[][..], |drain| &drain.keep.chains);
-            let known = |label: Vni| {
-                let mut chains = begun.iter().chain(kept);
-                chains.any(|chain| chain.services.contains(&label))
-            };
             for service in &intent.services {
-                let held = drain.is_some_and(|drain| drain.holds(service.label));
-                let known = known(service.label) && !held;
-                self.add_arrivals(&mut rules, intent, drain, chains, service, known);
+                let label = service.label;
+                let begun = intent
+                    .chains
+                    .iter()
+                    .any(|chain| chain.services.contains(&label));
+                let known =
+                    held.is_none() && (begun || drain.is_some_and(|drain| drain.serves(label)));
+                self.add_arrivals(&mut rules, intent, drain, &chains, service, known);
             }
         }
         rules
@@ -517,7 +451,7 @@ impl Actor {
             };
             match self.way(*label, leg, family) {
                 // Who is there leads it by the new chains.
-                Some(Way::Group(_)) if drain.is_some_and(|of| of.holds(*label)) => {
+                Some(Way::Group(_)) if drain.is_some_and(|of| of.holds_back(*label)) => {
                     return Verdict::Drop;
                 }
                 Some(_) => return Verdict::Mark(leg.mark(*label)),
@@ -553,24 +487,26 @@ impl Actor {
         })
     }
 
-    /// Nothing begins a chain while packets on the old ones finish them.
-    fn held_back(&self, intent: &TenantIntent, drain: &Drain) -> [Vec<StepRule>; 2] {
+    /// Nothing begins a chain while packets on the old ones, which `entering` packets were to take, finish them.
+    fn held_back(
+        &self,
+        intent: &TenantIntent,
+        entering: (&[Turn], &[Chain]),
+    ) -> [Vec<StepRule>; 2] {
         let new = turns(&intent.services, &intent.chains);
-        let entering = [
-            (&drain.keep.places, &drain.keep.chains),
-            (&new, &intent.chains),
-        ];
+        let new = new.get(&Place::Entrance).map_or(&[][..], Vec::as_slice);
+        let lists = [entering, (new, &intent.chains)];
         FAMILIES.map(|_| {
-            let rules = entering.iter().flat_map(|(places, chains)| {
-                let turns = places.get(&Place::Entrance).into_iter().flatten();
-                turns.filter_map(|turn| {
-                    let counter = counter(intent, chains.get(turn.chain)?, turn);
-                    Some(StepRule::new(
+            let rules = lists.iter().flat_map(|(turns, chains)| {
+                let rules = turns.iter().enumerate();
+                rules.filter_map(|(at, turn)| match turn.rest.is_empty() {
+                    true => Some(StepRule::new(
                         turn.matches.clone(),
-                        counter,
-                        Verdict::Drop,
-                        Fragments::Follow { unless: Vec::new() },
-                    ))
+                        counter(intent, chains.get(turn.chain)?, turn),
+                        Verdict::Leave,
+                        fragments(turns, at),
+                    )),
+                    false => dropping(intent, chains, turn),
                 })
             });
             rules.collect()
@@ -664,6 +600,25 @@ impl Actor {
             rules.arrivals.insert(Leg::Arrived.mark(label), of);
         }
     }
+}
+
+/// Packets of a turn are dropped, and fragments that may be of them.
+fn dropping(intent: &TenantIntent, chains: &[Chain], turn: &Turn) -> Option<StepRule> {
+    Some(StepRule::new(
+        turn.matches.clone(),
+        counter(intent, chains.get(turn.chain)?, turn),
+        Verdict::Drop,
+        Fragments::Follow { unless: Vec::new() },
+    ))
+}
+
+fn dropped(intent: &TenantIntent, chains: &[Chain], turns: &[Turn]) -> [Vec<StepRule>; 2] {
+    FAMILIES.map(|_| {
+        turns
+            .iter()
+            .filter_map(|turn| dropping(intent, chains, turn))
+            .collect()
+    })
 }
 
 fn counter(intent: &TenantIntent, chain: &Chain, turn: &Turn) -> StepCounter {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Chain, Direction, Match, Place, Service, Turn, turns};
+use super::{Chain, Direction, Match, Place, Service, Turn, behind, turns};
 use crate::Vni;
 
 /// A tenant's services, and its chains sorted by priority.
@@ -22,8 +22,8 @@ pub struct Change {
     pub before: BTreeMap<Place, Vec<Turn>>,
     /// What holds of that until packets on old chains have finished them: places that the new chains say nothing of.
     pub keep: BTreeMap<Place, Vec<Turn>>,
-    /// A packet that a node here has would miss a service of both its chains: such packets have to be through before the new
-    /// chains begin.
+    /// A packet that a node of this router has would miss a service of both its chains: such packets have to be through before the
+    /// new chains begin.
     pub conflicts: bool,
     /// Labels of services that had another one before: what comes with them is on a new chain.
     pub relabelled: BTreeSet<Vni>,
@@ -52,12 +52,31 @@ impl Change {
 /// Labels, of those in the new chains, that have to be others before routers can be told of the change one after the other: no
 /// packet misses a service of both its old chain and its new one then, whichever routers it comes by.
 pub fn relabel(old: Plan<'_>, new: Plan<'_>) -> BTreeSet<Vni> {
+    let taken = taken(old, new);
+    if !taken.is_empty() {
+        return taken;
+    }
     let mut mixed = Mixed::new(old, new);
     let before = mixed.relabelled.clone();
     while let Some(labels) = mixed.missed() {
         mixed.relabelled.extend(labels);
     }
     &mixed.relabelled - &before
+}
+
+/// Labels of new services that were another one's, which is there still, or had another one: what comes with them may be for that.
+fn taken(old: Plan<'_>, new: Plan<'_>) -> BTreeSet<Vni> {
+    let used =
+        |label: &Vni, (_, chains): Plan<'_>| chains.iter().any(|of| of.services.contains(label));
+    let labels = new.0.iter().filter(|of| {
+        let before = old.0.iter().find(|before| before.label == of.label);
+        before.is_some_and(|before| {
+            let there = new.0.iter().any(|other| other.name == before.name);
+            let had = old.0.iter().any(|other| other.name == of.name);
+            before.name != of.name && (there || had) && used(&of.label, old) && used(&of.label, new)
+        })
+    });
+    labels.map(|of| of.label).collect()
 }
 
 /// Who leads a packet: a router with the old chains or one with the new ones.
@@ -69,6 +88,7 @@ enum Led {
 
 /// One direction of a chain.
 struct Way {
+    direction: Direction,
     matches: Match,
     services: Vec<Vni>,
 }
@@ -77,6 +97,7 @@ struct Way {
 struct Side {
     chains: Vec<Chain>,
     ways: Vec<Way>,
+    known: BTreeSet<Vni>,
     places: BTreeMap<Place, Vec<Turn>>,
 }
 
@@ -84,10 +105,12 @@ impl Side {
     fn new((services, chains): Plan<'_>) -> Self {
         let ways = chains.iter().flat_map(|chain| {
             let forward = Way {
+                direction: Direction::Forward,
                 matches: chain.matches.clone(),
                 services: chain.services.clone(),
             };
             let reverse = chain.symmetric.then(|| Way {
+                direction: Direction::Reverse,
                 matches: chain.matches.reversed(),
                 services: chain.services.iter().rev().copied().collect(),
             });
@@ -96,18 +119,32 @@ impl Side {
         Self {
             chains: chains.to_vec(),
             ways: ways.collect(),
+            known: chains.iter().flat_map(|of| &of.services).copied().collect(),
             places: turns(services, chains),
         }
-    }
-
-    fn knows(&self, service: Vni) -> bool {
-        self.ways.iter().any(|way| way.services.contains(&service))
     }
 
     /// An earlier one takes all packets of `matches`.
     fn takes(&self, before: usize, matches: &Match) -> bool {
         let mut earlier = self.ways[..before].iter();
         earlier.any(|way| way.matches.covers(matches))
+    }
+
+    /// What a router does with packets of a pair at a place behind a service, where the chain of theirs says nothing of it.
+    fn taken_for(&self, pair: Pair<'_>, turns: &[&Turn]) -> Vec<Next> {
+        // What no chain says anything of leaves; where an arm is of one turn alone, all takes that.
+        let mut found = vec![None];
+        for direction in [Direction::Forward, Direction::Reverse] {
+            let its = turns.iter().filter(|turn| turn.direction == direction);
+            let only = its.clone().count() == 1;
+            let taken = its.filter(|turn| {
+                let overlaps =
+                    |of: &Match| of.overlaps(&pair.0.matches) && of.overlaps(&pair.1.matches);
+                only || turn.matches.as_ref().is_none_or(overlaps)
+            });
+            found.extend(taken.map(|turn| turn.rest.first().copied()));
+        }
+        found
     }
 }
 
@@ -119,9 +156,14 @@ type Next = Option<Vni>;
 
 /// Routers with the old chains and with the new ones beside each other.
 struct Mixed {
+    /// The services as they were, by their labels of now, and as they are.
+    services: Vec<Service>,
+    now: Vec<Service>,
     old: Side,
     new: Side,
     relabelled: BTreeSet<Vni>,
+    /// Ways of packets that may have both, the old one and the new one, and the services of both.
+    pairs: Vec<(usize, usize, Vec<Vni>)>,
 }
 
 impl Mixed {
@@ -148,9 +190,14 @@ impl Mixed {
         for label in chains.iter_mut().flat_map(|chain| &mut chain.services) {
             *label = now(*label);
         }
+        let now = new.0.to_vec();
+        let (old, new) = (Side::new((&services, &chains)), Side::new(new));
         Self {
-            old: Side::new((&services, &chains)),
-            new: Side::new(new),
+            services,
+            now,
+            pairs: pairs(&old, &new),
+            old,
+            new,
             relabelled,
         }
     }
@@ -162,20 +209,13 @@ impl Mixed {
         }
     }
 
-    /// The old and the new way of packets that may have both, and the services that are in both.
-    fn pairs(&self) -> impl Iterator<Item = (Pair<'_>, Vec<Vni>)> {
-        let ways = self.old.ways.iter().enumerate();
-        ways.flat_map(move |(i, old)| {
-            let others = self.new.ways.iter().enumerate();
-            others.filter_map(move |(j, new)| {
-                let none = !old.matches.overlaps(&new.matches)
-                    || [&old.matches, &new.matches]
-                        .iter()
-                        .any(|of| self.old.takes(i, of) || self.new.takes(j, of));
-                let both = old.services.iter().filter(|of| new.services.contains(of));
-                let both: Vec<Vni> = both.copied().collect();
-                (!none && !both.is_empty()).then_some(((old, new), both))
-            })
+    fn pairs(&self) -> impl Iterator<Item = (Pair<'_>, &[Vni])> {
+        let pairs = self.pairs.iter();
+        pairs.map(|(old, new, both)| {
+            (
+                (&self.old.ways[*old], &self.new.ways[*new]),
+                both.as_slice(),
+            )
         })
     }
 
@@ -189,33 +229,21 @@ impl Mixed {
             return vec![way.services.get(at + 1).copied()];
         }
         let side = self.side(led);
-        if !side.knows(service) {
+        if !side.known.contains(&service) {
             return Vec::new();
         }
         let here = side.places.iter().filter(
             |(place, _)| matches!(place, Place::Behind { service: of, .. } if *of == service),
         );
         let turns: Vec<&Turn> = here.flat_map(|(_, turns)| turns).collect();
-        // What no chain says anything of leaves; where an arm is of one turn alone, all takes that.
-        let mut found = vec![None];
-        for direction in [Direction::Forward, Direction::Reverse] {
-            let its = turns.iter().filter(|turn| turn.direction == direction);
-            let only = its.clone().count() == 1;
-            let taken = its.filter(|turn| {
-                let overlaps =
-                    |of: &Match| of.overlaps(&pair.0.matches) && of.overlaps(&pair.1.matches);
-                only || turn.matches.as_ref().is_none_or(overlaps)
-            });
-            found.extend(taken.map(|turn| turn.rest.first().copied()));
-        }
-        found
+        side.taken_for(pair, &turns)
     }
 
     /// Routers that a packet may come to with a service's label, from one that leads it so.
     fn at(&self, from: Led, service: Vni) -> impl Iterator<Item = Led> {
         let same = self.relabelled.contains(&service);
         let all = [Led::Old, Led::New].into_iter();
-        all.filter(move |led| (*led == from || !same) && self.side(*led).knows(service))
+        all.filter(move |led| (*led == from || !same) && self.side(*led).known.contains(&service))
     }
 
     /// How a packet that goes so comes to its destination without `missed`: the services where routers with the old chains and
@@ -276,15 +304,55 @@ impl Mixed {
         pairs.any(|(pair, both)| {
             let services = pair.0.services.iter().enumerate();
             services.into_iter().any(|(at, service)| {
+                let here = self.services.iter().find(|of| of.label == *service);
+                if here.is_none_or(|of| of.attachment.is_none()) {
+                    return false;
+                }
                 let passed = &pair.0.services[..=at];
-                let next = match self.new.knows(*service) {
-                    true => self.next(pair, Led::New, *service),
-                    false => self.next(pair, Led::Old, *service),
-                };
-                let start = next.into_iter().map(|next| (Led::New, next));
+                let next = self.coming_back(pair, *service).into_iter();
+                let start = next.map(|next| (Led::New, next));
                 let mut missed = both.iter().filter(|of| !passed.contains(of));
                 missed.any(|missed| self.past(pair, *missed, start.clone()).is_some())
             })
         })
     }
+
+    /// Where a packet goes that went to a node by the old chains and comes back to the new ones.
+    fn coming_back(&self, pair: Pair<'_>, service: Vni) -> Vec<Next> {
+        let place = behind(&self.services, service, pair.0.direction);
+        let Some(turns) = self.new.places.get(&place) else {
+            return self.next(pair, Led::Old, service);
+        };
+        match pair.1.services.contains(&service)
+            && behind(&self.now, service, pair.1.direction) == place
+        {
+            true => self.next(pair, Led::New, service),
+            false => self.new.taken_for(pair, &turns.iter().collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// The old and the new way of packets that may have both, where these differ, and the services that are in both.
+fn pairs(old: &Side, new: &Side) -> Vec<(usize, usize, Vec<Vni>)> {
+    let mut found = Vec::new();
+    for (i, before) in old.ways.iter().enumerate() {
+        for (j, after) in new.ways.iter().enumerate() {
+            if !before.matches.overlaps(&after.matches) {
+                continue;
+            }
+            let both = before
+                .services
+                .iter()
+                .filter(|of| after.services.contains(of));
+            let both: Vec<Vni> = both.copied().collect();
+            let same = before.services == after.services && before.direction == after.direction;
+            let never = [&before.matches, &after.matches]
+                .iter()
+                .any(|of| old.takes(i, of) || new.takes(j, of));
+            if !both.is_empty() && !same && !never {
+                found.push((i, j, both));
+            }
+        }
+    }
+    found
 }
