@@ -4,14 +4,14 @@
 //! some of them lead by older chains and some by the newest ones would miss a service of both, services get other labels together
 //! with the change ([`renew`]): a router with older chains does not know those, and drops what comes with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_overlay::Vni;
 use weft_overlay::chain::relabel;
 
 use super::operations::NewService;
 use super::plan;
-use super::records::{Past, PastChains, Service};
+use super::records::{Chain, Past, PastChains, Service};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Domain, Record, VniUse, key, now};
 use crate::operations::{Done, domain_of, foreign_vni, free_vni, tenant_of};
@@ -157,7 +157,9 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
         _ => Vec::new(),
     };
     let before = Past::of(transaction.state(), tenant);
-    if !before.chains.is_empty() && !past.contains(&before) {
+    let plan = before.plan()?;
+    let known = past.iter().map(Past::plan).collect::<Done<Vec<_>>>()?;
+    if !before.chains.is_empty() && !known.contains(&plan) {
         past.push(before);
     }
     let excess = past.len().saturating_sub(KEPT);
@@ -191,7 +193,7 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
     };
     // What has no label any more that is used now concerns nobody.
     let now: BTreeSet<u32> = services.iter().map(|of| of.label).collect();
-    past.retain(|of| of.services.iter().any(|of| now.contains(&of.label)));
+    past.retain(|of| of.services.values().any(|label| now.contains(label)));
     match past.is_empty() {
         true => transaction.delete(&key::past_chains(tenant)),
         false => transaction.put(Record::PastChains(PastChains {
@@ -206,29 +208,50 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
 /// them in an order that is known no more.
 pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
     let state = transaction.state();
+    let mut numbers: BTreeMap<u32, Record> = BTreeMap::new();
     for service in state.services().filter(|of| of.home.is_none()) {
         let key = key::service(&service.tenant, &service.name);
         let Some(Record::Service(restored)) = transaction.get(&key) else {
             continue;
         };
-        let mut restored = restored.clone();
         if restored.label == service.label {
             continue;
         }
-        for label in [restored.label, service.label] {
-            match state.get(&key::vni(label)) {
-                Some(of) => transaction.put(of.record.clone()),
-                None => transaction.delete(&key::vni(label)),
+        let label = restored.label;
+        let restored = Service {
+            label: service.label,
+            ..restored.clone()
+        };
+        transaction.put(Record::Service(restored));
+        for label in [label, service.label] {
+            if let Some(of) = state.get(&key::vni(label)) {
+                numbers.insert(label, of.record.clone());
             }
         }
-        restored.label = service.label;
-        transaction.put(Record::Service(restored));
     }
-    let tenants: BTreeSet<&str> = state.chains().map(|of| of.tenant.as_str()).collect();
-    for tenant in tenants {
-        if transaction.get(&key::tenant(tenant)).is_some() {
-            renew(transaction, tenant)?;
+    for record in numbers.into_values() {
+        transaction.put(record);
+    }
+    // Numbers that were given since rest.
+    let domain = domain_of(transaction)?;
+    for (key, of) in state.below("vni/") {
+        let free = match transaction.get(key) {
+            Some(Record::Vni(of)) => of.tenant.is_none(),
+            _ => true,
+        };
+        match &of.record {
+            Record::Vni(of) if free && of.tenant.is_some() => rest(transaction, &domain, of.vni),
+            resting if free => transaction.put(resting.clone()),
+            _ => {}
         }
+    }
+    let chains = transaction.below("chain/");
+    let tenants = chains.into_iter().filter_map(|of| match of {
+        Record::Chain(of) => Some(of.tenant),
+        _ => None,
+    });
+    for tenant in tenants.collect::<BTreeSet<String>>() {
+        renew(transaction, &tenant)?;
     }
     Ok(())
 }
@@ -240,31 +263,34 @@ fn has(labels: &BTreeSet<Vni>, label: u32) -> bool {
 impl Past {
     /// What a tenant has now.
     fn of(state: &crate::model::State, tenant: &str) -> Self {
-        let services = state.services().filter(|of| of.tenant == tenant);
         let chains = state.chains().filter(|of| of.tenant == tenant);
-        let mut past = Self {
-            services: services
-                .cloned()
-                .map(|of| Service {
-                    attachments: Vec::new(),
-                    ..of
-                })
-                .collect(),
-            chains: chains.cloned().collect(),
+        let mut chains: Vec<Chain> = chains.cloned().collect();
+        chains.sort_by_key(|of| of.priority);
+        let used = |of: &&Service| {
+            of.tenant == tenant && chains.iter().any(|chain| chain.services.contains(&of.name))
         };
-        past.chains.sort_by_key(|of| of.priority);
-        past
+        let services = state
+            .services()
+            .filter(used)
+            .map(|of| (of.name.clone(), of.label));
+        Self {
+            services: services.collect(),
+            chains,
+        }
     }
 
-    fn plan(
-        &self,
-    ) -> Done<(
-        Vec<weft_overlay::chain::Service>,
-        Vec<weft_overlay::chain::Chain>,
-    )> {
-        Ok((
-            plan::planned_services(&self.services, None),
-            plan::planned_chains(&self.services, &self.chains)?,
-        ))
+    fn plan(&self) -> Done<Planned> {
+        let services: Vec<Service> = self
+            .services
+            .iter()
+            .map(|(name, label)| Service::named(name, *label))
+            .collect();
+        let chains = plan::planned_chains(&services, &self.chains)?;
+        Ok((plan::planned_services(&services, None), chains))
     }
 }
+
+type Planned = (
+    Vec<weft_overlay::chain::Service>,
+    Vec<weft_overlay::chain::Chain>,
+);

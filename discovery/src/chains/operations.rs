@@ -224,7 +224,8 @@ fn remove_service(transaction: &mut Transaction<'_>, service: &Service) -> Done<
     Ok(())
 }
 
-/// Makes a chain, or changes it. Its services from other domains have the labels that these say now. Services of this domain get
+/// Makes a chain, or changes it. Where its services are others, or in another order, those from other domains have the labels that
+/// these say now. Services of this domain get
 /// other labels where routers that are told one after the other would lead packets past one ([`labels`]).
 ///
 /// # Errors
@@ -261,8 +262,14 @@ pub fn put_chain(
         services: new.services.clone(),
         symmetric: new.symmetric,
     };
+    let before = match transaction.get(&key::chain(tenant, name)) {
+        Some(Record::Chain(of)) => Some(of.services.clone()),
+        _ => None,
+    };
     transaction.put(Record::Chain(chain.clone()));
-    labels::take_over(transaction, tenant, &new.services)?;
+    if before.as_ref() != Some(&new.services) {
+        labels::take_over(transaction, tenant, &new.services)?;
+    }
     plan::check(transaction, tenant)?;
     labels::renew(transaction, tenant)?;
     Ok(chain)

@@ -1,5 +1,6 @@
 //! What a domain keeps of services and chains.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -35,6 +36,23 @@ pub struct Service {
     /// Where its nodes are.
     #[serde(default)]
     pub attachments: Vec<ServiceAttachment>,
+}
+
+impl Service {
+    /// One of which no more is known.
+    pub(super) fn named(name: &str, label: u32) -> Self {
+        Self {
+            tenant: String::new(),
+            name: name.to_owned(),
+            label,
+            home: None,
+            home_name: None,
+            on_failure: OnFailure::default(),
+            rewrites: false,
+            selection: None,
+            attachments: Vec::new(),
+        }
+    }
 }
 
 /// What becomes of packets for a service whose node fails.
@@ -180,8 +198,8 @@ pub struct PastChains {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Past {
-    /// Its services, without their attachments.
-    pub services: Vec<Service>,
+    /// The labels of the services in its chains, by name.
+    pub services: BTreeMap<String, u32>,
     /// Its chains, by priority.
     pub chains: Vec<Chain>,
 }

@@ -570,3 +570,55 @@ async fn another_domains_label_is_taken_over_with_the_chain() {
         (theirs["firewall"], theirs["meter"])
     );
 }
+
+async fn last_revision(controller: &Running) -> u64 {
+    let revisions = controller.get("revisions").await;
+    let revisions = revisions["items"].as_array().unwrap().iter();
+    revisions
+        .map(|of| of["number"].as_u64().unwrap())
+        .max()
+        .unwrap()
+}
+
+/// A router that has not heard of anything since has labels of then: nothing else comes with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_gives_no_label_another_meaning() {
+    let scratch = Scratch::new();
+    let controller = prepared(&scratch).await;
+    let put = async |tenant: &str, name: &str| {
+        let path = format!("tenants/{tenant}/services/{name}");
+        let put = controller.ask(Method::PUT, &path, json!({})).await.unwrap();
+        put["label"].as_u64().unwrap()
+    };
+    let back_to = async |number: u64| {
+        let path = format!("revisions/{number}/rollback");
+        controller
+            .ask(Method::POST, &path, Value::Null)
+            .await
+            .unwrap();
+    };
+    put("red", "firewall").await;
+    let one = last_revision(&controller).await;
+    let meter = put("red", "meter").await;
+    back_to(one).await;
+    // It rests.
+    assert_ne!(put("blue", "cache").await, meter);
+    put("red", "meter").await;
+    put_chain(&controller, &["firewall", "meter"]).await;
+    let first = labels(&controller).await;
+    let ordered = last_revision(&controller).await;
+    put_chain(&controller, &["meter", "firewall"]).await;
+    let second = labels(&controller).await;
+    let delete = controller.ask(Method::DELETE, "tenants/red/chains/web", Value::Null);
+    delete.await.unwrap();
+    back_to(ordered).await;
+    let chain = controller.get("tenants/red/chains/web").await;
+    assert_eq!(chain["services"], json!(["firewall", "meter"]));
+    let now = labels(&controller).await;
+    for name in ["firewall", "meter"] {
+        assert!(
+            now[name] != first[name] && now[name] != second[name],
+            "{first:?} {second:?} {now:?}"
+        );
+    }
+}
