@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Chain, LONGEST, Place, Service, Turn, turns};
+use super::{Chain, Direction, LONGEST, Place, Service, Turn, changed_before, turns};
 use crate::Vni;
 
 /// What is wrong with a tenant's chains.
@@ -80,18 +80,32 @@ pub fn check(services: &[Service], chains: &[Chain]) -> Vec<Problem> {
         );
         return problems;
     }
+    let changed = changed_before(services, chains);
     for (place, turns) in turns(services, chains) {
         let Place::Behind { service, outside } = place else {
             continue;
         };
         let rewrites = services.iter().any(|of| of.label == service && of.rewrites);
-        if let Some(other) = turns.iter().find(|turn| turn.rest != turns[0].rest)
-            && rewrites
-        {
+        // Nothing is missed where nothing is left for those that are not recognized.
+        let missed = |turn: &&Turn| {
+            let before = |label: &Vni| services.iter().any(|of| of.label == *label && of.rewrites);
+            turn.direction == Direction::Forward
+                && turn.passed.iter().any(before)
+                && !turn.rest.is_empty()
+        };
+        let misses = changed.contains(&service) && turns.iter().any(|turn| missed(&turn));
+        if !rewrites && !misses {
+            continue;
+        }
+        if let Some(other) = turns.iter().find(|turn| turn.rest != turns[0].rest) {
+            let what = match rewrites {
+                true => "changes addresses or ports",
+                false => "is behind a service that changes addresses or ports",
+            };
             problem(
                 other.chain,
                 format!(
-                    "{} changes addresses or ports, and stands in `{}` too, where something else comes next",
+                    "{} {what}, and stands in `{}` too, where something else comes next",
                     name(service),
                     chains[turns[0].chain].name
                 ),

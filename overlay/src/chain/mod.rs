@@ -10,7 +10,7 @@ mod check;
 mod tests;
 pub mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -399,12 +399,32 @@ pub fn turns(services: &[Service], chains: &[Chain]) -> BTreeMap<Place, Vec<Turn
             add(Direction::Reverse, &chain.matches.reversed(), &labels);
         }
     }
+    let changed = changed_before(services, chains);
     for (place, turns) in &mut places {
-        if let ([only], Place::Behind { .. }) = (&mut turns[..], place) {
+        let Place::Behind { service, .. } = place else {
+            continue;
+        };
+        let same = turns.iter().all(|turn| turn.rest == turns[0].rest);
+        if changed.contains(service) && same {
+            turns.truncate(1);
+        }
+        if let [only] = &mut turns[..] {
             only.matches = None;
         }
     }
     places
+}
+
+/// Services behind which packets may not have any more what their chain's conditions ask for: those that change addresses or ports,
+/// and those behind them.
+fn changed_before(services: &[Service], chains: &[Chain]) -> BTreeSet<Vni> {
+    let rewriting = services.iter().filter(|of| of.rewrites);
+    let rewriting: BTreeSet<Vni> = rewriting.map(|of| of.label).collect();
+    let behind = chains.iter().flat_map(|chain| {
+        let services = chain.services.iter();
+        services.skip_while(|label| !rewriting.contains(label))
+    });
+    behind.copied().collect()
 }
 
 /// Where packets are behind a service.

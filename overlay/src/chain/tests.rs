@@ -137,6 +137,42 @@ fn what_cannot_be_told_is_refused_with_what_is_missing() {
 }
 
 #[test]
+fn what_a_service_has_changed_is_led_on_all_the_same() {
+    let mut services = [service(F, 1), service(I, 1), service(G, 1)];
+    services[0].rewrites = true;
+    let from = |name, services: &[u32], net| chain(name, services, &[net], &[]);
+    // Behind F nothing has the source that a chain asks for, and there is one way for all.
+    let two = [
+        from("a", &[F, I], "10.0.1.0/24"),
+        from("b", &[F, I], "10.0.2.0/24"),
+    ];
+    assert_eq!(messages(&services, &two), Vec::<String>::new());
+    let places = turns(&services, &two);
+    for (label, rest) in [(F, &[I][..]), (I, &[])] {
+        let [only] = &places[&at(label, false)][..] else {
+            panic!("{places:?}")
+        };
+        assert_eq!((&only.matches, &only.rest), (&None, &labels(rest)));
+    }
+    // Behind I there are two, and what F has changed would leave without G.
+    let two = [
+        from("a", &[F, I, G], "10.0.1.0/24"),
+        from("b", &[I], "10.0.2.0/24"),
+    ];
+    let found = messages(&services, &two);
+    assert!(
+        found[0].contains("`s20002` is behind a service that changes"),
+        "{found:?}"
+    );
+    // With nothing left there is nothing to miss.
+    let two = [
+        from("a", &[F, I], "10.0.1.0/24"),
+        from("b", &[I, G], "10.0.2.0/24"),
+    ];
+    assert_eq!(messages(&services, &two), Vec::<String>::new());
+}
+
+#[test]
 fn loops_and_long_chains_are_refused() {
     let mut services = [service(F, 1), service(I, 1)];
     let two = [

@@ -28,6 +28,7 @@ mod sites;
 mod sources;
 mod state;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
-use weft_overlay::table::Overlay;
+use weft_overlay::table::{Overlay, TenantConfig, TenantStatus};
 
 use self::endpoints::Endpoints;
 use self::managed::Managed;
@@ -120,6 +121,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
     }));
     let core = tokio::spawn(core.run(bgp_events, dataplane_events));
     tokio::pin!(core);
+    let mut ran = Ran::default();
     loop {
         tokio::select! {
             _ = terminate.recv() => {
@@ -131,7 +133,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
                 break;
             }
             _ = hangup.recv() => {
-                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries).await;
+                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut ran).await;
             }
             peers = found(sources.as_mut()) => if let Some(sources) = &mut sources {
                 sources.handle(peers, &queries).await;
@@ -167,14 +169,41 @@ async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
     }
 }
 
+/// Chains that the router ran, lately, and that others may run still.
+#[derive(Default)]
+struct Ran(VecDeque<Vec<TenantConfig>>);
+
+/// How many of them are thought of.
+const RAN: usize = 32;
+
+impl Ran {
+    fn add(&mut self, tenants: Vec<TenantStatus>) {
+        let chained = tenants
+            .into_iter()
+            .map(|of| of.config)
+            .filter(|of| !of.chains.is_empty());
+        let tenants: Vec<TenantConfig> = chained.collect();
+        if !self.0.contains(&tenants) {
+            self.0.push_back(tenants);
+        }
+        if self.0.len() > RAN {
+            self.0.pop_front();
+        }
+    }
+}
+
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
 async fn reload(
     file: &Path,
     managed: Option<&mut Managed>,
     sources: Option<&mut Sources>,
     queries: &core::Queries,
+    ran: &mut Ran,
 ) {
-    let by_file = managed.is_none();
+    // A controller sees to its chains itself.
+    if managed.is_none() {
+        ran.add(queries.ask(Overlay::tenants).await.unwrap_or_default());
+    }
     let config = Config::read(file).and_then(|config| match (managed, sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
@@ -183,12 +212,10 @@ async fn reload(
         }
         (None, None) => Ok(config),
     });
-    // A controller sees to that itself.
-    let running = match by_file {
-        true => queries.ask(Overlay::tenants).await.unwrap_or_default(),
-        false => Vec::new(),
-    };
-    let config = config.and_then(|config| check_chains(&running, &config).map(|()| config));
+    let config = config.and_then(|config| {
+        check_chains(ran.0.iter().flatten(), &config)?;
+        Ok(config)
+    });
     match config {
         Ok(config) => {
             queries.reload(config).await;

@@ -9,11 +9,11 @@ use tracing::warn;
 use weft_bgp::NeighborChanges;
 use weft_bgp::rib::Origination;
 use weft_bgp_wire::AttributesView;
-use weft_overlay::VniSet;
 use weft_overlay::chain::relabel;
 use weft_overlay::intent::TenantId;
 use weft_overlay::label::names_any;
-use weft_overlay::table::{TenantConfig, TenantStatus};
+use weft_overlay::table::TenantConfig;
+use weft_overlay::{Vni, VniSet};
 
 use super::core::{Core, NETWORK_PATH, own_attributes, redistribute, tenant_config};
 use super::hook::LabelHook;
@@ -65,16 +65,42 @@ impl fmt::Display for Reloaded {
     }
 }
 
-/// Looks whether routers can be told of the change of chains one after the other.
+/// Looks whether routers can be told of the change of chains one after the other: from what runs, and from what ran before it, which
+/// other routers may have still.
 ///
 /// # Errors
-/// Where a packet that one router leads by the chains of now and another one by the new ones would miss a service of both.
-pub(super) fn check_chains(running: &[TenantStatus], wanted: &Config) -> anyhow::Result<()> {
-    for tenant in &wanted.tenants {
-        let wanted = tenant_config(tenant);
-        let mut running = running.iter().map(|of| &of.config);
-        let Some(running) =
-            running.find(|of| of.name == wanted.name && of.primary_vni == wanted.primary_vni)
+/// Where a packet that one router leads by old chains and another one by the new ones would miss a service of both, or would be
+/// another tenant's.
+pub(super) fn check_chains<'a>(
+    ran: impl IntoIterator<Item = &'a TenantConfig>,
+    wanted: &Config,
+) -> anyhow::Result<()> {
+    let others: Vec<TenantConfig> = wanted.tenants.iter().map(tenant_config).collect();
+    for running in ran {
+        let used = |label: Vni| running.chains.iter().any(|of| of.services.contains(&label));
+        for service in running.services.iter().filter(|of| used(of.label)) {
+            let another = others.iter().find(|of| {
+                let services = of.services.iter().map(|of| of.label);
+                let mut vnis = [of.primary_vni]
+                    .into_iter()
+                    .chain(of.vnis.iter().copied())
+                    .chain(services);
+                of.primary_vni != running.primary_vni && vnis.any(|vni| vni == service.label)
+            });
+            if let Some(another) = another {
+                anyhow::bail!(
+                    "tenant `{}`: {} was the label of `{}`, a service of tenant `{}`, whose packets other routers may send with it still: \
+                     take a VNI that no service has had",
+                    another.name,
+                    service.label,
+                    service.name,
+                    running.name
+                );
+            }
+        }
+        let Some(wanted) = others
+            .iter()
+            .find(|of| of.primary_vni == running.primary_vni)
         else {
             continue;
         };
@@ -92,7 +118,7 @@ pub(super) fn check_chains(running: &[TenantStatus], wanted: &Config) -> anyhow:
                 "tenant `{}`: while some routers have the old chains and some the new ones, packets would miss a service of both. Give {} \
                  another label, which no service has had, together with this change, on every router: who has the old chains drops what \
                  comes with a new label then, and the other way round",
-                tenant.name,
+                wanted.name,
                 names.join(" and ")
             );
         }
