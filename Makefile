@@ -9,7 +9,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime 
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
+.PHONY: help build fmt lint test test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -26,10 +26,12 @@ lint: ## Check format and lints
 
 test: test-packages lint ## Run every test; installs what they need
 	$(CARGO) test --workspace --exclude weft-tests
+	@tests/beside "tests/kernels $(CARGO)" "$(MAKE) --no-print-directory test-release"
+
+test-release:
 	$(CARGO) build --release -p weft -p weft-bench --bin weft --bin fixed-load
 	@bench/instructions "$(target_dir)/release/fixed-load"
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
-	@tests/kernels $(CARGO)
 
 bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and iproute2 (half an hour)
 	$(CARGO) build --release -p weft -p weft-bench
