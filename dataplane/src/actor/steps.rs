@@ -346,13 +346,14 @@ impl Actor {
                 self.add_place(&mut rules, intent, "in", &intent.attachments, held);
             } else if let Some(drain) = drain {
                 let (kept, late) = (drain.kept(), drain.late());
-                for (place, turns) in &late.turns {
-                    let dropped = dropped(intent, &late.chains, turns);
-                    self.add_behind(&mut rules, intent, *place, dropped);
-                }
                 for (place, turns) in &kept.turns {
                     let kept = self.rules_of(intent, None, &kept.chains, turns);
                     self.add_behind(&mut rules, intent, *place, kept);
+                }
+                // Nobody knows which of the old chains a packet is on: dropped where one of them would lead it past a service.
+                for (place, turns) in &late.turns {
+                    let dropped = dropped(intent, &late.chains, turns);
+                    self.add_behind(&mut rules, intent, *place, dropped);
                 }
             }
             for (place, turns) in &turns {
