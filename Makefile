@@ -9,7 +9,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime 
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
+.PHONY: help build fmt lint test test-systems test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -25,12 +25,17 @@ lint: ## Check format and lints
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 test: test-packages lint ## Run every test; installs what they need
-	$(CARGO) test --workspace --exclude weft-tests
-	@tests/beside "tests/kernels $(CARGO)" "$(MAKE) --no-print-directory test-release"
+	$(CARGO) build --release -p weft-load --bin fixed-load
+	@bench/load/instructions "$(target_dir)/release/fixed-load"
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace --exclude weft-tests -- --test-threads=3 --skip in_every_mode
+	@tests/beside "tests/kernels $(CARGO)" "$(MAKE) --no-print-directory test-systems"
 
-test-release:
-	$(CARGO) build --release -p weft -p weft-bench --bin weft --bin fixed-load
-	@bench/instructions "$(target_dir)/release/fixed-load"
+test-systems: test-packages ## Run the tests of whole systems
+	$(CARGO) build --workspace --all-targets
+	@tests/run "$(target_dir)/debug/weft" $(CARGO)
+
+test-release: test-packages build ## Run them with the optimized binary, as before a release
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
 
 bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and iproute2 (half an hour)

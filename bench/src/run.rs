@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use serde::Serialize;
-use weft_bench::load::{self, Routes, Sender};
+use weft_load::{self as load, Routes, Sender};
 
 use crate::monitor::{Awaited, Expected, Monitor, Outcome};
 use crate::session::{Peer, Session};

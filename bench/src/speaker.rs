@@ -15,7 +15,7 @@ use crate::session::Peer;
 
 /// The address and AS of whoever is under test.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
-pub(crate) const ASN: u32 = weft_bench::load::SPEAKER_ASN;
+pub(crate) const ASN: u32 = weft_load::SPEAKER_ASN;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Kind {

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weft_bgp_wire::{EncodeContext, Family, NextHop, UpdateWriter, encode_end_of_rib};
+use weft_load::mrt;
 use weft_tests::topology::{forwarding, topology};
-use weft_tests::{Lab, Speaker, mrt, need, wait_until};
+use weft_tests::{Lab, Speaker, need, wait_until};
 
 const FILE: &str = "../shared/data/routeviews-jinx-20140530.rib.bz2";
 const PREFIXES: u64 = 497_323;
@@ -73,7 +74,7 @@ fn a_real_table_arrives_whole_and_leaves_whole() {
     if !need(&["ip", "curl"]) {
         return;
     }
-    let table = mrt::read(&file);
+    let table = mrt::read(&file).unwrap();
     assert_eq!(table.values().map(Vec::len).sum::<usize>() as u64, PREFIXES);
 
     let [p, r1, r2] = ASN;

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use weft_load::Random;
 use weft_tests::topology::{ROUTERS, Topology, two_domains};
-use weft_tests::{Daemon, Lab, Random, find, in_netns, need, wait_until};
+use weft_tests::{Daemon, Lab, find, in_netns, need, wait_until};
 
 /// Overlay 64512, VNI 10001 and 10002 at 192.0.2.11, local next hop 192.0.2.12 for all labels.
 const LABELS: [&str; 3] = [

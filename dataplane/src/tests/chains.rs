@@ -555,7 +555,7 @@ fn a_node_is_asked_by_echo_by_connection_and_by_http() {
         return;
     }
     let mut lab = Lab::new(&["r"]);
-    lab.add("n");
+    lab.add(&["n"]);
     lab.link(
         ("r", "fw0", "169.254.1.1/30"),
         ("n", "eth0", "169.254.1.2/30"),
@@ -563,7 +563,7 @@ fn a_node_is_asked_by_echo_by_connection_and_by_http() {
     lab.run("r", "ip addr add fd77::1/64 dev fw0 nodad");
     lab.run("n", "ip addr add fd77::2/64 dev eth0 nodad");
     // Another link has the same network: the interface decides.
-    lab.add("other");
+    lab.add(&["other"]);
     lab.link(
         ("r", "aa0", "169.254.1.1/30"),
         ("other", "eth0", "169.254.1.2/30"),

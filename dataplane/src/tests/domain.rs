@@ -178,6 +178,16 @@ pub(super) const A: u8 = 1;
 pub(super) const M: u8 = 2;
 pub(super) const B: u8 = 3;
 
+/// Where a tenant's host is attached.
+struct Site {
+    router: &'static str,
+    interface: String,
+    host: String,
+    number: u8,
+    ours: String,
+    theirs: String,
+}
+
 pub(super) struct Domain {
     pub(super) mode: Mode,
     pub(super) lab: Lab,
@@ -221,72 +231,78 @@ impl Domain {
 
     pub(super) fn new(mode: Mode) -> Self {
         let lab = Lab::new(&["a", "m", "b", "red-a", "blue-a", "red-b", "blue-b"]);
-        lab.link(
-            ("a", "wan", "198.51.100.1/30"),
-            ("m", "left", "198.51.100.2/30"),
-        );
-        lab.link(
-            ("m", "right", "198.51.100.5/30"),
-            ("b", "wan", "198.51.100.6/30"),
-        );
-        let underlay = |node: &str, number: u8, interface: &str, routes: &[(u8, &str, &str)]| {
-            let _ = interface;
-            let mut commands = vec![
-                format!("ip addr add 192.0.2.{number}/32 dev lo"),
-                format!("ip addr add 2001:db8::{number}/128 dev lo"),
-            ];
-            for (to, via, via6) in routes {
-                commands.push(format!("ip route add 192.0.2.{to}/32 via {via}"));
-                commands.push(format!("ip route add 2001:db8::{to}/128 via {via6}"));
-            }
-            lab.run(node, &commands.join(" && "));
-        };
+        let mut links = vec![
+            (
+                ("a", "wan", "198.51.100.1/30"),
+                ("m", "left", "198.51.100.2/30"),
+            ),
+            (
+                ("m", "right", "198.51.100.5/30"),
+                ("b", "wan", "198.51.100.6/30"),
+            ),
+        ];
+        let sites: Vec<_> = [("a", 1), ("b", 2)]
+            .into_iter()
+            .flat_map(|(router, site)| ["red", "blue"].map(|colour| (router, site, colour)))
+            .map(|(router, site, colour)| Site {
+                router,
+                interface: format!("{colour}0"),
+                host: format!("{colour}-{router}"),
+                number: site,
+                ours: format!("10.0.{site}.1/24"),
+                theirs: format!("10.0.{site}.10/24"),
+            })
+            .collect();
+        links.extend(sites.iter().map(|site| {
+            let ours = (site.router, &*site.interface, &*site.ours);
+            (ours, (&*site.host, "eth0", &*site.theirs))
+        }));
+        let mut more = Vec::new();
         for (node, interface, address) in [
             ("a", "wan", "fd00:1::1"),
             ("m", "left", "fd00:1::2"),
             ("m", "right", "fd00:2::1"),
             ("b", "wan", "fd00:2::2"),
         ] {
-            lab.run(
+            more.push((
                 node,
-                &format!("ip addr add {address}/64 dev {interface} nodad"),
-            );
+                format!("addr add {address}/64 dev {interface} nodad\n"),
+            ));
         }
-        underlay("a", A, "wan", &[(M, "198.51.100.2", "fd00:1::2")]);
-        underlay(
-            "m",
-            M,
-            "",
-            &[
-                (A, "198.51.100.1", "fd00:1::1"),
-                (B, "198.51.100.6", "fd00:2::2"),
-            ],
-        );
-        underlay("b", B, "wan", &[(M, "198.51.100.5", "fd00:2::1")]);
-        for (router, site) in [("a", 1), ("b", 2)] {
-            for colour in ["red", "blue"] {
-                let host = format!("{colour}-{router}");
-                let interface = format!("{colour}0");
-                lab.link(
-                    (router, &interface, &format!("10.0.{site}.1/24")),
-                    (&host, "eth0", &format!("10.0.{site}.10/24")),
-                );
-                lab.run(
-                    router,
-                    &format!(
-                        "ip addr add 2001:db8:10:{site}::1/64 dev {interface} nodad; \
-                         sysctl -qw net.ipv6.conf.{interface}.keep_addr_on_down=1"
-                    ),
-                );
-                lab.run(
-                    &host,
-                    &format!(
-                        "ip addr add 2001:db8:10:{site}::10/64 dev eth0 nodad && \
-                         ip route add default via 10.0.{site}.1 && \
-                         ip route add default via 2001:db8:10:{site}::1"
-                    ),
-                );
-            }
+        for (node, number) in [("a", A), ("m", M), ("b", B)] {
+            let lines = format!(
+                "addr add 192.0.2.{number}/32 dev lo\naddr add 2001:db8::{number}/128 dev lo\n"
+            );
+            more.push((node, lines));
+        }
+        for (node, to, via, via6) in [
+            ("a", M, "198.51.100.2", "fd00:1::2"),
+            ("m", A, "198.51.100.1", "fd00:1::1"),
+            ("m", B, "198.51.100.6", "fd00:2::2"),
+            ("b", M, "198.51.100.5", "fd00:2::1"),
+        ] {
+            let lines = format!(
+                "route add 192.0.2.{to}/32 via {via}\nroute add 2001:db8::{to}/128 via {via6}\n"
+            );
+            more.push((node, lines));
+        }
+        for site in &sites {
+            let (number, interface) = (site.number, &site.interface);
+            let ours = format!("addr add 2001:db8:10:{number}::1/64 dev {interface} nodad\n");
+            let theirs = format!(
+                "addr add 2001:db8:10:{number}::10/64 dev eth0 nodad
+route add default via 10.0.{number}.1
+route add default via 2001:db8:10:{number}::1\n"
+            );
+            more.extend([(site.router, ours), (&*site.host, theirs)]);
+        }
+        lab.links(&links, &more);
+        for site in &sites {
+            let setting = format!(
+                "/proc/sys/net/ipv6/conf/{}/keep_addr_on_down",
+                site.interface
+            );
+            lab.inside(site.router, || std::fs::write(setting, "1").unwrap());
         }
         let a = lab.start("a", mode.config(A));
         let middle = lab.start("m", mode.config(M));

@@ -1,11 +1,14 @@
 //! Network namespaces, and data planes in them.
 
-use std::process::Command as Process;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command as Process, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc as channel;
 use std::time::{Duration, Instant};
 
 use super::super::*;
+use crate::netlink::socket::{Batch, Netlink};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -17,17 +20,31 @@ pub(super) fn privileged() -> bool {
     root
 }
 
-pub(super) fn ip(words: &str) {
-    let output = Process::new("ip")
-        .args(words.split_whitespace())
-        .output()
+/// Lines of `ip` by one process: in a virtual machine each program that starts costs more than what it does.
+fn batch(words: &[&str], lines: &str) -> Output {
+    let mut process = Process::new("ip")
+        .args(words)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // It may have ended at a line that it does not understand; what it says is looked at.
+    let _ = process.stdin.take().unwrap().write_all(lines.as_bytes());
+    process.wait_with_output().unwrap()
+}
+
+fn expect(output: &Output, what: &str) {
     assert!(
         output.status.success(),
-        "ip {words}: {}",
+        "{what}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// An end of a link: the namespace, the interface, its address.
+type End<'a> = (&'a str, &'a str, &'a str);
 
 /// Namespaces of one test, gone when it ends however it ends.
 pub(super) struct Lab {
@@ -46,62 +63,103 @@ impl Lab {
             tag,
             names: Vec::new(),
         };
-        for name in names {
-            lab.add(name);
-        }
+        lab.add(names);
         lab
     }
 
-    /// One more namespace.
-    pub(super) fn add(&mut self, name: &str) {
-        ip(&format!("netns add {}", self.ns(name)));
-        self.names.push(name.to_owned());
-        ip(&format!("-n {} link set lo up", self.ns(name)));
+    /// More namespaces.
+    pub(super) fn add(&mut self, names: &[&str]) {
+        let lines = names
+            .iter()
+            .map(|name| format!("netns add {}\n", self.ns(name)));
+        let lines: String = lines.collect();
+        self.names
+            .extend(names.iter().map(|name| (*name).to_owned()));
+        expect(&batch(&[], &lines), &lines);
+        for name in names {
+            self.inside(name, || {
+                const LOOPBACK: u32 = 1;
+                let up = (libc::IFF_UP as u32).to_ne_bytes();
+                let mut change = Batch::default();
+                change.push(libc::RTM_NEWLINK, libc::NLM_F_ACK as u16, |out| {
+                    out.extend_from_slice(&[0; 4]);
+                    out.extend_from_slice(&LOOPBACK.to_ne_bytes());
+                    out.extend_from_slice(&up);
+                    out.extend_from_slice(&up);
+                });
+                let refused = Netlink::open().unwrap().send(change).unwrap();
+                assert!(refused.is_empty(), "{refused:?}");
+            });
+        }
     }
 
     pub(super) fn ns(&self, name: &str) -> String {
         format!("{}-{name}", self.tag)
     }
 
-    pub(super) fn try_run(&self, name: &str, command: &str) -> std::process::Output {
-        Process::new("ip")
-            .args(["netns", "exec", &self.ns(name), "sh", "-c", command])
-            .output()
-            .unwrap()
+    /// Runs a command in a namespace; by a shell only where it has to.
+    pub(super) fn try_run(&self, name: &str, command: &str) -> Output {
+        let command = command.to_owned();
+        self.inside(name, move || {
+            let mut words = command.split_whitespace();
+            let mut process = if command.contains(['\'', '"', ';', '|', '&', '<', '>', '$']) {
+                let mut shell = Process::new("sh");
+                shell.args(["-c", &command]);
+                shell
+            } else {
+                let mut plain = Process::new(words.next().unwrap());
+                plain.args(words);
+                plain
+            };
+            process.output().unwrap()
+        })
     }
 
     pub(super) fn run(&self, name: &str, command: &str) -> String {
         let output = self.try_run(name, command);
-        assert!(
-            output.status.success(),
-            "{name}: {command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        expect(&output, &format!("{name}: {command}"));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs lines of `ip` in a namespace, of a family (`-4`, `-6`) where addresses do not tell it.
+    pub(super) fn batch(&self, name: &str, family: Option<&str>, lines: &str) {
+        let namespace = self.ns(name);
+        let mut words = vec!["-n", &namespace];
+        words.extend(family);
+        expect(&batch(&words, lines), &format!("{name}: {lines}"));
     }
 
     /// A link between two namespaces: `a:eth0 b:eth0`, with addresses. The attachments of tenants called blue have the index of a
     /// link that was made late in a router's life.
-    pub(super) fn link(
-        &self,
-        (a, a_if, a_addr): (&str, &str, &str),
-        (b, b_if, b_addr): (&str, &str, &str),
-    ) {
-        let late = if a_if.starts_with("blue") {
-            "index 1000007"
-        } else {
-            ""
-        };
-        ip(&format!(
-            "link add {a_if} netns {} {late} type veth peer name {b_if} netns {}",
-            self.ns(a),
-            self.ns(b)
-        ));
-        for (node, interface, address) in [(a, a_if, a_addr), (b, b_if, b_addr)] {
-            // No shell: in a virtual machine each program that starts costs.
-            let ns = self.ns(node);
-            ip(&format!("-n {ns} addr add {address} dev {interface}"));
-            ip(&format!("-n {ns} link set {interface} up"));
+    pub(super) fn link(&self, a: End<'_>, b: End<'_>) {
+        self.links(&[(a, b)], &[]);
+    }
+
+    /// Links as `link` makes each, and lines of `ip` for namespaces when their links are there.
+    pub(super) fn links(&self, links: &[(End<'_>, End<'_>)], more: &[(&str, String)]) {
+        let mut made = String::new();
+        let mut inside: BTreeMap<&str, String> = BTreeMap::new();
+        for ((a, a_if, a_addr), (b, b_if, b_addr)) in links {
+            let late = if a_if.starts_with("blue") {
+                "index 1000007"
+            } else {
+                ""
+            };
+            let (a_ns, b_ns) = (self.ns(a), self.ns(b));
+            made += &format!(
+                "link add {a_if} netns {a_ns} {late} type veth peer name {b_if} netns {b_ns}\n"
+            );
+            for (node, interface, address) in [(a, a_if, a_addr), (b, b_if, b_addr)] {
+                *inside.entry(node).or_default() +=
+                    &format!("addr add {address} dev {interface}\nlink set {interface} up\n");
+            }
+        }
+        expect(&batch(&[], &made), &made);
+        for (node, lines) in more {
+            *inside.entry(node).or_default() += lines;
+        }
+        for (node, lines) in inside {
+            self.batch(node, None, &lines);
         }
     }
 
@@ -146,11 +204,11 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for name in &self.names {
-            let _ = Process::new("ip")
-                .args(["netns", "del", &self.ns(name)])
-                .output();
-        }
+        let lines = self.names.iter();
+        let lines: String = lines
+            .map(|name| format!("netns del {}\n", self.ns(name)))
+            .collect();
+        batch(&["-force"], &lines);
     }
 }
 

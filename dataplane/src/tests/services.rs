@@ -109,7 +109,7 @@ pub(super) fn at(mode: Mode, label: u32, node: u8) -> (IntentDelta, ServiceState
 
 /// A service node: forwards between its interfaces, each `(its own, the router's end, net)`.
 pub(super) fn node(lab: &mut Lab, name: &str, router: &str, arms: &[(&str, &str, u8)]) {
-    lab.add(name);
+    lab.add(&[name]);
     for (own, theirs, net) in arms {
         lab.link(
             (router, theirs, &format!("169.254.{net}.1/30")),

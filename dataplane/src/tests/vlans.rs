@@ -26,18 +26,12 @@ fn has_vlans() -> bool {
     has
 }
 
-/// Several commands of `ip` by one process: in a virtual machine each that starts costs.
-fn batch(lab: &Lab, name: &str, family: &str, lines: &str) {
-    lab.run(name, &format!("ip {family} -batch - <<END\n{lines}\nEND"));
-}
-
 /// A VLAN on a link: the router's end, and the node's, which is in its namespace wherever the link ends.
 fn vlan(lab: &Lab, (link, far, far_link): (&str, &str, &str), number: u8, name: &str, net: u8) {
     let own = format!("v{number}");
-    batch(
-        lab,
+    lab.batch(
         "a",
-        "",
+        None,
         &format!(
             "link add link {link} name {link}.{number} type vlan id {number}
 addr add 169.254.{net}.1/30 dev {link}.{number}
@@ -46,18 +40,16 @@ link set {link}.{number} up"
         ),
     );
     let namespace = lab.ns(name);
-    batch(
-        lab,
+    lab.batch(
         far,
-        "",
+        None,
         &format!(
             "link add link {far_link} name {own} type vlan id {number}\nlink set {own} netns {namespace}"
         ),
     );
-    batch(
-        lab,
+    lab.batch(
         name,
-        "",
+        None,
         &format!(
             "addr add 169.254.{net}.2/30 dev {own}
 addr add fd77:{net}::2/64 dev {own} nodad
@@ -72,7 +64,7 @@ link set {own} up"
         let lines = format!(
             "rule add iif {own} lookup {number}\nroute add default via {via} dev {own} table {number}"
         );
-        batch(lab, name, family, &lines);
+        lab.batch(name, Some(family), &lines);
     }
     lab.run(
         name,
@@ -175,9 +167,7 @@ fn a_node_serves_two_tenants_by_vlan() {
     }
     let mut domain = Domain::new(Mode::PLAIN);
     let lab = &mut domain.lab;
-    for name in ["f", "g"] {
-        lab.add(name);
-    }
+    lab.add(&["f", "g"]);
     lab.link(
         ("a", "trunk0", "198.51.100.9/30"),
         ("f", "eth0", "198.51.100.10/30"),

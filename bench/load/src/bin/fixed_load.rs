@@ -1,10 +1,9 @@
-//! One fixed load through the RIB, for a count of instructions: `bench/instructions` runs it under callgrind.
+//! One fixed load through the RIB, for a count of instructions: `bench/load/instructions` runs it under callgrind.
 
-use weft_bench::load;
-use weft_bench::rib::{Bench, sender};
+use weft_load::rib::{Bench, sender};
 
 fn main() {
-    let (internet, tenant) = (load::internet(20_000), load::tenant(10_000));
+    let (internet, tenant) = (weft_load::internet(20_000), weft_load::tenant(10_000));
     let streams = [
         internet.announce(sender(1)),
         internet.announce(sender(2)),

@@ -1,12 +1,12 @@
-//! Micro-benchmarks of the hot path: `cargo bench -p weft-bench`.
+//! Micro-benchmarks of the hot path: `cargo bench -p weft-load`.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use weft_bench::load::{self, Routes};
-use weft_bench::rib::{Bench, sender};
 use weft_bgp_wire::{
     AttributeContext, AttributeDecoder, HEADER_LEN, PeerType, UpdateView, next_frame,
 };
+use weft_load::rib::{Bench, sender};
+use weft_load::{self as load, Routes};
 
 const COUNT: usize = 50_000;
 

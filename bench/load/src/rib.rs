@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use weft_bgp_core::rib::{PeerConfig, PeerId, PeerKind, PeerUp, PlainBgp, Rib, RibConfig};
 use weft_bgp_wire::{Asn, Family, HEADER_LEN, RouterId, next_frame};
 
-use crate::load::{SPEAKER_ASN, Sender};
+use crate::{SPEAKER_ASN, Sender};
 
 /// Neighbours 1 and up send, the last one receives; all are other ASes.
 pub struct Bench {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use weft_bgp_wire::Prefix;
 
@@ -12,14 +13,18 @@ pub type Table = BTreeMap<Vec<u8>, Vec<Ipv4Net>>;
 
 /// Reads the IPv4 unicast part of a bzip2-compressed table; of several entries of a prefix the first one counts.
 ///
+/// # Errors
+/// Where the file cannot be read or is not compressed so.
+///
 /// # Panics
-/// Where the file is no such table.
-pub fn read(path: &Path) -> Table {
-    let file = std::fs::File::open(path).unwrap();
+/// Where what is in it is no such table.
+pub fn read(path: &Path) -> Result<Table> {
+    let name = || path.display().to_string();
+    let file = std::fs::File::open(path).with_context(name)?;
     let mut octets = Vec::new();
     bzip2::read::MultiBzDecoder::new(file)
         .read_to_end(&mut octets)
-        .unwrap();
+        .with_context(name)?;
     let mut table = Table::new();
     let mut rest = &octets[..];
     while !rest.is_empty() {
@@ -33,7 +38,7 @@ pub fn read(path: &Path) -> Table {
             table.entry(attributes).or_default().push(prefix);
         }
     }
-    table
+    Ok(table)
 }
 
 fn entry(record: &mut &[u8]) -> (Vec<u8>, Ipv4Net) {

@@ -1,5 +1,9 @@
 //! What the senders send: UPDATEs encoded in advance.
 
+pub mod mrt;
+mod random;
+pub mod rib;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -11,7 +15,8 @@ use weft_bgp_wire::{
     Asn, AttributeContext, AttributeDecoder, AttributesBuilder, AttributesView, EncodeContext,
     Family, LargeCommunity, NextHop, Origin, PeerType, UpdateWriter, encode_attributes,
 };
-use weft_tests::Random;
+
+pub use random::Random;
 
 /// AS of the speaker under test: no load names it.
 pub const SPEAKER_ASN: u32 = 65_000;
@@ -212,7 +217,7 @@ pub fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>> {
     };
     let mut decoder = AttributeDecoder::new();
     let mut sets: Vec<Vec<u8>> = Vec::new();
-    for section in weft_tests::mrt::read(&table).into_keys() {
+    for section in mrt::read(&table)?.into_keys() {
         let Ok(decoded) = decoder.decode(&section, &context) else {
             continue;
         };
