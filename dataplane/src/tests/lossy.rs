@@ -6,6 +6,8 @@ use super::super::*;
 use super::domain::{Domain, Mode};
 use super::lab::privileged;
 
+const WHAT: &str = "a far and lossy underlay";
+
 /// The middle router restarts twice under traffic: of what the underlay carries nothing is lost, and nothing more arrives than
 /// it doubles; another tenant sees none of it. TCP gets everything across an underlay that loses packets.
 #[test]
@@ -31,7 +33,7 @@ fn a_far_and_lossy_underlay_in_every_mode_that_matters() {
             "add",
             "delay 20ms 8ms reorder 25% 50% duplicate 5%",
         ) {
-            println!("not on this kernel: netem");
+            println!("not on this kernel: {WHAT}");
             return;
         }
         domain.middle.settle();
@@ -68,8 +70,8 @@ fn a_far_and_lossy_underlay_in_every_mode_that_matters() {
         for to in ["10.0.2.10:0", "[2001:db8:10:2::10]:0"] {
             carry(&domain, to);
         }
-        println!("netem: {mode}");
     }
+    println!("pings: {WHAT}");
 }
 
 /// A mebibyte of TCP, octet by octet.
