@@ -90,6 +90,25 @@ impl Lab {
         self.lab("start", node);
     }
 
+    /// Kills the node's router and starts it with another configuration.
+    ///
+    /// # Panics
+    /// Where `weft lab kill` or `weft lab start` fails.
+    pub fn restart(&self, node: &str, config: &str) {
+        self.kill(node);
+        self.start_with(node, config);
+    }
+
+    /// Starts the node's router with another configuration.
+    ///
+    /// # Panics
+    /// Where `weft lab start` fails.
+    pub fn start_with(&self, node: &str, config: &str) {
+        // In place: the node has this file bound.
+        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
+        self.start(node);
+    }
+
     /// Gives the node's router another configuration, and waits until it says what changed, or that it is wrong: the line of its
     /// log.
     ///

@@ -174,6 +174,26 @@ fn services_on_different_routers_change_places_under_traffic() {
         wait_for(&lab, "receiver", "both", 200);
         assert_eq!(counted(&lab, "receiver", "other"), 0, "round {round}");
     }
+    // A restart is looked at as a reload is.
+    let before = lab.log("f").len();
+    lab.restart("f", &config("f", (20041, 20042), turned));
+    wait_until("the refusal", Duration::from_secs(30), || {
+        let said = &lab.log("f")[before..];
+        said.contains("Give `firewall` and `inspection` another label")
+            .then_some(())
+    });
+    lab.start_with("f", &config("f", (20041, 20042), there));
+    whole(&lab);
+    for node in ["i", "e", "x", "f"] {
+        lab.restart(node, &config(node, (20051, 20052), turned));
+        wait_for(&lab, "sender", "sent", 100);
+        wait_until("its answer", Duration::from_secs(30), || {
+            lab.get(node, "chains").map(drop)
+        });
+    }
+    whole(&lab);
+    wait_for(&lab, "receiver", "both", 200);
+    assert_eq!(counted(&lab, "receiver", "other"), 0, "restarts");
     pings.kill().unwrap();
     pings.wait().unwrap();
 }

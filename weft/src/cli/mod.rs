@@ -18,6 +18,7 @@ use clap_complete::Shell;
 use weft_api::ClientError;
 
 use crate::config::{Config, ConfigErrors};
+use crate::router::history::{ChainsError, History};
 use crate::{lab, router};
 use output::Output;
 
@@ -43,6 +44,8 @@ enum Command {
         /// The router's configuration, YAML.
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
+        #[command(flatten)]
+        state: State,
     },
     /// Check a configuration without starting anything; every error is shown with its place.
     Check {
@@ -51,6 +54,8 @@ enum Command {
         /// Print it as it was understood, with all defaults.
         #[arg(long)]
         print: bool,
+        #[command(flatten)]
+        state: State,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -88,6 +93,15 @@ enum Command {
     Version,
 }
 
+/// Where a router keeps what it has to know after a restart.
+#[derive(clap::Args)]
+struct State {
+    /// Folder where a router without a controller keeps which chains it ran: a restart or a check tells what can't follow them, as a
+    /// reload does.
+    #[arg(long, value_name = "FOLDER", env = "STATE_DIRECTORY")]
+    state: Option<PathBuf>,
+}
+
 /// Runs the command line and says how it went.
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -106,14 +120,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(command) => return controller::token(command),
         Command::Domain(command) => return domain::run(command),
         Command::Join(of) => return controller::join(&of),
-        Command::Router { config } => {
+        Command::Router { config, state } => {
             let file = config;
             let config = Config::read(&file)?;
             logging::start(&config.log)?;
-            router::run(&file, config)
+            router::run(&file, config, state.state.as_deref())
         }
-        Command::Check { file, print } => {
+        Command::Check { file, print, state } => {
             let config = Config::read(&file)?;
+            if config.controller.is_none() {
+                History::open(state.state.as_deref()).check(&config)?;
+            }
             Output::stdout().write(&match print {
                 true => config.to_yaml()?,
                 false => format!("{}: {}\n", file.display(), summary(&config)),
@@ -173,6 +190,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let _ = stderr.write(&format!("weft: {error:#}\n"));
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. }) => ExitCode::from(EXIT_UNREACHABLE),
+        _ if error.is::<ChainsError>() => ExitCode::from(EXIT_CONFIG),
         _ => ExitCode::FAILURE,
     }
 }

@@ -37,6 +37,8 @@ pub(super) fn command(lab: &Lab, node: &LabNode, words: &[String]) -> anyhow::Re
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", folder.display()));
     }
+    let state = lab.folder().join(format!("{}.state", node.name));
+    command.env("STATE_DIRECTORY", state);
     command.envs(node.env.iter().map(|(key, value)| (key, value)));
     Ok(command)
 }

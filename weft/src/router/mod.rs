@@ -6,6 +6,7 @@
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
 //! | [`chains`] | services and chains, for the API |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
+//! | [`history`] | chains that ran before, here, and may run elsewhere still |
 //! | [`health`] | whether service nodes answer |
 //! | [`sites`] | BGP with tenants' own routers |
 //! | [`managed`] | the controller's word becomes the configuration |
@@ -19,6 +20,7 @@ mod chains;
 mod core;
 mod endpoints;
 mod health;
+pub(crate) mod history;
 mod hook;
 pub(crate) mod managed;
 mod performance;
@@ -28,7 +30,6 @@ mod sites;
 mod sources;
 mod state;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,26 +39,29 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
-use weft_overlay::table::{Overlay, TenantConfig, TenantStatus};
 
 use self::endpoints::Endpoints;
+use self::history::History;
 use self::managed::Managed;
 use self::performance::Reporter;
-use self::reload::check_chains;
 use self::sites::Sites;
 use self::sources::Sources;
 use crate::config::Config;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
-/// SIGHUP reads the file again.
-pub(crate) fn run(file: &Path, config: Config) -> anyhow::Result<()> {
+/// SIGHUP reads the file again. `state` is a folder for what a restart has to know.
+pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run_router(file.to_owned(), config))
+    // A controller sees to its chains itself.
+    let state = state.filter(|_| config.controller.is_none());
+    let history = History::open(state);
+    history.check(&config)?;
+    runtime.block_on(run_router(file.to_owned(), config, history))
 }
 
-async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
+async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -76,6 +80,12 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
         None => (None, config),
     };
     let mut sources = Sources::start(&config)?;
+    // What the kernel has of chains is from before, and packets are in their nodes: it begins with them, and goes over as on a reload.
+    let (config, wanted) = match history.before(&config) {
+        Some(before) => (before, Some(config)),
+        None => (config, None),
+    };
+    history.add(wanted.as_ref().unwrap_or(&config));
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
@@ -121,7 +131,9 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
     }));
     let core = tokio::spawn(core.run(bgp_events, dataplane_events));
     tokio::pin!(core);
-    let mut ran = Ran::default();
+    if let Some(wanted) = wanted {
+        queries.reload(wanted).await;
+    }
     loop {
         tokio::select! {
             _ = terminate.recv() => {
@@ -133,7 +145,7 @@ async fn run_router(file: PathBuf, config: Config) -> anyhow::Result<()> {
                 break;
             }
             _ = hangup.recv() => {
-                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut ran).await;
+                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut history).await;
             }
             peers = found(sources.as_mut()) => if let Some(sources) = &mut sources {
                 sources.handle(peers, &queries).await;
@@ -169,41 +181,16 @@ async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
     }
 }
 
-/// Chains that the router ran, lately, and that others may run still.
-#[derive(Default)]
-struct Ran(VecDeque<Vec<TenantConfig>>);
-
-/// How many of them are thought of.
-const RAN: usize = 32;
-
-impl Ran {
-    fn add(&mut self, tenants: Vec<TenantStatus>) {
-        let chained = tenants
-            .into_iter()
-            .map(|of| of.config)
-            .filter(|of| !of.chains.is_empty());
-        let tenants: Vec<TenantConfig> = chained.collect();
-        if !self.0.contains(&tenants) {
-            self.0.push_back(tenants);
-        }
-        if self.0.len() > RAN {
-            self.0.pop_front();
-        }
-    }
-}
-
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
 async fn reload(
     file: &Path,
     managed: Option<&mut Managed>,
     sources: Option<&mut Sources>,
     queries: &core::Queries,
-    ran: &mut Ran,
+    history: &mut History,
 ) {
     // A controller sees to its chains itself.
-    if managed.is_none() {
-        ran.add(queries.ask(Overlay::tenants).await.unwrap_or_default());
-    }
+    let file_is_all = managed.is_none();
     let config = Config::read(file).and_then(|config| match (managed, sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
@@ -213,7 +200,10 @@ async fn reload(
         (None, None) => Ok(config),
     });
     let config = config.and_then(|config| {
-        check_chains(ran.0.iter().flatten(), &config)?;
+        if file_is_all {
+            history.check(&config)?;
+            history.add(&config);
+        }
         Ok(config)
     });
     match config {
@@ -222,7 +212,7 @@ async fn reload(
         }
         Err(error) => error!(
             "the configuration stays as it was: {}",
-            error.to_string().trim_end()
+            format!("{error:#}").trim_end()
         ),
     }
 }

@@ -65,16 +65,18 @@ impl fmt::Display for Reloaded {
     }
 }
 
+/// Chains that cannot follow those that ran before: a mistake of the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ChainsError(String);
+
 /// Looks whether routers can be told of the change of chains one after the other: from what runs, and from what ran before it, which
 /// other routers may have still.
 ///
 /// # Errors
 /// Where a packet that one router leads by old chains and another one by the new ones would miss a service of both, or would be
 /// another tenant's.
-pub(super) fn check_chains<'a>(
-    ran: impl IntoIterator<Item = &'a TenantConfig>,
-    wanted: &Config,
-) -> anyhow::Result<()> {
+pub(super) fn check_chains(ran: &[TenantConfig], wanted: &Config) -> Result<(), ChainsError> {
     let others: Vec<TenantConfig> = wanted.tenants.iter().map(tenant_config).collect();
     for running in ran {
         let used = |label: Vni| running.chains.iter().any(|of| of.services.contains(&label));
@@ -88,14 +90,11 @@ pub(super) fn check_chains<'a>(
                 of.primary_vni != running.primary_vni && vnis.any(|vni| vni == service.label)
             });
             if let Some(another) = another {
-                anyhow::bail!(
+                return Err(ChainsError(format!(
                     "tenant `{}`: {} was the label of `{}`, a service of tenant `{}`, whose packets other routers may send with it still: \
                      take a VNI that no service has had",
-                    another.name,
-                    service.label,
-                    service.name,
-                    running.name
-                );
+                    another.name, service.label, service.name, running.name
+                )));
             }
         }
         let Some(wanted) = others
@@ -114,13 +113,13 @@ pub(super) fn check_chains<'a>(
             .filter(|of| labels.contains(&of.label));
         let names: Vec<String> = services.map(|of| format!("`{}`", of.name)).collect();
         if !names.is_empty() {
-            anyhow::bail!(
+            return Err(ChainsError(format!(
                 "tenant `{}`: while some routers have the old chains and some the new ones, packets would miss a service of both. Give {} \
                  another label, which no service has had, together with this change, on every router: who has the old chains drops what \
                  comes with a new label then, and the other way round",
                 wanted.name,
                 names.join(" and ")
-            );
+            )));
         }
     }
     Ok(())

@@ -1,0 +1,134 @@
+//! Chains that this router led packets by, of late: other routers may lead by them still. Where there is a folder for it they
+//! are on disk, so that a restart with another configuration is looked at as a reload is.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tracing::warn;
+use weft_discovery::pki::write_secret;
+use weft_overlay::table::TenantConfig;
+
+use super::core::tenant_config;
+pub(crate) use super::reload::ChainsError;
+use super::reload::check_chains;
+use crate::config::Config;
+
+/// How many versions are thought of.
+const VERSIONS: usize = 32;
+/// The file in the folder.
+const FILE: &str = "chains.json";
+
+/// What ran, the latest last.
+#[derive(Default)]
+pub(crate) struct History {
+    file: Option<PathBuf>,
+    /// Without neighbours, and so without their keys.
+    versions: VecDeque<Config>,
+}
+
+fn chained(config: &Config) -> impl Iterator<Item = TenantConfig> {
+    let tenants = config.tenants.iter().filter(|of| !of.chains.is_empty());
+    tenants.map(tenant_config)
+}
+
+impl History {
+    /// What is on disk in this folder. What cannot be read there is said, and forgotten.
+    pub(crate) fn open(folder: Option<&Path>) -> Self {
+        let mut history = Self {
+            file: folder.map(|folder| folder.join(FILE)),
+            versions: VecDeque::new(),
+        };
+        match history.read() {
+            Ok(versions) => history.versions = versions,
+            Err(error) => warn!("what chains ran before is not known: {error:#}"),
+        }
+        history
+    }
+
+    fn read(&self) -> anyhow::Result<VecDeque<Config>> {
+        let Some(file) = self.file.as_ref().filter(|file| file.exists()) else {
+            return Ok(VecDeque::new());
+        };
+        let name = file.display().to_string();
+        let octets = fs::read(file).with_context(|| format!("cannot read {name}"))?;
+        let texts: Vec<String> = serde_json::from_slice(&octets).context(name.clone())?;
+        let versions = texts.iter().map(|text| Ok(Config::parse(&name, text)?));
+        versions.collect()
+    }
+
+    /// Looks whether a configuration can follow.
+    ///
+    /// # Errors
+    /// As [`check_chains`]; with the file that says what ran, where there is one.
+    pub(crate) fn check(&self, wanted: &Config) -> anyhow::Result<()> {
+        let ran: Vec<TenantConfig> = self.versions.iter().flat_map(chained).collect();
+        let checked = check_chains(&ran, wanted);
+        match &self.file {
+            Some(file) => checked.with_context(|| {
+                format!(
+                    "this router ran other chains, says {} (remove it where no router has them any more)",
+                    file.display()
+                )
+            }),
+            None => Ok(checked?),
+        }
+    }
+
+    /// A configuration with the chains that ran last; `None` where they are the same.
+    pub(super) fn before(&self, wanted: &Config) -> Option<Config> {
+        let last = self.versions.back()?;
+        let mut before = wanted.clone();
+        for tenant in &mut before.tenants {
+            if let Some(last) = last.tenants.iter().find(|of| of.vni == tenant.vni) {
+                tenant.services.clone_from(&last.services);
+                tenant.chains.clone_from(&last.chains);
+            }
+        }
+        if before.tenants == wanted.tenants {
+            return None;
+        }
+        // An interface may be another tenant's by now.
+        let text = before.to_yaml().ok()?;
+        Config::parse("the configuration with the chains before", &text).ok()
+    }
+
+    /// This runs from now on.
+    pub(super) fn add(&mut self, config: &Config) {
+        let same = |last: &Config| chained(last).eq(chained(config));
+        let none = chained(config).next().is_none();
+        if self.versions.back().map_or(none, same) {
+            return;
+        }
+        let mut version = config.clone();
+        version.neighbors.clear();
+        for tenant in &mut version.tenants {
+            tenant.neighbors.clear();
+        }
+        self.versions.push_back(version);
+        if self.versions.len() > VERSIONS {
+            self.versions.pop_front();
+        }
+        if let Err(error) = self.write() {
+            warn!("a restart will not know what chains run: {error:#}");
+        }
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let texts: anyhow::Result<Vec<String>> =
+            self.versions.iter().map(Config::to_yaml).collect();
+        let octets = serde_json::to_vec(&texts?)?;
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        Ok(write_secret(file, &octets)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

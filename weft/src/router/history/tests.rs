@@ -1,0 +1,99 @@
+use super::*;
+
+fn config(labels: (u32, u32), order: &str) -> Config {
+    let text = format!(
+        "router: {{ name: a, router_id: 192.0.2.1, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: 192.0.2.1 }}
+tenants:
+  - {{ name: red, vni: 10001, interfaces: [red0], services: [
+      {{ name: firewall, label: {} }},
+      {{ name: inspection, label: {} }}],
+      chains: [{{ name: web, match: {{ source: [10.0.1.0/24] }}, services: [{order}] }}] }}
+neighbors:
+  - {{ address: 10.255.1.2, asn: 64602 }}
+",
+        labels.0, labels.1
+    );
+    Config::parse("a.yaml", &text).unwrap()
+}
+
+const THERE: &str = "firewall, inspection";
+const TURNED: &str = "inspection, firewall";
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("weft-history-{}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_restart_knows_what_ran() {
+    let folder = Folder::new("restart");
+    let open = || History::open(Some(&folder.0));
+    let mut history = open();
+    history.check(&config((20001, 20002), THERE)).unwrap();
+    assert_eq!(history.before(&config((20001, 20002), THERE)), None);
+    history.add(&config((20001, 20002), THERE));
+    drop(history);
+
+    let mut history = open();
+    let error = history.check(&config((20001, 20002), TURNED)).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("Give `firewall` and `inspection` another label")
+            && error.contains("chains.json"),
+        "{error}"
+    );
+    history.check(&config((20001, 20002), THERE)).unwrap();
+    assert_eq!(history.before(&config((20001, 20002), THERE)), None);
+    let wanted = config((20011, 20012), TURNED);
+    history.check(&wanted).unwrap();
+    // The chains are the old ones, everything else is what is wanted.
+    assert_eq!(history.before(&wanted), Some(config((20001, 20002), THERE)));
+    history.add(&wanted);
+    drop(history);
+
+    // Others may have the first one still.
+    let history = open();
+    history.check(&config((20001, 20002), TURNED)).unwrap_err();
+    assert_eq!(history.before(&wanted), None);
+}
+
+#[test]
+fn what_is_on_disk_is_nobody_elses() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("secret");
+    let mut history = History::open(Some(&folder.0));
+    history.add(&config((20001, 20002), THERE));
+    let file = folder.0.join(FILE);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains("inspection") && !text.contains("10.255.1.2"),
+        "{text}"
+    );
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn what_cannot_be_read_keeps_no_router_from_starting() {
+    let folder = Folder::new("broken");
+    fs::create_dir(&folder.0).unwrap();
+    for text in ["", "{}", "[\"router: {\"]"] {
+        fs::write(folder.0.join(FILE), text).unwrap();
+        let mut history = History::open(Some(&folder.0));
+        history.check(&config((20001, 20002), TURNED)).unwrap();
+        history.add(&config((20001, 20002), TURNED));
+        let history = History::open(Some(&folder.0));
+        history.check(&config((20001, 20002), THERE)).unwrap_err();
+    }
+}
