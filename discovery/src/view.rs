@@ -139,13 +139,16 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
     }
     let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
     let attached = attachments.iter().map(|of| (of.tenant.as_str(), Some(*of)));
-    // Where only a node of its services is, a tenant has nothing else.
+    // Where only a node of its services is, or a choice between their routers, a tenant has nothing else.
     let is_attached = |tenant: &str| attachments.iter().any(|of| of.tenant == tenant);
-    let nodes = index.chains.tenants_at(name);
-    let nodes = nodes
+    let mut chained: BTreeSet<&str> = index.chains.tenants_at(name).collect();
+    let stitched = peers::stitched(state, router).into_iter();
+    chained.extend(stitched.filter(|tenant| index.chains.choose(tenant)));
+    let chained = chained
+        .into_iter()
         .filter(|tenant| !is_attached(tenant))
         .map(|tenant| (tenant, None));
-    for (tenant, attachment) in attached.chain(nodes) {
+    for (tenant, attachment) in attached.chain(chained) {
         let Some(tenant) = state.tenant(&crate::model::key::tenant(tenant)) else {
             continue;
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::records::{Chain, ProbeKind, Service, ServiceAttachment, Word};
+use super::records::{Chain, ProbeKind, Selection, Service, ServiceAttachment, Word};
 use crate::model::{State, Tenant, key};
 use crate::proto;
 
@@ -35,6 +35,17 @@ impl<'a> Chains<'a> {
     /// Tenants with a service node at a router.
     pub(crate) fn tenants_at(&self, router: &str) -> impl Iterator<Item = &'a str> + '_ {
         self.at.get(router).into_iter().flatten().copied()
+    }
+
+    /// Whether it takes more than the distance to choose between the routers of a tenant's services. Who passes packets on from other
+    /// domains has to choose as the domain's own routers do, then: both directions meet one node, and flows are shared.
+    pub(crate) fn choose(&self, tenant: &str) -> bool {
+        let services = self.services.get(tenant).into_iter().flatten();
+        let mut selections = services.map(|of| of.selection);
+        let chains = self.chains.get(tenant).into_iter().flatten();
+        let mut symmetric = chains.map(|of| of.symmetric);
+        symmetric.any(|symmetric| symmetric)
+            || selections.any(|of| of.is_some_and(|of| of != Selection::Nearest))
     }
 
     /// Adds what a router is told of a tenant's services and chains.

@@ -5,26 +5,46 @@ use std::net::IpAddr;
 
 use super::records::{RemoteRouter, Trust};
 use crate::chains::view as chains;
-use crate::model::{Registration, Role, Router, State, key};
+use crate::model::{Registration, Role, Router, State, Tenant, key};
 use crate::proto::Neighbor;
 
-/// The VNIs that go over to a domain and come from it: of tenants that we share with it, and of those of its VNIs that it shares
-/// with us, where we have made a tenant of one; and the labels of their services.
-pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
-    let ours = state.shares().filter(|of| of.domain == domain);
+/// Tenants whose packets go over to a domain and come from it: those that we share with it, and those of its VNIs that it shares
+/// with us, where we have made a tenant of one.
+fn tenants<'a>(state: &'a State, domain: &'a str) -> impl Iterator<Item = &'a Tenant> {
+    let ours = state.shares().filter(move |of| of.domain == domain);
     let ours = ours.filter_map(|of| state.tenant(&key::tenant(&of.tenant)));
     let theirs: BTreeSet<u32> = state
         .remote_tenants()
         .filter(|of| of.domain == domain)
         .map(|of| of.vni)
         .collect();
-    let taken = state
-        .tenants()
-        .filter(|tenant| tenant.home.as_deref() == Some(domain) && theirs.contains(&tenant.vni));
-    let tenants = ours.chain(taken);
+    let taken = state.tenants().filter(move |tenant| {
+        tenant.home.as_deref() == Some(domain) && theirs.contains(&tenant.vni)
+    });
+    ours.chain(taken)
+}
+
+/// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services.
+pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
+    let tenants = tenants(state, domain);
     tenants
         .flat_map(|tenant| chains::vnis(state, tenant))
         .collect()
+}
+
+/// Names of the tenants whose packets a router takes from other domains and passes on to them.
+pub(crate) fn stitched<'a>(state: &'a State, router: &'a Router) -> BTreeSet<&'a str> {
+    let manual = router.peers.iter().flat_map(|peer| &peer.tenants);
+    let mut names: BTreeSet<&str> = manual.map(String::as_str).collect();
+    if router.role == Role::Edge {
+        let trusts = state.trusts().filter(|trust| {
+            let mut theirs = state.remote_routers().filter(|of| of.domain == trust.name);
+            theirs.any(|peer| speaks(trust, router, peer))
+        });
+        let shared = trusts.flat_map(|trust| tenants(state, &trust.name));
+        names.extend(shared.map(|of| of.name.as_str()));
+    }
+    names
 }
 
 /// Whom an edge speaks with in domains that are trusted, by the key of the view. `held` says whether it has an item now: an edge

@@ -583,4 +583,24 @@ async fn a_service_of_another_domain_is_had_by_its_name_and_its_label_is_let_thr
         .await;
     eb.until("both at eb", |view| accepted(view, "peer/a/ea") == both)
         .await;
+    // It passes packets on to the nearest, and has to know no more; where both directions meet one node it has to choose as others do.
+    assert!(!ea.view.contains_key("tenant/red"));
+    let symmetric = json!({
+        "match": { "source": ["10.0.1.0/24"] }, "services": ["firewall"], "symmetric": true,
+    });
+    a.ask(Method::PUT, "tenants/red/chains/web", symmetric)
+        .await
+        .unwrap();
+    ea.until("the chain at ea", |view| view.contains_key("tenant/red"))
+        .await;
+    let Some(Item::Tenant(told)) = &ea.view["tenant/red"].item else {
+        panic!("{:?}", ea.view);
+    };
+    assert!(told.chains[0].symmetric && told.interfaces.is_empty());
+    assert_eq!(told.services[0].label, 20_000);
+    a.ask(Method::DELETE, "domains/b", Value::Null)
+        .await
+        .unwrap();
+    ea.until("nothing of it", |view| !view.contains_key("tenant/red"))
+        .await;
 }

@@ -52,7 +52,8 @@ pub(crate) struct Tenant {
     /// Services that its packets may go through, attached to this router or elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
-    /// Which of its packets go through which services. Every router that has the tenant or one of the services is to have the same.
+    /// Which of its packets go through which services. Every router that has the tenant or one of the services is to have the same, and so
+    /// is an edge that passes its packets on between domains, where services are shared or pinned, or chains symmetric.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chains: Vec<Chain>,
 }
