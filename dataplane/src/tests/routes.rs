@@ -75,6 +75,7 @@ fn a_next_hop_is_replaced_without_touching_routes() {
         let tunnel = lab.run("r", &format!("ip nexthop show id {id}"));
         (id, tunnel.split("dst ").nth(1).unwrap()[..9].to_owned())
     };
+    assert_eq!(router.status().refused, []);
     let (object, first) = end();
     assert_eq!(first, "192.0.2.2");
     for (node, to) in [(B, "192.0.2.3"), (M, "192.0.2.2"), (B, "192.0.2.3")] {
