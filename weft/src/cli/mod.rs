@@ -98,8 +98,8 @@ enum Command {
 struct State {
     /// Folder where a router without a controller keeps which chains it ran: a restart or a check tells what can't follow them, as a
     /// reload does.
-    #[arg(long, value_name = "FOLDER", env = "STATE_DIRECTORY")]
-    state: Option<PathBuf>,
+    #[arg(long = "state", value_name = "FOLDER", env = "STATE_DIRECTORY")]
+    folder: Option<PathBuf>,
 }
 
 /// Runs the command line and says how it went.
@@ -124,12 +124,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let file = config;
             let config = Config::read(&file)?;
             logging::start(&config.log)?;
-            router::run(&file, config, state.state.as_deref())
+            router::run(&file, config, state.folder.as_deref())
         }
         Command::Check { file, print, state } => {
             let config = Config::read(&file)?;
             if config.controller.is_none() {
-                History::open(state.state.as_deref()).check(&config)?;
+                History::open(state.folder.as_deref(), &config.router.name)?.check(&config)?;
             }
             Output::stdout().write(&match print {
                 true => config.to_yaml()?,

@@ -3,14 +3,18 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tracing::warn;
 use weft_discovery::pki::write_secret;
+use weft_overlay::Vni;
+use weft_overlay::chain::{Chain, Service};
 use weft_overlay::table::TenantConfig;
 
 use super::core::tenant_config;
+use super::managed;
 pub(crate) use super::reload::ChainsError;
 use super::reload::check_chains;
 use crate::config::Config;
@@ -21,7 +25,6 @@ const VERSIONS: usize = 32;
 const FILE: &str = "chains.json";
 
 /// What ran, the latest last.
-#[derive(Default)]
 pub(crate) struct History {
     file: Option<PathBuf>,
     /// Without neighbours, and so without their keys.
@@ -33,26 +36,43 @@ fn chained(config: &Config) -> impl Iterator<Item = TenantConfig> {
     tenants.map(tenant_config)
 }
 
+/// What tenants' packets are led by.
+fn led(config: &Config) -> Vec<(Vni, Vec<Service>, Vec<Chain>)> {
+    let tenants = config.tenants.iter().map(tenant_config);
+    let tenants = tenants.filter(|of| !of.services.is_empty() || !of.chains.is_empty());
+    tenants
+        .map(|of| (of.primary_vni, of.services, of.chains))
+        .collect()
+}
+
 impl History {
-    /// What is on disk in this folder. What cannot be read there is said, and forgotten.
-    pub(crate) fn open(folder: Option<&Path>) -> Self {
-        let mut history = Self {
-            file: folder.map(|folder| folder.join(FILE)),
+    /// Nothing, so far; kept in the folder of this router where there is one for what routers have to know.
+    pub(super) fn new(state: Option<&Path>, router: &str) -> Self {
+        Self {
+            file: state.map(|state| managed::folder(state, router).join(FILE)),
             versions: VecDeque::new(),
-        };
-        match history.read() {
-            Ok(versions) => history.versions = versions,
-            Err(error) => warn!("what chains ran before is not known: {error:#}"),
         }
-        history
+    }
+
+    /// What is on disk.
+    ///
+    /// # Errors
+    /// Where there is something that cannot be read.
+    pub(crate) fn open(state: Option<&Path>, router: &str) -> anyhow::Result<Self> {
+        let mut history = Self::new(state, router);
+        history.versions = history.read()?;
+        Ok(history)
     }
 
     fn read(&self) -> anyhow::Result<VecDeque<Config>> {
-        let Some(file) = self.file.as_ref().filter(|file| file.exists()) else {
+        let Some(file) = &self.file else {
             return Ok(VecDeque::new());
         };
         let name = file.display().to_string();
-        let octets = fs::read(file).with_context(|| format!("cannot read {name}"))?;
+        let octets = match fs::read(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(VecDeque::new()),
+            read => read.with_context(|| format!("cannot read {name}"))?,
+        };
         let texts: Vec<String> = serde_json::from_slice(&octets).context(name.clone())?;
         let versions = texts.iter().map(|text| Ok(Config::parse(&name, text)?));
         versions.collect()
@@ -68,7 +88,7 @@ impl History {
         match &self.file {
             Some(file) => checked.with_context(|| {
                 format!(
-                    "this router ran other chains, says {} (remove it where no router has them any more)",
+                    "{} says which chains this router ran; where no router has them any more, remove it and start the router anew",
                     file.display()
                 )
             }),
@@ -86,7 +106,7 @@ impl History {
                 tenant.chains.clone_from(&last.chains);
             }
         }
-        if before.tenants == wanted.tenants {
+        if led(&before) == led(wanted) {
             return None;
         }
         // An interface may be another tenant's by now.
@@ -96,11 +116,12 @@ impl History {
 
     /// This runs from now on.
     pub(super) fn add(&mut self, config: &Config) {
-        let same = |last: &Config| chained(last).eq(chained(config));
-        let none = chained(config).next().is_none();
-        if self.versions.back().map_or(none, same) {
+        let led_by = led(config);
+        let same = |last: &Config| led(last) == led_by;
+        if self.versions.back().map_or(led_by.is_empty(), same) {
             return;
         }
+        self.versions.retain(|of| !same(of));
         let mut version = config.clone();
         version.neighbors.clear();
         for tenant in &mut version.tenants {

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use weft_bgp::{Bgp, ShutdownMode};
 use weft_dataplane::{Dataplane, PROTOCOL};
 
@@ -56,7 +56,11 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
         .build()?;
     // A controller sees to its chains itself.
     let state = state.filter(|_| config.controller.is_none());
-    let history = History::open(state);
+    let name = &config.router.name;
+    let history = History::open(state, name).unwrap_or_else(|error| {
+        warn!("what chains ran before is not known: {error:#}");
+        History::new(state, name)
+    });
     history.check(&config)?;
     runtime.block_on(run_router(file.to_owned(), config, history))
 }
@@ -85,7 +89,7 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
         Some(before) => (before, Some(config)),
         None => (config, None),
     };
-    history.add(wanted.as_ref().unwrap_or(&config));
+    history.add(&config);
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
@@ -132,6 +136,7 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
     let core = tokio::spawn(core.run(bgp_events, dataplane_events));
     tokio::pin!(core);
     if let Some(wanted) = wanted {
+        history.add(&wanted);
         queries.reload(wanted).await;
     }
     loop {

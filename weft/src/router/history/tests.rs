@@ -38,7 +38,7 @@ impl Drop for Folder {
 #[test]
 fn a_restart_knows_what_ran() {
     let folder = Folder::new("restart");
-    let open = || History::open(Some(&folder.0));
+    let open = || History::open(Some(&folder.0), "a").unwrap();
     let mut history = open();
     history.check(&config((20001, 20002), THERE)).unwrap();
     assert_eq!(history.before(&config((20001, 20002), THERE)), None);
@@ -62,19 +62,26 @@ fn a_restart_knows_what_ran() {
     history.add(&wanted);
     drop(history);
 
-    // Others may have the first one still.
-    let history = open();
+    // Others may have the first one still, and another router's are its own.
+    let mut history = open();
     history.check(&config((20001, 20002), TURNED)).unwrap_err();
     assert_eq!(history.before(&wanted), None);
+    let other = History::open(Some(&folder.0), "b").unwrap();
+    other.check(&config((20001, 20002), TURNED)).unwrap();
+
+    // What runs again stands once, as the last.
+    history.add(&config((20001, 20002), THERE));
+    assert_eq!(history.versions.len(), 2);
+    assert_eq!(history.before(&config((20001, 20002), THERE)), None);
 }
 
 #[test]
 fn what_is_on_disk_is_nobody_elses() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("secret");
-    let mut history = History::open(Some(&folder.0));
+    let mut history = History::new(Some(&folder.0), "a");
     history.add(&config((20001, 20002), THERE));
-    let file = folder.0.join(FILE);
+    let file = folder.0.join("a").join(FILE);
     let text = fs::read_to_string(&file).unwrap();
     assert!(
         text.contains("inspection") && !text.contains("10.255.1.2"),
@@ -85,15 +92,15 @@ fn what_is_on_disk_is_nobody_elses() {
 }
 
 #[test]
-fn what_cannot_be_read_keeps_no_router_from_starting() {
+fn what_cannot_be_read_is_told_and_written_anew() {
     let folder = Folder::new("broken");
-    fs::create_dir(&folder.0).unwrap();
+    let file = folder.0.join("a").join(FILE);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
     for text in ["", "{}", "[\"router: {\"]"] {
-        fs::write(folder.0.join(FILE), text).unwrap();
-        let mut history = History::open(Some(&folder.0));
-        history.check(&config((20001, 20002), TURNED)).unwrap();
-        history.add(&config((20001, 20002), TURNED));
-        let history = History::open(Some(&folder.0));
+        fs::write(&file, text).unwrap();
+        assert!(History::open(Some(&folder.0), "a").is_err(), "{text}");
+        History::new(Some(&folder.0), "a").add(&config((20001, 20002), TURNED));
+        let history = History::open(Some(&folder.0), "a").unwrap();
         history.check(&config((20001, 20002), THERE)).unwrap_err();
     }
 }
