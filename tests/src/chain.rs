@@ -35,6 +35,19 @@ pub fn counted(lab: &Lab, node: &str, counter: &str) -> u64 {
     words.next().unwrap().parse().unwrap()
 }
 
+/// Waits until routers have a way for each step of their first chain.
+///
+/// # Panics
+/// Where that takes a minute.
+pub fn whole(lab: &Lab, routers: &[&str]) {
+    for router in routers {
+        wait_until("the chain is whole", Duration::from_secs(60), || {
+            let chains = lab.get(router, "chains")?;
+            (chains[0]["state"]["code"] == "whole").then_some(())
+        });
+    }
+}
+
 /// Waits until a node counts so many packets more.
 ///
 /// # Panics

@@ -104,9 +104,13 @@ impl Lab {
     /// # Panics
     /// Where `weft lab start` fails.
     pub fn start_with(&self, node: &str, config: &str) {
-        // In place: the node has this file bound.
-        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
+        self.configure(node, config);
         self.start(node);
+    }
+
+    /// Writes a configuration in place: the node has this file bound.
+    fn configure(&self, node: &str, config: &str) {
+        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
     }
 
     /// Gives the node's router another configuration, and waits until it says what changed, or that it is wrong: the line of its
@@ -116,8 +120,7 @@ impl Lab {
     /// Where it says neither.
     pub fn reload(&self, node: &str, config: &str) -> String {
         let before = self.log(node).len();
-        // In place: the node has this file bound.
-        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
+        self.configure(node, config);
         self.lab("reload", node);
         wait_until("the reload", Duration::from_secs(30), || {
             let log = self.log(node);

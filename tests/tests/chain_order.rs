@@ -5,7 +5,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use weft_tests::chain::{RECEIVER, SENDER, counted, service, wait_for};
+use weft_tests::chain::{RECEIVER, SENDER, counted, service, wait_for, whole};
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Lab, need, wait_until};
 
@@ -127,15 +127,6 @@ fn traffic(lab: &Lab) -> Child {
         .unwrap()
 }
 
-fn whole(lab: &Lab) {
-    for node in ROUTERS {
-        wait_until("the chain is whole", Duration::from_secs(60), || {
-            let chains = lab.get(node, "chains")?;
-            (chains[0]["state"]["code"] == "whole").then_some(())
-        });
-    }
-}
-
 #[test]
 fn services_on_different_routers_change_places_under_traffic() {
     if !need(&["ip", "curl", "ping", "nft"]) {
@@ -145,7 +136,7 @@ fn services_on_different_routers_change_places_under_traffic() {
     let turned = "inspection, firewall";
     let files = ROUTERS.map(|name| (format!("{name}.yaml"), config(name, (20001, 20002), there)));
     let lab = lab(&files);
-    whole(&lab);
+    whole(&lab, &ROUTERS);
     let mut pings = traffic(&lab);
     wait_for(&lab, "receiver", "both", 100);
     // With the same labels a router that has not heard of it would lead packets past one of them.
@@ -183,7 +174,7 @@ fn services_on_different_routers_change_places_under_traffic() {
             .then_some(())
     });
     lab.start_with("f", &config("f", (20041, 20042), there));
-    whole(&lab);
+    whole(&lab, &ROUTERS);
     for node in ["i", "e", "x", "f"] {
         let before = lab.log(node).len();
         lab.restart(node, &config(node, (20051, 20052), turned));
@@ -196,7 +187,7 @@ fn services_on_different_routers_change_places_under_traffic() {
         let finish = said.contains("packets on their way finish");
         assert_eq!(finish, node == "f", "{node}: {said}");
     }
-    whole(&lab);
+    whole(&lab, &ROUTERS);
     wait_for(&lab, "receiver", "both", 200);
     assert_eq!(counted(&lab, "receiver", "other"), 0, "restarts");
     pings.kill().unwrap();

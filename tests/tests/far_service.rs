@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use weft_tests::chain::counted;
+use weft_tests::chain::{counted, whole};
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Lab, need, wait_until};
 
@@ -152,12 +152,7 @@ fn both_directions_meet_one_node_behind_an_edge() {
         return;
     }
     let lab = lab();
-    for node in ["a", "eb", "b1", "b2"] {
-        wait_until("the chain is whole", Duration::from_secs(60), || {
-            let chains = lab.get(node, "chains")?;
-            (chains[0]["state"]["code"] == "whole").then_some(())
-        });
-    }
+    whole(&lab, &["a", "eb", "b1", "b2"]);
     lab.reaches("user", "10.0.2.10");
     let count = |node: &str| ["there", "back"].map(|counter| counted(&lab, node, counter));
     // Node 1 is the lower endpoint's, wherever packets come from; node 2 is nearer.
