@@ -9,13 +9,16 @@ TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime 
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test test-systems test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
+.PHONY: help build build-demo fmt lint test test-systems test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
 build: ## Build weft, optimized
 	$(CARGO) build --release -p weft
+
+build-demo: ## Build weft for a first look: in a third of the time
+	$(CARGO) build --profile demo -p weft --no-default-features
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
@@ -46,23 +49,23 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 	"$(target_dir)/release/forwarding-bench"
 	for mode in gre gre6 chain; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
 
-demo: demo-packages build ## Bring up two domains and two tenants, and show them
-	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/two-domains/demo.sh
+demo: demo-packages build-demo ## Bring up two domains and two tenants, and show them
+	WEFT="$(target_dir)/demo/weft" PATH="$(target_dir)/demo:$$PATH" examples/two-domains/demo.sh
 
-demo-managed: demo-packages build ## The same with a controller in each domain that says everything
-	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/managed/demo.sh
+demo-managed: demo-packages build-demo ## The same with a controller in each domain that says everything
+	WEFT="$(target_dir)/demo/weft" PATH="$(target_dir)/demo:$$PATH" examples/managed/demo.sh
 
 demo-managed-down: ## Take that down
-	"$(target_dir)/release/weft" lab down managed
+	"$(target_dir)/demo/weft" lab down managed
 
-demo-chain: demo-packages build ## A tenant's traffic through a firewall and a meter, and what happens when they die
-	WEFT="$(target_dir)/release/weft" PATH="$(target_dir)/release:$$PATH" examples/service-chain/demo.sh
+demo-chain: demo-packages build-demo ## A tenant's traffic through a firewall and a meter, and what happens when they die
+	WEFT="$(target_dir)/demo/weft" PATH="$(target_dir)/demo:$$PATH" examples/service-chain/demo.sh
 
 demo-chain-down: ## Take that down
-	"$(target_dir)/release/weft" lab down service-chain
+	"$(target_dir)/demo/weft" lab down service-chain
 
 demo-down: ## Take the demo down
-	"$(target_dir)/release/weft" lab down two-domains
+	"$(target_dir)/demo/weft" lab down two-domains
 
 clean: ## Remove what was built
 	$(CARGO) clean

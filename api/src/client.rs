@@ -44,8 +44,13 @@ pub struct Client {
 impl Client {
     /// For the API at `base`, such as `http://127.0.0.1:8179`.
     pub fn new(base: &str) -> Self {
+        Self::with_timeout(base, TIMEOUT)
+    }
+
+    /// The same, with the longest time that an answer may take.
+    pub fn with_timeout(base: &str, timeout: Duration) -> Self {
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .proxy(None)
             .user_agent(concat!("weft/", env!("CARGO_PKG_VERSION")))
@@ -93,11 +98,13 @@ impl Client {
             .read_to_vec()
             .map_err(|error| self.error(&error))?;
         if status == 200 {
-            return serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()));
+            return serde_json::from_slice(&body).map_err(|error| {
+                unexpected(format!("its answer to GET {path} {}", misfit(&error)))
+            });
         }
         match serde_json::from_slice(&body) {
             Ok(problem) => Err(ClientError::Problem(problem)),
-            Err(_) => Err(unexpected(format!("HTTP status {status}"))),
+            Err(_) => Err(unexpected(format!("HTTP status {status} to GET {path}"))),
         }
     }
 
@@ -119,6 +126,16 @@ impl Client {
                 reason: error.to_string(),
             },
         }
+    }
+}
+
+/// How an answer is not what this version reads.
+fn misfit(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    match error.classify() {
+        Category::Data => format!("does not fit: {error}"),
+        Category::Syntax => "is no JSON".to_owned(),
+        Category::Eof | Category::Io => "breaks off".to_owned(),
     }
 }
 

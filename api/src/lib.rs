@@ -17,6 +17,6 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub use openapi::document;
-pub use problem::{InvalidParameter, Problem};
-pub use query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery, TraceQuery};
+pub use problem::{InvalidField, InvalidParameter, Problem};
+pub use query::{KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
 pub use server::{RouterState, Unavailable, router, serve};

@@ -1,5 +1,6 @@
 //! What can be counted, for Prometheus: the OpenMetrics text format.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -7,11 +8,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::types::{
     Chain, Endpoint, HealthCode, Kernel, Neighbor, Probes, Service, SessionState, Status, Tenant,
-    Traffic,
+    Traffic, Verdict,
 };
 
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +47,10 @@ type Sample<'a> = (Vec<(&'static str, String)>, u64);
 /// Name and help of a counter, and where its value is.
 type Counter<T> = (&'static str, &'static str, fn(&T) -> u64);
 
+/// Pairs of a VNI and a router at the far end that have counters of their own, those that carried most; the counters of a tenant are of
+/// all its pairs. With 4,000 tenants and 2,000 routers there would be millions.
+const TUNNELS: usize = 1000;
+
 struct Writer<'e> {
     encoder: DescriptorEncoder<'e>,
 }
@@ -67,6 +73,31 @@ impl Writer<'_> {
                 return write(value, encoder);
             }
             write(value, encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// A metric that has always the value 1, and says all by its labels.
+    fn info(&mut self, name: &str, help: &str, labels: Vec<(&'static str, String)>) -> fmt::Result {
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Info)?;
+        Info::new(labels).encode(encoder)
+    }
+
+    /// Times in microseconds, written in seconds.
+    fn seconds(
+        &mut self,
+        name: &str,
+        help: &str,
+        micros: impl IntoIterator<Item = Sample<'static>>,
+    ) -> fmt::Result {
+        let mut encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, micros) in micros {
+            let seconds = micros as f64 / 1e6;
+            ConstGauge::new(seconds).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -96,44 +127,71 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn router(&self, out: &mut Writer<'_>) -> fmt::Result {
         let status = &self.status;
-        let labels = vec![
-            ("name", status.name.clone()),
-            ("version", status.version.clone()),
-        ];
-        out.write(
-            MetricType::Gauge,
+        out.info(
+            "weft_build",
+            "The software that runs.",
+            vec![("version", status.version.clone())],
+        )?;
+        out.info(
             "weft_router",
-            "The router, its name and version.",
-            [(labels, 1)],
+            "The router: its name, BGP Identifier and AS number.",
+            vec![
+                ("name", status.name.clone()),
+                ("router_id", status.router_id.to_string()),
+                ("asn", status.asn.to_string()),
+            ],
         )?;
         out.gauge(
             "weft_uptime_seconds",
-            "Time since the process started.",
+            "Time since the process started, in seconds.",
             status.uptime,
         )?;
         out.gauge(
             "weft_resident_memory_bytes",
-            "Resident memory of the process.",
+            "Resident memory of the process, in bytes.",
             status.memory,
+        )?;
+        out.write(
+            MetricType::Gauge,
+            "weft_forwarding",
+            "1 for the verdict that holds, 0 for the others: forwarding, degraded or down.",
+            Verdict::ALL.map(|verdict| {
+                let labels = vec![("verdict", verdict.as_str().to_owned())];
+                (labels, u64::from(verdict == status.forwarding.verdict))
+            }),
+        )?;
+        let mut conditions: BTreeMap<&str, u64> = BTreeMap::new();
+        let conditions_now = status.forwarding.conditions.iter();
+        // Those that cost nothing are no faults.
+        for condition in conditions_now.filter(|one| one.severity != Verdict::Forwarding) {
+            *conditions.entry(&condition.code).or_default() += 1;
+        }
+        out.write(
+            MetricType::Gauge,
+            "weft_conditions",
+            "Faults that keep packets from their destination now, by kind.",
+            conditions
+                .into_iter()
+                .map(|(code, count)| (vec![("code", code.to_owned())], count)),
         )?;
         out.gauge(
             "weft_converged",
-            "1 where the routes of all neighbours are there.",
+            "1 when initial convergence is done: every neighbour has sent End-of-RIB, or was waited for long enough.",
             status.converged.into(),
         )?;
         out.gauge(
             "weft_attribute_sets",
-            "Distinct sets of path attributes.",
+            "Distinct sets of BGP path attributes in memory.",
             status.attribute_sets,
         )?;
         let prefixes = status.prefixes.iter();
         out.write(
             MetricType::Gauge,
             "weft_bgp_prefixes",
-            "Prefixes in the Loc-RIB.",
+            "Prefixes in the Loc-RIB, by address family.",
             prefixes.map(|of| (vec![("family", of.family.as_str().to_owned())], of.count)),
         )?;
-        let mut alarms: Vec<(&str, u64)> = vec![("overlap-hidden", 0)];
+        let mut alarms: Vec<(&str, u64)> = vec![("locator-conflict", 0), ("overlap-hidden", 0)];
         for alarm in &status.alarms {
             match alarms.iter_mut().find(|(code, _)| *code == alarm.code) {
                 Some((_, count)) => *count += 1,
@@ -143,7 +201,7 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_alarms",
-            "What an operator should look at, by kind.",
+            "Alarms that are raised now, by kind.",
             alarms
                 .into_iter()
                 .map(|(code, count)| (vec![("code", code.to_owned())], count)),
@@ -177,23 +235,42 @@ impl Snapshot {
             ),
             (
                 "weft_bgp_neighbor_rejected",
-                "Prefixes that the import rules refused.",
+                "Prefixes from the neighbour that import rules rejected.",
                 |neighbor| neighbor.rejected,
             ),
             (
                 "weft_bgp_neighbor_treat_as_withdraw",
-                "UPDATEs treated as withdraw (RFC 7606).",
+                "UPDATE messages that were malformed and treated as withdraw (RFC 7606).",
                 |neighbor| neighbor.treat_as_withdraw,
             ),
             (
                 "weft_bgp_neighbor_attribute_discard",
-                "Attributes discarded (RFC 7606).",
+                "Malformed path attributes that were discarded (RFC 7606).",
                 |neighbor| neighbor.attribute_discard,
             ),
         ];
         for (name, help, value) in counters {
             out.write(MetricType::Counter, name, help, each(value))?;
         }
+        let stripped = self.neighbors.iter().flat_map(|neighbor| {
+            let of = neighbor.stripped;
+            [
+                ("vni", of.vni),
+                ("kind", of.kind),
+                ("endpoint", of.endpoint),
+            ]
+            .map(|(reason, count)| {
+                let mut labels = identity(neighbor);
+                labels.push(("reason", reason.to_owned()));
+                (labels, count)
+            })
+        });
+        out.write(
+            MetricType::Counter,
+            "weft_bgp_neighbor_stripped_communities",
+            "Communities of the overlay that the neighbour may not announce, taken from its routes, by reason.",
+            stripped,
+        )?;
         let prefixes = self.neighbors.iter().flat_map(|neighbor| {
             neighbor.prefixes.iter().map(|prefixes| {
                 let mut labels = identity(neighbor);
@@ -204,7 +281,7 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_bgp_neighbor_paths",
-            "Paths held from the neighbour.",
+            "Paths accepted from the neighbour, by address family.",
             prefixes,
         )
     }
@@ -214,7 +291,7 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_tenant_routes",
-            "Prefixes of a tenant at other routers.",
+            "Prefixes in the tenant's table that other routers announce.",
             tenants.map(|tenant| (vec![("tenant", tenant.name.clone())], tenant.routes)),
         )?;
         let attachments = self.tenants.iter().flat_map(|tenant| {
@@ -229,7 +306,7 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_tenant_attachment_up",
-            "1 where a tenant's interface is up.",
+            "1 while the tenant's attachment interface is up, else 0.",
             attachments,
         )
     }
@@ -238,30 +315,33 @@ impl Snapshot {
         let kernel = &self.kernel;
         out.gauge(
             "weft_kernel_settled",
-            "1 where the kernel holds what it should, and nothing else of ours.",
+            "1 while the kernel holds exactly the routes, next hops and devices that this router intends.",
             kernel.settled.into(),
         )?;
         let objects = kernel.objects.iter();
         out.write(
             MetricType::Gauge,
             "weft_kernel_objects",
-            "Objects of ours in the kernel.",
-            objects.map(|object| (vec![("object", object.object.clone())], object.count)),
+            "Objects that this router holds in the kernel, by kind.",
+            objects.map(|object| (vec![("object", word(&object.object))], object.count)),
         )?;
         out.write(
             MetricType::Gauge,
             "weft_kernel_intended_objects",
-            "Objects of ours that are to be in the kernel.",
+            "Objects that this router intends to hold in the kernel, by kind.",
             kernel
                 .objects
                 .iter()
-                .map(|object| (vec![("object", object.object.clone())], object.intended)),
+                .map(|object| (vec![("object", word(&object.object))], object.intended)),
         )?;
         if let Some(drops) = kernel.drops {
             let drops = [
                 ("unknown-vni", drops.unknown_vni),
                 ("foreign-address", drops.foreign_address),
                 ("foreign-attachment", drops.foreign_attachment),
+                ("other-protocol", drops.other_protocol),
+                ("untranslated", drops.untranslated),
+                ("unknown-sender", drops.unknown_sender),
             ];
             let each = drops
                 .into_iter()
@@ -269,28 +349,28 @@ impl Snapshot {
             out.write(
                 MetricType::Counter,
                 "weft_kernel_dropped_packets",
-                "Packets dropped because they would have left their tenant.",
+                "Packets dropped because they would have crossed from one tenant to another, by reason.",
                 each,
             )?;
         }
         out.gauge(
             "weft_kernel_refused_routes",
-            "Routes that the kernel refused.",
+            "Routes that the kernel refuses now.",
             kernel.refused.total,
         )?;
         out.counter(
             "weft_kernel_requests",
-            "Requests sent that change something.",
+            "Netlink requests that change something.",
             kernel.requests,
         )?;
         out.counter(
             "weft_kernel_repairs",
-            "How often what others had changed was repaired.",
+            "Repairs of objects that somebody else had changed or removed.",
             kernel.repairs,
         )?;
         out.counter(
             "weft_kernel_events_lost",
-            "How often the kernel's events came faster than they were read.",
+            "Overruns of the kernel's event socket; each leads to a full resynchronization.",
             kernel.events_lost,
         )?;
         let each = |value: fn(&crate::types::Device) -> u64| {
@@ -302,13 +382,13 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_tunnel_device_up",
-            "1 where a tunnel device is up.",
+            "1 while the tunnel device is up, else 0.",
             each(|device| device.up.into()),
         )?;
         out.write(
             MetricType::Gauge,
             "weft_tunnel_device_mtu_bytes",
-            "What a tenant's packet may have.",
+            "Largest packet of a tenant that the tunnel device takes, in bytes.",
             each(|device| device.mtu.into()),
         )
     }
@@ -325,7 +405,7 @@ impl Snapshot {
         out.write(
             MetricType::Gauge,
             "weft_service_healthy",
-            "1 where the node of a service that is attached here works.",
+            "1 while the service node that is attached here passes its health check, else 0.",
             attached().map(|service| {
                 let healthy = service.health.code == HealthCode::Healthy;
                 (of(service), u64::from(healthy))
@@ -334,7 +414,7 @@ impl Snapshot {
         out.write(
             MetricType::Counter,
             "weft_service_dropped_packets",
-            "Packets with a service's label that came from the overlay and were dropped.",
+            "Packets from the overlay with the service's label that were dropped: the node is down, or no chain here has it.",
             attached().map(|service| (of(service), service.dropped)),
         )?;
         let steps = |value: fn(&crate::types::ChainStep) -> u64| {
@@ -354,20 +434,22 @@ impl Snapshot {
         out.write(
             MetricType::Counter,
             "weft_chain_step_packets",
-            "Packets that this router put on the way to a service, or past it.",
+            "Packets that this router sent to the service of this step, or past it.",
             steps(|step| step.packets),
         )?;
         out.write(
             MetricType::Counter,
             "weft_chain_step_dropped_packets",
-            "Packets that this router dropped for want of a service.",
+            "Packets that this router dropped because the service of this step is down.",
             steps(|step| step.dropped),
         )
     }
 
     fn traffic(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let busiest = busiest(&self.traffic, TUNNELS);
+        let tenants = by_tenant(&self.traffic);
         let each = |value: fn(&Traffic) -> u64| {
-            self.traffic.iter().map(move |traffic| {
+            busiest.iter().map(move |traffic| {
                 let labels = vec![
                     ("tenant", traffic.tenant.clone().unwrap_or_default()),
                     ("vni", traffic.vni.to_string()),
@@ -379,30 +461,59 @@ impl Snapshot {
         let counters: [Counter<Traffic>; 4] = [
             (
                 "weft_tunnel_received_packets",
-                "Packets that came through a tunnel.",
+                "Packets received from a remote tunnel endpoint, for the pairs of VNI and endpoint that carry most.",
                 |traffic| traffic.received_packets,
             ),
             (
                 "weft_tunnel_received_bytes",
-                "Octets that came through a tunnel, without its headers.",
+                "Bytes received from a remote tunnel endpoint, without tunnel headers, for the pairs that carry most.",
                 |traffic| traffic.received_octets,
             ),
             (
                 "weft_tunnel_sent_packets",
-                "Packets that went into a tunnel.",
+                "Packets sent to a remote tunnel endpoint, for the pairs of VNI and endpoint that carry most.",
                 |traffic| traffic.sent_packets,
             ),
             (
                 "weft_tunnel_sent_bytes",
-                "Octets that went into a tunnel, without its headers.",
+                "Bytes sent to a remote tunnel endpoint, without tunnel headers, for the pairs that carry most.",
                 |traffic| traffic.sent_octets,
             ),
         ];
         for (name, help, value) in counters {
             out.write(MetricType::Counter, name, help, each(value))?;
         }
+        let sums: [(&str, &str, usize); 4] = [
+            (
+                "weft_tenant_received_packets",
+                "Packets of the tenant received through all tunnels.",
+                0,
+            ),
+            (
+                "weft_tenant_received_bytes",
+                "Bytes of the tenant received through all tunnels, without tunnel headers.",
+                1,
+            ),
+            (
+                "weft_tenant_sent_packets",
+                "Packets of the tenant sent into all tunnels.",
+                2,
+            ),
+            (
+                "weft_tenant_sent_bytes",
+                "Bytes of the tenant sent into all tunnels, without tunnel headers.",
+                3,
+            ),
+        ];
+        for (name, help, at) in sums {
+            let each = tenants
+                .iter()
+                .map(|(tenant, sums)| (vec![("tenant", (*tenant).to_owned())], sums[at]));
+            out.write(MetricType::Counter, name, help, each)?;
+        }
         Ok(())
     }
+
     fn endpoints(&self, out: &mut Writer<'_>) -> fmt::Result {
         let each = |value: fn(&Probes) -> Option<u64>| {
             self.endpoints.iter().filter_map(move |endpoint| {
@@ -413,20 +524,29 @@ impl Snapshot {
         out.write(
             MetricType::Counter,
             "weft_endpoint_probes_answered",
-            "Echo requests to a tunnel's far end that were answered.",
+            "Underlay probes to a remote tunnel endpoint that were answered.",
             each(|probes| Some(probes.answered)),
         )?;
         out.write(
             MetricType::Counter,
             "weft_endpoint_probes_lost",
-            "Echo requests to a tunnel's far end that were not.",
+            "Underlay probes to a remote tunnel endpoint that were lost.",
             each(|probes| Some(probes.lost)),
         )?;
+        out.seconds(
+            "weft_endpoint_round_trip_seconds",
+            "Mean round-trip time of the latest underlay probes to a remote tunnel endpoint, in seconds.",
+            each(|probes| Some(probes.round_trip?.mean)),
+        )?;
+        let narrow = self.endpoints.iter().filter_map(|endpoint| {
+            let labels = vec![("router", endpoint.address.to_string())];
+            Some((labels, endpoint.path?.mtu.into()))
+        });
         out.write(
             MetricType::Gauge,
-            "weft_endpoint_round_trip_microseconds",
-            "Mean round-trip time of the latest of them.",
-            each(|probes| Some(probes.round_trip?.mean)),
+            "weft_endpoint_path_mtu_bytes",
+            "Largest packet of a tenant that the way to a remote tunnel endpoint takes, in bytes, where that is less than the device takes.",
+            narrow,
         )
     }
 }
@@ -436,4 +556,74 @@ fn identity(neighbor: &Neighbor) -> Vec<(&'static str, String)> {
     let mut labels = vec![("neighbor", neighbor.address.to_string())];
     labels.extend(neighbor.tenant.clone().map(|tenant| ("tenant", tenant)));
     labels
+}
+
+/// A text as a label's value: `underlay routes` is `underlay-routes`.
+fn word(text: &str) -> String {
+    text.to_lowercase().replace(' ', "-")
+}
+
+/// The `most` pairs that carried the most octets, in a stable order.
+fn busiest(traffic: &[Traffic], most: usize) -> Vec<&Traffic> {
+    let mut all: Vec<&Traffic> = traffic.iter().collect();
+    let octets = |one: &Traffic| one.received_octets.saturating_add(one.sent_octets);
+    if all.len() > most {
+        all.sort_by_key(|one| (std::cmp::Reverse(octets(one)), one.vni, one.endpoint));
+        all.truncate(most);
+    }
+    all.sort_by_key(|one| (one.vni, one.endpoint));
+    all
+}
+
+/// Received packets and octets, sent packets and octets, of each tenant that is here.
+fn by_tenant(traffic: &[Traffic]) -> BTreeMap<&str, [u64; 4]> {
+    let mut sums: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
+    for one in traffic {
+        let Some(tenant) = &one.tenant else { continue };
+        let sum = sums.entry(tenant).or_default();
+        let values = [
+            one.received_packets,
+            one.received_octets,
+            one.sent_packets,
+            one.sent_octets,
+        ];
+        for (sum, value) in sum.iter_mut().zip(values) {
+            *sum = sum.saturating_add(value);
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(tenant: &str, vni: u32, last: u8, octets: u64) -> Traffic {
+        Traffic {
+            tenant: Some(tenant.to_owned()),
+            vni,
+            endpoint: [192, 0, 2, last].into(),
+            received_packets: 1,
+            received_octets: octets,
+            sent_packets: 2,
+            sent_octets: octets,
+        }
+    }
+
+    #[test]
+    fn the_busiest_pairs_have_counters_and_a_tenant_is_summed_over_all() {
+        let traffic = [
+            carried("red", 10001, 1, 10),
+            carried("red", 10001, 2, 30),
+            carried("blue", 10002, 1, 20),
+        ];
+        let shown = |most| -> Vec<u64> {
+            let busiest = busiest(&traffic, most);
+            busiest.iter().map(|one| one.sent_octets).collect()
+        };
+        assert_eq!(shown(3), [10, 30, 20], "by VNI and far end");
+        assert_eq!(shown(2), [30, 20]);
+        let sums: Vec<_> = by_tenant(&traffic).into_iter().collect();
+        assert_eq!(sums, [("blue", [1, 20, 2, 20]), ("red", [2, 40, 4, 40])]);
+    }
 }

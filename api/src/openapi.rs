@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document, made from the handlers and the types.
 
-use utoipa::OpenApi;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 
 use crate::server;
 
@@ -28,6 +29,8 @@ use crate::server;
         server::kernel,
         server::metrics,
     ),
+    components(schemas(crate::types::PrefixMatch)),
+    modifiers(&Problems),
     tags(
         (name = "router", description = "The router as a whole"),
         (name = "bgp", description = "Neighbours and routes"),
@@ -36,6 +39,33 @@ use crate::server;
     )
 )]
 struct Document;
+
+/// What may be answered everywhere: a parameter that is not known, and a router that is stopping.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let problem = |description: &str| -> Response {
+            let schema = Ref::from_schema_name("Problem");
+            ResponseBuilder::new()
+                .description(description)
+                .content("application/problem+json", Content::new(Some(schema)))
+                .build()
+        };
+        let operations = document.paths.paths.values_mut();
+        for operation in operations.filter_map(|path| path.get.as_mut()) {
+            for (status, description) in [
+                ("400", "A parameter is wrong, or is not known"),
+                ("503", "The router is starting or stopping; ask again"),
+            ] {
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| RefOr::T(problem(description)));
+            }
+        }
+    }
+}
 
 /// The document, as served at `/api/v1/openapi.json` and kept in docs/openapi.json.
 pub fn document() -> serde_json::Value {

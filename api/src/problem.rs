@@ -19,6 +19,18 @@ pub struct Problem {
     /// The parameters that are wrong, all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_parameters: Vec<InvalidParameter>,
+    /// The fields of the body that are wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid_fields: Vec<InvalidField>,
+}
+
+/// A field of a body that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InvalidField {
+    /// Where it is, such as `interfaces[0]`.
+    pub field: String,
+    /// What was found there, and what is allowed.
+    pub detail: String,
 }
 
 /// A parameter that is wrong.
@@ -43,6 +55,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             invalid_parameters: Vec::new(),
+            invalid_fields: Vec::new(),
         }
     }
 

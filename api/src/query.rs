@@ -4,26 +4,25 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use weft_bgp_wire::LargeCommunity;
+use weft_bgp_wire::{CommunityPattern, LargeCommunityPattern};
 
 use crate::problem::{InvalidParameter, Problem};
-use crate::types::Family;
+use crate::types::{Family, PrefixMatch};
 
 /// Items on a page where the query does not say.
 pub(crate) const DEFAULT_LIMIT: usize = 100;
 /// Most items on a page.
 pub(crate) const MAX_LIMIT: usize = 1000;
 
-/// How a prefix selects routes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PrefixMatch {
-    /// That prefix alone.
-    #[default]
-    Exact,
-    /// It and what it covers.
-    Longer,
-    /// It and what covers it.
-    Shorter,
+impl PrefixMatch {
+    /// Whether `net` is selected; of the covering ones each is for [`PrefixMatch::Longest`].
+    pub fn selects(self, net: &IpNet, wanted: &IpNet) -> bool {
+        match self {
+            Self::Exact => net == wanted,
+            Self::Longer => wanted.contains(net),
+            Self::Shorter | Self::Longest => net.contains(wanted),
+        }
+    }
 }
 
 /// Which BGP routes are wanted; every condition must hold.
@@ -37,8 +36,10 @@ pub struct RouteQuery {
     pub prefix_match: PrefixMatch,
     /// Only paths from this neighbour.
     pub neighbor: Option<IpAddr>,
-    /// Only paths with this large community.
-    pub large_community: Option<LargeCommunity>,
+    /// Only paths with a community of this pattern.
+    pub community: Option<CommunityPattern>,
+    /// Only paths with a large community of this pattern.
+    pub large_community: Option<LargeCommunityPattern>,
     /// Only paths with a label of this VNI.
     pub vni: Option<u32>,
     /// Only prefixes behind this one, in the order of the answer.
@@ -140,9 +141,17 @@ impl Parameters {
         self.parse(name, allowed)
     }
 
-    fn prefix(&mut self) -> Option<IpNet> {
-        let prefix: IpNet = self.parse("prefix", "a prefix such as 10.0.1.0/24")?;
-        if prefix.trunc() != prefix {
+    /// A prefix, or an address, which is the prefix of it alone; and how it selects.
+    fn prefix(&mut self) -> (Option<IpNet>, PrefixMatch) {
+        let mut address = false;
+        let allowed = "a prefix such as 10.0.1.0/24, or an address";
+        let prefix = self.take("prefix", allowed, |text| {
+            text.parse().ok().or_else(|| {
+                address = true;
+                text.parse().ok().map(|of: IpAddr| IpNet::from(of))
+            })
+        });
+        if let Some(prefix) = prefix.filter(|prefix| prefix.trunc() != *prefix) {
             let suggestion = prefix.trunc().to_string();
             self.refuse(
                 "prefix",
@@ -151,21 +160,12 @@ impl Parameters {
                 suggestion,
             );
         }
-        Some(prefix)
-    }
-
-    fn prefix_match(&mut self) -> PrefixMatch {
-        const ALL: [PrefixMatch; 3] = [
-            PrefixMatch::Exact,
-            PrefixMatch::Longer,
-            PrefixMatch::Shorter,
-        ];
-        self.word("match", &ALL, |value| match value {
-            PrefixMatch::Exact => "exact",
-            PrefixMatch::Longer => "longer",
-            PrefixMatch::Shorter => "shorter",
-        })
-        .unwrap_or_default()
+        let how = self.word("match", PrefixMatch::ALL, PrefixMatch::as_str);
+        let default = match address {
+            true => PrefixMatch::Longest,
+            false => PrefixMatch::Exact,
+        };
+        (prefix, how.unwrap_or(default))
     }
 
     fn number(&mut self, name: &'static str, from: usize, to: usize) -> Option<usize> {
@@ -221,6 +221,8 @@ pub struct TraceQuery {
     pub destination_port: Option<u16>,
     /// Packets are sent.
     pub live: bool,
+    /// Of so many octets, with their IP header.
+    pub size: Option<u16>,
 }
 
 impl TraceQuery {
@@ -230,6 +232,7 @@ impl TraceQuery {
         let from = parameters.parse("from", "an IP address");
         let dscp = parameters.number("dscp", 0, 63).unwrap_or_default();
         let live = parameters.parse("live", "true or false");
+        let size = parameters.number("size", 96, 65_000);
         let protocol = parameters.number("protocol", 0, 255);
         let protocol = protocol.and_then(|number| u8::try_from(number).ok());
         let mut port = |name: &'static str| {
@@ -245,6 +248,7 @@ impl TraceQuery {
             source_port: port("source_port"),
             destination_port: port("destination_port"),
             live: live.unwrap_or_default(),
+            size: size.and_then(|size| u16::try_from(size).ok()),
         };
         parameters.finish(query)
     }
@@ -260,12 +264,21 @@ pub(crate) fn tenant(pairs: Vec<(String, String)>) -> Result<Option<String>, Pro
 impl RouteQuery {
     pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut parameters = Parameters::new(pairs);
+        let family = parameters.word("family", Family::ALL, Family::as_str);
+        let (prefix, prefix_match) = parameters.prefix();
         let query = Self {
-            family: parameters.word("family", Family::ALL, Family::as_str),
-            prefix: parameters.prefix(),
-            prefix_match: parameters.prefix_match(),
+            family,
+            prefix,
+            prefix_match,
             neighbor: parameters.parse("neighbor", "the IP address of a neighbour"),
-            large_community: parameters.parse("large_community", "A:B:C, each 0 to 4294967295"),
+            community: parameters.parse(
+                "community",
+                "A:B, each 0 to 65535, a range such as 100-199, or *",
+            ),
+            large_community: parameters.parse(
+                "large_community",
+                "A:B:C, each 0 to 4294967295, a range such as 10001-10099, or *",
+            ),
             vni: parameters
                 .number("vni", 1, 0xff_fffe)
                 .and_then(|vni| u32::try_from(vni).ok()),
@@ -279,9 +292,10 @@ impl RouteQuery {
 impl TenantRouteQuery {
     pub(crate) fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut parameters = Parameters::new(pairs);
+        let (prefix, prefix_match) = parameters.prefix();
         let query = Self {
-            prefix: parameters.prefix(),
-            prefix_match: parameters.prefix_match(),
+            prefix,
+            prefix_match,
             after: parameters.cursor(),
             limit: parameters.limit(),
         };

@@ -103,7 +103,30 @@ impl<S: Sync> FromRequestParts<S> for Pairs {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(pairs)) => Ok(Self(pairs)),
-            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, error.body_text())),
+            Err(_) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "what stands behind the question mark is no list of NAME=VALUE, joined by `&`",
+            )),
+        }
+    }
+}
+
+/// The part of the path that names something, percent-decoded.
+pub(crate) struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "{} is not UTF-8 when it is percent-decoded",
+                    parts.uri.path()
+                ),
+            )),
         }
     }
 }
@@ -209,7 +232,7 @@ pub(crate) async fn neighbors<S: RouterState>(
 )]
 pub(crate) async fn neighbor<S: RouterState>(
     State(state): State<Arc<S>>,
-    Path(text): Path<String>,
+    Name(text): Name,
     Pairs(pairs): Pairs,
 ) -> Answer<Neighbor> {
     let tenant = query::tenant(pairs)?;
@@ -234,10 +257,11 @@ pub(crate) async fn neighbor<S: RouterState>(
     get, path = "/api/v1/routes", tag = "bgp",
     params(
         ("family" = Option<crate::types::Family>, Query, description = "Only this address family"),
-        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`"),
-        ("match" = Option<String>, Query, description = "`exact` (default), `longer` (and what the prefix covers) or `shorter` (and what covers it)"),
+        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`; an address stands for its /32 or /128"),
+        ("match" = Option<crate::types::PrefixMatch>, Query, description = "`exact` (the default of a prefix), `longer` (it and its more specifics), `shorter` (it and what covers it) or `longest` (the most specific one that covers it, the default of an address)"),
         ("neighbor" = Option<String>, Query, description = "Only paths from this neighbour's address"),
-        ("large_community" = Option<String>, Query, description = "Only paths with this large community, `A:B:C`"),
+        ("community" = Option<String>, Query, description = "Only paths with this community, `A:B` or a name such as `no-export`; each half may be a range such as `100-199`, or `*`"),
+        ("large_community" = Option<String>, Query, description = "Only paths with this large community, `A:B:C`; each part may be a range such as `10001-10099`, or `*`"),
         ("vni" = Option<u32>, Query, description = "Only paths with a label of this VNI", minimum = 1, maximum = 16777214),
         ("limit" = Option<u32>, Query, description = "Routes on a page, 100 by default", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -281,7 +305,7 @@ pub(crate) async fn tenants<S: RouterState>(
 )]
 pub(crate) async fn tenant<S: RouterState>(
     State(state): State<Arc<S>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     Pairs(pairs): Pairs,
 ) -> Answer<Tenant> {
     query::nothing(pairs)?;
@@ -296,8 +320,8 @@ pub(crate) async fn tenant<S: RouterState>(
     get, path = "/api/v1/tenants/{name}/routes", tag = "overlay",
     params(
         ("name" = String, Path, description = "The tenant's name"),
-        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`"),
-        ("match" = Option<String>, Query, description = "`exact` (default), `longer` or `shorter`"),
+        ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`; an address stands for its /32 or /128"),
+        ("match" = Option<crate::types::PrefixMatch>, Query, description = "`exact` (the default of a prefix), `longer`, `shorter` or `longest` (the default of an address)"),
         ("limit" = Option<u32>, Query, description = "Routes on a page, 100 by default", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
@@ -310,7 +334,7 @@ pub(crate) async fn tenant<S: RouterState>(
 )]
 pub(crate) async fn tenant_routes<S: RouterState>(
     State(state): State<Arc<S>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     Pairs(pairs): Pairs,
 ) -> Answer<Page<TenantRoute>> {
     let query = TenantRouteQuery::parse(pairs)?;
@@ -341,7 +365,7 @@ pub(crate) async fn tenant_routes<S: RouterState>(
 )]
 pub(crate) async fn trace<S: RouterState>(
     State(state): State<Arc<S>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     Pairs(pairs): Pairs,
 ) -> Answer<Trace> {
     let query = TraceQuery::parse(pairs)?;

@@ -1,5 +1,9 @@
 //! The handlers over a router that exists only here.
 
+mod document;
+mod samples;
+
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -9,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::TraceQuery;
-use crate::query::{KernelQuery, PrefixMatch, RouteQuery, TenantRouteQuery};
+use crate::query::{KernelQuery, RouteQuery, TenantRouteQuery};
 use crate::server::{RouterState, Unavailable, router, serve};
 use crate::types::*;
 use crate::{Client, ClientError};
@@ -35,17 +39,26 @@ fn neighbor() -> Neighbor {
         asn: 64999,
         kind: NeighborKind::Ebgp,
         description: None,
+        source: Some("peers.yaml".into()),
+        source_stale: None,
+        signed: false,
+        ttl_security: None,
         state: SessionState::Active,
         since: Some(7),
         flaps: 1,
         down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
         stale: false,
-        negotiated: None,
-        prefixes: Vec::new(),
+        negotiated: Some(samples::negotiated()),
+        prefixes: vec![NeighborPrefixes {
+            family: Family::Ipv6Unicast,
+            received: 7,
+            advertised: 3,
+        }],
         updates: 0,
         rejected: 0,
         treat_as_withdraw: 0,
         attribute_discard: 0,
+        stripped: Stripped::default(),
         too_large: 0,
     }
 }
@@ -59,17 +72,29 @@ impl RouterState for Fake {
             version: "0.1.0".to_owned(),
             uptime: 60,
             converged: true,
-            overlay: None,
+            awaited: None,
+            overlay: Some(OverlayStatus {
+                global_administrator: 64512,
+                endpoint: Ipv4Addr::new(192, 0, 2, 11).into(),
+                encapsulation: Encapsulation::Vxlan,
+            }),
             neighbors: 1,
             neighbors_established: 0,
-            prefixes: Vec::new(),
+            prefixes: vec![FamilyCount {
+                family: Family::Ipv4Unicast,
+                count: 5,
+            }],
             attribute_sets: 0,
             tenants: 1,
             tenant_routes: 0,
             kernel_routes: 0,
             kernel_refused: 0,
             memory: 1 << 20,
-            alarms: Vec::new(),
+            forwarding: samples::forwarding(),
+            alarms: vec![Alarm {
+                code: "overlap-hidden".to_owned(),
+                text: "10.0.1.0/24: two tenants have it".to_owned(),
+            }],
         })
     }
 
@@ -80,14 +105,10 @@ impl RouterState for Fake {
     async fn routes(&self, query: RouteQuery) -> Result<Page<Route>, Unavailable> {
         let nets = (0..5).map(|third| format!("10.0.{third}.0/24").parse().unwrap());
         let matching: Vec<ipnet::IpNet> = nets
-            .filter(
-                |net: &ipnet::IpNet| match (query.prefix, query.prefix_match) {
-                    (None, _) => true,
-                    (Some(wanted), PrefixMatch::Exact) => *net == wanted,
-                    (Some(wanted), PrefixMatch::Longer) => wanted.contains(net),
-                    (Some(wanted), PrefixMatch::Shorter) => net.contains(&wanted),
-                },
-            )
+            .filter(|net: &ipnet::IpNet| {
+                let wanted = query.prefix;
+                wanted.is_none_or(|wanted| query.prefix_match.selects(net, &wanted))
+            })
             .collect();
         let behind = matching
             .iter()
@@ -96,7 +117,7 @@ impl RouterState for Fake {
             .take(query.limit)
             .map(|net| Route {
                 prefix: *net,
-                paths: Vec::new(),
+                paths: vec![samples::path()],
             })
             .collect();
         let last = items.last().map(|route| route.prefix);
@@ -114,10 +135,15 @@ impl RouterState for Fake {
             name: "red".to_owned(),
             vni: 10001,
             vnis: vec![10001],
-            table: None,
-            attachments: Vec::new(),
-            prefixes: Vec::new(),
+            table: Some(7001),
+            attachments: vec![Attachment {
+                interface: "red0".to_owned(),
+                up: true,
+                missing: false,
+            }],
+            prefixes: vec!["10.0.1.0/24".parse().unwrap()],
             routes: 0,
+            verdict: Verdict::default(),
             stitched: false,
         }])
     }
@@ -128,41 +154,38 @@ impl RouterState for Fake {
         _: TenantRouteQuery,
     ) -> Result<Option<Page<TenantRoute>>, Unavailable> {
         self.answer((tenant == "red").then(|| Page {
-            items: Vec::new(),
-            total: 0,
+            items: vec![samples::tenant_route()],
+            total: 1,
             next_cursor: None,
         }))
     }
 
     async fn labels(&self) -> Result<Vec<LabelUse>, Unavailable> {
-        self.answer(Vec::new())
+        self.answer(vec![LabelUse {
+            label: samples::label(),
+            tenant: Some("red".to_owned()),
+            prefixes: 2,
+        }])
     }
 
     async fn trace(&self, tenant: String, query: TraceQuery) -> Result<Option<Trace>, Unavailable> {
         self.answer((tenant == "red").then(|| Trace {
             tenant,
             destination: query.destination,
-            route: None,
-            table: 7001,
-            kernel: None,
-            error: Some("Network is unreachable".to_owned()),
-            tunnels: Vec::new(),
             verdict: Why::new(
                 TraceCode::NoRoute,
                 format!("from {:?}, dscp {}", query.from, query.dscp),
             ),
-            chain: None,
-            chain_needs: None,
-            live: None,
+            ..samples::trace()
         }))
     }
 
     async fn services(&self, _: Option<String>) -> Result<Vec<Service>, Unavailable> {
-        self.answer(Vec::new())
+        self.answer(vec![samples::service()])
     }
 
     async fn chains(&self, _: Option<String>) -> Result<Vec<Chain>, Unavailable> {
-        self.answer(Vec::new())
+        self.answer(vec![samples::chain()])
     }
 
     async fn traffic(&self) -> Result<Vec<Traffic>, Unavailable> {
@@ -181,7 +204,9 @@ impl RouterState for Fake {
     async fn endpoints(&self, tenant: Option<String>) -> Result<Vec<Endpoint>, Unavailable> {
         let of = |last, probes| Endpoint {
             address: [192, 0, 2, last].into(),
+            port: None,
             reachable: true,
+            path: None,
             probes,
         };
         let probes = Probes {
@@ -203,24 +228,7 @@ impl RouterState for Fake {
 
     async fn kernel(&self, query: KernelQuery) -> Result<Kernel, Unavailable> {
         assert_eq!(query.offset, 0);
-        self.answer(Kernel {
-            release: "6.18.0".to_owned(),
-            devices: Vec::new(),
-            segmentation: Segmentation::Table,
-            settled: true,
-            objects: Vec::new(),
-            requests: 0,
-            repairs: 0,
-            events_lost: 0,
-            drops: None,
-            tables: Vec::new(),
-            tracked: Vec::new(),
-            refused: Page {
-                items: Vec::new(),
-                total: 0,
-                next_cursor: None,
-            },
-        })
+        self.answer(samples::kernel())
     }
 }
 
@@ -321,7 +329,7 @@ async fn a_bad_query_says_what_is_allowed() {
             "famly",
             "x",
             "unknown parameter",
-            "family, prefix, match, neighbor, large_community, vni, cursor, limit",
+            "family, prefix, match, neighbor, community, large_community, vni, cursor, limit",
         ),
         (
             "/routes?family=ipv5",
@@ -331,11 +339,11 @@ async fn a_bad_query_says_what_is_allowed() {
             "ipv4-unicast, ipv6-unicast",
         ),
         (
-            "/routes?prefix=10.0.0.0",
+            "/routes?prefix=10.0.0",
             "prefix",
-            "10.0.0.0",
+            "10.0.0",
             "not a value of this parameter",
-            "a prefix such as 10.0.1.0/24",
+            "a prefix such as 10.0.1.0/24, or an address",
         ),
         (
             "/routes?prefix=10.0.0.1/24",
@@ -349,7 +357,7 @@ async fn a_bad_query_says_what_is_allowed() {
             "match",
             "near",
             "not a value of this parameter",
-            "exact, longer, shorter",
+            "exact, longer, shorter, longest",
         ),
         (
             "/routes?neighbor=a",
@@ -363,7 +371,7 @@ async fn a_bad_query_says_what_is_allowed() {
             "large_community",
             "1:2",
             "not a value of this parameter",
-            "A:B:C, each 0 to 4294967295",
+            "A:B:C, each 0 to 4294967295, a range such as 10001-10099, or *",
         ),
         (
             "/tenants/red/trace",
@@ -487,7 +495,11 @@ async fn traffic_is_told_by_tenant_and_everything_counts_as_metrics() {
         "# TYPE weft_tunnel_received_packets counter",
         "weft_tunnel_received_packets_total{tenant=\"red\",vni=\"10001\",router=\"192.0.2.11\"} 7",
         "weft_tunnel_sent_bytes_total{tenant=\"blue\",vni=\"10002\",router=\"192.0.2.11\"} 800",
-        "weft_alarms{code=\"overlap-hidden\"} 0",
+        "weft_alarms{code=\"overlap-hidden\"} 1",
+        "weft_build_info{version=\"0.1.0\"} 1",
+        "weft_endpoint_round_trip_seconds{router=\"192.0.2.11\"} 0.001",
+        "weft_kernel_objects{object=\"underlay-routes\"} 2",
+        "weft_tenant_sent_bytes_total{tenant=\"red\"} 800",
         "weft_bgp_neighbor_up{neighbor=\"192.0.2.2\",asn=\"64999\"} 0",
         "weft_tenant_routes{tenant=\"red\"} 0",
         "weft_uptime_seconds 60",
@@ -495,6 +507,87 @@ async fn traffic_is_told_by_tenant_and_everything_counts_as_metrics() {
     ] {
         assert!(text.lines().any(|one| one == line), "{line}\n{text}");
     }
+}
+
+/// The rules of OpenMetrics that Prometheus and promtool hold us to.
+#[tokio::test]
+async fn metrics_follow_the_rules_of_openmetrics() {
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let response = router(Arc::new(Fake { stopping: false }))
+        .oneshot(request)
+        .await
+        .unwrap();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let (mut kinds, mut series) = (HashMap::new(), HashSet::new());
+    let mut family = String::new();
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            assert!(
+                kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                "{name} twice"
+            );
+            family = name.to_owned();
+        } else if let Some(help) = line.strip_prefix("# HELP ") {
+            let (_, help) = help.split_once(' ').unwrap();
+            assert!(help.ends_with('.') && !help.ends_with(".."), "{line}");
+        } else if line != "# EOF" {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let suffix = match kinds[&family].as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            assert_eq!(name, format!("{family}{suffix}"), "{line}");
+            let (labels, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(series.insert(labels.to_owned()), "{line} twice");
+            // Seconds and bytes; a label's value is a word.
+            for unit in ["microseconds", "milliseconds", "octets", "kilobytes"] {
+                assert!(!name.contains(unit), "{line}");
+            }
+            for value in labels.split('"').skip(1).step_by(2) {
+                assert!(!value.is_empty() && !value.contains(' '), "{line}");
+            }
+        }
+    }
+    for family in kinds.keys() {
+        for reserved in ["_total", "_info", "_count", "_sum", "_bucket", "_created"] {
+            assert!(!family.ends_with(reserved), "{family}");
+        }
+    }
+    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+}
+
+#[tokio::test]
+async fn an_address_asks_for_the_longest_prefix_that_covers_it() {
+    for (query, expected) in [
+        ("prefix=10.0.2.7", vec!["10.0.2.0/24"]),
+        ("prefix=10.0.2.7&match=longest", vec!["10.0.2.0/24"]),
+        ("prefix=10.0.2.7&match=exact", vec![]),
+        ("prefix=10.0.2.128/25&match=longest", vec!["10.0.2.0/24"]),
+        (
+            "prefix=10.0.2.0/23&match=longer",
+            vec!["10.0.2.0/24", "10.0.3.0/24"],
+        ),
+        ("prefix=2001:db8::1", vec![]),
+    ] {
+        let (status, body) = get(&format!("/routes?{query}")).await;
+        assert_eq!(status, 200, "{query}: {body}");
+        let items = body["items"].as_array().unwrap().iter();
+        let prefixes: Vec<&str> = items
+            .map(|route| route["prefix"].as_str().unwrap())
+            .collect();
+        assert_eq!(prefixes, expected, "{query}");
+    }
+    for pattern in ["64512:*:*", "64512:10001-10002:*", "*:*:*"] {
+        assert_eq!(
+            get(&format!("/routes?large_community={pattern}")).await.0,
+            200
+        );
+    }
+    assert_eq!(get("/routes?community=65000:*").await.0, 200);
 }
 
 #[tokio::test]

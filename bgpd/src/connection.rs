@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,8 +15,8 @@ use tokio::sync::mpsc;
 use weft_bgp_core::session::ConnectionId;
 use weft_bgp_core::speaker::NeighborConfig;
 
-use crate::Scope;
 use crate::runtime::Event;
+use crate::{Scope, secure};
 
 /// Octets read at once.
 const READ: usize = 64 * 1024;
@@ -25,6 +26,13 @@ pub(crate) const WRITE_QUEUE: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last octets of a connection may take (SendHoldTimer of RFC 9687, shortened: the session is over).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A neighbour that takes no octet for this long is gone, whatever it sends (RFC 9687): 8 minutes, or twice the hold time where that is
+/// more.
+pub(crate) fn send_hold_time(hold_time: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(480);
+    LEAST.max(hold_time * 2)
+}
 
 /// Opens a connection to a neighbour.
 pub(crate) async fn connect(config: NeighborConfig, scope: Scope) -> io::Result<TcpStream> {
@@ -43,18 +51,31 @@ pub(crate) async fn connect(config: NeighborConfig, scope: Scope) -> io::Result<
     if let Some(local) = config.local_address {
         socket.bind(SocketAddr::new(local, 0))?;
     }
-    set_ttl(&SockRef::from(&socket), config.address, config.ttl)?;
+    prepare(&socket, &config)?;
+    if let Some(password) = &config.password {
+        secure::sign_connection(&socket, config.address, password)?;
+    }
     let target = SocketAddr::new(config.address, config.port);
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(target)).await??;
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(target))
+        .await
+        .map_err(|_| {
+            let text = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        })??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Sets the TTL or hop limit of what we send.
-pub(crate) fn set_ttl(socket: &SockRef<'_>, address: IpAddr, ttl: u8) -> io::Result<()> {
-    match address {
-        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
-        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
+/// Sets the TTL or hop limit of what we send, and what the neighbour's packets need.
+pub(crate) fn prepare(socket: &impl AsFd, config: &NeighborConfig) -> io::Result<()> {
+    let (options, ttl) = (SockRef::from(socket), u32::from(config.ttl));
+    match config.address {
+        IpAddr::V4(_) => options.set_ttl_v4(ttl)?,
+        IpAddr::V6(_) => options.set_unicast_hops_v6(ttl)?,
+    }
+    match config.least_ttl {
+        Some(least) => secure::expect_ttl(socket, config.address, least),
+        None => Ok(()),
     }
 }
 
@@ -70,13 +91,14 @@ pub(crate) fn spawn(
     io: &Handle,
     id: ConnectionId,
     stream: TcpStream,
+    send_hold: Duration,
     events: mpsc::Sender<Event>,
 ) -> mpsc::Sender<Write> {
     let (read, write) = stream.into_split();
     let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
     let reader = io.spawn(reader(id, read, events.clone()));
     io.spawn(async move {
-        let result = writer(write, pieces, &events).await;
+        let result = writer(write, pieces, send_hold, &events).await;
         if let Err(error) = result {
             let _ = events.send(Event::Closed(id, error.to_string())).await;
         }
@@ -113,6 +135,7 @@ async fn reader(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sende
 async fn writer(
     mut stream: OwnedWriteHalf,
     mut pieces: mpsc::Receiver<Write>,
+    send_hold: Duration,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {
     let mut batch = Vec::with_capacity(WRITE_QUEUE);
@@ -130,25 +153,37 @@ async fn writer(
         }
         if last {
             let close = async {
-                write_all(&mut stream, &octets).await?;
+                write_all(&mut stream, &octets, CLOSE_TIMEOUT).await?;
                 stream.shutdown().await
             };
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
             return Ok(());
         }
-        write_all(&mut stream, &octets).await?;
+        write_all(&mut stream, &octets, send_hold).await?;
         if pieces.is_empty() {
             let _ = events.send(Event::Writable).await;
         }
     }
 }
 
-/// Writes all pieces with as few system calls as the kernel allows.
-async fn write_all(stream: &mut OwnedWriteHalf, pieces: &[Bytes]) -> io::Result<()> {
+/// Writes all pieces with as few system calls as the kernel allows. Where none of them gets on for `patience` the connection is reset: what
+/// waits in it would else keep it from closing.
+async fn write_all(
+    stream: &mut OwnedWriteHalf,
+    pieces: &[Bytes],
+    patience: Duration,
+) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
-        let written = stream.write_vectored(rest).await?;
+        let write = stream.write_vectored(rest);
+        let Ok(written) = tokio::time::timeout(patience, write).await else {
+            SockRef::from(stream.as_ref()).set_linger(Some(Duration::ZERO))?;
+            let seconds = patience.as_secs();
+            let text = format!("send hold timer expired: it took nothing for {seconds} s");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        };
+        let written = written?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

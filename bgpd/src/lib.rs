@@ -12,7 +12,9 @@
 
 mod connection;
 mod listen;
+mod quiet;
 mod runtime;
+mod secure;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +24,12 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use listen::can_listen;
 pub use runtime::BgpError;
 pub use weft_bgp_core::rib;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
-    NeighborChanges, NeighborConfig, NeighborStatus, Speaker, SpeakerConfig,
+    Awaited, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker, SpeakerConfig,
 };
 pub use weft_bgp_wire as wire;
 
@@ -72,6 +75,8 @@ pub enum BgpEvent {
     /// The neighbours have sent their routes, which have been told; where [`SpeakerConfig::awaits_routes`], ours are to follow,
     /// and then [`Speaker::routes_complete`].
     Heard,
+    /// [`Speaker::helpers`] may be others now.
+    Sessions,
     /// The neighbours have sent their routes (`complete`), or have been waited for long enough. Comes once, behind the
     /// routes themselves.
     Converged {

@@ -3,9 +3,10 @@
 //! One listener serves every speaker of the process. A connection belongs to the speaker whose mark its packets have
 //! (`net.ipv4.tcp_fwmark_accept`), so that two tenants' neighbours may have the same address.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,27 +14,112 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::runtime::{BgpError, Event};
+use weft_bgp_core::speaker::Password;
 
-/// The speakers of the process, by mark.
+use crate::quiet::{Quiet, Topic};
+use crate::runtime::{BgpError, Event};
+use crate::secure;
+
+/// The speakers of the process, by mark, and where they are connected to.
 #[derive(Clone, Default)]
 pub(crate) struct Instances {
-    by_mark: Arc<Mutex<HashMap<u32, mpsc::Sender<Event>>>>,
+    by_mark: Arc<Mutex<HashMap<u32, Instance>>>,
+    signed: Arc<Mutex<Signed>>,
+}
+
+/// A speaker, as far as connections to it are concerned.
+struct Instance {
+    events: mpsc::Sender<Event>,
+    /// Who may connect.
+    neighbors: HashSet<IpAddr>,
+}
+
+/// Connections that have to be signed.
+#[derive(Default)]
+struct Signed {
+    listeners: Vec<Arc<TcpListener>>,
+    /// With the mark of the speaker whose neighbour it is.
+    by_address: BTreeMap<IpAddr, (u32, Password)>,
 }
 
 impl Instances {
     /// Connections with this mark go to a speaker from now on.
     pub(crate) fn register(&self, mark: u32, events: mpsc::Sender<Event>) {
         let mut by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
-        by_mark.insert(mark, events);
+        let neighbors = HashSet::new();
+        by_mark.insert(mark, Instance { events, neighbors });
     }
 
-    /// The speaker of a connection. What has the mark of no tenant's is the router's own speaker's.
-    fn of(&self, mark: u32, tenants: &std::ops::Range<u32>) -> Option<mpsc::Sender<Event>> {
+    /// Who may connect to a speaker from now on.
+    pub(crate) fn admit(&self, mark: u32, neighbors: HashSet<IpAddr>) {
+        let mut by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instance) = by_mark.get_mut(&mark) {
+            instance.neighbors = neighbors;
+        }
+    }
+
+    /// These neighbours of a speaker, and no others of it, have to sign their connections. What the kernel does not let us ask for is
+    /// asked for once more when a connection is there, and the connection refused.
+    pub(crate) fn sign(&self, mark: u32, wanted: BTreeMap<IpAddr, Password>) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Signed {
+            listeners,
+            by_address,
+        } = &mut *signed;
+        let ask = |address: IpAddr, password: Option<&Password>| {
+            for listener in listeners.iter() {
+                let bound = listener.local_addr();
+                if bound.is_ok_and(|bound| bound.is_ipv4() == address.is_ipv4())
+                    && let Err(error) = secure::sign_listener(listener, address, password)
+                {
+                    warn!(neighbor = %address, %error, "cannot ask for signed connections");
+                }
+            }
+        };
+        by_address.retain(|address, (owner, _)| {
+            let keep = *owner != mark || wanted.contains_key(address);
+            if !keep {
+                ask(*address, None);
+            }
+            keep
+        });
+        for (address, password) in wanted {
+            match by_address.get(&address) {
+                Some((owner, known)) if *owner != mark && *known != password => warn!(
+                    neighbor = %address,
+                    "another tenant has a neighbour of this address, with another password: this one cannot connect to us"
+                ),
+                Some((_, known)) if *known == password => {}
+                _ => {
+                    ask(address, Some(&password));
+                    by_address.insert(address, (mark, password));
+                }
+            }
+        }
+    }
+
+    /// The speaker that a connection is for, where it is from one of its neighbours. What has the mark of no tenant's is the router's own
+    /// speaker's.
+    fn admits(
+        &self,
+        mark: u32,
+        tenants: &std::ops::Range<u32>,
+        from: IpAddr,
+    ) -> Result<mpsc::Sender<Event>, Refusal> {
         let by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
         let own = || by_mark.get(&0).filter(|_| !tenants.contains(&mark));
-        by_mark.get(&mark).or_else(own).cloned()
+        let instance = by_mark.get(&mark).or_else(own).ok_or(Refusal::NoSpeaker)?;
+        match instance.neighbors.contains(&from) {
+            true => Ok(instance.events.clone()),
+            false => Err(Refusal::NoNeighbor),
+        }
     }
+}
+
+/// Why a connection goes to nobody.
+enum Refusal {
+    NoSpeaker,
+    NoNeighbor,
 }
 
 /// Accepts connections at these addresses; says which they are, and gives the tasks, which end when they are dropped.
@@ -48,9 +134,26 @@ pub(crate) fn start(
         let failed = |source| BgpError::Listen { address, source };
         let listener = listen(address).map_err(failed)?;
         listening.push(listener.local_addr().map_err(failed)?);
+        let listener = Arc::new(listener);
+        let mut signed = instances
+            .signed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        signed.listeners.push(listener.clone());
         tasks.spawn(accept(listener, tenants.clone(), instances.clone()));
     }
     Ok((listening.into(), tasks))
+}
+
+/// Finds out whether connections could be accepted at these addresses, before anything else is done that would have to be undone.
+///
+/// # Errors
+/// The first address that is taken, or not there.
+pub fn can_listen(addresses: &[SocketAddr]) -> Result<(), BgpError> {
+    for address in addresses.iter().copied() {
+        listen(address).map_err(|source| BgpError::Listen { address, source })?;
+    }
+    Ok(())
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -66,14 +169,17 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept(listener: TcpListener, tenants: std::ops::Range<u32>, instances: Instances) {
+async fn accept(listener: Arc<TcpListener>, tenants: std::ops::Range<u32>, instances: Instances) {
+    let mut quiet = Quiet::default();
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => hand_over(stream, from, &tenants, &instances).await,
+            Ok((stream, from)) => hand_over(stream, from, &tenants, &instances, &mut quiet).await,
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                if let Some(more) = quiet.admits(None, Topic::Accept, Instant::now()) {
+                    warn!(%error, more, "cannot accept a connection");
+                }
                 // Out of file descriptors, most likely: give others time to close some.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -84,15 +190,31 @@ async fn hand_over(
     from: SocketAddr,
     tenants: &std::ops::Range<u32>,
     instances: &Instances,
+    quiet: &mut Quiet,
 ) {
     let mark = SockRef::from(&stream).mark().unwrap_or(0);
-    match instances.of(mark, tenants) {
+    let admitted = instances.admits(mark, tenants, from.ip().to_canonical());
+    let refusal = match admitted {
         // A speaker that has ended accepts nothing.
-        Some(events) => drop(events.send(Event::Accepted(stream, from)).await),
-        None => info!(
-            neighbor = %from.ip(),
-            mark,
-            "refused a connection from a tenant that has no neighbours"
-        ),
+        Ok(events) => return drop(events.send(Event::Accepted(stream, from)).await),
+        Err(refusal) => refusal,
+    };
+    // Whoever it is may come as often as it likes: it costs no speaker anything, and ends without a state of TCP that waits.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    if let Some(more) = quiet.admits(None, Topic::Stranger, Instant::now()) {
+        let neighbor = from.ip();
+        match refusal {
+            Refusal::NoNeighbor => info!(
+                %neighbor,
+                more,
+                "refused a connection from an address that is no neighbour"
+            ),
+            Refusal::NoSpeaker => info!(
+                %neighbor,
+                mark,
+                more,
+                "refused a connection from a tenant that has no neighbours"
+            ),
+        }
     }
 }

@@ -5,19 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
-use weft_bgp_core::session::{ConnectionId, State};
+use weft_bgp_core::session::{ConnectionId, DownReason, State};
 use weft_bgp_core::speaker::{Action, Speaker};
 
 use crate::connection::{self, Write};
 use crate::listen::{self, Instances};
-use crate::{Bgp, BgpConfig, BgpEvent, Command, Scope, ShutdownMode};
+use crate::quiet::{Quiet, Topic};
+use crate::{Bgp, BgpConfig, BgpEvent, Command, Scope, ShutdownMode, secure};
 
 /// Events handled before timers are looked at again: a full table must not starve a keepalive.
 const SLICE: usize = 16;
@@ -83,12 +83,16 @@ pub(crate) async fn start(
         event_sender,
         track: Vec::new(),
         untrack: Vec::new(),
+        sessions: false,
         heard: false,
         converged: None,
         dials: JoinSet::new(),
         dialling: HashMap::new(),
         io: Handle::current(),
         scope: config.scope,
+        instances: instances.clone(),
+        admitted: 0,
+        quiet: Quiet::default(),
         _listeners: tasks,
     };
     // A thread of its own: on a shared one, readers and writers would take turns with the speaker that they feed.
@@ -128,6 +132,7 @@ struct Runtime {
     event_sender: mpsc::Sender<Event>,
     track: Vec<IpAddr>,
     untrack: Vec<IpAddr>,
+    sessions: bool,
     heard: bool,
     converged: Option<bool>,
     dials: JoinSet<Dialled>,
@@ -136,6 +141,10 @@ struct Runtime {
     /// Where sockets are read and written.
     io: Handle,
     scope: Scope,
+    instances: Instances,
+    /// [`Speaker::membership`] when listeners were told last who may connect.
+    admitted: u64,
+    quiet: Quiet,
     _listeners: JoinSet<()>,
 }
 
@@ -148,6 +157,7 @@ impl Runtime {
     ) {
         let mut batch = Vec::with_capacity(SLICE);
         loop {
+            self.admit();
             self.act();
             self.transmit();
             let due = self.speaker.poll_timeout();
@@ -198,12 +208,27 @@ impl Runtime {
         }
     }
 
+    /// Tells the listeners who may connect, and whom to ask for signatures.
+    fn admit(&mut self) {
+        if self.speaker.membership() == self.admitted {
+            return;
+        }
+        self.admitted = self.speaker.membership();
+        let addresses = self.speaker.addresses().into_iter();
+        let neighbors = addresses.map(|(_, address)| address).collect();
+        self.instances.admit(self.scope.mark, neighbors);
+        let wanted = self.speaker.passwords();
+        let wanted = wanted.map(|(address, password)| (address, password.clone()));
+        self.instances.sign(self.scope.mark, wanted.collect());
+    }
+
     fn has_report(&mut self) -> bool {
         let (track, untrack) = self.speaker.rib.poll_next_hops();
         self.track.extend(track);
         self.untrack.extend(untrack);
         !self.track.is_empty()
             || !self.untrack.is_empty()
+            || self.sessions
             || self.heard
             || self.converged.is_some()
             || self.speaker.rib.has_report()
@@ -219,17 +244,29 @@ impl Runtime {
                 self.speaker.handle_closed(id, error, now);
             }
             Event::Accepted(stream, from) => {
+                // A neighbour that has gone since is one no more.
                 let Some(peer) = self.speaker.find(from.ip().to_canonical()) else {
-                    info!(neighbor = %from.ip(), "refused a connection from an address that is no neighbour");
                     return;
                 };
-                let ttl = self.speaker.config_of(peer).map_or(1, |config| config.ttl);
-                let prepared = connection::set_ttl(&SockRef::from(&stream), from.ip(), ttl)
+                let Some(config) = self.speaker.config_of(peer) else {
+                    return;
+                };
+                // One that was opened before the listener knew of the neighbour has to be signed from now on.
+                if let Some(password) = &config.password
+                    && let Err(error) = secure::sign_connection(&stream, config.address, password)
+                {
+                    let neighbor = config.address;
+                    if let Some(more) = self.quiet.admits(Some(neighbor), Topic::Unsigned, now) {
+                        warn!(%neighbor, %error, more, "refused a connection that cannot be signed");
+                    }
+                    return;
+                }
+                let prepared = connection::prepare(&stream, config)
                     .and_then(|()| stream.set_nodelay(true))
                     .and_then(|()| stream.local_addr());
                 match prepared {
                     Ok(local) => {
-                        let id = self.adopt(stream);
+                        let id = self.adopt(peer, stream);
                         self.speaker
                             .handle_accepted(peer, id, local.ip().to_canonical(), now);
                     }
@@ -251,20 +288,20 @@ impl Runtime {
         let now = Instant::now();
         match result.and_then(|stream| Ok((stream.local_addr()?.ip(), stream))) {
             Ok((local, stream)) => {
-                let id = self.adopt(stream);
+                let id = self.adopt(peer, stream);
                 self.speaker.handle_connected(peer, id, local, now);
             }
-            Err(error) => self
-                .speaker
-                .handle_connect_failed(peer, error.to_string(), now),
+            Err(error) => self.speaker.handle_connect_failed(peer, &error, now),
         }
         self.act();
     }
 
-    fn adopt(&mut self, stream: TcpStream) -> ConnectionId {
+    fn adopt(&mut self, peer: PeerId, stream: TcpStream) -> ConnectionId {
+        let hold = self.speaker.config_of(peer).map(|config| config.hold_time);
+        let send_hold = connection::send_hold_time(hold.unwrap_or_default());
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        let writer = connection::spawn(&self.io, id, stream, self.event_sender.clone());
+        let writer = connection::spawn(&self.io, id, stream, send_hold, self.event_sender.clone());
         self.connections.insert(id, writer);
         id
     }
@@ -301,6 +338,7 @@ impl Runtime {
                         continue;
                     };
                     let (neighbor, asn) = (config.address, config.asn);
+                    self.sessions = true;
                     match (state, reason) {
                         (State::Established, _) => info!(%neighbor, %asn, "session established"),
                         (_, Some(reason)) => warn!(%neighbor, %asn, %reason, "session down"),
@@ -311,13 +349,43 @@ impl Runtime {
                     let Some(config) = self.speaker.config_of(peer) else {
                         continue;
                     };
+                    let neighbor = config.address;
                     for problem in problems {
-                        warn!(neighbor = %config.address, %problem, "malformed UPDATE");
+                        let topic = Topic::Problem(problem.code, problem.kind, problem.treatment);
+                        if let Some(more) = self.quiet.admits(Some(neighbor), topic, Instant::now())
+                        {
+                            warn!(%neighbor, %problem, more, "malformed UPDATE");
+                        }
                     }
                 }
+                Action::Refused(peer, reason) => self.log_refused(peer, &reason),
                 Action::Heard => self.heard = true,
-                Action::Converged { complete } => self.converged = Some(complete),
+                Action::Converged { complete } => {
+                    self.sessions = true;
+                    self.converged = Some(complete);
+                }
             }
+        }
+    }
+
+    /// Says why a neighbour's session does not come up.
+    fn log_refused(&mut self, peer: PeerId, reason: &DownReason) {
+        let Some(config) = self.speaker.config_of(peer) else {
+            return;
+        };
+        let (by_us, notification) = match reason {
+            DownReason::NotificationSent(notification) => (true, notification),
+            DownReason::NotificationReceived(notification) => (false, notification),
+            _ => return,
+        };
+        let topic = Topic::Refused {
+            by_us,
+            code: notification.code,
+            subcode: notification.subcode,
+        };
+        let (neighbor, asn) = (config.address, config.asn);
+        if let Some(more) = self.quiet.admits(Some(neighbor), topic, Instant::now()) {
+            warn!(%neighbor, %asn, %reason, more, "the session does not come up");
         }
     }
 
@@ -347,6 +415,9 @@ impl Runtime {
         if let Some(batch) = self.speaker.poll_report() {
             return Some(BgpEvent::Routes(batch));
         }
+        if std::mem::take(&mut self.sessions) {
+            return Some(BgpEvent::Sessions);
+        }
         if std::mem::take(&mut self.heard) {
             return Some(BgpEvent::Heard);
         }
@@ -356,10 +427,12 @@ impl Runtime {
     }
 
     async fn shut_down(&mut self, mode: ShutdownMode) {
-        if mode == ShutdownMode::Cease {
-            self.speaker.shut_down("shutting down", Instant::now());
-            self.act();
+        let now = Instant::now();
+        match mode {
+            ShutdownMode::Cease => self.speaker.shut_down("shutting down", now),
+            ShutdownMode::Restart => self.speaker.take_leave("shutting down", now),
         }
+        self.act();
         let writers: Vec<mpsc::Sender<Write>> =
             self.connections.drain().map(|(_, writer)| writer).collect();
         for writer in writers {

@@ -1,3 +1,4 @@
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use weft_bgp_core::rib::{Origination, PlainBgp, RouteFilter};
@@ -21,18 +22,26 @@ struct Router {
 }
 
 fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) -> NeighborConfig {
+    // Routes are IPv6 ones: a next hop of the loopback addresses that these tests live on is nobody's.
+    let IpAddr::V4(local_v4) = local else {
+        panic!("IPv4 here")
+    };
+    let [.., test_and_router] = local_v4.octets();
+    let next_hop = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(test_and_router));
     NeighborConfig {
         address,
         port,
         asn: Asn(asn),
         description: None,
         local_address: Some(local),
-        local_address_v6: None,
+        local_address_v6: Some(next_hop),
         passive,
         ttl: 1,
+        least_ttl: None,
+        password: None,
         hold_time: Duration::from_secs(90),
         connect_retry: Duration::from_secs(2),
-        families: vec![Family::Ipv4Unicast],
+        families: vec![Family::Ipv6Unicast],
         add_path_send: true,
         add_path_receive: true,
         graceful_restart: Some(120),
@@ -41,7 +50,10 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         import_filter: None,
         export_filter: None,
         max_prefixes: None,
+        max_paths: u32::MAX,
         allow_own_as: 0,
+        enforce_first_as: false,
+        accept_martians: false,
         import_class: 0,
         export_class: 0,
     }
@@ -60,10 +72,11 @@ impl Router {
                 router_id: RouterId(id),
                 cluster_id: id,
                 overlay_administrator: None,
-                report: vec!["0.0.0.0/0".parse().unwrap()],
+                report: vec!["::/0".parse().unwrap()],
                 restarting: false,
                 awaits_routes: false,
                 deferral: Duration::from_secs(30),
+                helpers: None,
                 seed: u64::from(asn),
             },
             listen: vec![SocketAddr::new(address, 0)],
@@ -95,7 +108,7 @@ impl Router {
         builder.set_empty_as_path();
         let routes = (0..count)
             .map(|n| Origination {
-                prefix: ipnet::Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24)
+                prefix: ipnet::Ipv6Net::new(((0xfd00_0000 | u128::from(n)) << 96).into(), 64)
                     .unwrap()
                     .into(),
                 path_id: 0,
@@ -128,12 +141,12 @@ impl Router {
                                 }
                             }
                         }
-                        BgpEvent::Heard | BgpEvent::Converged { .. } => {}
+                        BgpEvent::Heard | BgpEvent::Sessions | BgpEvent::Converged { .. } => {}
                     }
                 }
                 let held = self
                     .bgp
-                    .with(|speaker, _| speaker.rib.prefixes()[0])
+                    .with(|speaker, _| speaker.rib.prefixes()[1])
                     .await
                     .unwrap();
                 if held == count && reported.len() == count {
@@ -201,7 +214,7 @@ async fn a_restart_leaves_the_routes_and_a_cease_takes_them() {
         .unwrap();
     let status = b.bgp.neighbors().await.remove(0);
     assert!(
-        status.stale && status.counters.accepted[0] == 10,
+        status.stale && status.counters.accepted[1] == 10,
         "{:?}",
         status.last_reason
     );
@@ -231,6 +244,7 @@ async fn a_port_in_use_is_named() {
             restarting: false,
             awaits_routes: false,
             deferral: Duration::ZERO,
+            helpers: None,
             seed: 1,
         },
         listen: vec![taken],
@@ -246,4 +260,26 @@ async fn a_port_in_use_is_named() {
         error.contains(&taken.to_string()) && error.contains("another BGP speaker"),
         "{error}"
     );
+}
+
+/// A stranger costs the speaker nothing: its connection ends where it is accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_reset_and_neighbours_of_tomorrow_are_let_in_then() {
+    let a = Router::start(loopback(3, 0), 65001).await;
+    let b = Router::start(loopback(3, 1), 65002).await;
+    // Nothing at all for a stranger, and an OPEN for a neighbour.
+    let connect = async |from: IpAddr| {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        let mut stream = socket.connect(SocketAddr::new(a.address, a.port)).await?;
+        let mut octets = [0; 64];
+        tokio::io::AsyncReadExt::read(&mut stream, &mut octets).await
+    };
+    let refused = connect(b.address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionReset);
+    a.peer_with(&b, true).await;
+    let open = async { while !matches!(connect(b.address).await, Ok(octets) if octets > 0) {} };
+    tokio::time::timeout(Duration::from_secs(30), open)
+        .await
+        .unwrap();
 }

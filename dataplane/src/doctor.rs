@@ -3,21 +3,23 @@
 //! Kernel objects are tried in a network namespace that is made for it and goes away with the thread: nothing of the
 //! host's own is touched.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
 use weft_overlay::intent::ForwardingNextHop;
-use weft_overlay::{Encapsulation, Vni};
+use weft_overlay::{Encapsulation, VXLAN_PORT, Vni};
 
 use crate::actor::ALIAS;
-use crate::bpf::{Classifier, Place};
+use crate::bpf::{Carried, Classifier, Place};
 use crate::model::{Carrier, Family, NextHop, Rule, RuleAction, RuleMatch, Tunnel};
 use crate::netlink::links::{put_link, put_link_mtu, put_tunnel_device, put_vrf};
 use crate::netlink::objects::{
     NEW, RTM_NEWNEXTHOP, RTM_NEWTUNNEL, SET, put_next_hop, put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Netlink};
+use crate::upkeep::sysctl_name;
 use crate::{PROTOCOL, host, nftables, snapshot};
 
 /// What VXLAN over IPv4 puts around a tenant's packet, octets.
@@ -42,7 +44,7 @@ pub enum Health {
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it belongs to: `privilege`, `kernel`, `sysctl`, `mtu`, `port`, `tool`.
+    /// What it belongs to: `router`, `privilege`, `kernel`, `sysctl`, `mtu`, `port`, `tool`.
     pub area: &'static str,
     /// What was looked at.
     pub what: String,
@@ -166,13 +168,13 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     })?;
     for (carrier, what, health, remedy) in [
         (
-            Carrier::Vxlan,
+            Carrier::VXLAN,
             "VXLAN with metadata and VNI filter",
             Health::Bad,
             "modprobe vxlan; Linux 5.18 or later",
         ),
         (
-            Carrier::VxlanGpe,
+            Carrier::VXLAN_GPE,
             "VXLAN-GPE with metadata and VNI filter",
             Health::Warning,
             "modprobe vxlan; needed for routers that accept vxlan-gpe",
@@ -215,7 +217,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     );
     let interface = snapshot::links(&mut netlink)?
         .iter()
-        .find(|link| link.name == Carrier::Vxlan.name())
+        .find(|link| link.name == Carrier::VXLAN.name())
         .map_or(0, |link| link.index);
     let vni = one(&mut netlink, RTM_NEWTUNNEL, NEW, &|out| {
         put_vni(out, interface, 10_001);
@@ -231,10 +233,11 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     let hop = ForwardingNextHop {
         vni: Vni::MIN,
         encapsulation: Encapsulation::Vxlan,
+        port: None,
         address: Ipv4Addr::new(192, 0, 2, 2).into(),
         endpoint_id: None,
     };
-    let tunnel = Tunnel::to(&hop, Family::V4, Some(local.into()), interface);
+    let tunnel = Tunnel::to(&hop, Family::V4, Some(local.into()), interface, true);
     for (id, next_hop, what) in [
         (
             1,
@@ -279,13 +282,18 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         },
         refusal,
     );
-    let classifier = Classifier::new(&mut netlink, &[], false, false)
+    let carried = Carried {
+        uniform: false,
+        dont_fragment: true,
+        v6: false,
+    };
+    let classifier = Classifier::new(&mut netlink, &[], carried)
         .and_then(|classifier| classifier.attach(&mut netlink, interface, Place::Vxlan));
     note(
         Object {
             what: "BPF at tunnel devices: one look for all VNIs, counters",
             health: Health::Warning,
-            remedy: "modprobe cls_bpf; CAP_BPF or CAP_SYS_ADMIN; without it there is a rule a VNI, and no counters",
+            remedy: "modprobe cls_bpf; CAP_BPF, and CAP_SYS_ADMIN to find after a restart what is at the devices (as examples/systemd has it); without it there is a rule a VNI, and no counters",
         },
         classifier.err().map(|error| error.to_string()),
     );
@@ -297,9 +305,11 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         };
         nftables::load(&nftables::ruleset(
             &[],
-            &[Carrier::Vxlan.name()],
+            (&[&Carrier::VXLAN.name()], &BTreeSet::from([VXLAN_PORT])),
             duties,
             &[],
+            &BTreeSet::new(),
+            Some(&BTreeSet::new()),
         ))
         .err()
     };
@@ -344,22 +354,26 @@ pub(crate) fn has_vrf() -> bool {
 fn sysctls() -> Vec<Finding> {
     host::sysctls()
         .into_iter()
-        .filter_map(|host::Sysctl { path, value, why }| {
-            let name = path.replace('/', ".");
-            let file = format!("/proc/sys/{path}");
-            let now = std::fs::read_to_string(&file).ok()?;
-            let now = now.trim();
-            Some(if now == value {
-                Finding::good("sysctl", name, format!("{now}: {why}"))
-            } else if std::fs::OpenOptions::new().write(true).open(file).is_ok() {
-                let found = format!("{now}; weft router sets it to {value}: {why}");
-                Finding::good("sysctl", name, found)
-            } else {
-                let found = format!("{now}, and weft may not set it to {value}: {why}");
-                let remedy = format!("as root: sysctl -w {name}={value}");
-                Finding::good("sysctl", name, found).but(Health::Bad, remedy)
-            })
-        })
+        .filter_map(
+            |host::Sysctl {
+                 path, value, why, ..
+             }| {
+                let name = sysctl_name(&path);
+                let file = format!("/proc/sys/{path}");
+                let now = std::fs::read_to_string(&file).ok()?;
+                let now = now.trim();
+                Some(if now == value {
+                    Finding::good("sysctl", name, format!("{now}: {why}"))
+                } else if std::fs::OpenOptions::new().write(true).open(file).is_ok() {
+                    let found = format!("{now}; weft router sets it to {value}: {why}");
+                    Finding::good("sysctl", name, found)
+                } else {
+                    let found = format!("{now}, and weft may not set it to {value}: {why}");
+                    let remedy = format!("as root: sysctl -w {name}={value}");
+                    Finding::good("sysctl", name, found).but(Health::Bad, remedy)
+                })
+            },
+        )
         .collect()
 }
 
@@ -374,7 +388,10 @@ fn links() -> Vec<Finding> {
         }
     };
     let is_ours = |link: &snapshot::Link| link.alias.as_deref() == Some(ALIAS);
-    for carrier in Carrier::ALL {
+    let ours = links.iter().filter(|link| is_ours(link));
+    let mut carriers: BTreeSet<Carrier> = ours.filter_map(|link| link.tunnel).collect();
+    carriers.extend(Carrier::ALL);
+    for carrier in carriers {
         let name = carrier.name();
         let what = match carrier.port() {
             Some(port) => format!("UDP port {port} ({})", carrier.encapsulation()),
@@ -390,12 +407,22 @@ fn links() -> Vec<Finding> {
             ),
             None => {
                 let Some(port) = carrier.port() else { continue };
+                // At another one it needs this one for far routers alone.
+                let mut ours = links.iter().filter(|link| is_ours(link));
+                let elsewhere = ours.any(|link| {
+                    let of = link.tunnel.map(Carrier::encapsulation);
+                    of == Some(carrier.encapsulation())
+                });
+                let taken = match elsewhere {
+                    true => Health::Warning,
+                    false => Health::Bad,
+                };
                 match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
                     Ok(_) => Finding::good("port", what, "free"),
                     Err(error) => Finding::good("port", what, error.to_string()).but(
-                        Health::Bad,
+                        taken,
                         format!(
-                            "`ip -d link show type vxlan` and `ss -lunp sport = {port}` name who has it"
+                            "`ip -d link show type vxlan` and `ss -lunp sport = {port}` name who has it; `overlay.port` makes it another"
                         ),
                     ),
                 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -28,11 +29,12 @@ impl Echo {
     /// # Errors
     /// Without CAP_NET_RAW.
     pub fn open() -> io::Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0x8000);
         Ok(Self {
             v4: open(Domain::IPV4, Protocol::ICMPV4)?,
             v6: open(Domain::IPV6, Protocol::ICMPV6)?,
             // Any that `probe`, which counts from 1, is long in coming to.
-            id: (std::process::id() as u16).rotate_left(5) ^ 0x8000,
+            id: (std::process::id() as u16).rotate_left(5) ^ NEXT.fetch_add(1, Ordering::Relaxed),
         })
     }
 

@@ -1,113 +1,157 @@
 //! The settings of the host that forwarding needs.
 
-use tracing::warn;
+use std::io;
+
+use crate::condition::Severity;
 
 /// A sysctl, what it must be, and why.
+#[derive(Clone, Debug)]
 pub(crate) struct Sysctl {
+    /// Below `/proc/sys`.
     pub(crate) path: String,
     pub(crate) value: &'static str,
     pub(crate) why: &'static str,
+    /// What it costs where it is something else; nothing where packets get through all the same.
+    pub(crate) cost: Option<Severity>,
+}
+
+impl Sysctl {
+    fn file(&self) -> String {
+        format!("/proc/sys/{}", self.path)
+    }
+
+    /// What it is; nothing where the kernel has no such setting, or the device is gone.
+    pub(crate) fn read(&self) -> Option<String> {
+        std::fs::read_to_string(self.file()).ok()
+    }
+
+    /// Makes it what it must be.
+    ///
+    /// # Errors
+    /// Where this process may not, or the setting is gone.
+    pub(crate) fn write(&self) -> io::Result<()> {
+        std::fs::write(self.file(), self.value)
+    }
 }
 
 /// What forwarding needs of the namespace.
 pub(crate) fn sysctls() -> Vec<Sysctl> {
-    let of = |path: &str, value, why| Sysctl {
+    let of = |path: &str, value, why, cost| Sysctl {
         path: path.to_owned(),
         value,
         why,
+        cost,
     };
+    let (down, degraded) = (Some(Severity::Down), Some(Severity::Degraded));
     vec![
-        of("net/ipv4/ip_forward", "1", "tenants' packets are forwarded"),
+        of(
+            "net/ipv4/ip_forward",
+            "1",
+            "tenants' packets are forwarded",
+            down,
+        ),
         of(
             "net/ipv6/conf/all/forwarding",
             "1",
             "tenants' packets are forwarded",
+            degraded,
         ),
         of(
             "net/ipv4/ip_early_demux",
             "0",
             "a router forwards more than it receives: no look for a socket before the look for a route",
+            None,
         ),
         of(
             "net/ipv4/fib_multipath_hash_policy",
             "1",
             "equal ways are shared by flows, ports included",
+            None,
         ),
         of(
             "net/ipv6/fib_multipath_hash_policy",
             "1",
             "equal ways are shared by flows, ports included",
+            None,
         ),
         of(
             "net/ipv4/nexthop_compat_mode",
             "0",
             "replacing a next-hop object must not touch its routes",
+            None,
         ),
         of(
             "net/ipv4/fwmark_reflect",
             "1",
             "the router's answers to a tenant find the tenant's table",
+            degraded,
         ),
         of(
             "net/ipv6/fwmark_reflect",
             "1",
             "the router's answers to a tenant find the tenant's table",
+            degraded,
         ),
         of(
             "net/ipv4/tcp_fwmark_accept",
             "1",
             "a tenant's router that connects is answered by the tenant's table",
+            None,
         ),
         of(
             "net/ipv4/tcp_l3mdev_accept",
             "1",
             "a tenant's router connects in its VRF",
+            None,
         ),
         of(
             "net/ipv4/conf/all/send_redirects",
             "0",
             "an edge sends packets back out of the device that they came in",
+            None,
         ),
         of(
             "net/ipv4/conf/all/rp_filter",
             "0",
             "source checks look into the main table, not the tenant's",
+            degraded,
         ),
     ]
 }
 
-/// What forwarding needs of a device.
+/// What forwarding needs of a device that tenants' packets come in by.
 pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
+    let of = |name: &str, value, why, cost| Sysctl {
+        path: format!("net/ipv4/conf/{device}/{name}"),
+        value,
+        why,
+        cost,
+    };
+    let degraded = Some(Severity::Degraded);
     vec![
-        Sysctl {
-            path: format!("net/ipv4/conf/{device}/rp_filter"),
-            value: "0",
-            why: "source checks look into the main table, not the tenant's",
-        },
-        Sysctl {
-            path: format!("net/ipv4/conf/{device}/accept_local"),
-            value: "1",
-            why: "a tenant's host may have an address that the router has in another tenant, and nothing is looked up for its source",
-        },
-        Sysctl {
-            path: format!("net/ipv4/conf/{device}/send_redirects"),
-            value: "0",
-            why: "packets go back out of the device that they came in",
-        },
+        of(
+            "forwarding",
+            "1",
+            "tenants' packets that come in by it are forwarded",
+            degraded,
+        ),
+        of(
+            "rp_filter",
+            "0",
+            "source checks look into the main table, not the tenant's",
+            degraded,
+        ),
+        of(
+            "accept_local",
+            "1",
+            "a tenant's host may have an address that the router has in another tenant, and nothing is looked up for its source",
+            degraded,
+        ),
+        of(
+            "send_redirects",
+            "0",
+            "packets go back out of the device that they came in",
+            None,
+        ),
     ]
-}
-
-/// Sets what is not set yet.
-pub(crate) fn set(sysctls: &[Sysctl]) {
-    for Sysctl { path, value, why } in sysctls {
-        let file = format!("/proc/sys/{path}");
-        let now = std::fs::read_to_string(&file).unwrap_or_default();
-        if now.trim() != *value
-            && let Err(error) = std::fs::write(&file, value)
-            // A kernel without IPv6 has none of its settings.
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(sysctl = path.replace('/', "."), value, why, %error, "cannot set");
-        }
-    }
 }

@@ -9,6 +9,7 @@
 
 mod actor;
 mod bpf;
+mod condition;
 pub mod doctor;
 mod echo;
 mod health;
@@ -18,16 +19,23 @@ mod monitor;
 mod netlink;
 mod next_hops;
 mod nftables;
+mod path_search;
 mod probe;
+mod resolver;
+mod ruleset_watch;
 mod snapshot;
 mod status;
 mod steps;
 mod teardown;
 #[cfg(test)]
 mod tests;
+mod tunnel_echo;
+mod upkeep;
+mod ways;
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,19 +43,24 @@ use tokio::sync::{mpsc, oneshot};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
+pub use actor::paths::PATH_LASTS;
+pub use actor::targets::{ProbeTargets, ProbedTenant};
+pub use condition::{Condition, ConditionKind, Conditions, Severity, Verdict, verdict};
 pub use echo::Echo;
 pub use health::{NodeQuestion, ask_node};
-pub use probe::{Probe, ProbeAnswer, ProbeHop, probe};
+pub use path_search::PathSearch;
+pub use probe::{Probe, ProbeAnswer, ProbeHop, largest, probe};
 pub use status::{
     DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
-    RefusedRoute, TenantTable, Traffic, TunnelTrace,
+    PathStatus, RefusedRoute, TenantTable, Traffic, TunnelTrace,
 };
 pub use steps::{StepCounter, StepCounts};
 pub use teardown::{TeardownReport, teardown};
+pub use tunnel_echo::{FarEnd, Heard, TunnelEcho};
 
 /// Our route protocol number, as `ip route` shows it. Nobody else has it: 186, the kernel's name for BGP, is what FRR's
 /// zebra marks its routes with, and what is not ours is never touched.
-pub const PROTOCOL: u8 = 87;
+pub const PROTOCOL: u8 = weft_overlay::words::OWN_PROTOCOL;
 
 /// The upper octet of everything of ours that has a number of 32 bits: tables, marks, next-hop objects.
 pub(crate) const RANGE: u32 = 0x5700_0000;
@@ -97,14 +110,23 @@ pub struct DataplaneConfig {
     pub endpoint_id: EndpointId,
     /// How packets come to us.
     pub encapsulation: Encapsulation,
+    /// The UDP port that they come to, where that is not the encapsulation's own; of GRE nothing.
+    pub port: Option<NonZeroU16>,
     /// How tenants are kept apart.
     pub segmentation: Segmentation,
     /// Octets of the kernel's events that may wait for us. What comes when it is full is lost, and everything is read again.
     pub event_buffer: usize,
+    /// Routes to far ends of tunnels are taken from BGP.
+    pub installs_underlay: bool,
     /// Flows keep their way among equal ones when others come or go.
     pub resilient: bool,
+    /// Outer packets over IPv4 are not fragmented on their way: their senders are told what fits. Over IPv6 they never are.
+    pub dont_fragment: bool,
     /// What becomes of the code point that a packet comes in with from the overlay.
     pub code_point: CodePoint,
+    /// How long a router may go on sending that nothing names any more: routers that it sends through learn of that one after
+    /// the other, and BGP may hold news back for 30 seconds at each domain's edge (RFC 4271 section 9.2.1.1).
+    pub sender_grace: Duration,
     /// How often the kernel is read and compared with the intent, should an event have been missed.
     pub audit: Duration,
     /// Route protocol number of everything of ours: [`PROTOCOL`] unless another router shares the namespace.
@@ -115,16 +137,28 @@ pub struct DataplaneConfig {
     faults: netlink::faults::Faults,
 }
 
+impl DataplaneConfig {
+    /// The device that packets to this router come in by, where its endpoint is this.
+    pub(crate) fn carrier(&self, endpoint: IpAddr) -> model::Carrier {
+        let port = self.port.map(NonZeroU16::get);
+        model::Carrier::of(self.encapsulation, endpoint, port)
+    }
+}
+
 impl Default for DataplaneConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
             endpoint_id: EndpointId(std::net::Ipv4Addr::UNSPECIFIED),
             encapsulation: Encapsulation::Vxlan,
+            port: None,
             segmentation: Segmentation::Auto,
             event_buffer: 4 << 20,
+            installs_underlay: false,
             resilient: false,
+            dont_fragment: true,
             code_point: CodePoint::Pipe,
+            sender_grace: Duration::from_secs(60),
             audit: Duration::from_secs(60),
             protocol: PROTOCOL,
             table_base: RANGE,
@@ -137,8 +171,17 @@ impl Default for DataplaneConfig {
 /// What the data plane tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataplaneEvent {
-    /// How tracked addresses are reached: metric of the route, or `None`.
-    Reachability(Vec<(IpAddr, Option<u32>)>),
+    /// How addresses tracked with [`Dataplane::track`] are reached, or `None`.
+    Reachability(Vec<(IpAddr, Option<Reach>)>),
+    /// How far ends of tunnels are reached that are tracked with [`Dataplane::track_endpoints`]: metric of the route, or `None`.
+    EndpointReachability(Vec<(IpAddr, Option<u32>)>),
+    /// The link to a neighbour of [`Dataplane::watch_neighbors`] has lost its carrier, or has it again.
+    NeighborLink {
+        /// The neighbour.
+        neighbor: IpAddr,
+        /// The interface that lost it; `None` where the neighbour is on a link that has it.
+        lost: Option<String>,
+    },
     /// The same for addresses tracked with [`Dataplane::track_site`]: 0 where one is on a link of the tenant's.
     SiteReachability {
         /// Whose.
@@ -164,6 +207,16 @@ pub enum DataplaneEvent {
     },
 }
 
+/// How an address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Metric of the route.
+    pub metric: u32,
+    /// A route of ours that contains the address, with a prefix as long as this or longer, would be the best match for the address
+    /// itself: one that has the address as its next hop would lead to itself (RFC 4271 section 9.1.2.1).
+    pub floor: u8,
+}
+
 /// The data plane could not be started, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -174,7 +227,15 @@ pub enum Error {
     Privilege(String),
     /// A device of our name that is not ours.
     #[error("a device {0} exists that weft did not make: rename or remove it (`ip link del {0}`)")]
-    ForeignDevice(&'static str),
+    ForeignDevice(String),
+    /// What listens there is needed.
+    #[error("UDP port {0} is BFD's")]
+    BfdPort(u16),
+    /// Each port takes a device.
+    #[error(
+        "devices lead to {0} ports already that are not their encapsulation's own, and no more are made"
+    )]
+    TooManyPorts(usize),
     /// Tunnels need one.
     #[error("this router has no tunnel endpoint")]
     NoEndpoint,
@@ -182,7 +243,7 @@ pub enum Error {
     #[error("the kernel refused the device {what}: {kernel}; `weft doctor` says what it can do")]
     Refused {
         /// Its name.
-        what: &'static str,
+        what: String,
         /// The kernel's word.
         kernel: String,
     },
@@ -211,11 +272,14 @@ impl Error {
 enum Command {
     Apply(IntentDelta),
     Settle,
-    Track(Option<TenantId>, Vec<IpAddr>),
-    Untrack(Option<TenantId>, Vec<IpAddr>),
+    Track(actor::Purpose, Vec<IpAddr>),
+    Untrack(actor::Purpose, Vec<IpAddr>),
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
+    LearnedPath(IpAddr),
+    ProbedPath(IpAddr, Option<u16>),
     Traffic(oneshot::Sender<Vec<Traffic>>),
+    ProbeTargets(u64, oneshot::Sender<Option<ProbeTargets>>),
     Trace(
         TenantId,
         Option<(Vni, bool)>,
@@ -281,24 +345,54 @@ impl Dataplane {
         self.send(Command::Settle).await;
     }
 
-    /// Says how these addresses are reached, now and whenever it changes.
+    /// Says how these far ends of tunnels are reached by outer packets, which have our endpoint as their source, now and whenever it
+    /// changes, as [`DataplaneEvent::EndpointReachability`].
+    pub async fn track_endpoints(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Track(actor::Purpose::Endpoint, addresses))
+            .await;
+    }
+
+    /// Ends [`Dataplane::track_endpoints`].
+    pub async fn untrack_endpoints(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Untrack(actor::Purpose::Endpoint, addresses))
+            .await;
+    }
+
+    /// Says when the links to these neighbours, which are on them, lose their carrier and have it again, as
+    /// [`DataplaneEvent::NeighborLink`].
+    pub async fn watch_neighbors(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Track(actor::Purpose::Neighbor, addresses))
+            .await;
+    }
+
+    /// Ends [`Dataplane::watch_neighbors`].
+    pub async fn unwatch_neighbors(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Untrack(actor::Purpose::Neighbor, addresses))
+            .await;
+    }
+
+    /// Says how these next hops are reached, now and whenever it changes.
     pub async fn track(&self, addresses: Vec<IpAddr>) {
-        self.send(Command::Track(None, addresses)).await;
+        self.send(Command::Track(actor::Purpose::NextHop, addresses))
+            .await;
     }
 
     /// The same of addresses on the links of a tenant's attachments, as [`DataplaneEvent::SiteReachability`].
     pub async fn track_site(&self, tenant: TenantId, addresses: Vec<IpAddr>) {
-        self.send(Command::Track(Some(tenant), addresses)).await;
+        self.send(Command::Track(actor::Purpose::Site(tenant), addresses))
+            .await;
     }
 
     /// Ends [`Dataplane::track_site`].
     pub async fn untrack_site(&self, tenant: TenantId, addresses: Vec<IpAddr>) {
-        self.send(Command::Untrack(Some(tenant), addresses)).await;
+        self.send(Command::Untrack(actor::Purpose::Site(tenant), addresses))
+            .await;
     }
 
     /// Ends [`Dataplane::track`]; an address that was asked for twice is untracked twice.
     pub async fn untrack(&self, addresses: Vec<IpAddr>) {
-        self.send(Command::Untrack(None, addresses)).await;
+        self.send(Command::Untrack(actor::Purpose::NextHop, addresses))
+            .await;
     }
 
     /// Reports routes of the kernel on a tenant's attachments: networks of their addresses, what an administrator set,
@@ -319,6 +413,17 @@ impl Dataplane {
             .await;
     }
 
+    /// The kernel has learned how large packets to a far router may be: it is asked at once, and not only when its turn comes.
+    pub async fn learned_path(&self, far_router: IpAddr) {
+        self.send(Command::LearnedPath(far_router)).await;
+    }
+
+    /// Probes found that packets of so many octets at most reach a far router, outer headers included; `None` where as many as its
+    /// device and the kernel say. Holds for [`PATH_LASTS`], unless it is said again.
+    pub async fn probed_path(&self, far_router: IpAddr, path: Option<u16>) {
+        self.send(Command::ProbedPath(far_router, path)).await;
+    }
+
     /// What is in the kernel, in numbers, and what was refused. `None` where the data plane has stopped.
     pub async fn status(&self) -> Option<DataplaneStatus> {
         self.ask(Command::Status).await
@@ -327,6 +432,13 @@ impl Dataplane {
     /// What was carried for each VNI to and from each router, by VNI and address; none where the kernel does not count.
     pub async fn traffic(&self) -> Vec<Traffic> {
         self.ask(Command::Traffic).await.unwrap_or_default()
+    }
+
+    /// What probes inside the tunnels can be sent to; `None` where that is what version `known` said. 0 is none.
+    pub async fn probe_targets(&self, known: u64) -> Option<ProbeTargets> {
+        self.ask(|reply| Command::ProbeTargets(known, reply))
+            .await
+            .flatten()
     }
 
     /// What the kernel would do with a tenant's packet. `None` where the tenant is not there.

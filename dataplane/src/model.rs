@@ -1,12 +1,14 @@
 //! What the data plane wants in the kernel, as plain values.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use serde::Serialize;
 use weft_overlay::intent::ForwardingNextHop;
-use weft_overlay::{Encapsulation, EndpointId};
+use weft_overlay::{Encapsulation, EndpointId, VXLAN_GPE_PORT, VXLAN_PORT};
 
 /// Address family of a route or rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +53,12 @@ pub(crate) struct RouteKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteSpec {
     /// To a next-hop object.
-    NextHop(u32),
+    NextHop {
+        id: u32,
+        /// Octets that a packet may have, where the way is narrower than the device. Four octets that a route of another kind
+        /// has anyway: those without one cost nothing.
+        mtu: Option<NonZeroU16>,
+    },
     /// To the link of an attachment.
     Connected { interface: u32, source: IpAddr },
     /// To a gateway.
@@ -59,22 +66,53 @@ pub(crate) enum RouteSpec {
         gateway: IpAddr,
         interface: Option<u32>,
     },
-    /// To a service node on a link, whatever other routes say of its address.
-    Node { gateway: IpAddr, interface: u32 },
+    /// To a gateway on a link, whatever other routes say of its address.
+    OnLink { gateway: IpAddr, interface: u32 },
+    /// To several gateways at once: the number of a set of [`Way`]s.
+    Ways(u32),
     /// Nowhere: a tenant's packet without a route goes no further.
     Unreachable,
     /// Out of the table: the next rule is asked.
     Throw,
 }
 
-/// A kind of tunnel device. A router has at most one of each, for all VNIs: the packet's metadata names the VNI.
+impl RouteSpec {
+    /// What the kernel holds is this. A gateway whose link is the kernel's to find is held whichever link it found.
+    pub(crate) fn is_held_as(&self, held: &Self) -> bool {
+        match (self, held) {
+            (
+                Self::Via {
+                    gateway,
+                    interface: None,
+                },
+                Self::Via { gateway: held, .. },
+            ) => gateway == held,
+            _ => self == held,
+        }
+    }
+}
+
+/// One of the ways by which the kernel reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Way {
+    /// `None` where the address is on the link itself.
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) interface: u32,
+    /// The gateway is on the link by decree, whatever other routes say.
+    pub(crate) onlink: bool,
+    /// Its share beside others, 1 to 256.
+    pub(crate) weight: u16,
+}
+
+/// A kind of tunnel device. A router has at most one of each, for all VNIs: the packet's metadata names the VNI. The UDP port that
+/// packets are sent to is the device's, since the kernel takes it from there: it is the port that the device listens at, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Carrier {
     /// RFC 7348, over IPv4 and IPv6.
-    Vxlan,
+    Vxlan(u16),
     /// VXLAN-GPE with IP payload, over IPv4 and IPv6.
-    VxlanGpe,
+    VxlanGpe(u16),
     /// GRE with key, over IPv4.
     Gre,
     /// GRE with key, over IPv6.
@@ -82,32 +120,48 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    pub(crate) const ALL: [Self; 4] = [Self::Vxlan, Self::VxlanGpe, Self::Gre, Self::Gre6];
+    /// VXLAN at its own port.
+    pub(crate) const VXLAN: Self = Self::Vxlan(VXLAN_PORT);
+    /// VXLAN-GPE at its own port.
+    pub(crate) const VXLAN_GPE: Self = Self::VxlanGpe(VXLAN_GPE_PORT);
+    /// One of each encapsulation, at its own port.
+    pub(crate) const ALL: [Self; 4] = [Self::VXLAN, Self::VXLAN_GPE, Self::Gre, Self::Gre6];
 
-    /// The device that packets of an encapsulation leave and enter by.
-    pub(crate) fn of(encapsulation: Encapsulation, endpoint: IpAddr) -> Self {
+    /// The device that packets of an encapsulation leave and enter by; `port` where it is not the encapsulation's own.
+    pub(crate) fn of(encapsulation: Encapsulation, endpoint: IpAddr, port: Option<u16>) -> Self {
         match (encapsulation, endpoint) {
-            (Encapsulation::Vxlan, _) => Self::Vxlan,
-            (Encapsulation::VxlanGpe, _) => Self::VxlanGpe,
+            (Encapsulation::Vxlan, _) => Self::Vxlan(port.unwrap_or(VXLAN_PORT)),
+            (Encapsulation::VxlanGpe, _) => Self::VxlanGpe(port.unwrap_or(VXLAN_GPE_PORT)),
             (Encapsulation::Gre, IpAddr::V4(_)) => Self::Gre,
             (Encapsulation::Gre, IpAddr::V6(_)) => Self::Gre6,
         }
     }
 
+    /// The device that leads to a next hop.
+    pub(crate) fn to(hop: &ForwardingNextHop) -> Self {
+        Self::of(
+            hop.encapsulation,
+            hop.address,
+            hop.port.map(NonZeroU16::get),
+        )
+    }
+
     /// Its name. `gre0` is not free: the kernel makes that one itself.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Vxlan => "vx0",
-            Self::VxlanGpe => "vxg0",
-            Self::Gre => "wgre0",
-            Self::Gre6 => "wgre6",
+            Self::VXLAN => "vx0".into(),
+            Self::Vxlan(port) => format!("vx{port}").into(),
+            Self::VXLAN_GPE => "vxg0".into(),
+            Self::VxlanGpe(port) => format!("vxg{port}").into(),
+            Self::Gre => "wgre0".into(),
+            Self::Gre6 => "wgre6".into(),
         }
     }
 
     pub(crate) fn encapsulation(self) -> Encapsulation {
         match self {
-            Self::Vxlan => Encapsulation::Vxlan,
-            Self::VxlanGpe => Encapsulation::VxlanGpe,
+            Self::Vxlan(_) => Encapsulation::Vxlan,
+            Self::VxlanGpe(_) => Encapsulation::VxlanGpe,
             Self::Gre | Self::Gre6 => Encapsulation::Gre,
         }
     }
@@ -115,10 +169,15 @@ impl Carrier {
     /// UDP port, for those that have one.
     pub(crate) fn port(self) -> Option<u16> {
         match self {
-            Self::Vxlan => Some(4789),
-            Self::VxlanGpe => Some(4790),
+            Self::Vxlan(port) | Self::VxlanGpe(port) => Some(port),
             Self::Gre | Self::Gre6 => None,
         }
+    }
+
+    /// UDP port, where it is not the encapsulation's own.
+    pub(crate) fn unusual_port(self) -> Option<u16> {
+        let usual = self.encapsulation().default_port().map(NonZeroU16::get);
+        self.port().filter(|port| usual != Some(*port))
     }
 
     /// Octets around a tenant's packet: outer IP header, UDP and VXLAN or GRE with key, and an Ethernet header for
@@ -127,15 +186,20 @@ impl Carrier {
         let outer = if endpoint.is_ipv4() { 20 } else { 40 };
         outer
             + match self {
-                Self::Vxlan => 8 + 8 + 14,
-                Self::VxlanGpe => 8 + 8,
+                Self::Vxlan(_) => 8 + 8 + 14,
+                Self::VxlanGpe(_) => 8 + 8,
                 Self::Gre | Self::Gre6 => 8,
             }
     }
 
+    /// Its packets have an Ethernet header, for a MAC address at the far end.
+    pub(crate) fn is_ethernet(self) -> bool {
+        matches!(self, Self::Vxlan(_))
+    }
+
     /// It only lets in VNIs that it was told of.
     pub(crate) fn has_vni_filter(self) -> bool {
-        matches!(self, Self::Vxlan | Self::VxlanGpe)
+        self.port().is_some()
     }
 }
 
@@ -183,11 +247,19 @@ impl Tunnel {
         family: Family,
         own: Option<IpAddr>,
         interface: u32,
+        dont_fragment: bool,
     ) -> Self {
-        let carrier = Carrier::of(hop.encapsulation, hop.address);
+        let carrier = Carrier::to(hop);
         let checksum = carrier.has_vni_filter() && hop.address.is_ipv6();
+        let mut flags = TUNNEL_KEY;
+        if dont_fragment {
+            flags |= TUNNEL_DONT_FRAGMENT;
+        }
+        if checksum {
+            flags |= TUNNEL_CHECKSUM;
+        }
         let gateway =
-            (carrier == Carrier::Vxlan).then(|| gateway(hop.address, hop.endpoint_id, family));
+            (carrier.is_ethernet()).then(|| gateway(hop.address, hop.endpoint_id, family));
         Self {
             family: match gateway {
                 Some(IpAddr::V6(_)) => Family::V6,
@@ -197,7 +269,7 @@ impl Tunnel {
             source: own.filter(|own| own.is_ipv4() == hop.address.is_ipv4()),
             destination: hop.address,
             gateway,
-            flags: TUNNEL_KEY | TUNNEL_DONT_FRAGMENT | if checksum { TUNNEL_CHECKSUM } else { 0 },
+            flags,
             interface,
         }
     }
@@ -267,8 +339,14 @@ pub(crate) const RULE_END: u32 = 1998;
 pub(crate) const RULE_LAST: u32 = 1999;
 /// Metric of the route that ends a tenant's table: the highest that the kernel knows.
 pub(crate) const LAST_RESORT: u32 = u32::MAX;
-/// Metric of underlay routes: another protocol's, with the default metric, goes first.
-pub(crate) const UNDERLAY_METRIC: u32 = 200;
+/// Metric of underlay routes: another protocol's, with the default metric, goes first. The kernel's own default is 0 for IPv4; for
+/// IPv6 it is 256 for networks of addresses and 1024 for all else.
+pub(crate) fn underlay_metric(prefix: &IpNet) -> u32 {
+    match prefix {
+        IpNet::V4(_) => 200,
+        IpNet::V6(_) => 1224,
+    }
+}
 
 /// The MAC address of the router at an endpoint: `02:00` and the IPv4 address, `02:01` and the id that stands for an IPv6
 /// one, so that every router knows everybody's without asking, and no two are alike.

@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use socket2::SockRef;
 use tokio::sync::mpsc;
 
 use crate::netlink::objects::{RTM_DELNEXTHOP, RTM_DELTUNNEL, RTM_NEWNEXTHOP};
+use crate::netlink::octets::{as_u32, attributes};
+use crate::ruleset_watch;
 
 /// Something changed. What, exactly, is read from the kernel when it is needed: events may be lost, state is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +23,16 @@ pub(crate) struct Changes {
     pub(crate) underlay: bool,
     /// Objects of ours, changed by somebody else; or events were lost.
     pub(crate) drift: bool,
+    /// Our nftables tables, by somebody else.
+    pub(crate) walls: bool,
+    /// Devices whose settings changed, by index; -1 is all of them, and -2 what new ones get.
+    pub(crate) settings: BTreeSet<i32>,
+    /// Policy rules of others.
+    pub(crate) rules: bool,
     /// Links where a neighbour entry is gone.
     pub(crate) neighbours: BTreeSet<u32>,
+    /// Links that were taken down or away, or lost an address: the kernel drops routes over them without a word.
+    pub(crate) shaken: BTreeSet<u32>,
     /// How often events were lost.
     pub(crate) lost: u64,
 }
@@ -30,7 +42,11 @@ impl Changes {
         self.links |= more.links;
         self.underlay |= more.underlay;
         self.drift |= more.drift;
+        self.walls |= more.walls;
+        self.settings.extend(more.settings);
+        self.rules |= more.rules;
         self.neighbours.extend(more.neighbours);
+        self.shaken.extend(more.shaken);
         self.lost += more.lost;
     }
 }
@@ -38,7 +54,18 @@ impl Changes {
 /// What happened to a device's VNI filter.
 const RTNLGRP_TUNNEL: u32 = 35;
 
-const GROUPS: [u32; 10] = [
+/// Settings of devices: forwarding, source checks.
+const RTM_NEWNETCONF: u16 = 80;
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
+const NETCONFA_IFINDEX: u16 = 1;
+/// The settings of all devices, as an index.
+pub(crate) const ALL_DEVICES: i32 = -1;
+
+/// How soon a thread that waits for events sees that nobody wants them any more: until then it holds its network namespace.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+const GROUPS: [u32; 12] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
@@ -49,6 +76,8 @@ const GROUPS: [u32; 10] = [
     libc::RTNLGRP_NEXTHOP,
     libc::RTNLGRP_NEIGH,
     RTNLGRP_TUNNEL,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
 ];
 
 /// Starts the thread; it ends when the receiver is gone and something happens.
@@ -63,11 +92,22 @@ pub(crate) fn start(
     for group in GROUPS {
         socket.add_membership(group)?;
     }
+    SockRef::from(&socket).set_read_timeout(Some(LOOK))?;
     let (sender, receiver) = mpsc::channel(64);
+    if let Err(error) = ruleset_watch::start(sender.clone()) {
+        // Without nf_tables there are no tables of ours that somebody could change.
+        tracing::debug!(%error, "no events of nftables");
+    }
     thread::Builder::new()
         .name("weft-monitor".into())
         .spawn(move || run(&socket, protocol, own_port, &sender))?;
     Ok(receiver)
+}
+
+/// Nothing has come, so far.
+pub(crate) fn is_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
 }
 
 fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Changes>) {
@@ -81,10 +121,14 @@ fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Chang
                 links: true,
                 underlay: true,
                 drift: true,
-                neighbours: BTreeSet::new(),
+                walls: false,
+                rules: true,
+                settings: BTreeSet::from([ALL_DEVICES]),
                 lost: 1,
+                ..Changes::default()
             },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) if sender.is_closed() => return,
+            Err(error) if is_nothing(&error) => continue,
             Err(error) => {
                 tracing::error!(%error, "the kernel's events can no longer be read");
                 return;
@@ -107,22 +151,48 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
         let own = port == own_port;
         match kind {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-                changes.links = true
+                changes.links = true;
+                let word = |at: usize| payload.get(at..at + 4).and_then(as_u32);
+                let enabled = || word(8).is_some_and(|flags| flags & libc::IFF_UP as u32 != 0);
+                if kind == libc::RTM_DELADDR
+                    || kind == libc::RTM_DELLINK
+                    || (kind == libc::RTM_NEWLINK && !enabled())
+                {
+                    changes.shaken.extend(word(4));
+                }
             }
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                 let ours = payload.get(5) == Some(&protocol);
                 let table = payload.get(4).copied().unwrap_or_default();
-                changes.underlay |=
-                    table == libc::RT_TABLE_MAIN || (!ours && table != libc::RT_TABLE_LOCAL);
+                // What we did ourselves we know.
+                changes.underlay |= !own && table != libc::RT_TABLE_LOCAL;
                 changes.drift |= ours && !own;
                 // Addresses tell of themselves.
                 changes.links |=
                     table == libc::RT_TABLE_LOCAL && payload.get(5) != Some(&libc::RTPROT_KERNEL);
             }
             // A rule or a VNI that somebody else deleted may have been ours.
-            libc::RTM_DELRULE | RTM_DELTUNNEL => changes.drift |= !own,
+            libc::RTM_DELRULE => {
+                changes.drift |= !own;
+                changes.rules |= !own;
+                changes.underlay |= !own;
+            }
+            libc::RTM_NEWRULE => {
+                changes.rules |= !own;
+                changes.underlay |= !own;
+            }
+            RTM_DELTUNNEL => changes.drift |= !own,
+            RTM_NEWNETCONF => {
+                // `struct netconfmsg` is one octet, and its attributes are aligned.
+                let mut attributes = attributes(payload.get(4..).unwrap_or_default());
+                let index = attributes.find(|(kind, _)| *kind == NETCONFA_IFINDEX);
+                let index = index.and_then(|(_, value)| value.try_into().ok());
+                changes.settings.extend(index.map(i32::from_ne_bytes));
+            }
             RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
-                changes.drift |= !own && payload.get(2) == Some(&protocol);
+                let ours = payload.get(2) == Some(&protocol);
+                changes.drift |= !own && ours;
+                changes.underlay |= !own && !ours;
             }
             libc::RTM_DELNEIGH if !own => {
                 let link = payload.get(4..8).and_then(|link| link.try_into().ok());

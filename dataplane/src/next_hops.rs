@@ -197,6 +197,13 @@ impl NextHops {
         }
     }
 
+    /// Some object that is wanted, or that the kernel holds, leads through a link.
+    pub(crate) fn lead_through(&self, link: u32) -> bool {
+        let leads = |of: &NextHop| matches!(of, NextHop::Tunnel(of) if of.interface == link);
+        let mut all = self.objects.values();
+        all.any(|of| of.held.as_ref().is_some_and(leads) || of.references > 0 && leads(&of.wanted))
+    }
+
     /// Something refers to it.
     pub(crate) fn is_used(&self, id: u32) -> bool {
         self.objects

@@ -1,8 +1,14 @@
 //! Our nftables table: what the kernel's other means do not do.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
+
+use weft_overlay::{BFD_PORTS, VXLAN_GPE_PORT, VXLAN_PORT};
+
+use crate::ruleset_watch;
 
 /// Where a tenant's packets enter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,14 +69,17 @@ fn chain(name: &str, hook: &str, rules: &[&str]) -> String {
     format!("  chain {name} {{\n{hook}{rules}  }}\n")
 }
 
-/// Our table, where it has a duty: else none. Each hook costs every packet of the host, so there are no more than need
+/// Our table, where it has a duty: else none. Tunnels are `devices`, and packets come to them at `ports`. `senders` are those whose tunnel packets are taken, `None` where all are. `underlay` are addresses of the control and data plane, that nobody reaches by a way
+/// to the Internet. Each hook costs every packet of the host, so there are no more than need
 /// be. Sets and maps make it cost the same for every number of tenants, and a packet that nothing is to be done for passes
 /// one rule a hook.
 pub(crate) fn ruleset(
     entrances: &[Entrance],
-    devices: &[&str],
+    (devices, ports): (&[&str], &BTreeSet<u16>),
     duties: Duties,
     exits: &[Exit],
+    underlay: &BTreeSet<IpAddr>,
+    senders: Option<&BTreeSet<IpAddr>>,
 ) -> String {
     if duties == Duties::default() && exits.is_empty() {
         return NO_TABLE.to_owned();
@@ -78,18 +87,21 @@ pub(crate) fn ruleset(
     let all = |each: &dyn Fn(&Entrance) -> Vec<String>| -> Vec<String> {
         entrances.iter().flat_map(each).collect()
     };
-    let addresses = |v4: bool| {
+    let addresses = |v4: bool, element: &dyn Fn(&Entrance, &IpAddr) -> String| {
         let mut elements = all(&|entrance| {
             let addresses = entrance.addresses.iter();
             addresses
                 .filter(|address| address.is_ipv4() == v4)
-                .map(|address| format!("\"{}\" . {address}", entrance.input))
+                .map(|address| element(entrance, address))
                 .collect()
         });
         elements.sort_unstable();
         elements.dedup();
         elements
     };
+    let at_input =
+        |entrance: &Entrance, address: &IpAddr| format!("\"{}\" . {address}", entrance.input);
+    let alone = |_: &Entrance, address: &IpAddr| address.to_string();
     let mut inputs = all(&|entrance| vec![format!("\"{}\"", entrance.input)]);
     inputs.sort_unstable();
     inputs.dedup();
@@ -118,8 +130,12 @@ pub(crate) fn ruleset(
             set("set inputs", "ifname", inputs),
             // `fib daddr . iif type` would do, were it not for tenants that share an address: it looks at the first
             // interface that has it only.
-            set("set own4", "ifname . ipv4_addr", addresses(true)),
-            set("set own6", "ifname . ipv6_addr", addresses(false)),
+            set("set own4", "ifname . ipv4_addr", addresses(true, &at_input)),
+            set(
+                "set own6",
+                "ifname . ipv6_addr",
+                addresses(false, &at_input),
+            ),
             chain(
                 "own-addresses",
                 "",
@@ -128,17 +144,52 @@ pub(crate) fn ruleset(
                     "iifname . ip6 daddr != @own6 counter drop",
                 ],
             ),
-            chain(
-                "to-router",
-                "filter hook input priority filter",
-                // A tunnel's own packets have no mark: they are told apart without a look into a set.
-                &[
-                    "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
-                ],
-            ),
         ]);
+        let mut to_router = vec![
+            // A tunnel's own packets have no mark: they are told apart without a look into a set.
+            "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
+        ];
+        // What comes to another port is none of the tunnels': it may be another's VXLAN.
+        let own_ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let tunnelled = (!ports.is_empty())
+            .then(|| format!("udp dport {{ {} }} jump senders", own_ports.join(", ")));
+        let from_tunnels = format!("iifname {devices} fib daddr type local jump tenants-addresses");
+        if duties.classify {
+            // Whose a tunnel's packet is nothing says here: it reaches addresses of tenants only.
+            parts.extend([
+                set("set tenants4", "ipv4_addr", addresses(true, &alone)),
+                set("set tenants6", "ipv6_addr", addresses(false, &alone)),
+                chain(
+                    "tenants-addresses",
+                    "",
+                    &[
+                        "ip daddr != @tenants4 counter drop",
+                        "ip6 daddr != @tenants6 ip6 daddr != fe80::/10 counter drop",
+                    ],
+                ),
+            ]);
+            to_router.push(&from_tunnels);
+        }
+        if let Some(senders) = senders.filter(|_| duties.classify) {
+            put_senders(&mut parts, senders);
+            to_router.extend(tunnelled.as_deref());
+            to_router.push("meta l4proto 47 jump senders");
+        }
+        parts.push(chain(
+            "to-router",
+            "filter hook input priority filter",
+            &to_router,
+        ));
     }
     let mut forward = Vec::new();
+    if duties.classify || !exits.is_empty() {
+        let entered = all(&|entrance| vec![format!("\"{}\"", entrance.interface)]);
+        parts.push(set("set inside", "ifname", entered));
+    }
+    // What comes by a tunnel has no mark where nothing classifies it; its table leads nowhere else.
+    let unmarked = format!(
+        "meta mark & 0xff000000 != 0x57000000 {OFF_CHAIN} iifname != {devices} oifname @inside counter drop"
+    );
     if duties.classify {
         let fit = ["oifname", "iifname"]
             .map(|side| format!("{side} {devices} tcp option maxseg size set rt mtu"));
@@ -170,8 +221,13 @@ pub(crate) fn ruleset(
             "iifname @attachments oifname @attachments meta mark . oifname != @own-attachments counter drop",
         );
     }
+    if duties.classify || !exits.is_empty() {
+        forward.push(&unmarked);
+    }
     if !exits.is_empty() {
         put_exits(&mut parts, exits);
+        put_control_plane(&mut parts, underlay, ports);
+        forward.push("meta mark . oifname @outside jump control-plane");
         // The main table leads elsewhere too.
         forward.push("meta mark @breakouts meta mark . oifname != @ways counter drop");
     }
@@ -184,6 +240,55 @@ pub(crate) fn ruleset(
     }
     parts.push("}\n".to_owned());
     parts.concat()
+}
+
+/// Tunnel packets are taken from known routers only, whatever their VNI.
+fn put_senders(parts: &mut Vec<String>, senders: &BTreeSet<IpAddr>) {
+    let addresses = |v4: bool| -> Vec<String> {
+        let all = senders.iter().filter(|address| address.is_ipv4() == v4);
+        all.map(IpAddr::to_string).collect()
+    };
+    parts.extend([
+        set("set senders4", "ipv4_addr", addresses(true)),
+        set("set senders6", "ipv6_addr", addresses(false)),
+        chain(
+            "senders",
+            "",
+            &[
+                "ip saddr != @senders4 counter drop",
+                "ip6 saddr != @senders6 counter drop",
+            ],
+        ),
+    ]);
+}
+
+/// Where a tenant leaves by the uplink it is the router to whoever is there: it may not speak to what the router speaks to, nor as
+/// a router does, wherever that leads. Fragments are whole here, since connections are tracked.
+fn put_control_plane(parts: &mut Vec<String>, underlay: &BTreeSet<IpAddr>, ports: &BTreeSet<u16>) {
+    let addresses = |v4: bool| -> Vec<String> {
+        let all = underlay.iter().filter(|address| address.is_ipv4() == v4);
+        all.map(IpAddr::to_string).collect()
+    };
+    let mut ports = ports.clone();
+    ports.extend(BFD_PORTS);
+    ports.extend([VXLAN_PORT, VXLAN_GPE_PORT]);
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    parts.extend([
+        set("set underlay4", "ipv4_addr", addresses(true)),
+        set("set underlay6", "ipv6_addr", addresses(false)),
+        chain(
+            "control-plane",
+            "",
+            &[
+                "ip daddr @underlay4 counter drop",
+                "ip6 daddr @underlay6 counter drop",
+                // BGP; BFD over one hop, its echoes, and over several; VXLAN and VXLAN-GPE, also at our ports and far ones; GRE.
+                "tcp dport 179 counter drop",
+                &format!("udp dport {{ {} }} counter drop", ports.join(", ")),
+                "meta l4proto 47 counter drop",
+            ],
+        ),
+    ]);
 }
 
 /// Connections of tenants with a way to the Internet: each in its tenant's zone on the way out, with its tenant's mark on the
@@ -210,6 +315,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         let ways = exit.ways.iter().chain([&exit.interface]);
         ways.map(|way| format!("0x{:08x} . \"{way}\"", exit.mark))
     });
+    let outside = all(&|exit| Some(format!("0x{:08x} . \"{}\"", exit.mark, exit.interface)));
     let translated = all(&|exit| {
         let way = format!("0x{:08x} . \"{}\"", exit.mark, exit.interface);
         exit.source_nat.then_some(way)
@@ -221,6 +327,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
             all(&|exit| Some(format!("0x{:08x}", exit.mark))),
         ),
         set("set ways", "mark . ifname", ways.collect()),
+        set("set outside", "mark . ifname", outside),
         set("set translated", "mark . ifname", translated),
         // Packets on a service chain pass the router several times, and have their tenant's zone the last time only.
         chain(
@@ -238,6 +345,15 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
             "nat hook postrouting priority srcnat",
             &["meta mark . oifname @translated masquerade fully-random"],
         ),
+        // What has a tenant's mark still is dropped at the device, by the classifier: where this table is gone, all of it.
+        chain(
+            "outside-sources",
+            "filter hook postrouting priority srcnat + 10",
+            &[
+                "meta mark . oifname @translated ct status snat meta mark set 0",
+                "meta mark . oifname != @translated meta mark . oifname @outside meta mark set 0",
+            ],
+        ),
     ]);
 }
 
@@ -245,14 +361,20 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
 const ON_CHAIN: &str = "meta mark & 0xfc000000 == 0x58000000";
 const OFF_CHAIN: &str = "meta mark & 0xfc000000 != 0x58000000";
 
-/// Made first, so that its removal never fails for want of it.
-const NO_TABLE: &str = "table inet weft\ndelete table inet weft\n";
+/// Tables of ours: what parts tenants, and service chains.
+pub(crate) const TABLES: [&str; 2] = ["weft", crate::steps::TABLE];
+
+/// Made first, so that its removal never fails for want of it; and once more, so that one that is signed is told of (see
+/// [`ruleset_watch`]).
+const NO_TABLE: &str =
+    "table inet weft\ndelete table inet weft\ntable inet weft\ndelete table inet weft\n";
 
 /// Loads a ruleset in one transaction.
 ///
 /// # Errors
 /// What nft said, or that it is not there.
 pub(crate) fn load(ruleset: &str) -> Result<(), String> {
+    let signed = sign(ruleset, ruleset_watch::signature());
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -262,7 +384,7 @@ pub(crate) fn load(ruleset: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot run nft: {error}; apt-get install nftables"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin
-            .write_all(ruleset.as_bytes())
+            .write_all(signed.as_bytes())
             .map_err(|error| error.to_string())?;
     }
     let output = child
@@ -273,6 +395,29 @@ pub(crate) fn load(ruleset: &str) -> Result<(), String> {
     } else {
         Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
+}
+
+/// Each table has a comment that says who made it, those too that are made to be removed.
+fn sign(ruleset: &str, signature: &str) -> String {
+    let mut out = String::with_capacity(ruleset.len() + 64);
+    for line in ruleset.lines() {
+        let _ = match (line.starts_with("table inet "), line.ends_with('{')) {
+            (true, true) => writeln!(out, "{line}\n  comment \"{signature}\""),
+            (true, false) => writeln!(out, "{line} {{ comment \"{signature}\"; }}"),
+            (false, _) => writeln!(out, "{line}"),
+        };
+    }
+    out
+}
+
+/// An earlier process's table is there.
+pub(crate) fn is_there() -> bool {
+    let listing = Command::new("nft")
+        .args(["list", "table", "inet", "weft"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    listing.is_ok_and(|status| status.success())
 }
 
 /// Removes our table.

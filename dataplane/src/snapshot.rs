@@ -7,16 +7,21 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::rule::RuleMessage;
 use tracing::debug;
 
-use crate::model::{NextHop, RouteKey, RouteSpec, Rule};
+use crate::model::{Carrier, NextHop, RouteKey, RouteSpec, Rule};
 use crate::netlink::objects::{
-    RTM_GETNEXTHOP, RTM_GETTUNNEL, get_foreign_route, get_next_hop, get_route, get_rule, get_vnis,
-    put_vni_query,
+    RTM_GETNEXTHOP, RTM_GETTUNNEL, get_foreign_route, get_foreign_rule, get_next_hop, get_route,
+    get_rule, get_vnis, put_vni_query,
 };
+use crate::netlink::octets::attribute_u32;
 use crate::netlink::socket::Netlink;
+use crate::upkeep::ForeignRule;
+use crate::ways::WaySets;
 
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +29,15 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) alias: Option<String>,
-    /// Administratively up, with carrier.
+    /// Administratively up, with carrier, and ready (RFC 2863 section 3.1.14).
     pub(crate) up: bool,
+    /// Administratively up.
+    pub(crate) admin: bool,
+    /// It asks for no addresses.
+    pub(crate) no_arp: bool,
+    pub(crate) mac: Option<[u8; 6]>,
+    /// The kind of tunnel device that it is, whoever made it.
+    pub(crate) tunnel: Option<Carrier>,
     pub(crate) mtu: u32,
     /// The bridge, bond or VRF that it belongs to.
     pub(crate) master: Option<u32>,
@@ -48,14 +60,16 @@ pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
                 Ok(parsed) => parsed,
                 Err(error) => return debug!(%error, "a link of a kind that is not understood"),
             };
+            let flags = parsed.header.flags;
             let mut link = Link {
                 index: parsed.header.index,
                 name: String::new(),
                 alias: None,
-                up: parsed
-                    .header
-                    .flags
-                    .contains(LinkFlags::Up | LinkFlags::LowerUp),
+                up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
+                admin: flags.contains(LinkFlags::Up),
+                no_arp: flags.contains(LinkFlags::Noarp),
+                mac: None,
+                tunnel: None,
                 mtu: 1500,
                 master: None,
             };
@@ -65,12 +79,34 @@ pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
                     LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                     LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                     LinkAttribute::Controller(master) => link.master = Some(master),
+                    LinkAttribute::Address(octets) => link.mac = octets.try_into().ok(),
+                    LinkAttribute::LinkInfo(infos) => link.tunnel = tunnel_kind(&infos),
                     _ => {}
                 }
             }
             links.push(link);
         },
     )
+}
+
+/// Which of the kinds of tunnel device that we make a link is.
+fn tunnel_kind(infos: &[LinkInfo]) -> Option<Carrier> {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(&data[..]),
+        _ => None,
+    });
+    let port = data.unwrap_or_default().iter().find_map(|of| match of {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
+    });
+    let gpe = data.unwrap_or_default().contains(&InfoVxlan::Gpe);
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(InfoKind::Vxlan) if gpe => port.map(Carrier::VxlanGpe),
+        LinkInfo::Kind(InfoKind::Vxlan) => port.map(Carrier::Vxlan),
+        LinkInfo::Kind(InfoKind::GreTun) => Some(Carrier::Gre),
+        LinkInfo::Kind(InfoKind::GreTun6) => Some(Carrier::Gre6),
+        _ => None,
+    })
 }
 
 pub(crate) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
@@ -129,6 +165,7 @@ pub(crate) fn local_routes(netlink: &mut Netlink) -> io::Result<Vec<IpNet>> {
 /// Routes of ours in all tables.
 pub(crate) fn routes(
     netlink: &mut Netlink,
+    sets: &mut WaySets,
     protocol: u8,
 ) -> io::Result<Vec<(RouteKey, RouteSpec)>> {
     // With strict checks the kernel itself leaves out other protocols' routes.
@@ -139,10 +176,39 @@ pub(crate) fn routes(
             libc::RTM_GETROUTE,
             &request,
             |routes: &mut Vec<(RouteKey, RouteSpec)>, message| {
-                routes.extend(get_route(message.payload, protocol));
+                routes.extend(get_route(message.payload, sets, protocol));
             },
         )?;
         all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Routes of ours in one table that lead over one link; none where there is no such link.
+pub(crate) fn routes_over(
+    netlink: &mut Netlink,
+    sets: &mut WaySets,
+    protocol: u8,
+    table: u32,
+    link: u32,
+) -> io::Result<Vec<(RouteKey, RouteSpec)>> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = vec![family, 0, 0, 0, 0, protocol, 0, 0, 0, 0, 0, 0];
+        attribute_u32(&mut request, libc::RTA_TABLE, table);
+        attribute_u32(&mut request, libc::RTA_OIF, link);
+        let found = netlink.dump(
+            libc::RTM_GETROUTE,
+            &request,
+            |routes: &mut Vec<(RouteKey, RouteSpec)>, message| {
+                routes.extend(get_route(message.payload, sets, protocol));
+            },
+        );
+        match found {
+            Ok(found) => all.extend(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(all)
 }
@@ -200,6 +266,26 @@ pub(crate) fn rules(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<Rule>
             |rules: &mut Vec<Rule>, message| {
                 if let Ok(parsed) = RuleMessage::parse(message.payload) {
                     rules.extend(get_rule(&parsed, protocol));
+                }
+            },
+        )?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Policy rules of everybody else.
+pub(crate) fn foreign_rules(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<ForeignRule>> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = [0; 12];
+        request[0] = family;
+        let found = netlink.dump(
+            libc::RTM_GETRULE,
+            &request,
+            |rules: &mut Vec<ForeignRule>, message| {
+                if let Ok(parsed) = RuleMessage::parse(message.payload) {
+                    rules.extend(get_foreign_rule(&parsed, protocol));
                 }
             },
         )?;

@@ -1,16 +1,21 @@
 //! What the data plane says of itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 use weft_overlay::Encapsulation;
 
+use crate::condition::Condition;
+
 /// The data plane in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DataplaneStatus {
     /// Tunnel devices.
     pub devices: Vec<DeviceStatus>,
+    /// Far ends whose packets go to a UDP port that is not their encapsulation's own.
+    pub ports: BTreeMap<IpAddr, u16>,
     /// Tenants are VRFs; else tables and rules keep them apart.
     pub vrf: bool,
     /// The intent is whole, leftovers are gone.
@@ -37,12 +42,16 @@ pub struct DataplaneStatus {
     pub repairs: u64,
     /// How often the kernel's events came faster than they were read: everything was read anew.
     pub events_lost: u64,
+    /// What keeps packets from where they should go.
+    pub conditions: Vec<Condition>,
     /// What the kernel does not take.
     pub refused: Vec<RefusedRoute>,
     /// What was dropped between tenants; none where the kernel does not count.
     pub drops: Option<Drops>,
     /// Why nftables does not take the service chains: packets of tenants with chains are dropped until it does.
     pub chains_refused: Option<String>,
+    /// Far routers whose way is narrower than the device that leads there, by address.
+    pub narrow_paths: Vec<PathStatus>,
     /// Addresses that are tracked, with the metric of their route.
     pub tracked: Vec<(IpAddr, Option<u32>)>,
 }
@@ -62,6 +71,19 @@ pub struct Intended {
     pub rules: usize,
 }
 
+/// A far router whose way is narrower than the device that leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PathStatus {
+    /// Its tunnel endpoint.
+    pub endpoint: IpAddr,
+    /// Octets of a packet that the underlay carries there, outer headers included.
+    pub outer: u16,
+    /// What that leaves for a tenant's packet.
+    pub mtu: u16,
+    /// Probes found it; the kernel was told otherwise, by a router on the way.
+    pub probed: bool,
+}
+
 /// A tunnel device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceStatus {
@@ -69,6 +91,8 @@ pub struct DeviceStatus {
     pub name: String,
     /// How it carries packets.
     pub encapsulation: Encapsulation,
+    /// The UDP port that it listens at and sends to, where that is not the encapsulation's own.
+    pub port: Option<u16>,
     /// What a tenant's packet may have.
     pub mtu: u32,
     /// It is up.
@@ -88,6 +112,8 @@ pub struct TenantTable {
     pub routes: usize,
     /// Its routes as intended.
     pub intended: usize,
+    /// Attachments that do not exist, by name.
+    pub missing: Vec<String>,
 }
 
 /// What was carried for a VNI to and from a router. Counters survive this process, and begin anew with the device.
@@ -95,7 +121,7 @@ pub struct TenantTable {
 pub struct Traffic {
     /// The VNI.
     pub vni: u32,
-    /// The router at the far end.
+    /// The router at the far end; the unspecified address for those whose packets come from addresses that nobody announces.
     pub endpoint: IpAddr,
     /// Packets that came from it.
     pub received_packets: u64,
@@ -114,8 +140,14 @@ pub struct Drops {
     pub unknown_vni: u64,
     /// For an address of this router that is not the tenant's.
     pub foreign_address: u64,
-    /// On their way out of another tenant's attachment.
+    /// On their way out of another tenant's attachment, or of nobody's into one.
     pub foreign_attachment: u64,
+    /// Neither IPv4, IPv6 nor ARP, or with tags that no VLAN asks for.
+    pub other_protocol: u64,
+    /// On their way out by a breakout with the source that they have in their tenant: nftables did not see to it.
+    pub untranslated: u64,
+    /// From the overlay, from an address that may not send this VNI.
+    pub unknown_sender: u64,
 }
 
 /// A route that the kernel does not take.
@@ -201,8 +233,10 @@ pub struct TunnelTrace {
     pub vni: u32,
     /// How it is carried.
     pub encapsulation: Encapsulation,
+    /// The UDP port that it goes to, where that is not the encapsulation's own.
+    pub port: Option<u16>,
     /// The device that encapsulates.
-    pub device: &'static str,
+    pub device: String,
     /// The router at the far end.
     pub destination: IpAddr,
     /// How the underlay reaches it, or why not.

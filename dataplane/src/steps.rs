@@ -18,7 +18,7 @@ use weft_overlay::chain::{Direction, Fragments, Match};
 use crate::model::Family;
 
 /// Our table of chains.
-const TABLE: &str = "weft-chains";
+pub(crate) const TABLE: &str = "weft-chains";
 
 /// How a packet with a label is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +61,9 @@ impl Leg {
 pub(crate) const STEPS: u32 = crate::RANGE + (1 << 24);
 /// Which bits.
 pub(crate) const STEPS_MASK: u32 = 0xfc00_0000;
+/// The mark of packets of tenants with chains until nftables has said which step they take: that of no label, so that none of them goes
+/// anywhere where nftables does not.
+pub(crate) const UNDECIDED: u32 = STEPS;
 /// With the bits of a label: its marks of all legs are alike in them.
 pub(crate) const LABEL_MASK: u32 = STEPS_MASK | 0x00ff_ffff;
 
@@ -163,6 +166,8 @@ impl StepRule {
 pub(crate) struct StepPlace {
     /// Name and number: a device that was made again has to be hooked again.
     pub(crate) devices: BTreeSet<(String, u32)>,
+    /// The mark of the tenant.
+    pub(crate) mark: u32,
     /// The router's own addresses there, which are not chained.
     pub(crate) own: BTreeSet<IpAddr>,
     /// For IPv4, for IPv6.
@@ -184,7 +189,7 @@ pub(crate) struct StepRules {
 
 /// Made first, so that its removal never fails for want of it.
 fn no_table() -> String {
-    format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
+    format!("table inet {TABLE}\ndelete table inet {TABLE}\n").repeat(2)
 }
 
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
@@ -293,6 +298,8 @@ fn put_rules(out: &mut String, rules: &[StepRule], family: Family) {
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "ip"), (Family::V6, "ip6")];
 
 fn put_families(out: &mut String, name: &str) {
+    // What this table cannot read the kernel may: it takes off one tag without a VLAN after another.
+    out.push_str("    meta protocol != { ip, ip6, arp } counter drop\n");
     let _ = writeln!(
         out,
         "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}"
@@ -362,6 +369,8 @@ impl StepRules {
                 out.push_str("  }\n");
             }
             put_hook(&mut out, name, &place.devices);
+            // Where the classifier is, they come as undecided.
+            let _ = writeln!(out, "    meta mark set 0x{:08x}", place.mark);
             put_families(&mut out, name);
             out.push_str("  }\n");
         }

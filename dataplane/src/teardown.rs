@@ -11,6 +11,7 @@ use crate::netlink::objects::{
     RTM_DELNEXTHOP, RTM_DELROUTE, put_next_hop_id, put_route_key, put_rule,
 };
 use crate::netlink::socket::{Batch, Netlink};
+use crate::ways::WaySets;
 use crate::{Error, nftables, snapshot, steps};
 
 /// What was removed.
@@ -34,7 +35,8 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
     let read = Error::kernel("cannot read the kernel's tables");
     let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
     let rules = snapshot::rules(&mut netlink, protocol).map_err(&read)?;
-    let routes = snapshot::routes(&mut netlink, protocol).map_err(&read)?;
+    let routes =
+        snapshot::routes(&mut netlink, &mut WaySets::default(), protocol).map_err(&read)?;
     let mut next_hops = snapshot::next_hops(&mut netlink, protocol).map_err(&read)?;
     // Groups before what they are made of.
     next_hops.sort_by_key(|(id, next_hop)| (!matches!(next_hop, NextHop::Group { .. }), *id));

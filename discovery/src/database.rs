@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::error;
@@ -36,6 +37,14 @@ pub enum Rejection {
     /// What is asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// A field of what is asked for makes no sense.
+    #[error("{field}: {detail}")]
+    Field {
+        /// Where it is in the body, such as `interfaces[0]`.
+        field: String,
+        /// What was found there, and what is allowed.
+        detail: String,
+    },
     /// It is not known who asks.
     #[error("{0}")]
     Unauthenticated(String),
@@ -139,6 +148,14 @@ pub struct Database {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Arc<State>>,
     revisions: broadcast::Sender<News>,
+    counts: Arc<Counts>,
+}
+
+/// Changes since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    written: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Database {
@@ -151,22 +168,35 @@ impl Database {
         let (publish, watched) = watch::channel(state);
         let (commands, inbox) = mpsc::channel(1024);
         let (revisions, _) = broadcast::channel(BEHIND);
+        let counts: Arc<Counts> = Arc::default();
         let writer = Writer {
             store,
             publish,
             revisions: revisions.clone(),
+            counts: counts.clone(),
         };
         tokio::spawn(writer.run(inbox));
         Ok(Self {
             commands,
             state: watched,
             revisions,
+            counts,
         })
     }
 
     /// Everything, now.
     pub fn state(&self) -> Arc<State> {
         self.state.borrow().clone()
+    }
+
+    /// Changes that have been written since the start.
+    pub fn written(&self) -> u64 {
+        self.counts.written.load(Ordering::Relaxed)
+    }
+
+    /// Changes that the datastore did not take.
+    pub fn failed(&self) -> u64 {
+        self.counts.failed.load(Ordering::Relaxed)
     }
 
     /// Revisions from now on. Who falls behind looks at [`Database::state`] again.
@@ -240,6 +270,7 @@ struct Writer<S> {
     store: S,
     publish: watch::Sender<Arc<State>>,
     revisions: broadcast::Sender<News>,
+    counts: Arc<Counts>,
 }
 
 impl<S: Store> Writer<S> {
@@ -348,6 +379,8 @@ impl<S: Store> Writer<S> {
             match written {
                 Ok(()) => {
                     if !revisions.is_empty() {
+                        let count = revisions.len() as u64;
+                        self.counts.written.fetch_add(count, Ordering::Relaxed);
                         self.publish.send_replace(Arc::new(state));
                         // Nobody may be watching.
                         let _ = self.revisions.send(News::Revisions(Arc::new(revisions)));
@@ -363,21 +396,25 @@ impl<S: Store> Writer<S> {
                     self.reload().await;
                     if self.publish.borrow().revision == before {
                         let error = StoreError::Failed("it changes and cannot be read".into());
-                        return refuse(asked, &error);
+                        return self.refuse(asked, &error);
                     }
                 }
-                Err(error) => return refuse(asked, &error),
+                Err(error) => return self.refuse(asked, &error),
             }
         }
     }
 }
 
-/// Nothing was written.
-fn refuse(asked: Vec<Asked>, error: &StoreError) {
-    error!(%error, changes = asked.len(), "cannot write");
-    for each in asked {
-        let rejection = Rejection::Unavailable(error.to_string());
-        // Who asked may have gone.
-        let _ = each.reply.send(Err(rejection));
+impl<S> Writer<S> {
+    /// Nothing was written.
+    fn refuse(&self, asked: Vec<Asked>, error: &StoreError) {
+        error!(%error, changes = asked.len(), "cannot write");
+        let count = asked.len() as u64;
+        self.counts.failed.fetch_add(count, Ordering::Relaxed);
+        for each in asked {
+            let rejection = Rejection::Unavailable(error.to_string());
+            // Who asked may have gone.
+            let _ = each.reply.send(Err(rejection));
+        }
     }
 }

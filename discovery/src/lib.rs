@@ -6,6 +6,7 @@
 //! | [`store`] | where that is kept |
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
+//! | [`attachments`] | what a tenant has at a router |
 //! | [`view`] | what one router sees of it |
 //! | [`exchange`] | what domains tell each other |
 //! | [`pki`] | the domain's authority, certificates, tokens |
@@ -14,6 +15,7 @@
 //! | [`source`] | where routers without a controller learn of each other |
 //! | [`client`] | the router's side: joining, registering, following |
 
+pub mod attachments;
 pub mod chains;
 pub mod client;
 pub mod controller;
@@ -44,8 +46,16 @@ fn cause<'a>(
 /// Why a call failed: in the other end's words, or how the connection broke.
 fn words(status: &tonic::Status) -> String {
     match std::error::Error::source(status) {
-        Some(error) => cause(error).to_string(),
+        Some(error) => in_words(cause(error)),
         None => status.message().to_owned(),
+    }
+}
+
+/// An error, with what the runtime says of its clock as people say it.
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.to_string() {
+        text if text == "deadline has elapsed" => "no answer in time".to_owned(),
+        text => text,
     }
 }
 

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use crate::attachments::{Breakout, SiteNeighbor};
 pub use crate::chains::records::{Chain, PastChains, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
 
@@ -52,6 +53,9 @@ pub struct Domain {
     pub hold_time: u16,
     /// How long a router's certificate is good, s; it is renewed at two thirds.
     pub certificate: u32,
+    /// Routers that were told of revisions up to this one by a datastore that was lost since take what is here all the same.
+    #[serde(default)]
+    pub resumed: u64,
 }
 
 /// What a router is in the mesh of its domain.
@@ -141,6 +145,20 @@ pub struct Router {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub external_address: Option<IpAddr>,
+    /// Another start of it that has come to another controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// A start of a router that has come to another controller than the one where the router is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Which start, as [`Registration::instance`].
+    pub instance: String,
+    /// Whether the one that is attached answers; absent until that controller has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<bool>,
 }
 
 impl Router {
@@ -171,6 +189,9 @@ pub struct Registration {
     pub generation: u64,
     /// Weft's version.
     pub version: String,
+    /// Which start of its process it is: no two are alike, on any machine. Empty where it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
 }
 
 /// A tenant.
@@ -184,6 +205,10 @@ pub struct Tenant {
     /// Whose VNI that is, where another domain gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
+    /// Which tenant of that domain it is, as its home knows it: a VNI may be given to another one when this one is no more. Absent
+    /// where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// For humans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -207,6 +232,12 @@ pub struct Attachment {
     /// Kernel routes that it announces there: `connected`, `static`, or a protocol.
     #[serde(default)]
     pub redistribute: Vec<String>,
+    /// Its own routers there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<SiteNeighbor>,
+    /// Its way to the Internet past the overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakout: Option<Breakout>,
 }
 
 /// A VNI of the domain's range.

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::attachments::{check_asn, check_unicast, unfit};
 use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations::{check_vni, offered, shared_with};
 use crate::model::{
-    Attachment, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, Tenant, Token,
-    VniUse, key, now,
+    Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, Tenant,
+    Token, VniUse, key, now,
 };
+
+pub use crate::attachments::NewAttachment;
+use crate::pki::random;
 
 pub(crate) type Done<T> = Result<T, Rejection>;
 
@@ -68,8 +72,11 @@ pub fn create_domain(transaction: &mut Transaction<'_>, domain: &Domain) -> Done
     if transaction.get(key::DOMAIN).is_some() {
         return Err(Rejection::Conflict("this controller has a domain".into()));
     }
-    if domain.asn == 0 || domain.global_administrator == 0 {
-        return Err(Rejection::Invalid("0 is no AS number".into()));
+    check_asn("asn", domain.asn)?;
+    check_asn("global_administrator", domain.global_administrator)?;
+    if matches!(domain.hold_time, 1 | 2) {
+        let allowed = "0 (no keepalives), or 3 to 65535 seconds (RFC 4271 section 4.2)";
+        return Err(unfit("hold_time", domain.hold_time, allowed));
     }
     if domain.first_vni == 0 || domain.first_vni > domain.last_vni || domain.last_vni > 16_777_214 {
         return Err(Rejection::Invalid(format!(
@@ -84,6 +91,18 @@ pub fn create_domain(transaction: &mut Transaction<'_>, domain: &Domain) -> Done
     }
     transaction.put(Record::Domain(domain.clone()));
     Ok(())
+}
+
+/// The operator has seen that the datastore is older than what routers were told, up to this revision: they take what is here from now
+/// on.
+///
+/// # Errors
+/// Where there is no domain.
+pub fn resume(transaction: &mut Transaction<'_>, told: u64) -> Done<Domain> {
+    let mut domain = domain_of(transaction)?;
+    domain.resumed = domain.resumed.max(told);
+    transaction.put(Record::Domain(domain.clone()));
+    Ok(domain)
 }
 
 /// What a token is made from.
@@ -166,7 +185,7 @@ pub fn check_token(token: Option<&Token>, hash: &str) -> Done<Token> {
 }
 
 /// A router joins with a token, with this key. One that asks again, since it has not heard the answer, has joined: its key is the
-/// proof, and the token is not used again.
+/// proof, and the token is not used again. Only a token that names it gives a router of the domain another key.
 ///
 /// # Errors
 /// Where the token is not good for that.
@@ -178,38 +197,37 @@ pub fn join(
     router_key: &str,
 ) -> Done<()> {
     check_name(name)?;
+    let before = router_of(transaction, name).ok();
+    let known = before.as_ref().filter(|of| of.key == router_key);
     let record = match transaction.get(&key::token(token)) {
         Some(Record::Token(token)) => Some(token),
         _ => None,
     };
-    let before = router_of(transaction, name).ok();
-    let known = before.as_ref().filter(|of| of.key == router_key);
-    let mut token = match check_token(record, hash) {
-        Err(_) if known.is_some() => return Ok(()),
-        token => token?,
+    let Some((mut token, role)) = may_join(record, hash, name, before.as_ref(), router_key)? else {
+        return Ok(());
     };
-    let Scope::Join { role, name: only } = &token.scope else {
-        return Err(Rejection::Forbidden("this is no join token".into()));
-    };
-    if only.as_ref().is_some_and(|only| only != name) {
-        return Err(Rejection::Forbidden(format!(
-            "this token is for another router than `{name}`"
-        )));
-    }
-    let role = *role;
     if known.is_some_and(|of| of.role == role) {
         return Ok(());
     }
-    // It keeps what the operator added, and is what it was until it registers anew.
+    // It keeps what the operator added, and is what it was until it registers anew: with another key its starts are counted anew.
+    let registration = before.as_ref().and_then(|of| of.registration.clone());
+    let registration = registration.map(|of| Registration {
+        generation: match known {
+            Some(_) => of.generation,
+            None => 0,
+        },
+        ..of
+    });
     let router = Router {
         name: name.to_owned(),
         role,
         key: router_key.to_owned(),
-        registration: before.as_ref().and_then(|of| of.registration.clone()),
+        registration,
         controller: before.as_ref().and_then(|of| of.controller.clone()),
         expired: before.as_ref().is_some_and(|of| of.expired),
         external_address: before.as_ref().and_then(|of| of.external_address),
         peers: before.map(|of| of.peers).unwrap_or_default(),
+        claim: None,
     };
     transaction.put(Record::Router(router));
     if let Some(uses) = &mut token.uses_left {
@@ -222,7 +240,43 @@ pub fn join(
     Ok(())
 }
 
-/// A router that has joined says what it is.
+/// Whether a router may join with a token, and as what; `None` where it has joined with this key already, and the token is not good
+/// any more. `before` is the router that the domain has of this name.
+///
+/// # Errors
+/// Where the token is not good for that.
+pub fn may_join(
+    token: Option<&Token>,
+    hash: &str,
+    name: &str,
+    before: Option<&Router>,
+    router_key: &str,
+) -> Done<Option<(Token, Role)>> {
+    let known = before.is_some_and(|before| before.key == router_key);
+    let token = match check_token(token, hash) {
+        Err(_) if known => return Ok(None),
+        token => token?,
+    };
+    let Scope::Join { role, name: only } = &token.scope else {
+        return Err(Rejection::Forbidden("this is no join token".into()));
+    };
+    match only {
+        Some(only) if only != name => Err(Rejection::Forbidden(format!(
+            "this token is for another router than `{name}`"
+        ))),
+        // Whoever finds a token is not to become a router that there is.
+        None if before.is_some() && !known => Err(Rejection::Forbidden(format!(
+            "`{name}` is a router of this domain already, with another key, and this token names no router: it lets new ones in. If this is \
+             `{name}`, installed anew, `weft token create --role {role} --name {name}` makes the token for it; else give this one another name"
+        ))),
+        _ => {
+            let role = *role;
+            Ok(Some((token, role)))
+        }
+    }
+}
+
+/// A router that has joined says what it is. `alone` says that nobody is attached in its name to this controller.
 ///
 /// # Errors
 /// Where it is not the one that joined, a later one has its name, or another has its addresses.
@@ -232,20 +286,30 @@ pub fn register(
     router_key: &str,
     registration: &Registration,
     controller: &str,
+    alone: bool,
 ) -> Done<()> {
     let mut router = router_of(transaction, name).map_err(|_| removed(name))?;
     if router.key != router_key {
-        return Err(Rejection::Forbidden(format!(
-            "another router has joined as `{name}` since: join again with a name of its own"
-        )));
+        return Err(replaced(name));
     }
+    // An older copy of its folder counts its starts from there. Where the later one is away, there is one router of the name.
+    let here = router.controller.as_deref() == Some(controller);
+    let away = router.expired || (here && alone);
     if let Some(known) = &router.registration
         && known.generation > registration.generation
+        && !away
     {
         return Err(Rejection::Precondition(format!(
-            "a later start of `{name}` has registered (generation {}, this is {})",
+            "a later start of `{name}` has registered (start {} of its folder, this is {}): if that one is not to be, stop it, and this one \
+             is let in when its lease is over",
             known.generation, registration.generation
         )));
+    }
+    check_unicast("bgp_address", registration.bgp_address)?;
+    check_unicast("endpoint", registration.endpoint)?;
+    if registration.router_id.is_unspecified() {
+        let allowed = "an id in the form of an IPv4 address, not 0.0.0.0";
+        return Err(unfit("router_id", registration.router_id, allowed));
     }
     for other in transaction.state().routers().filter(|of| of.name != name) {
         let Some(known) = &other.registration else {
@@ -270,33 +334,84 @@ pub fn register(
         ];
         if let Some((_, what, value)) = clash.into_iter().find(|(same, ..)| *same) {
             return Err(Rejection::Conflict(format!(
-                "router `{}` has the {what} {value}: it is unique in a domain",
-                other.name
+                "router `{}` has the {what} {value}, which is unique in a domain: give `{name}` another one, or remove `{}` where it is no \
+                 more (DELETE /api/v1/routers/{})",
+                other.name, other.name, other.name
             )));
         }
     }
     router.registration = Some(registration.clone());
     router.controller = Some(controller.to_owned());
     router.expired = false;
+    router.claim = None;
     transaction.put(Record::Router(router));
+    Ok(())
+}
+
+/// A start of a router that another controller has attached asks, by another one, to be it.
+///
+/// # Errors
+/// Where the router is not one of the domain.
+pub fn claim(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    router_key: &str,
+    instance: &str,
+) -> Done<()> {
+    check_router(transaction.state(), name, router_key)?;
+    let mut router = router_of(transaction, name)?;
+    router.claim = Some(Claim {
+        instance: instance.to_owned(),
+        answers: None,
+    });
+    transaction.put(Record::Router(router));
+    Ok(())
+}
+
+/// The controller that has the router says whether it answers.
+///
+/// # Errors
+/// Where the router is not one of the domain.
+pub fn answer_claim(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    instance: &str,
+    answers: bool,
+) -> Done<()> {
+    let mut router = router_of(transaction, name)?;
+    if let Some(claim) = &mut router.claim
+        && claim.instance == instance
+    {
+        claim.answers = Some(answers);
+        transaction.put(Record::Router(router));
+    }
     Ok(())
 }
 
 /// What a router is told that is no longer known.
 fn removed(name: &str) -> Rejection {
+    Rejection::NotFound(format!(
+        "router `{name}` is not in the domain: it has been removed, or the domain was restored from a copy that is older than it"
+    ))
+}
+
+/// What a router is told whose name another one has.
+fn replaced(name: &str) -> Rejection {
     Rejection::Forbidden(format!(
-        "router `{name}` has been removed from the domain: join again"
+        "another router has joined as `{name}` since, with a key of its own: if this one is to be `{name}`, remove its state folder and \
+         join with a fresh token (weft token create --role router --name {name}); else give it another name"
     ))
 }
 
 /// Whether a router with this key is in the domain.
 ///
 /// # Errors
-/// [`Rejection::Forbidden`].
+/// [`Rejection::NotFound`], and [`Rejection::Forbidden`] where another one has its name.
 pub fn check_router(state: &crate::model::State, name: &str, router_key: &str) -> Done<()> {
     match state.router(&key::router(name)) {
         Some(router) if router.key == router_key => Ok(()),
-        _ => Err(removed(name)),
+        Some(_) => Err(replaced(name)),
+        None => Err(removed(name)),
     }
 }
 
@@ -350,12 +465,20 @@ pub fn change_router(
     if let Some(role) = change.role {
         router.role = role;
     }
-    router.external_address = change.external_address.or(router.external_address);
+    if let Some(address) = change.external_address {
+        check_unicast("external_address", address)?;
+        router.external_address = Some(address);
+    }
     if let Some(peers) = &change.peers {
         let mut addresses = BTreeMap::new();
-        for peer in peers {
+        for (at, peer) in peers.iter().enumerate() {
             check_name(&peer.name)?;
-            if peer.asn == 0 || peer.asn == domain.asn {
+            check_unicast(format!("peers[{at}].address"), peer.address)?;
+            check_asn(format!("peers[{at}].asn"), peer.asn)?;
+            if peer.ttl == 0 {
+                return Err(unfit(format!("peers[{at}].ttl"), 0, "a TTL, 1 to 255"));
+            }
+            if peer.asn == domain.asn {
                 return Err(Rejection::Invalid(format!(
                     "peer `{}`: AS {} is no other domain's",
                     peer.name, peer.asn
@@ -407,8 +530,8 @@ pub struct NewTenant {
     /// For humans.
     #[serde(default)]
     pub description: Option<String>,
-    /// Its VNI where another domain gave it and that is not trusted, so that it cannot say; else the next free one of this domain's
-    /// is taken.
+    /// Its VNI: one that nobody has, of this domain's range or outside of it, where the tenant had it before; with `home`, one that
+    /// this domain gave and does not tell, since it is not trusted. Where it is absent the next free one of this domain's is taken.
     #[serde(default)]
     pub vni: Option<u32>,
     /// The domain that gave it: a trusted one says which it is.
@@ -432,36 +555,46 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
         )));
     }
     let domain = domain_of(transaction)?;
-    let vni = match (new.vni, &new.home) {
-        (None, None) => {
-            let vni = free_vni(transaction, &domain)?;
+    let (vni, id) = match &new.home {
+        None => {
+            let vni = match new.vni {
+                Some(vni) => chosen_vni(transaction, "vni", vni)?,
+                None => free_vni(transaction, &domain)?,
+            };
             transaction.put(Record::Vni(VniUse {
                 vni,
                 tenant: Some(new.name.clone()),
                 service: None,
                 free_at: 0,
             }));
-            vni
+            (vni, Some(random(8)))
         }
-        (Some(vni), Some(home)) if *home != domain.name => {
-            check_vni(transaction, home, vni)?;
-            foreign_vni(transaction, &domain, home, vni)?
-        }
-        (None, Some(home)) if *home != domain.name => {
-            let there = new.home_name.as_ref().unwrap_or(&new.name);
-            let vni = offered(transaction, home, there)?.vni;
-            foreign_vni(transaction, &domain, home, vni)?
-        }
-        _ => {
-            return Err(Rejection::Invalid(
-                "a VNI is given together with the other domain that gave it (`vni` and `home`), or not at all".into(),
+        Some(home) if *home == domain.name => {
+            return Err(unfit(
+                "home",
+                home,
+                "another domain: a tenant of this one has none",
             ));
+        }
+        Some(home) => {
+            let offer = match new.vni {
+                Some(vni) => check_vni(transaction, home, vni)?,
+                None => {
+                    let there = new.home_name.as_ref().unwrap_or(&new.name);
+                    Some(offered(transaction, home, there)?)
+                }
+            };
+            let vni = offer.as_ref().map(|of| of.vni).or(new.vni);
+            let id = offer.and_then(|of| of.id);
+            let vni = vni.unwrap_or_default();
+            (foreign_vni(transaction, &domain, home, vni)?, id)
         }
     };
     let tenant = Tenant {
         name: new.name.clone(),
         vni,
         home: new.home.clone(),
+        id,
         description: new.description.clone(),
     };
     transaction.put(Record::Tenant(tenant.clone()));
@@ -482,12 +615,57 @@ pub(crate) fn foreign_vni(
             domain.first_vni, domain.last_vni
         )));
     }
-    match transaction.state().tenants().find(|of| of.vni == vni) {
-        Some(other) => Err(Rejection::Conflict(format!(
+    unused(transaction, vni)
+}
+
+/// A VNI that no tenant and no service here has.
+fn unused(transaction: &Transaction<'_>, vni: u32) -> Done<u32> {
+    let state = transaction.state();
+    if let Some(other) = state.tenants().find(|of| of.vni == vni) {
+        return Err(Rejection::Conflict(format!(
             "tenant `{}` has VNI {vni}",
             other.name
+        )));
+    }
+    if let Some(other) = state.services().find(|of| of.label == vni) {
+        return Err(Rejection::Conflict(format!(
+            "service `{}` of tenant `{}` has label {vni}",
+            other.name, other.tenant
+        )));
+    }
+    Ok(vni)
+}
+
+/// A VNI that an operator chooses for a tenant or a service of this domain: nobody has it, as far as is known, and it does not rest.
+pub(crate) fn chosen_vni(transaction: &Transaction<'_>, field: &str, vni: u32) -> Done<u32> {
+    if vni == 0 || vni > 16_777_214 {
+        return Err(unfit(field, vni, "a VNI, 1 to 16777214"));
+    }
+    unused(transaction, vni)?;
+    let state = transaction.state();
+    let mut tenants = state.remote_tenants();
+    let mut services = state.remote_services();
+    let told = tenants.find(|of| of.vni == vni);
+    let told = told.map(|of| (&of.domain, format!("tenant `{}`", of.name)));
+    let told = told.or_else(|| {
+        let told = services.find(|of| of.label == vni)?;
+        Some((&told.domain, format!("service `{}`", told.name)))
+    });
+    if let Some((domain, what)) = told {
+        return Err(Rejection::Conflict(format!(
+            "{what} of domain `{domain}` has VNI {vni}: give that as `home`, or choose another one"
+        )));
+    }
+    match transaction.get(&key::vni(vni)) {
+        Some(Record::Vni(of)) if of.tenant.is_some() => Err(Rejection::Conflict(format!(
+            "tenant `{}` has VNI {vni}",
+            of.tenant.as_deref().unwrap_or_default()
         ))),
-        None => Ok(vni),
+        Some(Record::Vni(of)) if of.free_at > now() => Err(Rejection::Conflict(format!(
+            "VNI {vni} rests for {} s more: another tenant had it, whose packets may be on their way still",
+            (of.free_at - now()) / 1000 + 1
+        ))),
+        _ => Ok(vni),
     }
 }
 
@@ -503,7 +681,8 @@ pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u
         if of.vni == next {
             next += 1;
         }
-        if of.tenant.is_none() && of.free_at <= now() {
+        let own = (domain.first_vni..=domain.last_vni).contains(&of.vni);
+        if own && of.tenant.is_none() && of.free_at <= now() {
             let this = (of.free_at, of.vni);
             rested = Some(rested.map_or(this, |best| best.min(this)));
         }
@@ -576,15 +755,7 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
     for (key, _) in transaction.state().below(&prefix) {
         transaction.delete(key);
     }
-    for token in transaction.state().tokens() {
-        if token.scope
-            == (Scope::Tenant {
-                tenant: name.to_owned(),
-            })
-        {
-            transaction.delete(&key::token(&token.id));
-        }
-    }
+    delete_tokens(transaction, name);
     if tenant.home.is_none() {
         transaction.put(Record::Vni(VniUse {
             vni: tenant.vni,
@@ -598,54 +769,37 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
     Ok(())
 }
 
-/// What a tenant has at a router.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewAttachment {
-    /// Interfaces where the tenant's packets enter.
-    #[serde(default)]
-    pub interfaces: Vec<String>,
-    /// Prefixes that the tenant announces there.
-    #[serde(default)]
-    #[schema(value_type = Vec<String>)]
-    pub prefixes: Vec<ipnet::IpNet>,
-    /// Kernel routes that it announces there: `connected`, `static`, or a protocol by name or number.
-    #[serde(default)]
-    pub redistribute: Vec<String>,
-}
-
-/// A name that the kernel takes for an interface.
-pub(crate) fn check_interface(interface: &str) -> Done<()> {
-    if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
-        return Err(Rejection::Invalid(format!(
-            "`{interface}` is no interface: 1 to 15 octets, no `/`"
-        )));
+/// Takes the tokens of a tenant's administrators back.
+fn delete_tokens(transaction: &mut Transaction<'_>, name: &str) {
+    for token in transaction.state().tokens() {
+        if matches!(&token.scope, Scope::Tenant { tenant } if tenant == name) {
+            transaction.delete(&key::token(&token.id));
+        }
     }
-    Ok(())
 }
 
-/// Attaches a tenant to a router, or changes how it is.
+/// Attaches a tenant to a router, or changes how it is. A way to the Internet is an operator's to give: `operator` says that one asks.
 ///
 /// # Errors
-/// Where there is no such tenant or router, or an interface is another tenant's.
+/// Where there is no such tenant or router, the router would refuse a part of it, or an interface is another tenant's.
 pub fn put_attachment(
     transaction: &mut Transaction<'_>,
     tenant: &str,
     router: &str,
     new: &NewAttachment,
+    operator: bool,
 ) -> Done<Attachment> {
     tenant_of(transaction, tenant)?;
     router_of(transaction, router)?;
-    for interface in &new.interfaces {
-        check_interface(interface)?;
-    }
-    for prefix in &new.prefixes {
-        if prefix.trunc() != *prefix {
-            return Err(Rejection::Invalid(format!(
-                "{prefix} has bits behind its length: {}",
-                prefix.trunc()
-            )));
-        }
+    new.check(domain_of(transaction)?.asn)?;
+    let before = match transaction.get(&key::attachment(tenant, router)) {
+        Some(Record::Attachment(of)) => of.breakout.clone(),
+        _ => None,
+    };
+    if !operator && before != new.breakout {
+        return Err(Rejection::Forbidden(format!(
+            "the breakout of `{tenant}` at `{router}` takes an operator's token: leave it as it is"
+        )));
     }
     let own = format!("tenant `{tenant}`'s");
     for (interface, owner) in chains::interfaces(transaction.state(), router) {
@@ -661,6 +815,8 @@ pub fn put_attachment(
         interfaces: new.interfaces.clone(),
         prefixes: new.prefixes.clone(),
         redistribute: new.redistribute.clone(),
+        neighbors: new.neighbors.clone(),
+        breakout: new.breakout.clone(),
     };
     transaction.put(Record::Attachment(attachment.clone()));
     Ok(attachment)
@@ -711,6 +867,12 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
         }
     }
     let state = transaction.state();
+    // A tenant that was made since is no more, or another one has its name: who held a token of it holds none of that one.
+    for change in since.iter().flat_map(|revision| &revision.changes) {
+        if let (Some(tenant), None) = (change.key.strip_prefix("tenant/"), &change.old) {
+            delete_tokens(transaction, tenant);
+        }
+    }
     for (key, _) in state.below("attachment/") {
         check_attachment(transaction, key)?;
     }

@@ -9,7 +9,7 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509CertificationRequest};
 
 /// How long a certificate is good that a controller shows to another domain's: it makes one for each connection.
 const CONTROLLER_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -276,6 +276,16 @@ pub fn identity(certificate: &[u8]) -> Result<Identity, PkiError> {
     })
 }
 
+/// The key that a router asks a certificate for, as [`Identity::key`] has it.
+///
+/// # Errors
+/// Where it is no request for a certificate.
+pub fn requested_key(request: &[u8]) -> Result<String, PkiError> {
+    let (_, parsed) = X509CertificationRequest::from_der(request)
+        .map_err(|error| PkiError::Invalid(format!("the certificate request: {error}")))?;
+    Ok(sha256(parsed.certification_request_info.subject_pki.raw))
+}
+
 /// The domain whose controller a certificate is for.
 ///
 /// # Errors
@@ -286,6 +296,13 @@ pub fn domain(certificate: &[u8]) -> Result<String, PkiError> {
     let domain =
         domain.ok_or_else(|| PkiError::Invalid("the certificate: it is no controller's".into()));
     Ok(domain?.to_owned())
+}
+
+/// Whose certificate it is, as it says itself.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    let parsed = parsed(certificate).ok()?;
+    let mut names = parsed.subject().iter_common_name();
+    names.next()?.as_str().ok().map(str::to_owned)
 }
 
 /// When a certificate was made and ends, s since 1970.
@@ -324,6 +341,18 @@ pub fn write_secret(path: &Path, octets: &[u8]) -> Result<(), PkiError> {
         path: path.display().to_string(),
         error,
     })
+}
+
+/// Makes a folder that nobody else may look into, and those above it; one that is there stays as it is.
+///
+/// # Errors
+/// Of the folder.
+pub fn create_private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Reads a file.

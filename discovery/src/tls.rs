@@ -13,8 +13,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use crate::pki::{PkiError, sha256};
@@ -84,18 +84,13 @@ pub fn client(
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(wrong)?;
-    let builder = match trust {
-        Trust::Authority(authority) => builder.with_root_certificates(roots(authority)?),
-        Trust::Fingerprint(fingerprint) => {
-            let pinned = Pinned {
-                fingerprint: fingerprint.clone(),
-                provider,
-            };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(pinned))
-        }
+    let trusted = Trusted {
+        trust: trust.clone(),
+        provider,
     };
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trusted));
     let mut config = match identity {
         Some((chain, private)) => {
             let chain = chain.iter().map(|of| CertificateDer::from(of.to_vec()));
@@ -174,25 +169,79 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// Takes a server whose chain has the authority with the fingerprint in it, and that this authority has signed.
+/// A server that another authority has signed than the one that it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its authority is {shown}, and not {expected}")]
+pub struct ForeignAuthority {
+    /// The one that was shown: its name, and SHA-256 of its certificate in hexadecimal.
+    pub shown: String,
+    /// SHA-256 of the certificate of the one that was expected, in hexadecimal.
+    pub expected: String,
+}
+
+impl ForeignAuthority {
+    /// Whether an error comes from that.
+    pub fn find<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // An I/O error tells of what it is made from by another way than others.
+            let inside = error.downcast_ref::<std::io::Error>();
+            let inside = inside.and_then(std::io::Error::get_ref);
+            let tls = match inside {
+                Some(inside) => inside.downcast_ref::<Error>(),
+                None => error.downcast_ref::<Error>(),
+            };
+            if let Some(Error::Other(OtherError(other))) = tls {
+                return other.downcast_ref();
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+/// Takes a server that the trusted authority has signed.
 #[derive(Debug)]
-struct Pinned {
-    fingerprint: String,
+struct Trusted {
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
-impl Pinned {
-    fn verifier(&self, chain: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, Error> {
-        let authority = chain.iter().find(|of| sha256(of) == self.fingerprint);
+impl Trusted {
+    fn expected(&self) -> String {
+        match &self.trust {
+            Trust::Authority(authority) => sha256(authority),
+            Trust::Fingerprint(fingerprint) => fingerprint.clone(),
+        }
+    }
+
+    /// Whom this authority has signed.
+    fn verifier(&self, authority: &[u8]) -> Result<Arc<WebPkiServerVerifier>, Error> {
         let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let roots = roots(authority.ok_or_else(unknown)?).map_err(|_| unknown())?;
+        let roots = roots(authority).map_err(|_| unknown())?;
         WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
             .build()
             .map_err(|_| unknown())
     }
+
+    /// The server shows another authority, where it shows one.
+    fn foreign(&self, chain: &[CertificateDer<'_>]) -> Option<Error> {
+        let shown = chain.last()?;
+        let fingerprint = sha256(shown);
+        let expected = self.expected();
+        if fingerprint == expected {
+            return None;
+        }
+        let shown = match crate::pki::common_name(shown) {
+            Some(name) => format!("`{name}` ({fingerprint})"),
+            None => fingerprint,
+        };
+        let foreign = ForeignAuthority { shown, expected };
+        Some(Error::Other(OtherError(Arc::new(foreign))))
+    }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Trusted {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -201,9 +250,27 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verifier = self.verifier(intermediates)?;
-        // The authority is the root, and no link on the way to it.
-        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+        let authority = match &self.trust {
+            Trust::Authority(authority) => Some(authority.as_slice()),
+            Trust::Fingerprint(fingerprint) => {
+                let mut chain = intermediates.iter();
+                chain
+                    .find(|of| sha256(of) == *fingerprint)
+                    .map(AsRef::as_ref)
+            }
+        };
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let verified = authority.ok_or_else(unknown).and_then(|authority| {
+            // The authority is the root, and no link on the way to it.
+            let verifier = self.verifier(authority)?;
+            verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+        });
+        verified.map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => self.foreign(intermediates).unwrap_or(error),
+            error => error,
+        })
     }
 
     fn verify_tls12_signature(

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::chains::view::{self as chains, Chains};
 use crate::exchange::peers;
-use crate::model::{Attachment, Revision, Role, Router, State};
-use crate::proto::{Item, Neighbor, Settings, Tenant, Update, item};
+use crate::model::{Attachment, Revision, Role, Router, SiteNeighbor, State};
+use crate::proto::{self, Item, Neighbor, Settings, Tenant, Update, item};
 
 /// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`.
 pub type View = BTreeMap<String, Item>;
@@ -162,6 +162,12 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
             let prefixes = attachment.prefixes.iter();
             told.prefixes = prefixes.map(ToString::to_string).collect();
             told.redistribute.clone_from(&attachment.redistribute);
+            let neighbors = attachment.neighbors.iter();
+            told.neighbors = neighbors.map(site_neighbor).collect();
+            told.breakout = attachment.breakout.as_ref().map(|of| proto::Breakout {
+                interface: of.interface.clone(),
+                source_nat: of.source_nat,
+            });
         }
         index.chains.tell(name, &mut told);
         let key = format!("tenant/{}", tenant.name);
@@ -169,6 +175,17 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
         view.insert(key, Item { item });
     }
     Some(view)
+}
+
+fn site_neighbor(of: &SiteNeighbor) -> proto::SiteNeighbor {
+    proto::SiteNeighbor {
+        address: of.address.to_string(),
+        asn: of.asn,
+        as_override: of.as_override,
+        description: of.description.clone(),
+        ttl: of.ttl.map(u32::from),
+        max_prefixes: of.max_prefixes,
+    }
 }
 
 /// The VNIs of tenants, sorted.

@@ -2,7 +2,7 @@
 # Two domains with a controller each, and routers that know their name, their controller and a token: everything else they learn.
 # `make demo-managed` builds weft first.
 set -euo pipefail
-weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/release/weft}")
+weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/demo/weft}")
 cd "$(dirname "$0")"
 
 lab=managed
@@ -22,7 +22,7 @@ wait_for() { # what, seconds, command
   done
 }
 
-"$weft" lab down "$lab" >/dev/null
+"$weft" lab down "$lab" >/dev/null 2>&1 || true
 rm -rf run
 mkdir -p run/{a1,ea,eb,b1}
 

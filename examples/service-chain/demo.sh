@@ -2,7 +2,7 @@
 # A tenant's traffic passes a firewall and a meter, on two routers, before it reaches its destination; then the firewall dies.
 # `make demo-chain` builds weft first.
 set -euo pipefail
-weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/release/weft}")
+weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/demo/weft}")
 cd "$(dirname "$0")"
 
 lab=service-chain

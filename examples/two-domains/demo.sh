@@ -2,7 +2,7 @@
 # Two domains, two tenants with the same prefixes, one overlay: builds the lab, shows that it forwards and how, leaves it
 # up. `make demo` builds weft first.
 set -euo pipefail
-weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/release/weft}")
+weft=$(realpath "${WEFT:-$(dirname "$0")/../../target/demo/weft}")
 cd "$(dirname "$0")"
 
 lab=two-domains

@@ -106,6 +106,78 @@ pub enum Rewrite {
     Reject,
 }
 
+/// What is left of a route's labels for a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usable {
+    /// All of them.
+    All,
+    /// These communities, in their order.
+    Some(Vec<LargeCommunity>),
+    /// It had labels, and none is left: it is not announced.
+    Nothing,
+}
+
+impl ExportSettings {
+    fn mode(&self, direction: Direction) -> LocalNextHopMode {
+        let at_the_edge = direction.to_ebgp || direction.from_ebgp;
+        self.local_next_hop.unwrap_or(if at_the_edge {
+            LocalNextHopMode::Self_
+        } else {
+            LocalNextHopMode::Keep
+        })
+    }
+}
+
+/// Leaves out labels that this router would name itself for and could not forward (rule 5): `leads` says whether a label, or its local
+/// next hop, is one that it does not forward anyway or one whose far end it reaches.
+pub fn usable(
+    communities: &[LargeCommunity],
+    own: &OwnLabels,
+    settings: &ExportSettings,
+    direction: Direction,
+    leads: &dyn Fn(Vni, Endpoint) -> bool,
+) -> Usable {
+    if settings.strip_overlay || settings.mode(direction) != LocalNextHopMode::Self_ {
+        return Usable::All;
+    }
+    let decoded = |community: &LargeCommunity| {
+        LabelCommunity::decode(*community, own.administrator).and_then(Result::ok)
+    };
+    let hop_of = |vni: Vni| {
+        let hops = || {
+            communities
+                .iter()
+                .filter_map(|community| match decoded(community) {
+                    Some(LabelCommunity::LocalNextHop(hop)) => Some(hop),
+                    _ => None,
+                })
+        };
+        // One for this label alone goes before one for all.
+        let own = hops().find(|hop| hop.vni == Some(vni));
+        own.or_else(|| hops().find(|hop| hop.vni.is_none()))
+    };
+    let (mut labels, mut left) = (0, 0);
+    let kept: Vec<LargeCommunity> = communities
+        .iter()
+        .filter(|community| {
+            let Some(LabelCommunity::Label(label)) = decoded(community) else {
+                return true;
+            };
+            labels += 1;
+            let endpoint = hop_of(label.vni).map_or(label.endpoint, |hop| hop.endpoint);
+            let keep = leads(label.vni, endpoint);
+            left += usize::from(keep);
+            keep
+        })
+        .copied()
+        .collect();
+    match (labels, left) {
+        (labels, left) if labels == left => Usable::All,
+        (_, 0) => Usable::Nothing,
+        _ => Usable::Some(kept),
+    }
+}
+
 /// Rewrites the large communities of one route. `forwards` says whether this router accepted a label from where the
 /// route came from and keeps a table for it: it names itself for no other (rule 5).
 pub fn rewrite(
@@ -132,13 +204,7 @@ pub fn rewrite(
                 .filter(|community| decoded(community).is_none()),
         );
     }
-    let mode = settings
-        .local_next_hop
-        .unwrap_or(if direction.to_ebgp || direction.from_ebgp {
-            LocalNextHopMode::Self_
-        } else {
-            LocalNextHopMode::Keep
-        });
+    let mode = settings.mode(direction);
     let hop = |community: &LargeCommunity| match decoded(community) {
         Some(Ok(LabelCommunity::LocalNextHop(hop))) => Some(hop),
         _ => None,
@@ -187,7 +253,12 @@ pub fn rewrite(
                 .filter(|community| match hop(community) {
                     None => {
                         !inner
-                            || !matches!(decoded(community), Some(Ok(LabelCommunity::Locator(_))))
+                            || !matches!(
+                                decoded(community),
+                                Some(Ok(
+                                    LabelCommunity::Locator(_) | LabelCommunity::LocatorPort(_)
+                                ))
+                            )
                     }
                     // One that stands for every label stays for those that we do not forward.
                     Some(LocalNextHop { vni: None, .. }) => !others.is_empty(),
@@ -342,6 +413,27 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_cannot_be_forwarded_is_not_announced() {
+        let leads = |dead: u8| {
+            move |_: Vni, endpoint: Endpoint| {
+                endpoint != Endpoint::V4(Ipv4Addr::new(192, 0, 2, dead))
+            }
+        };
+        let run = |route: &[LargeCommunity], direction, dead| {
+            usable(route, &own(), &DEFAULT, direction, &leads(dead))
+        };
+        let foreign = LargeCommunity::new(1, 2, 3);
+        assert_eq!(run(&[foreign, label(10001)], OUT, 11), Usable::Nothing);
+        assert_eq!(run(&[foreign, label(10001)], OUT, 99), Usable::All);
+        assert_eq!(run(&[foreign], OUT, 11), Usable::All, "a plain route");
+        assert_eq!(run(&[label(10001)], INSIDE, 11), Usable::All, "a reflector");
+        // The local next hop is what has to be reached.
+        let route = [label(10001), label(10002), hop(Some(10001), 99)];
+        assert_eq!(run(&route, IN, 99), Usable::Some(vec![route[1], route[2]]));
+        assert_eq!(run(&route, IN, 11), Usable::Some(vec![route[0], route[2]]));
+    }
+
+    #[test]
     fn it_names_itself_only_for_labels_that_it_forwards() {
         assert_eq!(
             run(&[label(30000), hop(None, 99)], DEFAULT, OUT),
@@ -380,6 +472,12 @@ mod tests {
 
     #[test]
     fn locators_of_others_stay_inside_and_ours_goes_out() {
+        let port = LabelCommunity::LocatorPort(crate::label::LocatorPort {
+            encapsulation: Encapsulation::Vxlan,
+            port: 8472.try_into().unwrap(),
+            id: EndpointId(Ipv4Addr::new(192, 0, 2, 11)),
+        });
+        let port = port.encode(ADMINISTRATOR);
         let locator = |last| {
             let id = EndpointId(Ipv4Addr::new(192, 0, 2, last));
             let locator = crate::label::Locator {
@@ -389,6 +487,17 @@ mod tests {
             LabelCommunity::Locator(locator).encode(ADMINISTRATOR)
         };
         assert_eq!(run(&[locator(11)], DEFAULT, OUT), Rewrite::Reject);
+        assert_eq!(run(&[locator(11), port], DEFAULT, OUT), Rewrite::Reject);
+        // The address behind a service that goes out resolves to nobody, and has no port.
+        let service = OwnLabels {
+            endpoint: [192, 0, 2, 11].into(),
+            ..own()
+        }
+        .service(vni(10001));
+        let route = [service, locator(11), port];
+        let mut expected = vec![service, hop(None, 12)];
+        expected.sort_unstable();
+        assert_eq!(run(&route, DEFAULT, OUT), Rewrite::Replaced(expected));
         assert_eq!(
             run(&[locator(12)], DEFAULT, Direction { own: true, ..OUT }),
             Rewrite::Unchanged

@@ -5,12 +5,13 @@
 //! [`NextHopSet`], so that a data plane can map one set to one kernel object and move all of its routes at once.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::chain::{Chain, Service};
-use crate::{Encapsulation, EndpointId, Vni};
+use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 /// A tenant's number on this router, dense from zero and stable while the process lives. It is not the local table's
 /// number: that is the data plane's business.
@@ -64,6 +65,8 @@ pub struct ForwardingNextHop {
     pub vni: Vni,
     /// The encapsulation that the addressed router accepts.
     pub encapsulation: Encapsulation,
+    /// The UDP port that it takes them at, where that is not the encapsulation's own.
+    pub port: Option<NonZeroU16>,
     /// The outer destination: the local next hop, or the endpoint itself.
     pub address: IpAddr,
     /// The id that `address` was resolved from, for IPv6 addresses; the inner MAC address of Ethernet payloads is
@@ -142,6 +145,8 @@ pub struct IntentDelta {
     pub underlay: Vec<UnderlayRoute>,
     /// Services by label, to know or to change (`Some`), or to forget (`None`).
     pub services: Vec<(Vni, Option<ServiceState>)>,
+    /// Routers that may send packets to this one, with the VNIs that these may have, or those that may no longer (`None`).
+    pub senders: Vec<(IpAddr, Option<VniSet>)>,
 }
 
 impl IntentDelta {
@@ -153,5 +158,6 @@ impl IntentDelta {
             && self.sites.is_empty()
             && self.underlay.is_empty()
             && self.services.is_empty()
+            && self.senders.is_empty()
     }
 }

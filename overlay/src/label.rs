@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
@@ -35,6 +36,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// A tunnel can end there: not at an unspecified, loopback or multicast address or one of a reserved range, nor at id 0, which no
+    /// router has (RFC 6286 section 2.1).
+    fn is_valid(self) -> bool {
+        match self {
+            Self::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
+            Self::Id(id) => !id.0.is_unspecified(),
+        }
+    }
+
     fn bits(self) -> u32 {
         match self {
             Self::V4(address) => address.into(),
@@ -85,6 +95,18 @@ pub struct Locator {
     pub id: EndpointId,
 }
 
+/// The UDP port at which the endpoint takes packets of an encapsulation, where it is not the encapsulation's own. It stands beside
+/// the locator and goes where that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct LocatorPort {
+    /// Of these packets: VXLAN or VXLAN-GPE.
+    pub encapsulation: Encapsulation,
+    /// UDP port.
+    pub port: NonZeroU16,
+    /// The endpoint's id, as in its locator.
+    pub id: EndpointId,
+}
+
 /// A large community of the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -95,6 +117,8 @@ pub enum LabelCommunity {
     LocalNextHop(LocalNextHop),
     /// Kind 6.
     Locator(Locator),
+    /// Kind 7.
+    LocatorPort(LocatorPort),
 }
 
 /// Why a large community with our Global Administrator is ignored. It is carried on untouched all the same.
@@ -104,12 +128,18 @@ pub enum Ignored {
     /// VNI 0 or 0xFFFFFF in a label.
     #[error("VNI {0} is reserved")]
     ReservedVni(u32),
-    /// Kinds 7 to 15.
+    /// Kinds 8 to 15.
     #[error("kind {0} is reserved")]
     ReservedKind(u8),
     /// Encapsulations 3 to 15: the label is ineligible.
     #[error("encapsulation {0} is reserved")]
     ReservedEncapsulation(u8),
+    /// Not a UDP port, or one of an encapsulation without.
+    #[error("{1} packets have no UDP port {0}")]
+    InvalidPort(u32, Encapsulation),
+    /// No tunnel can end at the address of a label or local next hop.
+    #[error("no tunnel ends at {0}")]
+    InvalidEndpoint(Endpoint),
 }
 
 const VNI_MASK: u32 = 0x00ff_ffff;
@@ -121,6 +151,21 @@ fn encapsulation(bits: u8) -> Result<Encapsulation, Ignored> {
         2 => Ok(Encapsulation::Gre),
         other => Err(Ignored::ReservedEncapsulation(other)),
     }
+}
+
+/// True where one of `communities` is a label or local next hop at an endpoint that `is` says yes to.
+pub fn leads_to_any(
+    mut communities: impl Iterator<Item = LargeCommunity>,
+    administrator: u32,
+    is: impl Fn(Endpoint) -> bool,
+) -> bool {
+    communities.any(
+        |community| match LabelCommunity::decode(community, administrator) {
+            Some(Ok(LabelCommunity::Label(label))) => is(label.endpoint),
+            Some(Ok(LabelCommunity::LocalNextHop(hop))) => is(hop.endpoint),
+            _ => false,
+        },
+    )
 }
 
 /// Whether one of these communities is a label of a VNI in the set.
@@ -154,11 +199,15 @@ impl LabelCommunity {
         } else {
             Endpoint::Id(EndpointId(address))
         };
-        if kind > 6 {
+        if kind > 7 {
             return Err(Ignored::ReservedKind(kind));
         }
         let encapsulation = encapsulation(encapsulation_bits)?;
         let vni = |number| Vni::new(number).map_err(|_| Ignored::ReservedVni(number));
+        let endpoint = || {
+            let valid = endpoint.is_valid().then_some(endpoint);
+            valid.ok_or(Ignored::InvalidEndpoint(endpoint))
+        };
         Ok(match kind {
             0..=3 => {
                 let kind = if kind < 2 {
@@ -170,7 +219,7 @@ impl LabelCommunity {
                     kind,
                     vni: vni(number)?,
                     encapsulation,
-                    endpoint,
+                    endpoint: endpoint()?,
                 })
             }
             4 | 5 => {
@@ -182,13 +231,22 @@ impl LabelCommunity {
                 Self::LocalNextHop(LocalNextHop {
                     vni,
                     encapsulation,
-                    endpoint,
+                    endpoint: endpoint()?,
                 })
             }
-            _ => Self::Locator(Locator {
+            6 => Self::Locator(Locator {
                 encapsulation,
                 id: EndpointId(address),
             }),
+            _ => {
+                let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+                let port = port.filter(|_| encapsulation.default_port().is_some());
+                Self::LocatorPort(LocatorPort {
+                    encapsulation,
+                    port: port.ok_or(Ignored::InvalidPort(number, encapsulation))?,
+                    id: EndpointId(address),
+                })
+            }
         })
     }
 
@@ -214,6 +272,12 @@ impl LabelCommunity {
                 hop.endpoint.bits(),
             ),
             Self::Locator(locator) => (6, 0, locator.encapsulation, u32::from(locator.id.0)),
+            Self::LocatorPort(port) => (
+                7,
+                port.port.get().into(),
+                port.encapsulation,
+                port.id.0.into(),
+            ),
         };
         let kind_and_encapsulation = kind << 4 | encapsulation as u32;
         LargeCommunity::new(administrator, kind_and_encapsulation << 24 | vni, address)
@@ -261,12 +325,13 @@ pub fn explain(community: LargeCommunity) -> Explanation {
         4 => "local next hop, IPv4",
         5 => "local next hop, IPv6 by id",
         6 => "locator",
+        7 => "UDP port of a locator's endpoint",
         _ => "reserved: ignored, carried on untouched",
     };
     let encapsulation_bits = a >> 24 & 0x0f;
     let encapsulation_meaning = match encapsulation_bits {
-        0 => "VXLAN (RFC 7348), UDP 4789",
-        1 => "VXLAN-GPE, UDP 4790",
+        0 => "VXLAN (RFC 7348), UDP 4789 unless its locator says another",
+        1 => "VXLAN-GPE, UDP 4790 unless its locator says another",
         2 => "GRE, key = VNI",
         _ => "reserved: the label is not used",
     };
@@ -274,6 +339,8 @@ pub fn explain(community: LargeCommunity) -> Explanation {
     let vni_meaning = match (kind, number) {
         (4 | 5, 0) => "every label of the route".to_owned(),
         (6, _) => "not used".to_owned(),
+        (7, 1..=0xffff) => format!("UDP port {number}"),
+        (7, _) => format!("{number}: no UDP port, ignored"),
         (_, 0 | VNI_MASK) => format!("{number}: reserved, ignored"),
         (4 | 5, _) => format!("VNI {number} only"),
         _ => format!("VNI {number}"),
@@ -283,6 +350,7 @@ pub fn explain(community: LargeCommunity) -> Explanation {
         4 => format!("tunnel to the router at {address}"),
         1 | 3 | 5 => format!("endpoint id {address}, resolved by its locator"),
         6 => format!("the prefix of this route is the address of endpoint id {address}"),
+        7 => format!("of endpoint id {address}, whose locator this route is"),
         _ => address.to_string(),
     };
     let summary = match LabelCommunity::decode_ours(community) {
@@ -308,6 +376,10 @@ pub fn explain(community: LargeCommunity) -> Explanation {
         Ok(LabelCommunity::Locator(locator)) => format!(
             "locator of endpoint id {}, {}",
             locator.id, locator.encapsulation
+        ),
+        Ok(LabelCommunity::LocatorPort(port)) => format!(
+            "endpoint id {} takes {} at UDP port {}",
+            port.id, port.encapsulation, port.port
         ),
         Err(ignored) => format!("ignored: {ignored}"),
     };
@@ -429,6 +501,24 @@ mod tests {
                 "0000fc00 60000000 c000020b",
                 "64512:1610612736:3221225995",
             ),
+            (
+                LabelCommunity::LocatorPort(LocatorPort {
+                    encapsulation: Vxlan,
+                    port: NonZeroU16::new(8472).unwrap(),
+                    id,
+                }),
+                "0000fc00 70002118 c000020b",
+                "64512:1879056664:3221225995",
+            ),
+            (
+                LabelCommunity::LocatorPort(LocatorPort {
+                    encapsulation: VxlanGpe,
+                    port: NonZeroU16::MAX,
+                    id,
+                }),
+                "0000fc00 7100ffff c000020b",
+                "64512:1895890943:3221225995",
+            ),
         ];
         for (value, hex, text) in vectors {
             let community = value.encode(64512);
@@ -446,8 +536,31 @@ mod tests {
         };
         assert_eq!(decode(0), Err(Ignored::ReservedVni(0)));
         assert_eq!(decode(0x00ff_ffff), Err(Ignored::ReservedVni(0x00ff_ffff)));
-        assert_eq!(decode(0x7000_0001), Err(Ignored::ReservedKind(7)));
+        assert_eq!(decode(0x8000_0001), Err(Ignored::ReservedKind(8)));
+        for (encapsulation, bits, number) in [
+            (Encapsulation::Vxlan, 0x7000_0000, 0),
+            (Encapsulation::Vxlan, 0x7001_0000, 0x1_0000),
+            (Encapsulation::Gre, 0x7200_2118, 8472),
+        ] {
+            let expected = Ignored::InvalidPort(number, encapsulation);
+            assert_eq!(decode(bits), Err(expected), "{bits:x}");
+        }
         assert_eq!(decode(0x0300_0001), Err(Ignored::ReservedEncapsulation(3)));
+        for (kind, address, valid) in [
+            (0, [0, 0, 0, 0], false),
+            (0, [127, 0, 0, 1], false),
+            (2, [224, 0, 0, 1], false),
+            (4, [255, 255, 255, 255], false),
+            (0, [192, 0, 2, 1], true),
+            (1, [0, 0, 0, 0], false),
+            (5, [0, 0, 0, 0], false),
+            (1, [127, 0, 0, 1], true),
+        ] {
+            let community = LargeCommunity::new(1, kind << 28 | 1, u32::from_be_bytes(address));
+            let decoded = LabelCommunity::decode(community, 1).unwrap();
+            let ignored = matches!(decoded, Err(Ignored::InvalidEndpoint(_)));
+            assert_eq!(ignored, !valid, "kind {kind} {address:?}");
+        }
         assert_eq!(
             explain(LargeCommunity::new(1, 0x0300_0001, 7)).summary,
             "ignored: encapsulation 3 is reserved"

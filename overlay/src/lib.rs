@@ -1,14 +1,19 @@
 //! The overlay: label communities, (VNI, prefix) tables and the forwarding intent.
 //!
-//! Pure: no clock, socket, thread or log. [`label`] is the wire format of `docs/label-community.md`, [`export`] rewrites
-//! labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`], and [`chain`] says which services packets pass.
+//! Pure: no clock, socket, thread or log. [`label`] is the wire format of `docs/label-community.md`, [`import`] takes
+//! from a neighbour's routes what it may not say, [`export`] rewrites labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`], and [`chain`] says which services packets pass;
+//! [`words`] are those of configurations.
 
 pub mod chain;
 pub mod export;
+pub mod import;
 pub mod intent;
 pub mod label;
 pub mod table;
 mod vni;
+pub mod words;
+
+use std::num::NonZeroU16;
 
 pub use vni::{EndpointId, InvalidVni, Vni, VniSet};
 
@@ -22,6 +27,25 @@ pub enum Encapsulation {
     VxlanGpe,
     /// GRE with key = VNI.
     Gre,
+}
+
+/// The UDP port of VXLAN (RFC 7348 section 5).
+pub const VXLAN_PORT: u16 = 4789;
+/// The UDP port of VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe).
+pub const VXLAN_GPE_PORT: u16 = 4790;
+
+/// The UDP ports of BFD over one hop, its echoes, and over several (RFC 5881 section 4, RFC 5883 section 5): no tunnel takes them.
+pub const BFD_PORTS: [u16; 3] = [3784, 3785, 4784];
+
+impl Encapsulation {
+    /// The UDP port that routers take its packets at which say nothing else; GRE has none.
+    pub fn default_port(self) -> Option<NonZeroU16> {
+        match self {
+            Self::Vxlan => NonZeroU16::new(VXLAN_PORT),
+            Self::VxlanGpe => NonZeroU16::new(VXLAN_GPE_PORT),
+            Self::Gre => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Encapsulation {

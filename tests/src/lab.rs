@@ -59,6 +59,14 @@ impl Lab {
         format!("{}-{node}", self.name)
     }
 
+    /// Runs `task` in a node's network namespace. Sockets that it opens stay there.
+    ///
+    /// # Panics
+    /// Where `task` panics.
+    pub fn in_node<T: Send>(&self, node: &str, task: impl FnOnce() -> T + Send) -> T {
+        in_netns(&self.netns(node), task)
+    }
+
     /// A command in a node's network namespace, for arguments to be added.
     pub fn command(&self, node: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
         netns_command(&self.netns(node), program)
@@ -80,6 +88,16 @@ impl Lab {
     /// Where `weft lab kill` fails.
     pub fn kill(&self, node: &str) {
         self.lab("kill", node);
+    }
+
+    /// Sends a signal to the node's weft process.
+    ///
+    /// # Panics
+    /// Where none runs.
+    pub fn signal(&self, node: &str, signal: Signal) {
+        let file = format!("/run/weft/labs/{}/{node}.pid", self.name);
+        let pid = std::fs::read_to_string(file).unwrap().trim().parse();
+        kill(Pid::from_raw(pid.unwrap()), signal).unwrap();
     }
 
     /// Starts the node's weft process.
@@ -137,6 +155,17 @@ impl Lab {
     /// Where `weft lab logs` fails.
     pub fn log(&self, node: &str) -> String {
         self.lab("logs", node)
+    }
+
+    /// What a command of a shell writes in a node, whose files are its own.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn shell(&self, node: &str, line: &str) -> String {
+        let words = [
+            "lab", "exec", "--lab", &self.name, node, "--", "sh", "-c", line,
+        ];
+        output(Command::new(weft()).args(words))
     }
 
     fn lab(&self, verb: &str, node: &str) -> String {
@@ -287,6 +316,42 @@ impl Drop for Daemon {
         }
         self.end(Signal::SIGKILL);
     }
+}
+
+/// FRR's zebra and bgpd in a node, configured by `zebra.conf` and `bgpd.conf` beside the topology.
+///
+/// # Panics
+/// Where FRR is not installed, or zebra does not start.
+pub fn frr(lab: &Lab, node: &str) -> [Daemon; 2] {
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let zserv = lab.path("zserv.api");
+    let directory = text(lab.directory());
+    // FRR's daemons run as its own user, and leave their sockets there.
+    let user = nix::unistd::User::from_name("frr").unwrap().unwrap();
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    std::os::unix::fs::chown(lab.directory(), Some(uid), Some(gid)).unwrap();
+    let start = |name: &str| {
+        let config = lab.path(&format!("{name}.conf"));
+        let pid = lab.path(&format!("{name}.pid"));
+        let arguments = [
+            "-f",
+            &text(&config),
+            "-z",
+            &text(&zserv),
+            "-i",
+            &text(&pid),
+            "--vty_socket",
+            &directory,
+            "--log",
+            "stdout",
+        ];
+        lab.daemon(node, &Path::new("/usr/lib/frr").join(name), &arguments)
+    };
+    let zebra = start("zebra");
+    wait_until("zebra's socket", Duration::from_secs(20), || {
+        zserv.exists().then_some(())
+    });
+    [zebra, start("bgpd")]
 }
 
 /// What a command writes to standard output.

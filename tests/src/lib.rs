@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "test harness: a panic is its verdict")]
 
 pub mod chain;
+mod flow;
 mod lab;
 mod peer;
 pub mod topology;
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use lab::{Daemon, Lab, in_netns, output};
+pub use flow::{Damage, Flow, Verdicts};
+pub use lab::{Daemon, Lab, frr, in_netns, output};
 pub use peer::{Message, Peer, Speaker, attribute, update};
 
 /// The `weft` binary: `WEFT_BIN`, else the one that cargo built beside these tests.

@@ -67,6 +67,7 @@ impl Speaker {
             router_id: RouterId(self.router_id),
             capabilities: vec![
                 Capability::MultiProtocol(1, 1),
+                Capability::MultiProtocol(2, 1),
                 Capability::RouteRefresh,
                 Capability::FourOctetAs(Asn(self.asn)),
             ],

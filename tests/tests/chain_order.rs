@@ -159,7 +159,7 @@ fn services_on_different_routers_change_places_under_traffic() {
         let labels = (20001 + 10 * round, 20002 + 10 * round);
         for node in nodes {
             let said = lab.reload(node, &config(node, labels, order));
-            assert!(said.contains("1 tenants changed"), "{said}");
+            assert!(said.contains("1 tenant changed"), "{said}");
             wait_for(&lab, "sender", "sent", 100);
         }
         wait_for(&lab, "receiver", "both", 200);

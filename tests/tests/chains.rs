@@ -504,7 +504,7 @@ fn a_service_that_fails_open_is_skipped_and_a_chain_changes_while_routers_run() 
         let config = std::fs::read_to_string(path).unwrap();
         let config = config.replace("services: [firewall, meter]", "services: [firewall]");
         let said = lab.reload(node, &config);
-        assert!(said.contains("1 tenants changed"), "{said}");
+        assert!(said.contains("1 tenant changed"), "{said}");
     }
     lab.reaches("client", "10.0.2.10");
     let before = metered(&lab);

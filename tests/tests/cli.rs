@@ -97,8 +97,9 @@ tenants:
     let text = errors(&output.unwrap());
     let lines: Vec<_> = text.lines().filter(|line| line.contains("CAP_")).collect();
     assert_eq!(lines.len(), 1, "{text}");
-    assert!(lines[0].contains("CAP_NET_ADMIN"), "{text}");
+    assert!(lines[0].contains("CAP_NET_BIND_SERVICE"), "{text}");
     assert!(lines[0].contains("setcap"), "{text}");
+    assert!(lines[0].contains("cap_net_admin"), "all at once: {text}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! One domain whose routers end tunnels as they like: VXLAN at an IPv4 address, VXLAN-GPE and VXLAN at IPv6 addresses. What
-//! each accepts is in its labels, and everybody else obeys.
+//! One domain whose routers end tunnels as they like: VXLAN at an IPv4 address, VXLAN-GPE and VXLAN at IPv6 addresses, at UDP ports of
+//! their own. What each accepts is in its labels and locator, and everybody else obeys.
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
@@ -8,17 +8,21 @@ use std::time::Duration;
 use weft_tests::topology::{forwarding, topology};
 use weft_tests::{Lab, need, wait_until};
 
-/// Name, number, endpoint, encapsulation.
-const SITES: [(&str, u8, &str, &str); 3] = [
-    ("a", 1, "192.0.2.1", "vxlan"),
-    ("b", 2, "2001:db8::2", "vxlan-gpe"),
-    ("c", 3, "2001:db8::3", "vxlan"),
+/// Name, number, endpoint, encapsulation, UDP port where it is not the encapsulation's own.
+type Site = (&'static str, u8, &'static str, &'static str, Option<u64>);
+
+const SITES: [Site; 3] = [
+    ("a", 1, "192.0.2.1", "vxlan", Some(8472)),
+    ("b", 2, "2001:db8::2", "vxlan-gpe", Some(8473)),
+    ("c", 3, "2001:db8::3", "vxlan", None),
 ];
 
-fn site((name, number, endpoint, encapsulation): (&str, u8, &str, &str)) -> String {
+fn site((name, number, endpoint, encapsulation, port): Site) -> String {
+    let port = port.map(|port| format!(", port: {port}"));
+    let port = port.unwrap_or_default();
     format!(
         "router: {{ name: {name}, router_id: 192.0.2.{number}, asn: 64601 }}
-overlay: {{ global_administrator: 64512, endpoint: \"{endpoint}\", encapsulation: {encapsulation} }}
+overlay: {{ global_administrator: 64512, endpoint: \"{endpoint}\", encapsulation: {encapsulation}{port} }}
 tenants:
   - {{ name: red, vni: 10001, interfaces: [red0], redistribute: [connected] }}
 neighbors:
@@ -113,7 +117,7 @@ fn everybody_sends_as_each_endpoint_accepts() {
         lab.converged(name);
     }
     for (from, ..) in SITES {
-        for (to, number, endpoint, encapsulation) in SITES {
+        for (to, number, endpoint, encapsulation, port) in SITES {
             if from == to {
                 continue;
             }
@@ -131,9 +135,10 @@ fn everybody_sends_as_each_endpoint_accepts() {
                     (
                         tunnel["router"].as_str(),
                         tunnel["encapsulation"].as_str(),
+                        tunnel["port"].as_u64(),
                         trace["verdict"]["code"].as_str()
                     ),
-                    (Some(endpoint), Some(encapsulation), Some("forwarded")),
+                    (Some(endpoint), Some(encapsulation), port, Some("forwarded")),
                     "{trace}"
                 );
                 // And so packets go: the far router, the host.
@@ -167,6 +172,19 @@ fn everybody_sends_as_each_endpoint_accepts() {
         routers.contains(&"2001:db8::2") && routers.contains(&"2001:db8::3"),
         "{traffic}"
     );
+    // What is said of them has the port where it is another.
+    for (what, said) in [
+        ("endpoints", "192.0.2.1:8472"),
+        ("endpoints", "[2001:db8::2]:8473"),
+        ("endpoints", "2001:db8::3 "),
+        ("kernel", "vxg8473, vxlan-gpe, UDP port 8473"),
+    ] {
+        let from = if said.contains("192") { "c" } else { "a" };
+        let mut command = lab.command(from, weft_tests::weft());
+        let output = command.args(["show", what]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains(said), "{told}");
+    }
     // Somebody meddles: the trace says so, until it is repaired.
     lab.run("a", "ip rule add pref 5 fwmark 0x57002711 blackhole");
     let output = lab

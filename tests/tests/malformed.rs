@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
 use weft_tests::topology::{forwarding, topology};
-use weft_tests::{Lab, Peer, Speaker, attribute, need, update, wait_until};
+use weft_tests::{Lab, Peer, Speaker, attribute, in_netns, need, update, wait_until};
 
 const BAD: &str = "198.51.100.2";
 const GOOD: &str = "198.51.100.6";
@@ -357,4 +357,58 @@ fn what_cannot_be_read_resets_that_session_alone() {
     for (name, octets, code, subcode) in &cases {
         bench.resets(name, octets, *code, *subcode);
     }
+}
+
+/// RFC 4271 section 6.3: of the next hops that nobody may have only our own takes a look at the kernel to find.
+#[test]
+fn next_hops_that_nobody_may_have_are_not_passed_on() {
+    if !need(&["ip", "curl"]) {
+        return;
+    }
+    let mut bench = Bench::new();
+    for address in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+        let attributes = [origin(), as_path(BAD_AS), next_hop(address)].concat();
+        let octets = update(&[], &attributes, &NLRI);
+        bench.costs(address, &octets, "treat_as_withdraw", false);
+    }
+    // The address on the session, and one of another link.
+    for own in ["198.51.100.1", "198.51.100.5"] {
+        bench.announce_well_formed();
+        let attributes = [origin(), as_path(BAD_AS), next_hop(own)].concat();
+        bench.bad.send(&update(&[], &attributes, &NLRI));
+        wait_until(&format!("no path by {own} is best"), PATIENCE, || {
+            let paths = bench.lab.paths("r", PREFIX);
+            let refused = |path: &Value| path["next_hop"] == own && path["best"] == false;
+            paths.iter().any(refused).then_some(())
+        });
+        let told = bench.neighbor(GOOD);
+        assert_eq!(told["prefixes"][0]["advertised"], 0, "{own}: {told}");
+    }
+    bench.announce_well_formed();
+    wait_until("a good next hop is best again", PATIENCE, || {
+        let paths = bench.lab.paths("r", PREFIX);
+        paths.iter().any(|path| path["best"] == true).then_some(())
+    });
+}
+
+/// A neighbour that crashed while it connected leaves connections behind that say nothing.
+#[test]
+fn silent_connections_keep_no_good_one_out() {
+    if !need(&["ip", "curl"]) {
+        return;
+    }
+    let Bench {
+        lab, speaker, bad, ..
+    } = Bench::new();
+    drop(bad);
+    let router = SocketAddr::from((speaker.router, 179));
+    let silent: Vec<TcpStream> = (0..3)
+        .filter_map(|_| in_netns(&speaker.netns, || TcpStream::connect(router)).ok())
+        .collect();
+    assert_eq!(silent.len(), 3);
+    let mut peer = speaker.establish();
+    peer.send(&update(&[], &well_formed(), &NLRI));
+    wait_until("its route is there", PATIENCE, || {
+        (!lab.paths("r", PREFIX).is_empty()).then_some(())
+    });
 }

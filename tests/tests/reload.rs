@@ -109,7 +109,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
     for (router, number) in [("b", 2), ("a", 1)] {
         let told = lab.reload(router, &config(number, &["red", "blue"], "", more));
         assert!(
-            told.ends_with("1 tenants added, 1 networks announced"),
+            told.ends_with("1 tenant added, 1 network announced"),
             "{told}"
         );
     }
@@ -127,7 +127,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
         more,
     );
     let told = lab.reload("a", &described);
-    assert!(told.ends_with("reloaded: 1 neighbours changed"), "{told}");
+    assert!(told.ends_with("reloaded: 1 neighbour changed"), "{told}");
     assert_eq!(
         lab.neighbor("a", "10.255.0.2").unwrap()["description"],
         "far"
@@ -142,7 +142,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
     for (router, number) in [("a", 1), ("b", 2)] {
         let told = lab.reload(router, &config(number, &["red"], "", ""));
         assert!(
-            told.contains("1 tenants removed, 1 networks withdrawn"),
+            told.contains("1 tenant removed, 1 network withdrawn"),
             "{told}"
         );
         assert_eq!(
@@ -160,7 +160,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
 
     // Another hold time is another session: the old one ends with Cease, Other Configuration Change, and only that one.
     let told = lab.reload("a", &config(1, &["red"], ", hold_time: 30", ""));
-    assert!(told.ends_with("reloaded: 1 sessions restarted"), "{told}");
+    assert!(told.ends_with("reloaded: 1 session restarted"), "{told}");
     lab.converged("a");
     let far = || lab.neighbor("b", "10.255.0.1");
     let flapped = wait_until("the new session", Duration::from_secs(30), || {
@@ -175,7 +175,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
     let alone = config(1, &["red"], "", "");
     let alone = &alone[..alone.find("neighbors:").unwrap()];
     let told = lab.reload("a", alone);
-    assert!(told.ends_with("reloaded: 1 neighbours removed"), "{told}");
+    assert!(told.ends_with("reloaded: 1 neighbour removed"), "{told}");
     wait_until("the end of the session", Duration::from_secs(10), || {
         far().filter(|far| far["state"] != "established")
     });
@@ -183,7 +183,7 @@ fn tenants_and_neighbours_come_and_go_and_the_others_notice_nothing() {
     assert_eq!(routes["total"], 1, "{routes}");
     is_gone(&lab, "red-a", "10.0.2.10");
     let told = lab.reload("a", &config(1, &["red"], "", ""));
-    assert!(told.ends_with("reloaded: 1 neighbours added"), "{told}");
+    assert!(told.ends_with("reloaded: 1 neighbour added"), "{told}");
     lab.reaches("red-a", "10.0.2.10");
     // What needs a restart is said, and not done by half.
     let other = config(1, &["red"], "", "").replace("name: r1", "name: other");

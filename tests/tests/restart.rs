@@ -106,3 +106,59 @@ fn a_killed_router_loses_no_packet() {
         assert!(!line.contains("error"), "{node} killed: {line}");
     }
 }
+
+/// RFC 4724 section 4.1: a router that comes back waits for those who may have kept its routes, says so, and no longer than they can
+/// be expected to answer.
+#[test]
+fn a_neighbour_that_is_away_does_not_hold_a_restart_up() {
+    if !need(&["ip", "curl", "ping"]) {
+        return;
+    }
+    const INNER: &str = "10.255.1.1";
+    const OUTER: &str = "198.51.100.2";
+    let lab = up();
+    let remembered = |wanted: &[&str]| {
+        let what = format!("ea remembers {wanted:?}");
+        wait_until(&what, Duration::from_secs(60), || {
+            let text = lab.shell("ea", "cat /var/lib/weft/ea/helpers.json || true");
+            let helpers: Vec<String> = serde_json::from_str(&text).ok()?;
+            (helpers == wanted).then_some(())
+        });
+    };
+    let again = || {
+        lab.kill("ea");
+        lab.start("ea");
+    };
+    let awaited = |status: &serde_json::Value| {
+        let neighbors = status["awaited"]["neighbors"].as_array().cloned();
+        neighbors.unwrap_or_default().contains(&INNER.into())
+    };
+    let converges = |mut look: Box<dyn FnMut(&serde_json::Value) + '_>| {
+        wait_until("ea has converged", Duration::from_secs(60), || {
+            let status = lab.get("ea", "status")?;
+            look(&status);
+            (status["converged"] == true).then_some(())
+        });
+    };
+    remembered(&[INNER, OUTER]);
+
+    // One whose session had ended before is not waited for.
+    lab.kill("a1");
+    remembered(&[OUTER]);
+    again();
+    converges(Box::new(|status| assert!(!awaited(status), "{status}")));
+
+    // One that goes with us is, for as long as it can be expected.
+    lab.start("a1");
+    remembered(&[INNER, OUTER]);
+    lab.run("a1", "ip link set eth1 down");
+    again();
+    let mut named = false;
+    converges(Box::new(|status| named |= awaited(status)));
+    assert!(named, "status names the one that is waited for");
+    remembered(&[OUTER]);
+    let log = lab.log("ea");
+    assert!(log.contains("going on without them"), "{log}");
+    lab.run("a1", "ip link set eth1 up");
+    lab.reaches("red-a", "10.0.2.10");
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use weft_load::Random;
 use weft_tests::topology::{ROUTERS, Topology, two_domains};
-use weft_tests::{Daemon, Lab, find, in_netns, need, wait_until};
+use weft_tests::{Lab, find, frr, in_netns, need, wait_until};
 
 /// Overlay 64512, VNI 10001 and 10002 at 192.0.2.11, local next hop 192.0.2.12 for all labels.
 const LABELS: [&str; 3] = [
@@ -126,39 +126,8 @@ router bgp 64999
         topology.files.push((name.to_owned(), text.to_owned()));
     }
     let lab = up(&topology);
-    let _frr = frr(&lab);
+    let _frr = frr(&lab, "t");
     forwards(&lab);
-}
-
-fn frr(lab: &Lab) -> [Daemon; 2] {
-    let zserv = lab.path("zserv.api");
-    let directory = text(lab.directory());
-    // FRR's daemons run as its own user, and leave their sockets there.
-    let user = nix::unistd::User::from_name("frr").unwrap().unwrap();
-    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-    std::os::unix::fs::chown(lab.directory(), Some(uid), Some(gid)).unwrap();
-    let start = |name: &str| {
-        let config = lab.path(&format!("{name}.conf"));
-        let pid = lab.path(&format!("{name}.pid"));
-        let arguments = [
-            "-f",
-            text(&config),
-            "-z",
-            text(&zserv),
-            "-i",
-            text(&pid),
-            "--vty_socket",
-            directory,
-            "--log",
-            "stdout",
-        ];
-        lab.daemon("t", &Path::new("/usr/lib/frr").join(name), &arguments)
-    };
-    let zebra = start("zebra");
-    wait_until("zebra's socket", Duration::from_secs(20), || {
-        zserv.exists().then_some(())
-    });
-    [zebra, start("bgpd")]
 }
 
 #[test]

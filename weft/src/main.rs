@@ -8,6 +8,7 @@ mod router;
 use std::process::ExitCode;
 
 /// Gives memory back by itself: after a full table has gone, the process is as small as before it came.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -75,6 +75,9 @@ pub struct Chain {
     pub left: u64,
     /// Whether packets get through, as far as this router knows.
     pub state: Why<ChainCode>,
+    /// What is to be known of it beside, such as that another domain that has the tenant has no such chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Whether packets get through a chain.

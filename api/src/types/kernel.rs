@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Encapsulation, Page};
+use super::{Encapsulation, Forwarding, Page};
 
 /// What this router holds in the kernel. What it holds of one route is with the tenant's routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,8 @@ pub struct Kernel {
     pub segmentation: Segmentation,
     /// The intent is whole, and what an earlier process left over is gone.
     pub settled: bool,
+    /// Whether packets get where they should go.
+    pub forwarding: Forwarding,
     /// Objects of ours by sort: routes, underlay routes, next hops, VNIs, rules.
     pub objects: Vec<ObjectCount>,
     /// Requests sent that change something, since the start.
@@ -45,8 +47,17 @@ pub struct Drops {
     pub unknown_vni: u64,
     /// For an address of this router that is not the tenant's.
     pub foreign_address: u64,
-    /// On their way out of another tenant's attachment.
+    /// On their way out of another tenant's attachment, or of nobody's into one.
     pub foreign_attachment: u64,
+    /// Neither IPv4, IPv6 nor ARP, or with tags that no VLAN asks for.
+    #[serde(default)]
+    pub other_protocol: u64,
+    /// On their way out by a breakout with the source that they have in their tenant.
+    #[serde(default)]
+    pub untranslated: u64,
+    /// From the overlay, from an address that may not send this VNI: no label, local next hop or locator that is accepted names it.
+    #[serde(default)]
+    pub unknown_sender: u64,
 }
 
 /// A device that ends tunnels.
@@ -56,6 +67,9 @@ pub struct Device {
     pub name: String,
     /// How it carries packets.
     pub encapsulation: Encapsulation,
+    /// The UDP port that it listens at and sends to, where that is not the encapsulation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The longest packet of a tenant, in octets.
     pub mtu: u32,
     /// It is up.

@@ -18,6 +18,8 @@ words! {
         LocalNextHop = "local-next-hop",
         /// The NLRI is the address of this endpoint id.
         Locator = "locator",
+        /// The UDP port at which the endpoint of the locator takes packets.
+        LocatorPort = "locator-port",
     }
 }
 
@@ -33,6 +35,9 @@ pub struct Label {
     pub vni: Option<u32>,
     /// How packets are carried to the endpoint.
     pub encapsulation: Encapsulation,
+    /// The UDP port, on those that say one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The endpoint's IPv4 address, where the label carries it.
     #[schema(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,11 +11,13 @@
 //! | `tenant` | tenants and their tables |
 //! | `chain` | services and service chains |
 //! | `trace` | the way of a packet |
+//! | `forwarding` | whether packets get where they should go |
 //! | `kernel` | what the kernel holds |
 //! | `tunnel` | what tunnels carried, and their far ends |
 //! | `performance` | what a controller is told of it all |
 
 mod chain;
+mod forwarding;
 mod kernel;
 mod label;
 mod neighbor;
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use chain::*;
+pub use forwarding::*;
 pub use kernel::*;
 pub use label::*;
 pub use neighbor::*;
@@ -71,9 +74,10 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
-/// Gives an enum of plain words its text form, the one that serde uses.
+/// Gives an enum of plain words its text form, the one that serde uses. `tt`, not `literal`: the OpenAPI derive looks into the attribute, and
+/// sees no value in a literal that a macro has taken.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:tt,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
         pub enum $name {
@@ -107,6 +111,20 @@ words! {
         Ipv4Unicast = "ipv4-unicast",
         /// AFI 2, SAFI 1.
         Ipv6Unicast = "ipv6-unicast",
+    }
+}
+
+words! {
+    /// How a prefix selects routes.
+    PrefixMatch {
+        /// That prefix alone.
+        Exact = "exact",
+        /// It and the more specific ones.
+        Longer = "longer",
+        /// It and the less specific ones.
+        Shorter = "shorter",
+        /// The most specific of it and the less specific ones: what a packet there would take.
+        Longest = "longest",
     }
 }
 

@@ -52,6 +52,8 @@ words! {
         ConnectionLost = "connection-lost",
         /// The transport connection could not be opened.
         ConnectFailed = "connect-failed",
+        /// The link to it lost its carrier.
+        LinkLost = "link-lost",
         /// The neighbour restarted.
         Restarted = "restarted",
     }
@@ -73,6 +75,18 @@ pub struct Neighbor {
     /// The description of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Who tells of it, where that is not the configuration: a source of neighbours, or the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Why it is as it was known last, where its source does not say it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_stale: Option<String>,
+    /// Its connections are signed (TCP MD5, RFC 2385).
+    #[serde(default)]
+    pub signed: bool,
+    /// Its packets may have come over so many hops (RFC 5082); absent where that is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
     /// State of its session.
     pub state: SessionState,
     /// Seconds since the session went up, or down; absent where it never was up.
@@ -98,8 +112,22 @@ pub struct Neighbor {
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
     pub attribute_discard: u64,
+    /// Communities of the overlay that the neighbour may not announce, and that were taken from its routes.
+    #[serde(default)]
+    pub stripped: Stripped,
     /// Routes kept back because their attributes leave no room for a prefix in a message.
     pub too_large: u64,
+}
+
+/// Communities of the overlay that were taken from a neighbour's routes, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stripped {
+    /// Of a VNI that is not accepted from it.
+    pub vni: u64,
+    /// Of a kind that is not accepted from it, or that this version does not know.
+    pub kind: u64,
+    /// Of an endpoint that is not accepted from it.
+    pub endpoint: u64,
 }
 
 /// What both ends of a session agreed on.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Encapsulation, Family};
+use super::{Encapsulation, Family, Forwarding};
 
 /// What the router is and how it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,9 @@ pub struct Status {
     pub uptime: u64,
     /// The routes of all neighbours are there, or have been waited for long enough.
     pub converged: bool,
+    /// Whose routes are still to come, where they have not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Awaited>,
     /// The overlay, where it is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayStatus>,
@@ -44,15 +47,28 @@ pub struct Status {
     pub kernel_refused: u64,
     /// Resident memory of the process, in octets.
     pub memory: u64,
+    /// Whether packets get where they should go.
+    pub forwarding: Forwarding,
     /// What an operator should look at: at most 100.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
 }
 
-/// Something that is wrong in the network, and that this router cannot mend.
+/// Neighbours that a router waits for after its start, before it announces what it knows (RFC 4724 section 4.1).
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, ToSchema)]
+pub struct Awaited {
+    /// By address. Empty where the next hops of their routes are still being looked up.
+    #[schema(value_type = Vec<String>)]
+    pub neighbors: Vec<IpAddr>,
+    /// It ends in so many seconds at the latest.
+    pub at_most: u64,
+}
+
+/// Something that is wrong, and that this router cannot mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alarm {
-    /// Which kind: `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on.
+    /// Which kind: `locator-conflict`, two routers announce one endpoint id as theirs; `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on;
+    /// `record-refused`, a neighbour that a source tells of cannot be; `source-silent`, one of them says nothing.
     pub code: String,
     /// What exactly.
     pub text: String,

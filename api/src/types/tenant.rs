@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Encapsulation, Label, Why, words};
+use super::{Encapsulation, Label, Verdict, Why, words};
 
 /// A tenant on this router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -29,6 +29,9 @@ pub struct Tenant {
     pub stitched: bool,
     /// Prefixes in its table.
     pub routes: u64,
+    /// Whether its packets get where they should go, as far as this router knows.
+    #[serde(default)]
+    pub verdict: Verdict,
 }
 
 /// An interface where a tenant's packets enter.
@@ -38,6 +41,9 @@ pub struct Attachment {
     pub interface: String,
     /// It is there and up.
     pub up: bool,
+    /// There is no interface of this name.
+    #[serde(default)]
+    pub missing: bool,
 }
 
 /// A prefix in a tenant's table.
@@ -146,6 +152,9 @@ pub struct KernelNextHop {
     pub vni: u32,
     /// How it is carried.
     pub encapsulation: Encapsulation,
+    /// The UDP port that packets go to, where that is not the encapsulation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Outer destination.
     #[schema(value_type = String)]
     pub address: IpAddr,

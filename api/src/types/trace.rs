@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Chain, Encapsulation, TenantRoute, Why, words};
+use super::{Chain, Encapsulation, Forwarding, TenantRoute, Why, words};
 
 words! {
     /// How a traced packet fares.
@@ -49,6 +49,9 @@ pub struct Trace {
     pub tunnels: Vec<TraceTunnel>,
     /// How it fares.
     pub verdict: Why<TraceCode>,
+    /// Whether the router as a whole forwards: what may keep the packet from its way all the same.
+    #[serde(default)]
+    pub forwarding: Forwarding,
     /// The service chain that it takes first, when it comes in by an attachment of its tenant; what is above is behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<Chain>,
@@ -72,6 +75,12 @@ pub struct TraceLive {
     /// Why nothing could be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Octets of each packet, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
+    /// The largest of that size or less that the destination answered to; absent where it answered to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest: Option<u16>,
     /// Who answered to each TTL, from 1 on.
     pub hops: Vec<TraceHop>,
 }
@@ -87,6 +96,8 @@ words! {
         Reply = "reply",
         /// The packet goes no further.
         Unreachable = "unreachable",
+        /// It does not fit into what comes next.
+        TooLarge = "too-large",
     }
 }
 
@@ -104,6 +115,9 @@ pub struct TraceHop {
     pub round_trip: Option<u64>,
     /// What it says.
     pub answer: TraceAnswer,
+    /// What fits into what comes next, octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// A route of the kernel that a packet matches.
@@ -138,6 +152,9 @@ pub struct TraceTunnel {
     pub vni: u32,
     /// How it is carried.
     pub encapsulation: Encapsulation,
+    /// The UDP port that packets go to, where that is not the encapsulation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The device that encapsulates.
     pub device: String,
     /// The router at the far end.

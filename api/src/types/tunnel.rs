@@ -32,11 +32,28 @@ pub struct Endpoint {
     /// Where its tunnels end.
     #[schema(value_type = String)]
     pub address: IpAddr,
+    /// The UDP port that packets go to there, where that is not their encapsulation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The underlay has a way to it.
     pub reachable: bool,
+    /// How large packets to it may be; absent where the tunnel device alone says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMtu>,
     /// What echo requests to it found; absent where none has been answered or lost yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
+}
+
+/// A way to a router that is narrower than the device that leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PathMtu {
+    /// Octets of a tenant's packet.
+    pub mtu: u32,
+    /// Octets with the outer headers.
+    pub outer: u32,
+    /// Found by probes inside the tunnel; the kernel was told it otherwise, by a router on the way.
+    pub probed: bool,
 }
 
 /// What echo requests to a router found.

@@ -35,6 +35,7 @@ impl Bench {
             cluster_id: router_id.0,
             overlay_administrator: None,
             report: Vec::new(),
+            seed: 1,
         };
         let mut rib = Rib::new(config, Box::new(PlainBgp));
         for at in 1..=senders + 1 {
@@ -47,7 +48,10 @@ impl Bench {
                 import_filter: None,
                 export_filter: None,
                 max_prefixes: None,
+                max_paths: u32::MAX,
                 allow_own_as: 0,
+                enforce_first_as: false,
+                accept_martians: false,
                 import_class: 0,
                 export_class: 0,
             };
@@ -59,6 +63,7 @@ impl Bench {
                 add_path_send: [false; 2],
                 add_path_receive: [false; 2],
                 router_id: RouterId(address(at)),
+                enhanced_refresh: false,
                 local_address: IpAddr::from(router_id.0),
                 local_address_v6: None,
             };

@@ -257,11 +257,11 @@ async fn join(
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
     };
-    let (client, mut events) = Client::start(membership, facts, None)?;
+    let (client, mut events) = Client::start(membership, facts, None, None)?;
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             if let Event::View(revision, view) = event {
-                client.applied(revision, Ok(view)).await;
+                client.applied(revision, view, Vec::new()).await;
                 heard.views.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -28,6 +28,16 @@ impl SegmentKind {
         })
     }
 
+    /// Its octet on the wire.
+    pub(crate) fn octet(self) -> u8 {
+        match self {
+            Self::Set => 1,
+            Self::Sequence => 2,
+            Self::ConfederationSequence => 3,
+            Self::ConfederationSet => 4,
+        }
+    }
+
     /// What the segment counts for in the length of a path (RFC 4271 section 9.1.2.2, RFC 5065 section 5.3).
     fn length(self, asns: usize) -> usize {
         match self {
@@ -110,6 +120,20 @@ impl<'a> AsPath<'a> {
             .filter(|other| *other == asn)
             .count()
     }
+}
+
+/// AS4_PATH never carries confederation segments (RFC 6793 section 3).
+pub(crate) fn without_confederation(path: AsPath<'_>) -> Vec<u8> {
+    let mut value = Vec::new();
+    for segment in path.segments() {
+        if matches!(segment.kind, SegmentKind::Set | SegmentKind::Sequence) {
+            value.extend_from_slice(&[segment.kind.octet(), segment.asns().count() as u8]);
+            for asn in segment.asns() {
+                value.extend_from_slice(&asn.0.to_be_bytes());
+            }
+        }
+    }
+    value
 }
 
 impl fmt::Display for AsPath<'_> {

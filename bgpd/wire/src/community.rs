@@ -12,6 +12,16 @@ pub struct ParseCommunityError {
     expected: &'static str,
 }
 
+impl ParseCommunityError {
+    pub(crate) fn new(text: &str, what: &'static str, expected: &'static str) -> Self {
+        Self {
+            text: text.to_owned(),
+            what,
+            expected,
+        }
+    }
+}
+
 fn numbers<const N: usize>(text: &str, max: u32) -> Option<[u32; N]> {
     let mut parts = text.split(':');
     let mut numbers = [0; N];

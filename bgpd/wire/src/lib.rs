@@ -20,6 +20,7 @@ mod message;
 mod nlri;
 mod notification;
 mod open;
+mod pattern;
 mod update;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use notification::{
     Notification, cease, error_code, fsm_error, header_error, open_error, update_error,
 };
 pub use open::{AddPathMode, Capability, GracefulRestart, GracefulRestartFamily, Open};
+pub use pattern::{CommunityPattern, LargeCommunityPattern};
 pub use update::{
     EncodeContext, EncodeError, UpdateView, UpdateWriter, encode_attributes, encode_end_of_rib,
 };

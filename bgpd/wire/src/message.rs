@@ -106,11 +106,27 @@ pub struct RouteRefresh {
 }
 
 impl RouteRefresh {
+    /// Subtype of a request.
+    pub const REQUEST: u8 = 0;
+    /// Subtype of the beginning of what is sent again.
+    pub const BEGIN: u8 = 1;
+    /// Subtype of its end.
+    pub const END: u8 = 2;
+
+    /// The mark before or behind what is sent again of `family`.
+    pub fn mark(family: crate::Family, subtype: u8) -> Self {
+        Self {
+            afi: family.afi(),
+            subtype,
+            safi: family.safi(),
+        }
+    }
+
     /// A plain request for `family`.
     pub fn request(family: crate::Family) -> Self {
         Self {
             afi: family.afi(),
-            subtype: 0,
+            subtype: Self::REQUEST,
             safi: family.safi(),
         }
     }
@@ -118,11 +134,17 @@ impl RouteRefresh {
     /// Decodes the body.
     ///
     /// # Errors
-    /// ROUTE-REFRESH Message Error, Invalid Message Length (RFC 7313 section 5), for a body of another length than 4.
+    /// ROUTE-REFRESH Message Error, Invalid Message Length, with the whole message (RFC 7313 section 5), for a body of another length
+    /// than 4.
     pub fn decode(body: &[u8]) -> Result<Self, Notification> {
         let fields: nom::IResult<&[u8], _> = all_consuming((be_u16, be_u8, be_u8)).parse(body);
-        let (_, (afi, subtype, safi)) =
-            fields.map_err(|_| Notification::new(error_code::ROUTE_REFRESH, 1, body))?;
+        let (_, (afi, subtype, safi)) = fields.map_err(|_| {
+            let mut whole = Vec::with_capacity(HEADER_LEN + body.len());
+            message(&mut whole, MessageType::RouteRefresh, |out| {
+                out.extend_from_slice(body);
+            });
+            Notification::new(error_code::ROUTE_REFRESH, 1, whole)
+        })?;
         Ok(Self { afi, subtype, safi })
     }
 

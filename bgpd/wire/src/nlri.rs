@@ -21,6 +21,9 @@ pub trait Prefix:
     fn from_wire(len: u8, octets: &[u8]) -> Self;
     /// Appends length and address octets.
     fn encode(self, out: &mut Vec<u8>);
+    /// Lies in a range that no packet is routed to: unspecified, loopback, link-local, multicast or reserved (RFC 6890). The default
+    /// route does not.
+    fn is_martian(&self) -> bool;
     /// The prefix, where it is of this family.
     fn from_net(net: IpNet) -> Option<Self>;
 }
@@ -49,6 +52,17 @@ impl Prefix for Ipv4Net {
         let [a, b, c, d] = self.addr().octets();
         let octets = [self.prefix_len(), a, b, c, d];
         out.extend_from_slice(&octets[..1 + usize::from(self.prefix_len().div_ceil(8))]);
+    }
+
+    #[inline]
+    fn is_martian(&self) -> bool {
+        let len = self.prefix_len();
+        match self.addr().octets() {
+            [224..=255, ..] => len >= 3,
+            [0 | 127, ..] => len >= 8,
+            [169, 254, ..] => len >= 16,
+            _ => false,
+        }
     }
 
     fn from_net(net: IpNet) -> Option<Self> {
@@ -83,6 +97,18 @@ impl Prefix for Ipv6Net {
         out.push(self.prefix_len());
         let octets = self.addr().octets();
         out.extend_from_slice(&octets[..usize::from(self.prefix_len().div_ceil(8))]);
+    }
+
+    #[inline]
+    fn is_martian(&self) -> bool {
+        let (address, len) = (self.addr(), self.prefix_len());
+        match address.segments() {
+            [0xff00..=0xffff, ..] => len >= 8,
+            [0xfe80..=0xfebf, ..] => len >= 10,
+            [0, 0, 0, 0, 0, 0xffff, ..] => len >= 96,
+            [0, ..] => len == 128 && (address.is_unspecified() || address.is_loopback()),
+            _ => false,
+        }
     }
 
     fn from_net(net: IpNet) -> Option<Self> {

@@ -131,7 +131,8 @@ impl Notification {
         self.code == error_code::CEASE && self.subcode == cease::HARD_RESET
     }
 
-    /// The shutdown communication, where the message carries one (RFC 9003).
+    /// The shutdown communication, where the message carries one, with what would act on a terminal or a log escaped (RFC 9003
+    /// section 5).
     pub fn communication(&self) -> Option<String> {
         if self.code != error_code::CEASE
             || !matches!(self.subcode, cease::ADMIN_SHUTDOWN | cease::ADMIN_RESET)
@@ -140,7 +141,7 @@ impl Notification {
         }
         let (&len, rest) = self.data.split_first()?;
         let text = rest.get(..usize::from(len))?;
-        Some(String::from_utf8_lossy(text).into_owned()).filter(|text| !text.is_empty())
+        Some(printable(&String::from_utf8_lossy(text))).filter(|text| !text.is_empty())
     }
 
     /// Decodes the body (what follows the header). A body shorter than two octets reads as code 0.
@@ -216,6 +217,21 @@ impl Notification {
     }
 }
 
+/// Text from a neighbour as it may be shown: control characters, and those that change the direction of writing, are escaped.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        let acts = character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if acts {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (code, subcode) = self.names();
@@ -226,6 +242,11 @@ impl fmt::Display for Notification {
         write!(f, " ({}/{})", self.code, self.subcode)?;
         if let Some(communication) = self.communication() {
             write!(f, " \"{communication}\"")?;
+        }
+        if (self.code, self.subcode) == (error_code::OPEN, open_error::BAD_PEER_AS)
+            && let Ok(asn) = <[u8; 4]>::try_from(&self.data[..])
+        {
+            write!(f, ": the neighbour is in AS {}", u32::from_be_bytes(asn))?;
         }
         // RFC 8538 section 3.1: what it stands for is inside.
         if self.is_hard_reset() && self.data.len() >= 2 {

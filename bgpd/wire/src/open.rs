@@ -240,9 +240,10 @@ impl Open {
         if router_id == 0 {
             return Err(error(open_error::BAD_BGP_IDENTIFIER, &[]));
         }
-        // RFC 9072: length and first type 255 announce a 2-octet length, here and in each parameter.
+        // RFC 9072 section 2: a first type of 255 announces a 2-octet length, here and in each parameter; the length before it says
+        // nothing, but it is not 0.
         let extended =
-            parameters_len == 255 && parameters.first() == Some(&PARAMETER_EXTENDED_LENGTH);
+            parameters_len != 0 && parameters.first() == Some(&PARAMETER_EXTENDED_LENGTH);
         let list: Parsed<'_, &[u8]> = if extended {
             all_consuming((be_u8, length_data(be_u16)))
                 .map(|(_, list)| list)

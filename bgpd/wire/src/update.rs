@@ -1,9 +1,10 @@
 //! UPDATE (RFC 4271 section 4.3): split when received, packed when sent.
 
+use crate::as_path::without_confederation;
 use crate::attributes::{AttributesView, NextHop, code, flags, put_attribute};
 use crate::message::{HEADER_LEN, MessageType, message};
 use crate::notification::{Notification, error_code, update_error};
-use crate::{AsPath, Asn, Family, Prefix, SegmentKind};
+use crate::{AsPath, Asn, Family, Prefix};
 
 /// The three fields of an UPDATE, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +147,7 @@ fn narrow_as_path(path: AsPath<'_>, flags: u8, out: &mut Vec<u8>) -> bool {
     let mut lossy = false;
     for segment in path.segments() {
         let count = segment.asns().count();
-        value.extend_from_slice(&[segment_octet(segment.kind), count as u8]);
+        value.extend_from_slice(&[segment.kind.octet(), count as u8]);
         for asn in segment.asns() {
             lossy |= asn.0 > 0xffff;
             value.extend_from_slice(&asn.to_two_octets().to_be_bytes());
@@ -154,29 +155,6 @@ fn narrow_as_path(path: AsPath<'_>, flags: u8, out: &mut Vec<u8>) -> bool {
     }
     put_attribute(out, flags, code::AS_PATH, &value);
     lossy
-}
-
-fn segment_octet(kind: SegmentKind) -> u8 {
-    match kind {
-        SegmentKind::Set => 1,
-        SegmentKind::Sequence => 2,
-        SegmentKind::ConfederationSequence => 3,
-        SegmentKind::ConfederationSet => 4,
-    }
-}
-
-/// AS4_PATH never carries confederation segments (RFC 6793 section 3).
-fn without_confederation(path: AsPath<'_>) -> Vec<u8> {
-    let mut value = Vec::new();
-    for segment in path.segments() {
-        if matches!(segment.kind, SegmentKind::Set | SegmentKind::Sequence) {
-            value.extend_from_slice(&[segment_octet(segment.kind), segment.asns().count() as u8]);
-            for asn in segment.asns() {
-                value.extend_from_slice(&asn.0.to_be_bytes());
-            }
-        }
-    }
-    value
 }
 
 /// Packs prefixes into as few UPDATEs as they need. One writer stands for one set of attributes (or for withdrawals);

@@ -369,3 +369,39 @@ proptest! {
         let _ = NlriIter::<Ipv6Net>::new(&octets, true).count();
     }
 }
+
+/// RFC 9072 section 2: a first parameter type of 255 says it all, whatever length stands before it.
+#[test]
+fn an_extended_open_is_known_by_its_first_parameter() {
+    let fixed = [4, 0xfd, 0xe9, 0, 90, 192, 0, 2, 1];
+    let parameter = [2, 0, 6, 1, 4, 0, 1, 0, 1];
+    for (length, good) in [(255, true), (12, true), (1, true), (0, false)] {
+        let body = [&fixed[..], &[length, 255, 0, 9], &parameter].concat();
+        let open = Open::decode(&body);
+        assert_eq!(open.is_ok(), good, "length {length}: {open:?}");
+        if let Ok(open) = open {
+            assert_eq!(open.capabilities, [Capability::MultiProtocol(1, 1)]);
+        }
+    }
+}
+
+/// RFC 9003 section 5.
+#[test]
+fn a_neighbours_text_acts_on_no_terminal() {
+    let text = "maintenance\n\u{1b}[31m\u{202e}, Z\u{fc}rich";
+    let shown = Notification::cease(cease::ADMIN_SHUTDOWN, text).to_string();
+    assert_eq!(
+        shown,
+        "Cease: Administrative Shutdown (6/2) \"maintenance\\n\\u{1b}[31m\\u{202e}, Z\u{fc}rich\""
+    );
+}
+
+/// RFC 7313 section 5: the whole message goes back.
+#[test]
+fn a_route_refresh_of_a_wrong_length_is_sent_back_whole() {
+    let body = [0, 1, 1, 1, 9];
+    let error = RouteRefresh::decode(&body).unwrap_err();
+    assert_eq!((error.code, error.subcode), (7, 1));
+    assert_eq!(error.data[..16], [0xff; 16]);
+    assert_eq!(error.data[16..], [0, 24, 5, 0, 1, 1, 1, 9]);
+}

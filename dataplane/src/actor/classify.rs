@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Actor;
 use super::links::{arms, is_host};
-use crate::bpf::{Classifier, OwnAddress, Place};
+use crate::bpf::{Carried, Classifier, OwnAddress, Place};
+use crate::condition::{ConditionKind, Severity};
 use crate::model::{
     Carrier, Family, RULE_BREAKOUT, RULE_END, RULE_LAST, RULE_NO_TABLE, RULE_TENANT, Rule,
     RuleAction, RuleMatch,
 };
 use crate::snapshot::Address;
-use crate::steps::Leg;
+use crate::steps::{Leg, UNDECIDED};
 use crate::{CodePoint, Drops, Traffic};
 
 /// Up to so many tenants the kernel walks through their rules one by one, which costs less than it confuses not to see
@@ -28,17 +30,27 @@ const RULE_END_OF_BUCKET: u32 = RULE_BREAKOUT;
 /// Which bits of a mark say that it is ours.
 const OURS: u32 = 0xff00_0000;
 
+/// So often some devices are looked at, and so many at once: a question costs the kernel about a microsecond.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+const LOOK_AT: usize = 256;
+
 impl Actor {
     /// Loads the classifier, with the marks that an earlier process's packets have.
     pub(super) fn start_classifier(&mut self) {
         let devices: Vec<u32> = self.devices.values().map(|device| device.index).collect();
-        let uniform = self.config.code_point == CodePoint::Uniform;
-        let v6 = self
-            .config
-            .endpoint
-            .is_some_and(|endpoint| endpoint.is_ipv6());
-        let started = Classifier::new(&mut self.netlink, &devices, uniform, v6)
+        let endpoint = self.config.endpoint;
+        let carried = Carried {
+            uniform: self.config.code_point == CodePoint::Uniform,
+            dont_fragment: self.config.dont_fragment,
+            v6: endpoint.is_some_and(|endpoint| endpoint.is_ipv6()),
+        };
+        let started = Classifier::new(&mut self.netlink, &devices, carried)
             .and_then(|classifier| Ok((classifier.marks()?, classifier.addresses()?, classifier)));
+        #[cfg(test)]
+        let started = match self.config.faults.refuses_bpf() {
+            true => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            false => started,
+        };
         let (marks, addresses, classifier) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -46,6 +58,10 @@ impl Actor {
                 return;
             }
         };
+        let undecided = self.links.keys().copied();
+        self.steps.undecided = undecided
+            .filter(|link| classifier.entrance(*link) == Some(UNDECIDED))
+            .collect();
         self.marks_held = marks.into_iter().collect();
         self.addresses_held = addresses;
         self.classifier = Some(classifier);
@@ -84,20 +100,123 @@ impl Actor {
         }
     }
 
-    /// Looks whether somebody took the classifier away: the kernel tells nobody.
+    /// Looks whether somebody took the classifier away or changed its tables: the kernel tells nobody.
     pub(super) fn check_classifier(&mut self) {
+        let tampered = self.check_senders();
+        let devices = self.classified.iter();
+        let devices: Vec<_> = devices.map(|(device, place)| (*device, *place)).collect();
+        self.find_lost_programs(&devices);
+        let Some(classifier) = &self.classifier else {
+            return;
+        };
+        let (Ok(marks), Ok(addresses)) = (classifier.marks(), classifier.addresses()) else {
+            return;
+        };
+        let marks: BTreeMap<u32, u32> = marks.into_iter().collect();
+        if tampered || marks != self.marks_held || addresses != self.addresses_held {
+            self.repairs += 1;
+            warn!("somebody changed the tables of our BPF programs: putting them right");
+            (self.marks_held, self.addresses_held) = (marks, addresses);
+            self.policy_changed = true;
+        }
+    }
+
+    /// Looks at the next few devices, so that programs that somebody takes away are put back soon, however many there are.
+    pub(super) fn watch_programs(&mut self) {
+        let next = self.programs_seen.saturating_add(1)..;
+        let devices = self.classified.range(next).take(LOOK_AT);
+        let devices: Vec<_> = devices.map(|(device, place)| (*device, *place)).collect();
+        // From the beginning again after the last.
+        self.programs_seen = match devices[..] {
+            [.., (last, _)] if devices.len() == LOOK_AT => last,
+            _ => 0,
+        };
+        if self.find_lost_programs(&devices) {
+            self.repairs += 1;
+            self.classify();
+        }
+    }
+
+    /// Forgets that these devices have the classifier where it is gone; true where it is.
+    fn find_lost_programs(&mut self, devices: &[(u32, Option<Place>)]) -> bool {
+        let Some(classifier) = &self.classifier else {
+            return false;
+        };
         let netlink = &mut self.netlink;
-        self.classified
-            .retain(|device| Classifier::is_attached(netlink, *device));
+        let lost = devices.iter().filter_map(|(device, place)| {
+            // Of a device that cannot be asked, the event that it is gone is on its way.
+            let gone = matches!(classifier.holds(netlink, *device, (*place)?), Ok(false));
+            gone.then_some(*device)
+        });
+        let lost: Vec<u32> = lost.collect();
+        let now = Instant::now();
+        for device in &lost {
+            self.classified.remove(device);
+            let Some(link) = self.links.get(device) else {
+                continue;
+            };
+            self.conditions.set(
+                now,
+                (ConditionKind::Classifier, &link.name),
+                Severity::Degraded,
+                "somebody took our BPF programs away there: packets have no tenant until they are back",
+                None,
+            );
+        }
+        !lost.is_empty()
+    }
+
+    /// What has the classifier again is well, and so is what is to have it no more.
+    fn note_classified(&mut self, places: &BTreeMap<u32, Place>) {
+        if !self.conditions.any(ConditionKind::Classifier) {
+            return;
+        }
+        let lacking = places
+            .keys()
+            .filter(|link| !self.classified.contains_key(link));
+        let lacking: BTreeSet<&str> = lacking
+            .filter_map(|link| Some(self.links.get(link)?.name.as_str()))
+            .collect();
+        self.conditions
+            .retain(Instant::now(), ConditionKind::Classifier, |name| {
+                lacking.contains(name)
+            });
+    }
+
+    /// Where the classifier is to be.
+    fn places(&self) -> BTreeMap<u32, Place> {
+        let attached = self.attached_links().into_iter();
+        let mut places: BTreeMap<u32, Place> = attached
+            .map(|(link, _)| (link, Place::Attachment))
+            .collect();
+        places.extend(self.devices.iter().map(|(carrier, device)| {
+            let place = match carrier {
+                Carrier::Vxlan(_) => Place::Vxlan,
+                Carrier::VxlanGpe(_) => Place::VxlanGpe,
+                Carrier::Gre | Carrier::Gre6 => Place::Gre,
+            };
+            (device.index, place)
+        }));
+        let breakouts = self.tenants.values();
+        let breakouts = breakouts.filter_map(|tenant| tenant.intent.breakout.as_ref());
+        let outside: BTreeSet<&str> = breakouts.map(|of| of.interface.as_str()).collect();
+        if !outside.is_empty() {
+            let links = self.links.values();
+            for link in links.filter(|link| outside.contains(link.name.as_str())) {
+                places.entry(link.index).or_insert(Place::Outside);
+            }
+        }
+        places
     }
 
     /// Finds the classifier where an earlier process put it, so that it goes where it is not wanted any more.
     pub(super) fn find_classified(&mut self) {
         let links: Vec<u32> = self.links.keys().copied().collect();
         for link in links {
-            if !self.classified.contains(&link) && Classifier::is_attached(&mut self.netlink, link)
+            if !self.classified.contains_key(&link)
+                && Classifier::is_attached(&mut self.netlink, link)
             {
-                self.classified.insert(link);
+                self.classified.insert(link, None);
             }
         }
         if self.classifier.is_none() {
@@ -110,8 +229,10 @@ impl Actor {
         self.classifier = None;
         self.marks_held.clear();
         self.addresses_held.clear();
+        self.senders.changed = true;
         self.policy_changed = true;
-        for link in std::mem::take(&mut self.classified) {
+        self.note_classified(&BTreeMap::new());
+        for link in std::mem::take(&mut self.classified).into_keys() {
             if self.links.contains_key(&link)
                 && let Err(error) = Classifier::detach(&mut self.netlink, link)
             {
@@ -126,10 +247,9 @@ impl Actor {
         let Some(classifier) = &self.classifier else {
             return;
         };
-        let mut places: BTreeMap<u32, Place> = BTreeMap::new();
+        let places = self.places();
         for (link, mark) in self.attached_links() {
-            places.insert(link, Place::Attachment);
-            if let Err(error) = classifier.set_link(link, mark) {
+            if let Err(error) = classifier.set_link(link, mark, self.entrance_mark(link, mark)) {
                 warn!(link, %error, "cannot tell the classifier of an attachment");
             }
         }
@@ -138,16 +258,8 @@ impl Actor {
                 warn!(device = device.index, %error, "cannot tell the classifier of an MTU");
             }
         }
-        places.extend(self.devices.iter().map(|(carrier, device)| {
-            let place = match carrier {
-                Carrier::Vxlan => Place::Vxlan,
-                Carrier::VxlanGpe => Place::VxlanGpe,
-                Carrier::Gre | Carrier::Gre6 => Place::Gre,
-            };
-            (device.index, place)
-        }));
         for (link, place) in &places {
-            if self.classified.contains(link) {
+            if self.classified.contains_key(link) {
                 continue;
             }
             if let Err(error) = classifier.attach(&mut self.netlink, *link, *place) {
@@ -159,9 +271,9 @@ impl Actor {
                 self.withdraw_classifier();
                 return;
             }
-            self.classified.insert(*link);
+            self.classified.insert(*link, Some(*place));
         }
-        let gone: Vec<u32> = self.classified.iter().copied().collect();
+        let gone: Vec<u32> = self.classified.keys().copied().collect();
         for link in gone.into_iter().filter(|link| !places.contains_key(link)) {
             if self.links.contains_key(&link) && !self.settled {
                 continue;
@@ -173,6 +285,7 @@ impl Actor {
             }
             self.classified.remove(&link);
         }
+        self.note_classified(&places);
     }
 
     /// The links of attachments and of services, with their tenants' marks.
@@ -369,7 +482,7 @@ impl Actor {
                 add(RULE_NO_TABLE, marked(false), RuleAction::Unreachable);
             }
             for carrier in self.devices.keys() {
-                let of = RuleMatch::Interface(carrier.name().to_owned());
+                let of = RuleMatch::Interface(carrier.name().into_owned());
                 add(RULE_LAST, of, RuleAction::Drop);
             }
         }

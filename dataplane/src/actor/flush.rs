@@ -1,14 +1,16 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use tracing::{error, warn};
 
 use super::links::{arms, is_host, vrf_name};
-use super::{Actor, RETRY, RETRY_LONGEST, Refused};
+use super::steps::RULE_CLOSED;
+use super::{Actor, Purpose, RETRY, RETRY_LONGEST, Refused, last_resort};
+use crate::condition::{ConditionKind, Severity};
 use crate::model::{Carrier, Family, RULE_TENANT, RouteKey, RouteSpec, Rule, gateway, mac};
 use crate::netlink::objects::{
     NEW, Question, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE,
@@ -17,6 +19,7 @@ use crate::netlink::objects::{
 };
 use crate::netlink::socket::{Batch, Refusal};
 use crate::nftables::{self, Duties, Entrance, Exit};
+use crate::ways::WaySets;
 
 /// What a request of a batch was about.
 enum Operation {
@@ -29,11 +32,26 @@ enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Object {
     Vni(Carrier, u32),
-    Neighbour(IpAddr),
+    Neighbour(Carrier, IpAddr),
     NextHop(u32),
     Rule(Rule),
 }
 
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vni(carrier, vni) => write!(f, "VNI {vni} at {}", carrier.name()),
+            Self::Neighbour(carrier, address) => {
+                write!(f, "the neighbour entry of {address} at {}", carrier.name())
+            }
+            Self::NextHop(id) => write!(f, "next-hop object {id}"),
+            Self::Rule(rule) => write!(f, "the rule of priority {}", rule.priority),
+        }
+    }
+}
+
+/// The kernel's words for a route whose next-hop object is not there.
+const NO_NEXT_HOP: &str = "Nexthop id does not exist";
 /// Of so many refused routes the kernel is asked whose stands in their place; more are one and the same trouble.
 const OWNERS: usize = 1000;
 
@@ -47,14 +65,13 @@ fn push_route(
     batch: &mut Batch,
     operations: &mut Vec<Operation>,
     protocol: u8,
-    key: RouteKey,
-    spec: RouteSpec,
-    held: Option<RouteSpec>,
+    (sets, beside_narrow): (&WaySets, bool),
+    (key, spec, held): (RouteKey, RouteSpec, Option<RouteSpec>),
 ) {
     // What is not ours is never replaced.
     let flags = if held.is_some() { SET } else { NEW };
     batch.push(RTM_NEWROUTE, flags, |out| {
-        put_route(out, &key, &spec, protocol)
+        put_route(out, &key, &spec, sets, protocol, beside_narrow)
     });
     operations.push(Operation::Route(key, Some(spec)));
 }
@@ -67,7 +84,24 @@ impl Actor {
             return;
         }
         self.held_until = None;
+        if std::mem::take(&mut self.underlay_changed) {
+            let mut tenants = self.tenants.values();
+            self.policy_changed |= tenants.any(|tenant| tenant.intent.breakout.is_some());
+        }
+        // Another tenant, or another label: routers that may send some VNIs only are looked at again.
+        self.senders.changed |= self.policy_changed;
+        self.flush_senders();
         self.flush_steps();
+        self.flush_objects();
+        if self.policy_changed {
+            self.policy_changed = false;
+            self.flush_marks();
+            self.load_ruleset();
+        }
+    }
+
+    /// The same without nftables.
+    fn flush_objects(&mut self) {
         let protocol = self.config.protocol;
         let mut batch = Batch::default();
         let mut operations = Vec::new();
@@ -96,21 +130,19 @@ impl Actor {
                 }
             }
         }
-        if let Some(device) = self.devices.get(&Carrier::Vxlan) {
-            for (carrier, endpoint, id) in self.peers.keys() {
-                for family in [Family::V4, Family::V6] {
-                    let gateway = gateway(*endpoint, *id, family);
-                    let object = Object::Neighbour(gateway);
-                    if *carrier == Carrier::Vxlan
-                        && !self.neighbours_held.contains(&gateway)
-                        && self.is_due(&object)
-                    {
-                        batch.push(libc::RTM_NEWNEIGH, SET, |out| {
-                            put_neighbour(out, device.index, gateway, mac(*endpoint, *id))
-                        });
-                        operations.push(Operation::Make(object));
-                        self.neighbours_held.insert(gateway);
-                    }
+        for (carrier, endpoint, id) in self.peers.keys() {
+            let Some(device) = self.devices.get(carrier).filter(|_| carrier.is_ethernet()) else {
+                continue;
+            };
+            for family in [Family::V4, Family::V6] {
+                let gateway = gateway(*endpoint, *id, family);
+                let object = Object::Neighbour(*carrier, gateway);
+                if !self.neighbours_held.contains(&(*carrier, gateway)) && self.is_due(&object) {
+                    batch.push(libc::RTM_NEWNEIGH, SET, |out| {
+                        put_neighbour(out, device.index, gateway, mac(*endpoint, *id))
+                    });
+                    operations.push(Operation::Make(object));
+                    self.neighbours_held.insert((*carrier, gateway));
                 }
             }
         }
@@ -133,15 +165,21 @@ impl Actor {
         let mut queue = std::mem::take(&mut self.queue);
         queue.sort_unstable();
         queue.dedup();
+        let beside_narrow = self.paths.ever_narrow;
         // A gateway is known by the route to its link.
         let mut behind = Vec::new();
         for key in queue {
             match (self.wanted.get(&key).copied(), self.held.get(&key).copied()) {
-                (wanted, held) if wanted == held => {}
+                (Some(spec), Some(held)) if spec.is_held_as(&held) => {}
+                (None, None) => {}
                 (Some(spec @ RouteSpec::Via { .. }), held) => behind.push((key, spec, held)),
-                (Some(spec), held) => {
-                    push_route(&mut batch, &mut operations, protocol, key, spec, held)
-                }
+                (Some(spec), held) => push_route(
+                    &mut batch,
+                    &mut operations,
+                    protocol,
+                    (&self.way_sets, beside_narrow),
+                    (key, spec, held),
+                ),
                 (None, _) => {
                     batch.push(RTM_DELROUTE, 0, |out| put_route_key(out, &key, protocol));
                     operations.push(Operation::Route(key, None));
@@ -149,16 +187,25 @@ impl Actor {
             }
         }
         for (key, spec, held) in behind {
-            push_route(&mut batch, &mut operations, protocol, key, spec, held);
+            push_route(
+                &mut batch,
+                &mut operations,
+                protocol,
+                (&self.way_sets, beside_narrow),
+                (key, spec, held),
+            );
         }
         if !rules_first {
             self.push_rules(&mut batch, &mut operations, &|_| true);
         }
-        if self.settled {
-            for rule in self.rules_held.difference(&self.rules_wanted) {
+        for rule in self.rules_held.difference(&self.rules_wanted) {
+            // What keeps packets back while there is no wall goes with its reason; an earlier process's other rules may be needed yet.
+            if self.settled || rule.priority == RULE_CLOSED {
                 batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));
                 operations.push(Operation::Remove(Object::Rule(rule.clone())));
             }
+        }
+        if self.settled {
             for id in self.next_hops.unused() {
                 batch.push(RTM_DELNEXTHOP, 0, |out| put_next_hop_id(out, id));
                 operations.push(Operation::Remove(Object::NextHop(id)));
@@ -178,10 +225,20 @@ impl Actor {
                 .filter(|one| matches!(one, Operation::Route(..)));
             self.route_requests += routes.count() as u64;
             match self.netlink.send(batch) {
-                Ok(refused) => self.settle_batch(operations, refused),
+                Ok(refused) => {
+                    self.conditions
+                        .clear(Instant::now(), ConditionKind::Netlink, "routes");
+                    self.settle_batch(operations, refused);
+                }
                 Err(error) => {
                     // What became of the batch is not known: the kernel is asked.
-                    error!(%error, "netlink failed in a batch: reading the kernel again");
+                    self.conditions.set(
+                        Instant::now(),
+                        (ConditionKind::Netlink, "routes"),
+                        Severity::Degraded,
+                        format!("netlink failed in a batch: {error}; the kernel is read again"),
+                        None,
+                    );
                     self.pending.drift = true;
                     self.held_until = Some(Instant::now() + HOLD_OFF);
                     if let Err(error) = self.read_objects() {
@@ -190,10 +247,39 @@ impl Actor {
                 }
             }
         }
-        if self.policy_changed {
-            self.policy_changed = false;
-            self.flush_marks();
-            self.load_ruleset();
+        self.note_refused_routes(now);
+    }
+
+    /// Somebody changed our tables of nftables: what must pass them goes nowhere until they stand again, which is tried at once.
+    pub(super) fn close_walls(&mut self) {
+        let now = Instant::now();
+        self.repairs += 1;
+        warn!("somebody changed our nftables tables: loading them again");
+        self.steps.lose(now);
+        self.ruleset.clear();
+        self.policy_changed = true;
+        self.open_breakouts(false);
+        self.flush_objects();
+    }
+
+    /// Tenants' tables end with the way out, or with nothing.
+    fn open_breakouts(&mut self, open: bool) {
+        if std::mem::replace(&mut self.breakouts_open, open) == open {
+            return;
+        }
+        let mut ends = Vec::new();
+        for tenant in self.tenants.values() {
+            if tenant.intent.breakout.is_none() {
+                continue;
+            }
+            for family in [Family::V4, Family::V6] {
+                if tenant.has_table(family) {
+                    ends.push((last_resort(tenant.table, family), tenant.end(open)));
+                }
+            }
+        }
+        for (key, end) in ends {
+            self.want(key, end);
         }
     }
 
@@ -232,6 +318,8 @@ impl Actor {
     }
 
     fn settle_batch(&mut self, operations: Vec<Operation>, refused: Vec<(usize, Refusal)>) {
+        let mut next_hops_lost = false;
+        let mut made = BTreeSet::new();
         let mut refused = refused.into_iter().peekable();
         for (number, operation) in operations.into_iter().enumerate() {
             let refusal = refused
@@ -241,27 +329,51 @@ impl Actor {
                 (Operation::Route(key, Some(spec)), None) => {
                     self.held.insert(key, spec);
                     self.refused.remove(&key);
+                    self.outdate(&key);
                 }
-                (Operation::Route(key, Some(_)), Some(refusal)) => self.note_refusal(key, &refusal),
+                (Operation::Route(key, Some(spec)), Some(refusal)) => {
+                    self.note_refusal(key, &refusal);
+                    // A link that was down for a moment took it along without a word.
+                    next_hops_lost |=
+                        !self.lacks_object(&spec) && refusal.to_string().contains(NO_NEXT_HOP);
+                }
                 // Gone already is gone too.
                 (Operation::Route(key, None), _) => {
                     self.held.remove(&key);
+                    self.outdate(&key);
                 }
-                (Operation::Make(object), None) => self.note_made(object),
+                (Operation::Make(object), None) => {
+                    if let Object::NextHop(id) = object {
+                        made.insert(id);
+                    }
+                    self.note_made(object);
+                }
                 (Operation::Make(Object::Rule(rule)), Some(refusal))
                     if refusal.errno == libc::EEXIST =>
                 {
                     self.rules_held.insert(rule);
                 }
                 (Operation::Make(object), Some(refusal)) => {
-                    warn!(?object, kernel = %refusal, "the kernel refused an object: tried again later");
-                    if let Object::Neighbour(address) = &object {
-                        self.neighbours_held.remove(address);
+                    self.conditions.set(
+                        Instant::now(),
+                        (ConditionKind::ObjectRefused, &object.to_string()),
+                        Severity::Degraded,
+                        format!("the kernel refuses {object}: {refusal}; it is tried again"),
+                        None,
+                    );
+                    if let Object::Neighbour(carrier, address) = &object {
+                        self.neighbours_held.remove(&(*carrier, *address));
                     }
                     self.later.insert(object, Instant::now() + RETRY);
                 }
                 (Operation::Remove(object), _) => self.note_removed(&object),
             }
+        }
+        if !made.is_empty() {
+            self.retry_routes_by(&made);
+        }
+        if next_hops_lost && let Err(error) = self.read_objects() {
+            warn!(%error, "cannot read the kernel's tables");
         }
     }
 
@@ -270,7 +382,29 @@ impl Actor {
         !self.later.contains_key(object)
     }
 
+    /// Routes that were refused for want of these next hops are tried again now.
+    fn retry_routes_by(&mut self, made: &BTreeSet<u32>) {
+        let now = Instant::now();
+        for (key, refused) in &mut self.refused {
+            if let Some(RouteSpec::NextHop { id, .. }) = self.wanted.get(key)
+                && made.contains(id)
+                && refused.error.contains(NO_NEXT_HOP)
+            {
+                refused.retry_at = now;
+            }
+        }
+    }
+
+    /// What a route rests on has been refused: it comes when that does, and not before.
+    pub(super) fn lacks_object(&self, spec: &RouteSpec) -> bool {
+        match spec {
+            RouteSpec::NextHop { id, .. } => !self.is_due(&Object::NextHop(*id)),
+            _ => false,
+        }
+    }
+
     fn note_made(&mut self, object: Object) {
+        self.note_well(&object);
         match object {
             Object::Vni(carrier, vni) => {
                 self.vnis_held.insert((carrier, vni));
@@ -279,11 +413,21 @@ impl Actor {
             Object::Rule(rule) => {
                 self.rules_held.insert(rule);
             }
-            Object::Neighbour(_) => {}
+            Object::Neighbour(..) => {}
+        }
+    }
+
+    /// It is in the kernel, or no longer wanted there.
+    fn note_well(&mut self, object: &Object) {
+        if self.conditions.any(ConditionKind::ObjectRefused) {
+            let subject = object.to_string();
+            self.conditions
+                .clear(Instant::now(), ConditionKind::ObjectRefused, &subject);
         }
     }
 
     fn note_removed(&mut self, object: &Object) {
+        self.note_well(object);
         match object {
             Object::Vni(carrier, vni) => {
                 self.vnis_held.remove(&(*carrier, *vni));
@@ -292,10 +436,45 @@ impl Actor {
             Object::Rule(rule) => {
                 self.rules_held.remove(rule);
             }
-            Object::Neighbour(address) => {
-                self.neighbours_held.remove(address);
+            Object::Neighbour(carrier, address) => {
+                self.neighbours_held.remove(&(*carrier, *address));
             }
         }
+    }
+
+    /// Refused routes are one condition for each table.
+    fn note_refused_routes(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.refused_noted, self.refused.len()) == self.refused.len() {
+            return;
+        }
+        let mut by_table: BTreeMap<String, (usize, &RouteKey, &str)> = BTreeMap::new();
+        for (key, refused) in &self.refused {
+            let tenant = self.by_table.get(&key.table);
+            let tenant = tenant.and_then(|id| self.tenants.get(id));
+            let subject = match tenant {
+                Some(tenant) => tenant.intent.name.clone(),
+                None => "main table".to_owned(),
+            };
+            let first = (0, key, refused.error.as_str());
+            by_table.entry(subject).or_insert(first).0 += 1;
+        }
+        for (subject, (count, key, error)) in &by_table {
+            let more = match count {
+                1 => String::new(),
+                _ => format!(", and {} more routes", count - 1),
+            };
+            self.conditions.set(
+                now,
+                (ConditionKind::RouteRefused, subject),
+                Severity::Degraded,
+                format!("the kernel refuses {}: {error}{more}", key.prefix),
+                Some("`weft show kernel` has all of them; each is tried again".into()),
+            );
+        }
+        self.conditions
+            .retain(now, ConditionKind::RouteRefused, |subject| {
+                by_table.contains_key(subject)
+            });
     }
 
     /// The protocol of a route in the place of ours.
@@ -320,9 +499,6 @@ impl Actor {
             );
         }
         let tries = self.refused.get(&key).map_or(0, |refused| refused.tries) + 1;
-        if tries == 1 {
-            warn!(table = key.table, prefix = %key.prefix, kernel = error, "the kernel refused a route: tried again later");
-        }
         let pause = RETRY
             .saturating_mul(1 << (tries - 1).min(6))
             .min(RETRY_LONGEST);
@@ -367,6 +543,15 @@ impl Actor {
             });
         }
         exits
+    }
+
+    /// What the control and the data plane speak to.
+    fn underlay_addresses(&self) -> BTreeSet<IpAddr> {
+        let tracked = self.tracked.keys();
+        let tracked = tracked.filter(|(purpose, _)| !matches!(purpose, Purpose::Site(_)));
+        let tracked = tracked.map(|(_, address)| *address);
+        let peers = self.peers.keys().map(|(_, address, _)| *address);
+        tracked.chain(peers).collect()
     }
 
     /// Loads our nftables table where it is to say something else than before.
@@ -418,7 +603,10 @@ impl Actor {
                 });
             }
         }
-        let devices: Vec<&str> = self.devices.keys().map(|carrier| carrier.name()).collect();
+        let devices: Vec<_> = self.devices.keys().map(|carrier| carrier.name()).collect();
+        let devices: Vec<&str> = devices.iter().map(|name| &**name).collect();
+        let ports = self.devices.keys().filter_map(|carrier| carrier.port());
+        let ports: BTreeSet<u16> = ports.collect();
         let classify = self.classifier.is_none();
         let duties = Duties {
             part_tenants: !self.vrf && classify,
@@ -426,12 +614,45 @@ impl Actor {
             guard_router: classify || self.local_routes.iter().any(|net| !is_host(net)),
             classify,
         };
-        let ruleset = nftables::ruleset(&entrances, &devices, duties, &self.exits(&devices));
+        let exits = self.exits(&devices);
+        let underlay = match exits.is_empty() {
+            true => BTreeSet::new(),
+            false => self.underlay_addresses(),
+        };
+        // Until the intent is whole nobody knows who they are.
+        let senders = (classify && self.settled).then(|| self.senders.addresses());
+        let senders = senders.filter(|all| all.iter().all(|address| !address.is_unspecified()));
+        let ruleset = nftables::ruleset(
+            &entrances,
+            (&devices, &ports),
+            duties,
+            &exits,
+            &underlay,
+            senders.as_ref(),
+        );
         if ruleset != self.ruleset {
-            if let Err(error) = nftables::load(&ruleset) {
-                warn!(%error, "nftables refused our table: the router's own answers to tenants may not find them");
+            let now = Instant::now();
+            let loaded = nftables::load(&ruleset);
+            // What closes comes after the table, and what opens too: its packets have their sources translated from the first on.
+            self.open_breakouts(loaded.is_ok());
+            match loaded {
+                Ok(()) => {
+                    self.conditions.clear(now, ConditionKind::Ruleset, "table");
+                    self.ruleset = ruleset;
+                }
+                Err(error) => {
+                    self.conditions.set(
+                        now,
+                        (ConditionKind::Ruleset, "table"),
+                        Severity::Degraded,
+                        format!("nftables refuses our table: {error}; breakouts are closed until it takes it"),
+                        None,
+                    );
+                    self.ruleset.clear();
+                    self.ruleset_retry = Some(now + RETRY);
+                }
             }
-            self.ruleset = ruleset;
+            self.flush_objects();
         }
     }
 }

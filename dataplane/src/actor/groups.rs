@@ -1,9 +1,11 @@
 //! What routes share: groups of the intent as next-hop objects.
 
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use weft_overlay::intent::{Group, GroupId};
 
+use super::paths::for_family;
 use super::{Actor, Refused};
 use crate::model::{Carrier, Family, NextHop, RouteKey, RouteSpec, Tunnel};
 
@@ -18,25 +20,44 @@ const MOST: u16 = 256;
 pub(super) struct Shared {
     pub(super) group: Group,
     pub(super) objects: [Option<Result<u32, String>>; 2],
+    /// What a packet may have on the narrowest way, where that is less than the device says.
+    pub(super) mtu: Option<NonZeroU16>,
 }
 
 impl Actor {
     /// Makes or changes what routes share; those that use it already are not touched.
     pub(super) fn set_group(&mut self, id: GroupId, group: Group) {
+        self.targets_version += 1;
         for hop in &group.hops.0 {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
-            *self
-                .peers
-                .entry((carrier, hop.address, hop.endpoint_id))
-                .or_default() += 1;
+            let carrier = Carrier::to(hop);
+            let peer = (carrier, hop.address, hop.endpoint_id);
+            let users = self.peers.entry(peer).or_default();
+            self.underlay_changed |= *users == 0;
+            self.new_peers |= *users == 0;
+            *users += 1;
+            if *users == 1 {
+                self.ask_path(hop.address);
+            }
         }
+        let mtu = self.group_mtu(&group);
         let Some(shared) = self.groups.get_mut(&id) else {
             let objects = [None, None];
-            self.groups.insert(id, Shared { group, objects });
+            self.groups.insert(
+                id,
+                Shared {
+                    group,
+                    objects,
+                    mtu,
+                },
+            );
             return;
         };
         let before = std::mem::replace(&mut shared.group, group);
+        let mtu_changed = std::mem::replace(&mut shared.mtu, mtu) != mtu;
         self.remake(id);
+        if mtu_changed {
+            self.follow_group(id);
+        }
         self.forget_peers(&before);
     }
 
@@ -63,7 +84,7 @@ impl Actor {
                 .map(|(key, _)| *key)
                 .collect();
             for key in keys {
-                self.want_object(key, after.clone());
+                self.want_again(key, id);
             }
             if let Ok(before) = before {
                 self.next_hops.release(before);
@@ -71,10 +92,33 @@ impl Actor {
         }
     }
 
+    /// Writes the routes of a group again: what packets may have there is less or more than it was.
+    fn follow_group(&mut self, id: GroupId) {
+        let all = self.group_of.iter();
+        let keys: Vec<RouteKey> = all
+            .filter(|(_, group)| **group == id)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.want_again(key, id);
+        }
+    }
+
+    /// Wants a route of a group as the group is now.
+    pub(super) fn want_again(&mut self, key: RouteKey, id: GroupId) {
+        let family = Family::of(key.prefix);
+        if let Some(shared) = self.groups.get(&id)
+            && let Some(object) = shared.objects[family as usize].clone()
+        {
+            self.want_object(key, object, shared.mtu);
+        }
+    }
+
     pub(super) fn remove_group(&mut self, id: GroupId) {
         let Some(shared) = self.groups.remove(&id) else {
             return;
         };
+        self.targets_version += 1;
         for object in shared.objects.into_iter().flatten().flatten() {
             self.next_hops.release(object);
         }
@@ -83,12 +127,16 @@ impl Actor {
 
     fn forget_peers(&mut self, group: &Group) {
         for hop in &group.hops.0 {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
+            let carrier = Carrier::to(hop);
             let peer = (carrier, hop.address, hop.endpoint_id);
             if let Some(count) = self.peers.get_mut(&peer) {
                 *count -= 1;
                 if *count == 0 {
+                    self.underlay_changed = true;
                     self.peers.remove(&peer);
+                    if !self.peers.keys().any(|(_, other, _)| *other == hop.address) {
+                        self.paths.forget(hop.address);
+                    }
                 }
             }
         }
@@ -106,14 +154,17 @@ impl Actor {
             return Err("its ways out are not known".into());
         };
         let group = group.clone();
-        let own = self.config.endpoint;
+        let (own, whole) = (self.config.endpoint, self.config.dont_fragment);
         let mut tunnels = Vec::with_capacity(group.hops.0.len());
         let mut refused = None;
         for (at, hop) in group.hops.0.iter().enumerate() {
-            let carrier = Carrier::of(hop.encapsulation, hop.address);
+            let carrier = Carrier::to(hop);
             let weight = group.weights.get(at).copied().unwrap_or(1);
             match self.device_index(carrier) {
-                Ok(interface) => tunnels.push((Tunnel::to(hop, family, own, interface), weight)),
+                Ok(interface) => {
+                    let tunnel = Tunnel::to(hop, family, own, interface, whole);
+                    tunnels.push((tunnel, weight));
+                }
                 Err(error) => refused = Some(error),
             }
         }
@@ -176,7 +227,9 @@ impl Actor {
             None => {
                 // What a route of an earlier process points to may say the same.
                 let known = match self.held.get(&key) {
-                    Some(RouteSpec::NextHop(id)) if !self.next_hops.is_used(*id) => Some(*id),
+                    Some(RouteSpec::NextHop { id, .. }) if !self.next_hops.is_used(*id) => {
+                        Some(*id)
+                    }
                     _ => None,
                 };
                 let object = self.make_object(id, family, known);
@@ -186,13 +239,17 @@ impl Actor {
                 object
             }
         };
+        let mtu = self.groups.get(&id).and_then(|shared| shared.mtu);
         self.group_of.insert(key, id);
-        self.want_object(key, object);
+        self.want_object(key, object, mtu);
     }
 
-    fn want_object(&mut self, key: RouteKey, object: Result<u32, String>) {
+    fn want_object(&mut self, key: RouteKey, object: Result<u32, String>, mtu: Option<NonZeroU16>) {
         match object {
-            Ok(id) => self.want(key, RouteSpec::NextHop(id)),
+            Ok(id) => {
+                let mtu = for_family(mtu, Family::of(key.prefix));
+                self.want(key, RouteSpec::NextHop { id, mtu });
+            }
             Err(error) => {
                 self.unwant(key);
                 // No retry helps: it is tried again when the intent changes.

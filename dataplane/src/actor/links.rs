@@ -2,23 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
-use tracing::{info, warn};
+use tracing::warn;
 use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS};
-use crate::model::{Carrier, Family, RouteKey, RouteSpec, mac};
-use crate::netlink::links::{
-    put_link, put_link_alias, put_link_master, put_link_mtu, put_tunnel_device, put_vrf,
-};
-use crate::netlink::objects::{NEW, Question, RouteAnswer, get_answer, route_query};
+use crate::condition::{ConditionKind, Severity};
+use crate::model::{Carrier, Family, RouteKey, RouteSpec};
+use crate::netlink::links::{put_link, put_link_alias, put_link_master, put_vrf};
+use crate::netlink::objects::NEW;
 use crate::netlink::socket::Batch;
 use crate::snapshot::{Address, ForeignRoute};
-use crate::{DataplaneEvent, Error, host, snapshot};
-
-/// MTU of the underlay until something is known of it.
-const USUAL_MTU: u32 = 1500;
+use crate::{DataplaneEvent, snapshot};
 
 /// Name of a tenant's VRF device.
 pub(super) fn vrf_name(tenant: &TenantIntent) -> String {
@@ -38,12 +35,20 @@ impl Actor {
             .collect();
         self.addresses = snapshot::addresses(&mut self.netlink)?;
         self.local_routes = snapshot::local_routes(&mut self.netlink)?;
-        self.devices = Carrier::ALL
+        // Whatever somebody called it since, and whatever its alias says: a device that was ours stays ours.
+        let known = |carrier: Carrier| self.devices.get(&carrier).map(|device| device.index);
+        let carriers: BTreeSet<Carrier> =
+            self.links.values().filter_map(|link| link.tunnel).collect();
+        self.devices = carriers
             .into_iter()
             .filter_map(|carrier| {
-                let link = self.links.values().find(|link| {
-                    link.name == carrier.name() && link.alias.as_deref() == Some(ALIAS)
-                })?;
+                let of_kind = |link: &&snapshot::Link| link.tunnel == Some(carrier);
+                let ours = |link: &&snapshot::Link| link.alias.as_deref() == Some(ALIAS);
+                let all = || self.links.values().filter(of_kind);
+                let link = all()
+                    .find(|link| Some(link.index) == known(carrier))
+                    .or_else(|| all().find(|link| ours(link) && link.name == carrier.name()))
+                    .or_else(|| all().find(ours))?;
                 let device = Device {
                     index: link.index,
                     mtu: link.mtu,
@@ -63,115 +68,6 @@ impl Actor {
             .filter(|link| is_tenant_vrf(link))
             .filter_map(|link| Some((*names.get(&link.name)?, link.index)))
             .collect();
-        Ok(())
-    }
-
-    /// Makes the devices that are not there, and sets the host up for them.
-    pub(super) fn ensure_devices(&mut self) -> Result<(), Error> {
-        let Some(endpoint) = self.config.endpoint else {
-            return Ok(());
-        };
-        // What is sent to this router comes in here; the others are made when somebody accepts nothing else.
-        let own = Carrier::of(self.config.encapsulation, endpoint);
-        self.make_device(own)?;
-        let used: BTreeSet<Carrier> = self.peers.keys().map(|(carrier, ..)| *carrier).collect();
-        for carrier in used {
-            if let Err(error) = self.make_device(carrier) {
-                warn!(device = carrier.name(), %error, "cannot make a tunnel device");
-            }
-        }
-        host::set(&host::sysctls());
-        self.classify();
-        self.raise_devices();
-        // A device that was made again has another number: what leads through it has to be made again.
-        let moved = self.tunnel_links.iter().any(|(carrier, link)| {
-            let device = self.devices.get(carrier);
-            device.is_some_and(|device| device.index != *link)
-        });
-        if moved {
-            let groups: Vec<_> = self.groups.keys().copied().collect();
-            for group in groups {
-                self.remake(group);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets devices up that somebody took down: the kernel forgot what leads through them.
-    fn raise_devices(&mut self) {
-        let mut batch = Batch::default();
-        for device in self.devices.values().filter(|device| !device.up) {
-            let (index, mtu) = (device.index, device.mtu);
-            batch.push(libc::RTM_NEWLINK, 0, |out| put_link_mtu(out, index, mtu));
-        }
-        if batch.len() > 0 && self.send_links(batch) {
-            self.reread_links();
-        }
-    }
-
-    /// The number of a device, made where there is none; why there is none otherwise.
-    pub(super) fn device_index(&mut self, carrier: Carrier) -> Result<u32, String> {
-        if let Some(device) = self.devices.get(&carrier) {
-            self.tunnel_links.insert(carrier, device.index);
-            return Ok(device.index);
-        }
-        if let Some(error) = self.missing_devices.get(&carrier) {
-            return Err(error.clone());
-        }
-        if let Err(error) = self.make_device(carrier) {
-            let error = format!("no {} device: {error}", carrier.encapsulation());
-            warn!(device = carrier.name(), %error, "cannot make a tunnel device");
-            self.missing_devices.insert(carrier, error.clone());
-            return Err(error);
-        }
-        let device = self.devices.get(&carrier);
-        let index = device.map(|device| device.index);
-        self.tunnel_links
-            .extend(index.map(|index| (carrier, index)));
-        index.ok_or_else(|| "the device is gone again".into())
-    }
-
-    fn make_device(&mut self, carrier: Carrier) -> Result<(), Error> {
-        let Some(endpoint) = self.config.endpoint else {
-            return Err(Error::NoEndpoint);
-        };
-        if self.devices.contains_key(&carrier) {
-            return Ok(());
-        }
-        let name = carrier.name();
-        if self.links.values().any(|link| link.name == name) {
-            return Err(Error::ForeignDevice(name));
-        }
-        let mut batch = Batch::default();
-        let mtu = USUAL_MTU - carrier.overhead(endpoint);
-        batch.push(libc::RTM_NEWLINK, NEW, |out| {
-            let mac = mac(endpoint, Some(self.config.endpoint_id));
-            put_tunnel_device(out, carrier, endpoint, mac, mtu);
-        });
-        batch.push(libc::RTM_NEWLINK, 0, |out| {
-            put_link_alias(out, name, ALIAS);
-        });
-        let refused = self
-            .netlink
-            .send(batch)
-            .map_err(Error::kernel("cannot make the tunnel device"))?;
-        if let Some((_, refusal)) = refused.first() {
-            return Err(match refusal.errno {
-                libc::EPERM | libc::EACCES => Error::kernel("cannot make the tunnel device")(
-                    std::io::Error::from_raw_os_error(refusal.errno),
-                ),
-                _ => Error::Refused {
-                    what: name,
-                    kernel: refusal.to_string(),
-                },
-            });
-        }
-        self.read_links()
-            .map_err(Error::kernel("cannot read the links"))?;
-        info!(device = name, %endpoint, "made a tunnel device");
-        host::set(&host::device_sysctls(name));
-        self.classify();
-        self.policy_changed = true;
         Ok(())
     }
 
@@ -224,7 +120,7 @@ impl Actor {
         self.enslave();
     }
 
-    fn reread_links(&mut self) {
+    pub(super) fn reread_links(&mut self) {
         if let Err(error) = self.read_links() {
             warn!(%error, "cannot read the links");
         }
@@ -271,7 +167,7 @@ impl Actor {
     }
 
     /// Sends changes of links; true where something may have changed.
-    fn send_links(&mut self, batch: Batch) -> bool {
+    pub(super) fn send_links(&mut self, batch: Batch) -> bool {
         match self.netlink.send(batch) {
             Ok(refused) => {
                 for (_, refusal) in refused {
@@ -288,7 +184,9 @@ impl Actor {
 
     /// Brings what tenants have on their attachments into their tables: networks of addresses, static routes.
     pub(super) fn attach(&mut self) {
+        self.targets_version += 1;
         self.steps.changed = true;
+        self.screen_attachments();
         self.segment();
         self.classify();
         let by_name: HashMap<&str, u32> = self
@@ -302,11 +200,10 @@ impl Actor {
             .values()
             .flat_map(|tenant| tenant.intent.attachments.iter().chain(arms(&tenant.intent)))
             .collect();
-        for name in &attachments {
-            if by_name.contains_key(name.as_str()) && self.attachments.get(*name) != Some(&true) {
-                host::set(&host::device_sysctls(name));
-            }
-        }
+        let come = attachments.iter().filter(|name| {
+            by_name.contains_key(name.as_str()) && self.attachments.get(**name) != Some(&true)
+        });
+        let come: Vec<String> = come.map(|name| (*name).clone()).collect();
         let foreign = if attachments
             .iter()
             .any(|name| by_name.contains_key(name.as_str()))
@@ -416,6 +313,9 @@ impl Actor {
             }
         }
         self.redistribute_events(redistributed);
+        for name in come {
+            self.keep_new_device(&name);
+        }
         let up: BTreeMap<String, bool> = attachments_of(self)
             .into_iter()
             .map(|name| {
@@ -432,6 +332,33 @@ impl Actor {
                 }),
         );
         self.attachments = up;
+        self.note_attachments();
+    }
+
+    /// What a tenant's packets cannot come in by is said: to them the router is down there.
+    fn note_attachments(&mut self) {
+        let now = Instant::now();
+        for (name, _) in self.attachments.iter().filter(|(_, up)| !**up) {
+            let there = self.links.values().any(|link| link.name == *name);
+            let detail = match there {
+                true => "the interface is down: its tenant's packets do not come in by it",
+                false => "there is no such interface: its tenant's packets do not come in by it",
+            };
+            self.conditions.set(
+                now,
+                (ConditionKind::Attachment, name),
+                Severity::Degraded,
+                detail,
+                there.then(|| {
+                    format!("`ip link set {name} up`, and look at what it is plugged into")
+                }),
+            );
+        }
+        let attachments = &self.attachments;
+        self.conditions
+            .retain(now, ConditionKind::Attachment, |name| {
+                attachments.get(name) == Some(&false)
+            });
     }
 
     fn redistribute_events(&mut self, now: BTreeSet<(TenantId, IpNet)>) {
@@ -447,105 +374,6 @@ impl Actor {
             );
         self.news.extend(events);
         self.redistributed = now;
-    }
-
-    /// Asks the kernel how tracked addresses are reached.
-    pub(super) fn resolve(&mut self) {
-        let addresses: Vec<(Option<TenantId>, IpAddr)> = self.tracked.keys().copied().collect();
-        for of in addresses {
-            let (metric, link) = match of {
-                (None, address) => self.lookup(address),
-                (Some(tenant), address) => self.lookup_on_link(tenant, address),
-            };
-            if let Some(tracked) = self.tracked.get_mut(&of) {
-                tracked.link = link;
-                if tracked.metric != Some(metric) {
-                    tracked.metric = Some(metric);
-                    let (tenant, address) = of;
-                    let news = self.reach_news.entry(tenant).or_default();
-                    news.push((address, metric));
-                }
-            }
-        }
-        self.fit_mtu();
-    }
-
-    /// 0 and the link, where an address is on a link of the tenant's.
-    fn lookup_on_link(&mut self, tenant: TenantId, address: IpAddr) -> (Option<u32>, Option<u32>) {
-        let Some(table) = self.tenants.get(&tenant).map(|tenant| tenant.table) else {
-            return (None, None);
-        };
-        let question = Question {
-            mark: Some(table),
-            ..address.into()
-        };
-        match self.ask(&question) {
-            Ok(answer)
-                if answer.kind == libc::RTN_UNICAST
-                    && answer.table == table
-                    && answer.gateway.is_none()
-                    && answer.next_hop.is_none() =>
-            {
-                (Some(0), answer.interface)
-            }
-            _ => (None, None),
-        }
-    }
-
-    /// Metric of the route to an address, and the link that it leaves by.
-    fn lookup(&mut self, address: IpAddr) -> (Option<u32>, Option<u32>) {
-        match self.ask(&address.into()) {
-            Ok(answer) if matches!(answer.kind, libc::RTN_UNICAST | libc::RTN_LOCAL) => {
-                (Some(answer.metric), answer.interface)
-            }
-            _ => (None, None),
-        }
-    }
-
-    /// What the kernel would do with a packet; its own words where it would drop it.
-    pub(super) fn ask(&mut self, question: &Question) -> Result<RouteAnswer, String> {
-        let answer = self.netlink.get(libc::RTM_GETROUTE, &route_query(question));
-        match answer {
-            Ok(Ok(entry)) => {
-                get_answer(&entry).ok_or_else(|| "an answer that is not understood".into())
-            }
-            Ok(Err(refusal)) => Err(refusal.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// Each device's MTU follows the narrowest link that its tunnels leave by.
-    fn fit_mtu(&mut self) {
-        let mut narrowest: BTreeMap<Carrier, u32> = BTreeMap::new();
-        for (carrier, endpoint, _) in self.peers.keys() {
-            let link = self
-                .tracked
-                .get(&(None, *endpoint))
-                .and_then(|tracked| self.links.get(&tracked.link?));
-            let Some(link) = link else { continue };
-            let mtu = link.mtu.saturating_sub(carrier.overhead(*endpoint));
-            let least = narrowest.entry(*carrier).or_insert(u32::MAX);
-            *least = mtu.clamp(576, 65_000).min(*least);
-        }
-        for (carrier, mtu) in narrowest {
-            let Some(device) = self.devices.get_mut(&carrier) else {
-                continue;
-            };
-            if mtu == device.mtu {
-                continue;
-            }
-            let index = device.index;
-            let mut batch = Batch::default();
-            batch.push(libc::RTM_NEWLINK, 0, |out| put_link_mtu(out, index, mtu));
-            match self.netlink.send(batch) {
-                Ok(refused) if refused.is_empty() => {
-                    info!(device = carrier.name(), mtu, "MTU follows the underlay");
-                    device.mtu = mtu;
-                }
-                Ok(refused) => warn!(mtu, kernel = %refused[0].1, "the kernel refused the MTU"),
-                Err(error) => warn!(mtu, %error, "cannot set the MTU"),
-            }
-        }
     }
 }
 

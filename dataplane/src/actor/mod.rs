@@ -4,14 +4,21 @@
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
 mod classify;
+mod devices;
 mod drain;
 mod flush;
 mod groups;
 pub(crate) mod links;
+pub(crate) mod paths;
 mod report;
 mod routes;
+mod screen;
+mod senders;
 mod steps;
+pub(crate) mod targets;
 mod trace;
+mod underlay;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,15 +31,20 @@ use tracing::{info, warn};
 use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
 
+use self::paths::Paths;
 use self::routes::Routes;
 use self::steps::Steps;
-use crate::bpf::{Classifier, OwnAddress};
-use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule, UNDERLAY_METRIC};
+use crate::bpf::{Classifier, OwnAddress, Place};
+use crate::condition::{ConditionKind, Conditions, Severity};
+use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule};
 use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
+use crate::resolver::Resolver;
 use crate::snapshot::{self, Address, Link};
-use crate::{Command, DataplaneConfig, DataplaneEvent, Error, Segmentation, doctor};
+use crate::upkeep::{Repairs, Seen};
+use crate::ways::WaySets;
+use crate::{Command, DataplaneConfig, DataplaneEvent, Error, Reach, Segmentation, doctor};
 
 /// Alias that marks a tunnel device as ours.
 pub(crate) const ALIAS: &str = "weft overlay";
@@ -45,7 +57,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 struct Tenant {
+    /// Without attachments that no tenant can have, see [`screen`].
     intent: TenantIntent,
+    /// The attachments as the intent has them.
+    told: Vec<String>,
     table: u32,
     redistribute: Redistribution,
     /// Routes of attachments, as they stand in the table.
@@ -60,11 +75,11 @@ struct Tenant {
 }
 
 impl Tenant {
-    /// What ends its table.
-    fn end(&self) -> RouteSpec {
+    /// What ends its table: the way out, where it has one and the wall around that stands.
+    fn end(&self, breakouts_open: bool) -> RouteSpec {
         match self.intent.breakout {
-            Some(_) => RouteSpec::Throw,
-            None => RouteSpec::Unreachable,
+            Some(_) if breakouts_open => RouteSpec::Throw,
+            _ => RouteSpec::Unreachable,
         }
     }
 
@@ -96,12 +111,25 @@ struct Refused {
     retry_at: Instant,
 }
 
+/// What an address is tracked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// It is the next hop of routes.
+    NextHop,
+    /// It is the far end of tunnels.
+    Endpoint,
+    /// It is a neighbour that is to be on a link.
+    Neighbor,
+    /// It is on a link of a tenant's.
+    Site(TenantId),
+}
+
 struct Tracked {
     users: u32,
     /// As last reported.
-    metric: Option<Option<u32>>,
-    /// The link that it is reached by.
-    link: Option<u32>,
+    reach: Option<Option<Reach>>,
+    /// The links that it is reached by.
+    links: Vec<u32>,
 }
 
 pub(crate) struct Actor {
@@ -119,10 +147,17 @@ pub(crate) struct Actor {
     missing_devices: BTreeMap<Carrier, String>,
     /// Turns VNIs into marks, where the kernel lets it.
     classifier: Option<Classifier>,
-    /// Devices that have the classifier.
-    classified: BTreeSet<u32>,
+    /// Devices that have the classifier, and which of its programs; `None` for an earlier process's that are not wanted.
+    classified: BTreeMap<u32, Option<Place>>,
+    /// The device that was looked at last for programs that somebody took away, and when others are.
+    programs_seen: u32,
+    watch_programs_at: Instant,
     /// The mark of each VNI, as the classifier knows it.
     marks_held: BTreeMap<u32, u32>,
+    /// Who may send.
+    senders: senders::Senders,
+    /// Interfaces that no tenant can have, as tenants' attachments were screened by them.
+    unfit: screen::Unfit,
     /// The router's addresses, as the classifier knows them.
     addresses_held: BTreeSet<OwnAddress>,
     /// Tenants are VRFs.
@@ -135,6 +170,10 @@ pub(crate) struct Actor {
     groups: FxHashMap<GroupId, groups::Shared>,
     /// Routers that tunnels lead to, with the number of groups that do.
     peers: BTreeMap<(Carrier, IpAddr, Option<EndpointId>), u32>,
+    /// How large packets to them may be, where that is less than their devices say.
+    paths: Paths,
+    /// Far ends have come that no device was fitted to.
+    new_peers: bool,
     wanted: Routes,
     held: Routes,
     /// What a tenant route leads to.
@@ -144,24 +183,49 @@ pub(crate) struct Actor {
     rules_held: BTreeSet<Rule>,
     vnis_wanted: BTreeSet<u32>,
     vnis_held: BTreeSet<(Carrier, u32)>,
-    neighbours_held: BTreeSet<IpAddr>,
+    neighbours_held: BTreeSet<(Carrier, IpAddr)>,
     refused: BTreeMap<RouteKey, Refused>,
+    /// How many there were when they were told last.
+    refused_noted: usize,
     /// Objects that the kernel refused: tried again then.
     later: BTreeMap<flush::Object, Instant>,
     /// Netlink failed: nothing is sent before then.
     held_until: Option<Instant>,
-    tracked: BTreeMap<(Option<TenantId>, IpAddr), Tracked>,
+    tracked: BTreeMap<(Purpose, IpAddr), Tracked>,
+    /// Those that are to be asked about again, since a route of ours leads to them, or no longer.
+    outdated: BTreeSet<(Purpose, IpAddr)>,
+    /// Routes that the underlay is to have, and their next hops.
+    resolver: Resolver,
+    /// Sets of ways that routes lead over.
+    way_sets: WaySets,
     attachments: BTreeMap<String, bool>,
     redistributed: BTreeSet<(TenantId, IpNet)>,
     /// To be told: reachability, and the rest.
-    reach_news: BTreeMap<Option<TenantId>, Vec<(IpAddr, Option<u32>)>>,
+    reach_news: BTreeMap<Purpose, Vec<(IpAddr, Option<Reach>)>>,
     news: Vec<DataplaneEvent>,
     ruleset: String,
+    /// nftables has refused our table: it is tried again then.
+    ruleset_retry: Option<Instant>,
+    /// Our table stands, without which tenants' packets would leave with their own sources.
+    breakouts_open: bool,
     steps: Steps,
     /// Tenants, links or devices changed: rules and nftables are to be looked at again.
     policy_changed: bool,
+    /// Neighbours, next hops or far ends changed: what breakouts must not reach.
+    underlay_changed: bool,
     settled: bool,
+    conditions: Conditions,
+    /// Settings of the host that have been right, and what was put right of late.
+    seen: Seen,
+    repairs_made: Repairs,
+    /// When something that somebody changes back is to be put right again.
+    upkeep_at: Option<Instant>,
+    /// When rules of others are to be looked at, since they, or what they may take, changed; and whether some may take something.
+    watch_rules_at: Option<Instant>,
+    rules_suspected: bool,
     pending: Changes,
+    /// Another one when there are other targets of probes.
+    targets_version: u64,
     route_requests: u64,
     repairs: u64,
     events_lost: u64,
@@ -243,8 +307,12 @@ impl Actor {
             tunnel_links: BTreeMap::new(),
             missing_devices: BTreeMap::new(),
             classifier: None,
-            classified: BTreeSet::new(),
+            classified: BTreeMap::new(),
+            programs_seen: 0,
+            watch_programs_at: Instant::now() + classify::LOOK,
             marks_held: BTreeMap::new(),
+            senders: senders::Senders::default(),
+            unfit: screen::Unfit::new(),
             addresses_held: BTreeSet::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
@@ -253,6 +321,8 @@ impl Actor {
             next_hops: NextHops::default(),
             groups: FxHashMap::default(),
             peers: BTreeMap::new(),
+            paths: Paths::default(),
+            new_peers: false,
             wanted: Routes::default(),
             held: Routes::default(),
             group_of: FxHashMap::default(),
@@ -263,18 +333,32 @@ impl Actor {
             vnis_held: BTreeSet::new(),
             neighbours_held: BTreeSet::new(),
             refused: BTreeMap::new(),
+            refused_noted: 0,
             later: BTreeMap::new(),
             held_until: None,
             tracked: BTreeMap::new(),
+            outdated: BTreeSet::new(),
+            resolver: Resolver::default(),
+            way_sets: WaySets::default(),
             attachments: BTreeMap::new(),
             redistributed: BTreeSet::new(),
             reach_news: BTreeMap::new(),
             news: Vec::new(),
             ruleset: String::new(),
+            ruleset_retry: None,
+            breakouts_open: false,
             steps: Steps::default(),
             policy_changed: true,
+            underlay_changed: false,
             settled: false,
+            conditions: Conditions::default(),
+            seen: Seen::default(),
+            repairs_made: Repairs::default(),
+            upkeep_at: None,
+            watch_rules_at: None,
+            rules_suspected: false,
             pending: Changes::default(),
+            targets_version: 1,
             route_requests: 0,
             repairs: 0,
             events_lost: 0,
@@ -292,11 +376,21 @@ impl Actor {
                 Segmentation::Auto => doctor::has_vrf(),
             };
             actor.start_classifier();
+            actor.adopt_senders();
             actor.ensure_devices()?;
+            actor.adopt_paths();
         }
+        actor.conditions.set(
+            Instant::now(),
+            (ConditionKind::Starting, "router"),
+            Severity::Degraded,
+            "the routes of the neighbours are not all there yet",
+            None,
+        );
         let found = !actor.held.is_empty();
         if found {
             actor.steps.inherited = crate::steps::is_there();
+            actor.breakouts_open = crate::nftables::is_there();
             info!(
                 routes = actor.held.len(),
                 next_hops = actor.next_hops.in_kernel(),
@@ -311,7 +405,7 @@ impl Actor {
         let protocol = self.config.protocol;
         let next_hops = snapshot::next_hops(&mut self.netlink, protocol)?;
         self.next_hops.adopt_all(next_hops);
-        self.held = snapshot::routes(&mut self.netlink, protocol)?
+        self.held = snapshot::routes(&mut self.netlink, &mut self.way_sets, protocol)?
             .into_iter()
             .collect();
         self.rules_held = snapshot::rules(&mut self.netlink, protocol)?
@@ -327,11 +421,15 @@ impl Actor {
         }
         // Permanent entries are set again: that costs one message a router, and reading them costs as much.
         self.neighbours_held.clear();
-        let differing = self
+        let differing: Vec<RouteKey> = self
             .wanted
             .iter()
-            .filter(|(key, spec)| self.held.get(key) != Some(spec))
-            .map(|(key, _)| *key);
+            .filter(|(key, spec)| {
+                let held = self.held.get(key);
+                !held.is_some_and(|held| spec.is_held_as(held)) && !self.lacks_object(spec)
+            })
+            .map(|(key, _)| *key)
+            .collect();
         self.queue.extend(differing);
         if self.settled {
             self.queue_leftovers();
@@ -365,7 +463,13 @@ impl Actor {
                 .chain(retry)
                 .chain(later)
                 .chain(self.held_until)
+                .chain(self.ruleset_retry)
                 .chain(self.steps.next())
+                .chain(self.upkeep_at)
+                .chain(self.watch_rules_at)
+                .chain(self.senders.next)
+                .chain(self.next_paths())
+                .chain(self.classifier.as_ref().map(|_| self.watch_programs_at))
                 .min()
                 .unwrap_or(audit_at);
             tokio::select! {
@@ -373,9 +477,14 @@ impl Actor {
                 () = tokio::time::sleep_until(next.into()) => {}
                 // The owner has room again.
                 Ok(_) = events.reserve(), if self.has_news() => {}
-                Some(change) = changes.recv() => {
-                    self.pending.add(change);
-                    due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
+                Some(mut change) = changes.recv() => {
+                    // A carrier that is lost takes its link's neighbours along, and they are told of first: what is nothing to us is not
+                    // to make the link wait.
+                    change.neighbours.retain(|link| self.is_device(*link));
+                    if change != Changes::default() {
+                        self.pending.add(change);
+                        due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
+                    }
                 }
                 command = inbox.recv() => match command {
                     Some(command) => {
@@ -397,6 +506,20 @@ impl Actor {
                 // However large the tables are, looking at them takes a hundredth of the time at most.
                 audit_at = Instant::now() + self.config.audit.max(now.elapsed() * 100);
             }
+            if self.watch_programs_at <= now {
+                self.watch_programs();
+                self.watch_programs_at = Instant::now() + classify::LOOK;
+            }
+            if self.ruleset_retry.is_some_and(|at| at <= now) {
+                self.ruleset_retry = None;
+                self.policy_changed = true;
+            }
+            if self.upkeep_at.is_some_and(|at| at <= now) {
+                self.keep_settings(None);
+                self.keep_devices();
+            }
+            self.upkeep_at = self.repairs_made.next(now);
+            self.look_at_paths();
             let ready: Vec<RouteKey> = self
                 .refused
                 .iter()
@@ -405,6 +528,10 @@ impl Actor {
                 .collect();
             self.queue.extend(ready);
             self.flush();
+            if self.watch_rules_at.is_some_and(|at| at <= now) {
+                self.watch_rules();
+            }
+            self.resolve_outdated();
             self.report();
         }
     }
@@ -415,35 +542,23 @@ impl Actor {
             Command::Apply(delta) => self.apply(delta),
             Command::Settle => {
                 self.settled = true;
+                self.conditions
+                    .clear(Instant::now(), ConditionKind::Starting, "router");
                 self.policy_changed = true;
+                self.senders.changed = true;
                 self.steps.changed = true;
                 self.queue_leftovers();
                 self.find_classified();
+                self.watch_rules_at = Some(Instant::now());
                 self.attach();
             }
-            Command::Track(tenant, addresses) => {
-                for address in addresses {
-                    let tracked = self.tracked.entry((tenant, address)).or_insert(Tracked {
-                        users: 0,
-                        metric: None,
-                        link: None,
-                    });
-                    tracked.users += 1;
-                    // Who asks a second time wants an answer too.
-                    tracked.metric = None;
-                }
-                self.resolve();
+            Command::Track(purpose, addresses) => {
+                self.track(purpose, addresses);
+                self.attach_anew(purpose);
             }
-            Command::Untrack(tenant, addresses) => {
-                for address in addresses {
-                    let of = (tenant, address);
-                    if let Some(tracked) = self.tracked.get_mut(&of) {
-                        tracked.users -= 1;
-                        if tracked.users == 0 {
-                            self.tracked.remove(&of);
-                        }
-                    }
-                }
+            Command::Untrack(purpose, addresses) => {
+                self.untrack(purpose, &addresses);
+                self.attach_anew(purpose);
             }
             Command::Redistribute(tenant, redistribute) => {
                 if let Some(tenant) = self.tenants.get_mut(&tenant) {
@@ -453,7 +568,12 @@ impl Actor {
             }
             // Whoever asked and went away needs no answer, here and below.
             Command::Status(reply) => drop(reply.send(self.status())),
+            Command::LearnedPath(address) => self.ask_path(address),
+            Command::ProbedPath(address, path) => self.set_probed_path(address, path),
             Command::Traffic(reply) => drop(reply.send(self.traffic())),
+            Command::ProbeTargets(known, reply) => {
+                drop(reply.send(self.probe_targets(known)));
+            }
             Command::Trace(tenant, step, packet, reply) => {
                 drop(reply.send(self.trace(tenant, step, packet)));
             }
@@ -466,8 +586,9 @@ impl Actor {
         false
     }
 
-    fn apply(&mut self, delta: IntentDelta) {
+    fn apply(&mut self, mut delta: IntentDelta) {
         let tenants_changed = !delta.tenants.is_empty();
+        self.senders.apply(&mut delta);
         for (id, intent) in delta.tenants {
             match intent {
                 Some(intent) => self.set_tenant(id, intent),
@@ -475,6 +596,9 @@ impl Actor {
             }
         }
         if tenants_changed {
+            // Tenants may come one by one, and there may be many.
+            let soon = Instant::now() + RETRY;
+            self.watch_rules_at.get_or_insert(soon);
             self.attach();
         }
         let groups: FxHashMap<GroupId, Option<Group>> = delta.groups.into_iter().collect();
@@ -514,22 +638,9 @@ impl Actor {
         for id in gone {
             self.remove_group(id);
         }
-        for route in delta.underlay {
-            let key = RouteKey {
-                table: u32::from(libc::RT_TABLE_MAIN),
-                prefix: route.prefix,
-                metric: UNDERLAY_METRIC,
-            };
-            match route.via.first() {
-                Some(gateway) => self.want(
-                    key,
-                    RouteSpec::Via {
-                        gateway: *gateway,
-                        interface: None,
-                    },
-                ),
-                None => self.unwant(key),
-            }
+        self.set_underlay(delta.underlay);
+        if std::mem::take(&mut self.new_peers) {
+            self.fit_mtu();
         }
     }
 
@@ -618,22 +729,26 @@ impl Actor {
         self.policy_changed = true;
         let key = last_resort(tenant.table, Family::V6);
         if tenant.has_table(Family::V6) {
-            self.want(key, tenant.end());
+            let end = tenant.end(self.breakouts_open);
+            self.want(key, end);
         } else {
             self.unwant(key);
         }
     }
 
     fn set_tenant(&mut self, id: TenantId, intent: TenantIntent) {
+        // Screened with the links, before anything is sent.
+        let told = intent.attachments.clone();
         let table = self.config.table_base + intent.primary_vni.get();
         self.policy_changed = true;
         self.drain(id, &intent);
         self.by_table.insert(table, id);
         match self.tenants.get_mut(&id) {
-            Some(tenant) => (tenant.intent, tenant.table) = (intent, table),
+            Some(tenant) => (tenant.intent, tenant.told, tenant.table) = (intent, told, table),
             None => {
                 let tenant = Tenant {
                     intent,
+                    told,
                     table,
                     redistribute: Redistribution::default(),
                     local: BTreeMap::new(),
@@ -647,7 +762,8 @@ impl Actor {
         let Some(tenant) = self.tenants.get(&id) else {
             return;
         };
-        let (end, has_v6) = (tenant.end(), tenant.has_table(Family::V6));
+        let end = tenant.end(self.breakouts_open);
+        let has_v6 = tenant.has_table(Family::V6);
         self.want(last_resort(table, Family::V4), end);
         if has_v6 {
             self.want(last_resort(table, Family::V6), end);
@@ -676,44 +792,71 @@ impl Actor {
     fn handle_changes(&mut self) {
         let changes = std::mem::take(&mut self.pending);
         self.events_lost += changes.lost;
+        if changes.walls {
+            self.close_walls();
+        }
         let mut ours_changed = false;
         if changes.links {
             let before = self.used_links();
             if let Err(error) = self.read_links() {
                 warn!(%error, "cannot read the links");
             }
-            self.attach();
-            // A link that goes down takes routes and next hops along without a word.
+            // A link that goes down takes routes and next hops along without a word, also where it is raised again at once.
             ours_changed = before != self.used_links();
+            self.keep_devices();
+            ours_changed |= before != self.used_links();
             self.policy_changed = true;
-        } else if changes.underlay {
-            self.attach();
         }
         if changes.links || changes.underlay {
-            if self.tracked.keys().any(|(tenant, _)| tenant.is_some()) {
+            // First of all: what depends on it may have another way.
+            self.follow_underlay();
+            self.report();
+            self.reread_routes(&changes.shaken);
+            self.attach();
+            if self
+                .tracked
+                .keys()
+                .any(|(purpose, _)| matches!(purpose, Purpose::Site(_)))
+            {
                 // What is on a link is known by the route to it.
                 self.flush();
+                self.resolve_sites();
+                self.report();
             }
-            // First of all: what depends on it may have another way.
-            self.resolve();
-            self.report();
         }
-        let neighbours = self
-            .devices
-            .values()
-            .any(|device| changes.neighbours.contains(&device.index));
-        if ours_changed || changes.drift || neighbours {
+        if !changes.settings.is_empty() {
+            self.keep_settings(Some(&changes.settings));
+        }
+        // What others' rules lead to may be in any table.
+        if changes.rules || (changes.underlay || changes.links) && self.rules_suspected {
+            self.watch_rules_at = Some(Instant::now());
+        }
+        if ours_changed || changes.drift || !changes.neighbours.is_empty() {
             self.repair();
         }
     }
 
+    /// Whether the link of this index is one of our tunnel devices.
+    fn is_device(&self, link: u32) -> bool {
+        self.devices.values().any(|device| device.index == link)
+    }
+
     /// Reads what the kernel holds of ours; what differs is sent with the next flush.
     fn repair(&mut self) {
+        self.watch_rules_at = Some(Instant::now());
         self.check_classifier();
-        if self.config.endpoint.is_some()
-            && let Err(error) = self.ensure_devices()
-        {
-            warn!(%error, "cannot make the device again");
+        match self.ensure_devices() {
+            Ok(()) => {
+                self.conditions
+                    .clear(Instant::now(), ConditionKind::Device, "tunnels");
+            }
+            Err(error) => self.conditions.set(
+                Instant::now(),
+                (ConditionKind::Device, "tunnels"),
+                Severity::Down,
+                format!("tunnels end nowhere: {error}"),
+                None,
+            ),
         }
         if let Err(error) = self.read_objects() {
             warn!(%error, "cannot read the kernel's tables");
@@ -739,10 +882,11 @@ impl Actor {
         }
     }
 
-    /// The links that what is ours depends on, and whether they are up.
+    /// The links that what is ours depends on, and whether they are set up: the loss of a carrier takes nothing along.
     fn used_links(&self) -> Vec<(u32, bool)> {
         let devices = self.devices.values().map(|device| device.index);
-        let tracked = self.tracked.values().filter_map(|tracked| tracked.link);
+        let tracked = self.tracked.values();
+        let tracked = tracked.flat_map(|tracked| tracked.links.iter().copied());
         let attachments = self.attachments.keys().filter_map(|name| {
             let link = self.links.values().find(|link| link.name == *name)?;
             Some(link.index)
@@ -752,7 +896,7 @@ impl Actor {
             .chain(attachments)
             .chain(self.vrfs.values().copied())
             .map(|index| {
-                let up = self.links.get(&index).is_some_and(|link| link.up);
+                let up = self.links.get(&index).is_some_and(|link| link.admin);
                 (index, up)
             })
             .collect();
@@ -769,10 +913,16 @@ impl Actor {
             };
             permit.send(match self.reach_news.pop_first() {
                 None => self.news.remove(0),
-                Some((None, changes)) => DataplaneEvent::Reachability(changes),
-                Some((Some(tenant), changes)) => {
-                    DataplaneEvent::SiteReachability { tenant, changes }
+                Some((Purpose::NextHop | Purpose::Neighbor, changes)) => {
+                    DataplaneEvent::Reachability(changes)
                 }
+                Some((Purpose::Endpoint, changes)) => {
+                    DataplaneEvent::EndpointReachability(metrics(changes))
+                }
+                Some((Purpose::Site(tenant), changes)) => DataplaneEvent::SiteReachability {
+                    tenant,
+                    changes: metrics(changes),
+                },
             });
         }
     }
@@ -780,6 +930,13 @@ impl Actor {
     fn has_news(&self) -> bool {
         !self.reach_news.is_empty() || !self.news.is_empty()
     }
+}
+
+fn metrics(changes: Vec<(IpAddr, Option<Reach>)>) -> Vec<(IpAddr, Option<u32>)> {
+    let changes = changes.into_iter();
+    changes
+        .map(|(address, reach)| (address, reach.map(|reach| reach.metric)))
+        .collect()
 }
 
 /// The route that ends a tenant's table: what has no other goes no further.

@@ -1,26 +1,38 @@
 //! What the data plane says of itself.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use weft_overlay::intent::TenantId;
 
-use super::{Actor, links};
+use super::{Actor, Purpose, links};
 use crate::model::{LAST_RESORT, RouteSpec};
 use crate::{DataplaneStatus, DeviceStatus, Intended, KernelRoute, RefusedRoute, TenantTable};
 
 impl Actor {
     pub(super) fn status(&self) -> DataplaneStatus {
         let main = u32::from(libc::RT_TABLE_MAIN);
+        let names: HashSet<&str> = self.links.values().map(|link| link.name.as_str()).collect();
         let with_vnis = self.devices.keys().filter(|device| device.has_vni_filter());
         DataplaneStatus {
             devices: self
                 .devices
                 .iter()
                 .map(|(carrier, device)| DeviceStatus {
-                    name: carrier.name().to_owned(),
+                    name: carrier.name().into_owned(),
+                    port: carrier.unusual_port(),
                     encapsulation: carrier.encapsulation(),
                     mtu: device.mtu,
                     up: device.up,
                 })
+                .collect(),
+            ports: self
+                .peers
+                .keys()
+                .filter_map(|(carrier, address, _)| Some((*address, carrier.unusual_port()?)))
                 .collect(),
             vrf: self.vrf,
             settled: self.settled,
@@ -33,6 +45,13 @@ impl Actor {
                     vrf: self.vrf.then(|| links::vrf_name(&tenant.intent)),
                     routes: self.held.in_table(tenant.table),
                     intended: self.wanted.in_table(tenant.table),
+                    missing: tenant
+                        .intent
+                        .attachments
+                        .iter()
+                        .filter(|name| !names.contains(name.as_str()))
+                        .cloned()
+                        .collect(),
                 })
                 .collect(),
             intended: Intended {
@@ -52,6 +71,7 @@ impl Actor {
             drops: self.drops(),
             repairs: self.repairs,
             events_lost: self.events_lost,
+            conditions: self.conditions.list(Instant::now()),
             refused: self
                 .refused
                 .iter()
@@ -63,11 +83,17 @@ impl Actor {
                 })
                 .collect(),
             chains_refused: self.steps.refused.as_ref().map(|(error, _)| error.clone()),
+            narrow_paths: self.narrow_paths(),
             tracked: self
                 .tracked
                 .iter()
-                .filter(|((tenant, _), _)| tenant.is_none())
-                .map(|((_, address), tracked)| (*address, tracked.metric.flatten()))
+                .filter(|((purpose, _), _)| matches!(purpose, Purpose::NextHop | Purpose::Endpoint))
+                .map(|((_, address), tracked)| {
+                    let reach = tracked.reach.flatten();
+                    (*address, reach.map(|reach| reach.metric))
+                })
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
                 .collect(),
         }
     }
@@ -88,12 +114,14 @@ impl Actor {
                     (Some(refused), ..) => KernelRoute::Refused {
                         error: refused.error.clone(),
                     },
-                    (None, Some(held), Some(wanted)) if held == wanted => KernelRoute::Installed {
-                        next_hop: match held {
-                            RouteSpec::NextHop(id) => Some(*id),
-                            _ => None,
-                        },
-                    },
+                    (None, Some(held), Some(wanted)) if wanted.is_held_as(held) => {
+                        KernelRoute::Installed {
+                            next_hop: match held {
+                                RouteSpec::NextHop { id, .. } => Some(*id),
+                                _ => None,
+                            },
+                        }
+                    }
                     _ => KernelRoute::Pending,
                 };
                 (key.prefix, state)

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use tracing::{info, warn};
+use tracing::info;
 use weft_overlay::Vni;
 use weft_overlay::chain::{
     Chain, Direction, Fragments, NodeAttachment, OnFailure, Place, Service, Turn, fragments, turns,
@@ -15,10 +15,15 @@ use weft_overlay::intent::{GroupId, ServiceState, TenantId, TenantIntent};
 
 use super::drain::{Drain, Places};
 use super::{Actor, RETRY, Tenant};
+use crate::condition::{ConditionKind, Severity};
 use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch, SELF};
 use crate::steps::{
-    LABEL_MASK, Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, Verdict,
+    LABEL_MASK, Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, UNDECIDED,
+    Verdict,
 };
+
+/// Drops the packets of tenants whose chains nftables does not hold.
+pub(super) const RULE_CLOSED: u32 = RULE_STEP + 7;
 
 /// Where packets of a step go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub(super) struct Steps {
     ways: BTreeMap<RouteKey, Way>,
     marks: BTreeSet<u32>,
     loaded: Option<String>,
+    /// Links whose packets have no tenant's mark before nftables gives it, so that nothing gets past a table that somebody takes away.
+    pub(super) undecided: BTreeSet<u32>,
     /// An earlier process left its rules, which hold until the intent is whole: what this one does not know yet is not broken.
     pub(super) inherited: bool,
     draining: HashMap<TenantId, Drain>,
@@ -49,6 +56,15 @@ impl Steps {
         let drains = self.draining.values().filter_map(Drain::next);
         let retry = self.refused.as_ref().map(|(_, retry_at)| *retry_at);
         drains.chain(retry).min()
+    }
+
+    /// Somebody changed what was loaded: packets of tenants with chains are dropped until it is loaded again, which is tried at once.
+    pub(super) fn lose(&mut self, now: Instant) {
+        if self.loaded.take().is_some_and(|text| !text.is_empty()) {
+            let why = "somebody changed our table".to_owned();
+            self.refused = Some((why, now));
+            self.changed = true;
+        }
     }
 
     /// The kernel has what follows from changes.
@@ -126,6 +142,15 @@ impl Actor {
         self.plan_ways();
         let rules = self.step_rules();
         let text = rules.text();
+        let links = rules.places.values().flat_map(|place| &place.devices);
+        let links: BTreeSet<u32> = links.map(|(_, link)| *link).collect();
+        let undecided = match self.steps.loaded {
+            // Until the new table stands, the old one decides.
+            Some(_) => self.steps.undecided.intersection(&links).copied().collect(),
+            // An earlier process's table decides, where it is there still.
+            None => links.clone(),
+        };
+        self.leave_undecided(undecided);
         if self.steps.loaded.as_ref() == Some(&text) && self.steps.refused.is_none() {
             self.steps.begin_draining();
             return;
@@ -136,8 +161,11 @@ impl Actor {
         self.send_step_rules();
         let failed = self.steps.refused.is_some();
         self.steps.refused = None;
-        match rules.load() {
+        let loaded = rules.load();
+        self.leave_undecided(links);
+        match loaded {
             Ok(()) => {
+                self.conditions.clear(now, ConditionKind::Chains, "table");
                 self.steps.loaded = Some(text);
                 self.steps.begin_draining();
             }
@@ -148,11 +176,40 @@ impl Actor {
                 self.steps.begin_draining();
             }
             Err(error) => {
-                warn!(%error, "nftables refused the service chains: packets of tenants with chains are dropped until it takes them");
+                self.conditions.set(
+                    now,
+                    (ConditionKind::Chains, "table"),
+                    Severity::Degraded,
+                    format!("nftables refuses the service chains: {error}; packets of tenants with chains are dropped until it takes them"),
+                    None,
+                );
                 self.steps.refused = Some((error, now + RETRY));
             }
         }
         self.policy_changed |= failed != self.steps.refused.is_some();
+    }
+
+    /// Packets from these links, and from no others, go nowhere unless nftables decides where.
+    fn leave_undecided(&mut self, links: BTreeSet<u32>) {
+        if self.steps.undecided == links {
+            return;
+        }
+        let first = self.steps.undecided.is_empty();
+        self.steps.undecided = links;
+        if first {
+            // The rule that drops them comes before they do.
+            self.send_step_rules();
+        }
+        self.policy_changed = true;
+        self.classify();
+    }
+
+    /// The mark of packets that enter by a link of a tenant.
+    pub(super) fn entrance_mark(&self, link: u32, tenant: u32) -> u32 {
+        match self.steps.undecided.contains(&link) {
+            true => UNDECIDED,
+            false => tenant,
+        }
     }
 
     fn service(&self, label: Vni) -> Option<&Service> {
@@ -234,7 +291,7 @@ impl Actor {
             match way {
                 Way::Node { gateway, interface } => {
                     self.group_of.remove(&key);
-                    self.want(key, RouteSpec::Node { gateway, interface });
+                    self.want(key, RouteSpec::OnLink { gateway, interface });
                 }
                 Way::Group(group) => self.want_via_group(key, group),
             }
@@ -261,15 +318,11 @@ impl Actor {
         if self.steps.refused.is_some() {
             for tenant in self.tenants.values() {
                 if !tenant.intent.chains.is_empty() {
-                    add(
-                        RULE_STEP + 7,
-                        RuleMatch::Mark(tenant.table),
-                        RuleAction::Drop,
-                    );
+                    add(RULE_CLOSED, RuleMatch::Mark(tenant.table), RuleAction::Drop);
                 }
             }
         }
-        if self.steps.marks.is_empty() {
+        if self.steps.marks.is_empty() && self.steps.undecided.is_empty() {
             return;
         }
         let on_chain = |negated| RuleMatch::MarkBits {
@@ -314,7 +367,7 @@ impl Actor {
     fn step_rules(&self) -> StepRules {
         let mut rules = StepRules::default();
         for (carrier, device) in &self.devices {
-            let device = (carrier.name().to_owned(), device.index);
+            let device = (carrier.name().into_owned(), device.index);
             rules.tunnels.insert(device);
         }
         for (id, tenant) in &self.tenants {
@@ -427,6 +480,7 @@ impl Actor {
         let place = StepPlace {
             own: addresses.map(|of| of.address).collect(),
             devices,
+            mark: self.config.table_base + intent.primary_vni.get(),
             rules: of,
         };
         let name = format!("{name}-{}", intent.primary_vni);

@@ -49,9 +49,11 @@ impl Actor {
             destination: packet.destination,
             source,
             interface,
+            out: None,
             // What its packets are marked with, whichever way they come.
             mark: Some(table),
             dscp: packet.dscp,
+            udp_port: None,
         };
         let answer = self.ask(&question);
         let tunnels = match &answer {
@@ -117,14 +119,16 @@ impl Actor {
                 .find(|(_, device)| device.index == tunnel.interface);
             let (carrier, mtu) = match device {
                 Some((carrier, device)) => (*carrier, device.mtu),
-                None => (Carrier::Vxlan, 0),
+                None => (Carrier::VXLAN, 0),
             };
-            let underlay = self.ask(&tunnel.destination.into());
+            let question = self.outer_question(tunnel.destination);
+            let underlay = self.ask(&question);
             tunnels.push(TunnelTrace {
                 next_hop: id,
                 vni: tunnel.vni,
                 encapsulation: carrier.encapsulation(),
-                device: carrier.name(),
+                port: carrier.unusual_port(),
+                device: carrier.name().into_owned(),
                 destination: tunnel.destination,
                 underlay: underlay.and_then(|answer| self.described(answer)),
                 mtu,

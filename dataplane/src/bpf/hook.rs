@@ -60,12 +60,28 @@ pub(super) fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<Vec<u3
     }
 }
 
-/// Whether programs of ours are at both sides of a device.
+/// Whether programs of ours are at a device.
 pub(super) fn is_attached(netlink: &mut Netlink, device: u32) -> bool {
-    [Side::Ingress, Side::Egress].into_iter().all(|side| {
+    [Side::Ingress, Side::Egress].into_iter().any(|side| {
         let found = Found::at(netlink, device, side);
         found.is_ok_and(|found| !found.tcx.is_empty() || !found.filters.is_empty())
     })
+}
+
+/// Whether these programs, by id, are at a device, for what comes in and for what goes out.
+pub(super) fn holds(netlink: &mut Netlink, device: u32, ids: [Option<u32>; 2]) -> io::Result<bool> {
+    for (side, id) in [Side::Ingress, Side::Egress].into_iter().zip(ids) {
+        let Some(id) = id else { continue };
+        let there = if has_tcx() {
+            syscall::programs_at(device, side)?.contains(&id)
+        } else {
+            Found::at(netlink, device, side)?.filters.contains(&id)
+        };
+        if !there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The kernel has tcx.
@@ -77,13 +93,20 @@ pub(crate) fn has_tcx() -> bool {
 pub(super) fn attach(
     netlink: &mut Netlink,
     device: u32,
-    [ingress, egress]: &[OwnedFd; 2],
+    [ingress, egress]: &[Option<OwnedFd>; 2],
 ) -> io::Result<()> {
     if !has_tcx() {
-        return attach_filters(netlink, device, [ingress, egress]);
+        return attach_filters(netlink, device, [ingress.as_ref(), egress.as_ref()]);
     }
     for (side, program) in [(Side::Ingress, ingress), (Side::Egress, egress)] {
         let found = Found::at(netlink, device, side)?;
+        let Some(program) = program else {
+            // What was put there for another place.
+            for program in &found.tcx {
+                syscall::detach(device, side, program)?;
+            }
+            continue;
+        };
         let mut tcx = found.tcx.iter();
         syscall::attach(device, side, program, tcx.next())?;
         for more in tcx {
@@ -100,7 +123,7 @@ pub(super) fn attach(
 fn attach_filters(
     netlink: &mut Netlink,
     device: u32,
-    [ingress, egress]: [&OwnedFd; 2],
+    [ingress, egress]: [Option<&OwnedFd>; 2],
 ) -> io::Result<()> {
     let mut batch = Batch::default();
     let replace = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
@@ -108,6 +131,7 @@ fn attach_filters(
         put_clsact(out, device);
     });
     for (program, ingress) in [(ingress, true), (egress, false)] {
+        let Some(program) = program else { continue };
         let program = program.as_raw_fd() as u32;
         batch.push(RTM_NEWTFILTER, replace, |out| {
             put_filter(out, device, ingress, program);

@@ -3,11 +3,17 @@
 use std::os::fd::RawFd;
 
 use super::assembler::Assembler;
+use crate::steps::{STEPS, STEPS_MASK};
 
 /// Octets of a counter's key: VNI, 4 or 6, the far end's address (IPv4 as a number, IPv6 as octets).
 pub(super) const KEY: usize = 24;
+/// Octets of a far end: the counter's key without the VNI.
+pub(super) const PATH: usize = KEY - 4;
 /// Octets of a counter: packets and octets received, packets and octets sent, 8 octets each.
 pub(super) const VALUE: usize = 32;
+/// Which of these numbers is the first of what comes in, and of what goes out.
+const RECEIVED: i16 = 0;
+const SENT: i16 = 2;
 /// Octets of an address of the router: the mark of the tenant that may reach it, or 0 for "somebody has it"; 4 or 6; the
 /// address, IPv4 in the first 4 octets.
 pub(super) const ADDRESS: usize = 24;
@@ -26,6 +32,9 @@ pub(super) enum Reason {
     UnknownVni = 0,
     ForeignAddress = 1,
     ForeignAttachment = 2,
+    OtherProtocol = 3,
+    Untranslated = 4,
+    UnknownSender = 5,
 }
 
 /// The tables that programs look into.
@@ -33,12 +42,15 @@ pub(super) enum Reason {
 pub(super) struct Tables {
     pub(super) marks: RawFd,
     pub(super) counters: RawFd,
+    /// Who may send, by a counter's key; VNI 0 stands for every one.
+    pub(super) senders: RawFd,
     pub(super) links: RawFd,
     pub(super) far_links: RawFd,
     pub(super) addresses: RawFd,
     pub(super) filter: RawFd,
     pub(super) drops: RawFd,
     pub(super) mtus: RawFd,
+    pub(super) paths: RawFd,
 }
 
 /// What tells tunnel devices apart.
@@ -48,8 +60,12 @@ pub(super) struct Tunnels {
     pub(super) header: i32,
     /// A tunnel over IPv6 has a checksum outside.
     pub(super) checksum: bool,
+    /// Over IPv6 the kernel chooses the source of what it sends, whatever it is told: no address of it is known anywhere.
+    pub(super) chooses_source: bool,
     /// The code point outside, as it comes in, is the packet's.
     pub(super) uniform: bool,
+    /// Outer packets over IPv4 are not fragmented.
+    pub(super) dont_fragment: bool,
     /// The router's own endpoint has an IPv6 address, and so will most of the others.
     pub(super) v6: bool,
 }
@@ -61,9 +77,23 @@ const DROP: i32 = 2;
 /// Fields of `struct __sk_buff`.
 const SKB_LEN: i16 = 0;
 const SKB_MARK: i16 = 8;
+/// In network order.
+const SKB_PROTOCOL: i16 = 16;
+const SKB_TAGGED: i16 = 20;
+const SKB_TAG: i16 = 24;
+/// Where it came in; 0 where this router made it.
+const SKB_FROM: i16 = 36;
 const SKB_IFINDEX: i16 = 40;
 const SKB_DATA: i16 = 76;
 const SKB_DATA_END: i16 = 80;
+
+/// The VLAN of a tag; the other bits are its priority.
+const VLAN: i32 = 0x0fff;
+
+/// EtherTypes, as [`SKB_PROTOCOL`] has them.
+const IPV4: i32 = 0x0800u16.to_be() as i32;
+const ARP: i32 = 0x0806u16.to_be() as i32;
+const IPV6: i32 = 0x86ddu16.to_be() as i32;
 
 /// Fields of `struct bpf_tunnel_key`, 44 octets: id, remote address, TOS, TTL, flags, label, local address.
 const TUNNEL_KEY: i32 = 44;
@@ -85,8 +115,7 @@ const ZERO_CHECKSUM: i32 = 2;
 const DONT_FRAGMENT: i32 = 4;
 const BPF_NOEXIST: i32 = 1;
 
-/// Links with an index below it have their mark in an array, where nothing is searched: octets 8 each. The others are in a hash
-/// table.
+/// Links with an index below it have their marks in an array, where nothing is searched. The others are in a hash table.
 pub(super) const NEAR_LINKS: u32 = 1 << 15;
 
 /// What is read of a packet's header at once: all of IPv4's that matters, and IPv6's up to its addresses.
@@ -185,8 +214,8 @@ fn tunnel_key(out: &mut Assembler, v6: bool) {
     out.label("key");
 }
 
-/// Counts the packet; `far` is where in the tunnel's key the far end's address is, `field` which counter it is.
-fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
+/// Puts a counter's key on the stack; `far` is where in the tunnel's key the far end's address is.
+fn counted(out: &mut Assembler, far: i16) {
     out.load32(R1, STACK, TUNNEL);
     out.store32(STACK, COUNTED, R1);
     out.store32(STACK, COUNTED + 4, FAMILY);
@@ -201,8 +230,10 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     }
     out.label("addressed");
     out.load32(LEN, PACKET, SKB_LEN);
-    out.look_up(counters, COUNTED);
-    out.jump_if_not_equal(R0, 0, "known");
+}
+
+/// Begins a counter with this packet; `field` is which.
+fn begin_counter(out: &mut Assembler, counters: RawFd, field: i16) {
     for at in 0..4 {
         out.store64_immediate(STACK, FRESH + at * 8, 0);
     }
@@ -213,15 +244,73 @@ fn count(out: &mut Assembler, counters: RawFd, far: i16, field: i16) {
     out.address_of(R3, FRESH);
     out.set(R4, BPF_NOEXIST);
     out.call(MAP_UPDATE);
-    out.jump("counted");
-    out.label("known");
-    // Each processor has its own: nothing else adds to it.
+}
+
+/// Adds this packet to the counter at [`R0`]. Each processor has its own: nothing else adds to it.
+fn add_to_counter(out: &mut Assembler, field: i16) {
     out.load64(R1, R0, field * 8);
     out.add(R1, 1);
     out.store64(R0, field * 8, R1);
     out.load64(R1, R0, field * 8 + 8);
     out.add_register(R1, LEN);
     out.store64(R0, field * 8 + 8, R1);
+}
+
+/// Counts a packet that goes out, by where it goes.
+fn count_out(out: &mut Assembler, counters: RawFd) {
+    // Of a packet that is sent the kernel calls the source "remote".
+    counted(out, LOCAL);
+    out.look_up(counters, COUNTED);
+    out.jump_if_not_equal(R0, 0, "known");
+    begin_counter(out, counters, SENT);
+    out.jump("counted");
+    out.label("known");
+    add_to_counter(out, SENT);
+    out.label("counted");
+}
+
+/// Counts a packet that came in, by who sent it; goes to `stranger` where that one may not send this VNI. A counter that
+/// has counted a packet that came in is a permit: whoever takes the permit away takes the counter away too.
+fn admit(out: &mut Assembler, tables: &Tables, tunnels: Tunnels) {
+    counted(out, REMOTE);
+    if tunnels.chooses_source {
+        out.jump_if_equal(FAMILY, 4, "sent");
+        for word in 0..4 {
+            out.store32_immediate(STACK, COUNTED + 8 + word * 4, 0);
+        }
+        out.label("sent");
+    }
+    out.look_up(tables.counters, COUNTED);
+    out.jump_if_equal(R0, 0, "first");
+    out.load64(R1, R0, RECEIVED * 8);
+    out.jump_if_not_equal(R1, 0, "known");
+    out.label("first");
+    out.look_up(tables.senders, COUNTED);
+    out.jump_if_not_equal(R0, 0, "permitted");
+    out.store32_immediate(STACK, COUNTED, 0);
+    out.look_up(tables.senders, COUNTED);
+    out.load32(R1, STACK, TUNNEL);
+    out.store32(STACK, COUNTED, R1);
+    out.jump_if_not_equal(R0, 0, "permitted");
+    // Routers whose addresses nobody knows are one, and have one counter.
+    for word in 0..4 {
+        out.store32_immediate(STACK, COUNTED + 8 + word * 4, 0);
+    }
+    out.look_up(tables.senders, COUNTED);
+    out.jump_if_not_equal(R0, 0, "permitted");
+    out.store32_immediate(STACK, COUNTED, 0);
+    out.look_up(tables.senders, COUNTED);
+    out.jump_if_equal(R0, 0, "stranger");
+    out.load32(R1, STACK, TUNNEL);
+    out.store32(STACK, COUNTED, R1);
+    out.label("permitted");
+    // It is there where another processor counts too, or where packets went out.
+    out.look_up(tables.counters, COUNTED);
+    out.jump_if_not_equal(R0, 0, "known");
+    begin_counter(out, tables.counters, RECEIVED);
+    out.jump("counted");
+    out.label("known");
+    add_to_counter(out, RECEIVED);
     out.label("counted");
 }
 
@@ -250,6 +339,16 @@ fn header(out: &mut Assembler) {
     out.set(R2, 0);
     out.read(HEADER, HEADER_LEN);
     out.jump_if_not_equal(R0, 0, "pass");
+}
+
+/// Goes to `other` where what the kernel will read is not of the Internet protocols, to `pass` where it is ARP. A tag that the
+/// kernel has not taken off yet is another protocol.
+fn protocol(out: &mut Assembler) {
+    out.load32(R1, PACKET, SKB_PROTOCOL);
+    out.jump_if_equal(R1, IPV4, "internet");
+    out.jump_if_equal(R1, ARP, "pass");
+    out.jump_if_not_equal(R1, IPV6, "other");
+    out.label("internet");
 }
 
 /// Goes to `foreign` where the packet is for an address of the router that is not its tenant's, whose mark is in
@@ -314,7 +413,7 @@ fn traffic_class(out: &mut Assembler) {
 
 /// Copies the differentiated services code point of the packet to the outer header (RFC 2983 section 3.1), where it has one:
 /// next-hop objects say nothing of it. The kernel sees to ECN itself (RFC 6040).
-fn copy_code_point_out(out: &mut Assembler, checksum: bool) {
+fn copy_code_point_out(out: &mut Assembler, checksum: bool, dont_fragment: bool) {
     traffic_class(out);
     out.and(R2, 0xfc);
     out.jump_if_equal(R2, 0, "set");
@@ -326,9 +425,10 @@ fn copy_code_point_out(out: &mut Assembler, checksum: bool) {
         out.store32(STACK, TUNNEL + REMOTE + word * 4, R2);
         out.store32(STACK, TUNNEL + LOCAL + word * 4, R1);
     }
-    out.set(R4, DONT_FRAGMENT | ZERO_CHECKSUM);
+    let whole = if dont_fragment { DONT_FRAGMENT } else { 0 };
+    out.set(R4, whole | ZERO_CHECKSUM);
     out.jump_if_equal(FAMILY, 4, "flags");
-    let v6 = DONT_FRAGMENT | TUNINFO_IPV6;
+    let v6 = whole | TUNINFO_IPV6;
     out.set(R4, if checksum { v6 } else { v6 | ZERO_CHECKSUM });
     out.label("flags");
     out.copy(R1, PACKET);
@@ -383,9 +483,10 @@ fn copy_code_point_in(out: &mut Assembler, before: i32) {
     out.label("copied");
 }
 
-/// Fits TCP segments to the device: no more octets in one than its MTU leaves, as both ends learn from SYN. Packets of other
+/// Fits TCP segments to the device, and to the way to the far end where that is narrower: no more octets in one than that leaves, as
+/// both ends learn from SYN. The far end is where [`count`] left it. Packets of other
 /// protocols and others of TCP's are as they were.
-fn fit_segments(out: &mut Assembler, mtus: RawFd, before: i32) {
+fn fit_segments(out: &mut Assembler, tables: &Tables, before: i32) {
     out.load8(R1, STACK, HEADER);
     out.copy(R2, R1);
     out.shift_right(R2, 4);
@@ -418,9 +519,17 @@ fn fit_segments(out: &mut Assembler, mtus: RawFd, before: i32) {
     out.jump_if_not_equal(R1, SYN, "pass");
     out.load32(R1, PACKET, SKB_IFINDEX);
     out.store32(STACK, SEGMENT, R1);
-    out.look_up(mtus, SEGMENT);
+    out.look_up(tables.mtus, SEGMENT);
     out.jump_if_equal(R0, 0, "pass");
     out.load32(R1, R0, 0);
+    out.store64(STACK, SEGMENT, R1);
+    out.look_up(tables.paths, COUNTED + 4);
+    out.load64(R1, STACK, SEGMENT);
+    out.jump_if_equal(R0, 0, "fit-device");
+    out.load32(R2, R0, 0);
+    out.jump_if_at_most(R1, R2, "fit-device");
+    out.copy(R1, R2);
+    out.label("fit-device");
     out.jump_if_at_most(R1, END, "pass");
     out.subtract_register(R1, END);
     out.store64(STACK, SEGMENT, R1);
@@ -488,7 +597,7 @@ fn fit_segments(out: &mut Assembler, mtus: RawFd, before: i32) {
 }
 
 /// Where packets come in from the overlay: marks those of a known VNI, counts them and fits their segments; drops what has
-/// no VNI of ours, and what is for an address of the router that is not its tenant's.
+/// no VNI of ours, what comes from who may not send it, what is of another protocol or has a tag, and what is for an address of the router that is not its tenant's.
 pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
@@ -497,18 +606,25 @@ pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     out.look_up(tables.marks, TUNNEL);
     out.jump_if_equal(R0, 0, "none");
     out.load32(MARK, R0, 0);
+    out.load32(R1, PACKET, SKB_TAGGED);
+    out.jump_if_not_equal(R1, 0, "other");
+    protocol(&mut out);
     out.store32(PACKET, SKB_MARK, MARK);
-    count(&mut out, tables.counters, REMOTE, 0);
+    admit(&mut out, tables, tunnels);
     header_behind(&mut out, tunnels.header);
     guard(&mut out, tables);
     if tunnels.uniform {
         copy_code_point_in(&mut out, tunnels.header);
     }
-    fit_segments(&mut out, tables.mtus, tunnels.header);
+    fit_segments(&mut out, tables, tunnels.header);
     out.label("pass");
     out.exit(PASS);
     out.label("none");
     out.drop(tables.drops, Reason::UnknownVni, "no-vni");
+    out.label("stranger");
+    out.drop(tables.drops, Reason::UnknownSender, "no-sender");
+    out.label("other");
+    out.drop(tables.drops, Reason::OtherProtocol, "no-protocol");
     out.label("foreign");
     out.drop(tables.drops, Reason::ForeignAddress, "no-address");
     out.finish()
@@ -522,18 +638,21 @@ pub(super) fn egress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     out.set(R1, 0);
     out.store32(PACKET, SKB_MARK, R1);
     tunnel_key(&mut out, tunnels.v6);
-    // Of a packet that is sent the kernel calls the source "remote".
-    count(&mut out, tables.counters, LOCAL, 2);
+    count_out(&mut out, tables.counters);
     header_behind(&mut out, tunnels.header);
-    copy_code_point_out(&mut out, tunnels.checksum);
-    fit_segments(&mut out, tables.mtus, tunnels.header);
+    copy_code_point_out(&mut out, tunnels.checksum, tunnels.dont_fragment);
+    fit_segments(&mut out, tables, tunnels.header);
     out.label("none");
     out.label("pass");
     out.exit(PASS);
     out.finish()
 }
 
-/// Looks up the mark of the packet's link; goes to `pass` where it has none.
+/// What is said of a link, octets: the mark of its tenant, and that which packets get where they enter.
+pub(super) const LINK: usize = 8;
+const ENTRANCE: i16 = 4;
+
+/// Looks up the mark of the packet's link; goes to `pass` where it has none. What is said of it is at `R0` then.
 fn link_mark(out: &mut Assembler, tables: &Tables) {
     out.copy(PACKET, R1);
     out.load32(R1, PACKET, SKB_IFINDEX);
@@ -550,31 +669,63 @@ fn link_mark(out: &mut Assembler, tables: &Tables) {
     out.jump_if_equal(MARK, 0, "pass");
 }
 
-/// Where a tenant's packets enter: marks them; drops what is for an address of the router that is not the tenant's.
+/// Where a tenant's packets enter: marks them; drops what is of another protocol, and what is for an address of the router that
+/// is not the tenant's. What has the tag of a VLAN is that device's, which says whose it is: the kernel drops it where there is
+/// no such device. A tag without a VLAN is as none.
 pub(super) fn enter(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
     link_mark(&mut out, tables);
-    out.store32(PACKET, SKB_MARK, MARK);
+    out.load32(R1, PACKET, SKB_TAGGED);
+    out.jump_if_equal(R1, 0, "untagged");
+    out.load32(R1, PACKET, SKB_TAG);
+    out.and(R1, VLAN);
+    out.jump_if_not_equal(R1, 0, "pass");
+    out.label("untagged");
+    out.load32(R1, R0, ENTRANCE);
+    out.store32(PACKET, SKB_MARK, R1);
+    protocol(&mut out);
     header(&mut out);
     guard(&mut out, tables);
     out.label("pass");
     out.exit(PASS);
+    out.label("other");
+    out.drop(tables.drops, Reason::OtherProtocol, "no-protocol");
     out.label("foreign");
     out.drop(tables.drops, Reason::ForeignAddress, "no-address");
     out.finish()
 }
 
-/// Where a tenant's packets leave: drops what has another tenant's mark.
+/// Where a tenant's packets leave: drops what has another tenant's mark, and what came from elsewhere without any. Answers from a
+/// way to the Internet have their tenant's mark.
 pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
     link_mark(&mut out, tables);
     out.load32(R1, PACKET, SKB_MARK);
     out.copy(R2, R1);
-    out.shift_right(R2, 24);
-    out.jump_if_not_equal(R2, (crate::RANGE >> 24) as i32, "pass");
     out.jump_if_same(R1, MARK, "pass");
+    out.shift_right(R2, 24);
+    out.jump_if_equal(R2, (crate::RANGE >> 24) as i32, "foreign");
+    // A step's mark leads to a service node and nowhere else.
+    out.and(R2, (STEPS_MASK >> 24) as i32);
+    out.jump_if_equal(R2, (STEPS >> 24) as i32, "pass");
+    out.load32(R1, PACKET, SKB_FROM);
+    out.jump_if_equal(R1, 0, "pass");
+    out.label("foreign");
     out.drop(tables.drops, Reason::ForeignAttachment, "no-attachment");
     out.label("pass");
     out.exit(PASS);
+    out.finish()
+}
+
+/// Where tenants leave for elsewhere: drops what still has a tenant's mark. nftables takes it from packets whose source is fit for
+/// what is there.
+pub(super) fn outside(tables: &Tables) -> Vec<u64> {
+    let mut out = Assembler::default();
+    out.load32(R1, R1, SKB_MARK);
+    out.shift_right(R1, 24);
+    out.jump_if_equal(R1, (crate::RANGE >> 24) as i32, "private");
+    out.exit(PASS);
+    out.label("private");
+    out.drop(tables.drops, Reason::Untranslated, "not-counted");
     out.finish()
 }

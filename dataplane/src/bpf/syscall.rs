@@ -199,15 +199,19 @@ pub(super) fn delete(map: &OwnedFd, key: &[u8]) -> io::Result<()> {
     attributes.call(BPF_MAP_DELETE_ELEM).map(drop)
 }
 
-/// Calls `each` with the entries of a table, whose keys and values have these lengths.
-pub(super) fn walk(
+/// Fills `value` with what a table has for a key.
+pub(super) fn look_up(map: &OwnedFd, key: &[u8], value: &mut [u8]) -> io::Result<()> {
+    let attributes = Attributes::new().u32(descriptor(map)).input(key);
+    attributes.output(value).call(BPF_MAP_LOOKUP_ELEM).map(drop)
+}
+
+/// Calls `each` with the keys of a table, which have this length.
+pub(super) fn walk_keys(
     map: &OwnedFd,
     key_len: usize,
-    value_len: usize,
-    mut each: impl FnMut(&[u8], &[u8]),
+    mut each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let (mut key, mut next) = (vec![0; key_len], vec![0; key_len]);
-    let mut value = vec![0; value_len];
     let mut first = true;
     loop {
         let attributes = Attributes::new().u32(descriptor(map));
@@ -222,14 +226,26 @@ pub(super) fn walk(
         }
         first = false;
         key.copy_from_slice(&next);
-        let attributes = Attributes::new().u32(descriptor(map)).input(&key);
-        match attributes.output(&mut value).call(BPF_MAP_LOOKUP_ELEM) {
-            Ok(_) => each(&key, &value),
-            // Gone in between.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => return Err(error),
-        }
+        each(&key);
     }
+}
+
+/// Calls `each` with the entries of a table, whose keys and values have these lengths.
+pub(super) fn walk(
+    map: &OwnedFd,
+    key_len: usize,
+    value_len: usize,
+    mut each: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
+    let mut value = vec![0; value_len];
+    let mut result = Ok(());
+    walk_keys(map, key_len, |key| match look_up(map, key, &mut value) {
+        Ok(()) => each(key, &value),
+        // Gone in between.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        Err(error) => result = Err(error),
+    })?;
+    result
 }
 
 /// Which of a device's packets a program looks at by tcx: `enum bpf_attach_type`.
@@ -294,6 +310,14 @@ pub(super) fn program_by_id(id: u32) -> io::Result<(OwnedFd, String)> {
     let name = String::from_utf8_lossy(&info[64..80]);
     let name = name.trim_end_matches('\0').to_owned();
     Ok((program, name))
+}
+
+/// The id of a program.
+pub(super) fn id_of(program: &OwnedFd) -> io::Result<u32> {
+    // struct bpf_prog_info: type, id.
+    let mut info = [0u8; 8];
+    object_info(program, &mut info)?;
+    Ok(u32::from_ne_bytes([info[4], info[5], info[6], info[7]]))
 }
 
 /// Ids of the tables that a program uses.

@@ -14,6 +14,8 @@ struct Planned {
     refusals: Vec<(u16, i32, usize)>,
     /// The next batches are not sent, for this error each.
     failures: Vec<i32>,
+    /// This process may not use BPF.
+    no_bpf: bool,
 }
 
 impl Faults {
@@ -23,6 +25,14 @@ impl Faults {
 
     pub(crate) fn fail(&self, errno: i32) {
         self.0.lock().unwrap().failures.push(errno);
+    }
+
+    pub(crate) fn refuse_bpf(&self) {
+        self.0.lock().unwrap().no_bpf = true;
+    }
+
+    pub(crate) fn refuses_bpf(&self) -> bool {
+        self.0.lock().unwrap().no_bpf
     }
 
     /// Makes nothing of the messages that are to be refused: the kernel skips them.

@@ -1,9 +1,12 @@
 //! The octets of every message that we encode ourselves, as the kernel takes them (little-endian hosts).
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 
 use super::filters::{put_clsact, put_filter, put_filter_key};
 use super::links::{put_link_master, put_link_mtu, put_tunnel_device, put_vrf};
+use crate::ways::WaySets;
+
 use super::objects::{
     Question, get_answer, get_next_hop, get_route, put_next_hop, put_next_hop_id, put_route,
     put_route_key, put_vni, route_query,
@@ -46,8 +49,13 @@ fn routes() {
         put_route(
             out,
             &key("10.0.2.0/24"),
-            &RouteSpec::NextHop(0x5700_0001),
+            &RouteSpec::NextHop {
+                id: 0x5700_0001,
+                mtu: None,
+            },
+            &WaySets::default(),
             87,
+            false,
         )
     });
     assert_eq!(
@@ -55,9 +63,22 @@ fn routes() {
         "02180000005700010000000008000f001127005708000100\
          0a00020008001e0001000057"
     );
-    let found = get_route(&to_object, 87).unwrap();
-    assert_eq!(found, (key("10.0.2.0/24"), RouteSpec::NextHop(0x5700_0001)));
-    assert_eq!(get_route(&to_object, 186), None, "somebody else's");
+    let found = get_route(&to_object, &mut WaySets::default(), 87).unwrap();
+    assert_eq!(
+        found,
+        (
+            key("10.0.2.0/24"),
+            RouteSpec::NextHop {
+                id: 0x5700_0001,
+                mtu: None
+            }
+        )
+    );
+    assert_eq!(
+        get_route(&to_object, &mut WaySets::default(), 186),
+        None,
+        "somebody else's"
+    );
     let end = octets(|out| {
         put_route(
             out,
@@ -66,7 +87,9 @@ fn routes() {
                 ..key("0.0.0.0/0")
             },
             &RouteSpec::Unreachable,
+            &WaySets::default(),
             87,
+            false,
         )
     });
     assert_eq!(
@@ -79,6 +102,41 @@ fn routes() {
         "0a2000000057ff000000000008000f00112700571400010020010db8\
          000000000000000000000000"
     );
+}
+
+#[test]
+fn routes_over_a_narrow_way() {
+    let put = |mtu: Option<u16>, beside_narrow| {
+        let spec = RouteSpec::NextHop {
+            id: 0x5700_0001,
+            mtu: mtu.and_then(NonZeroU16::new),
+        };
+        let route = octets(|out| {
+            let sets = WaySets::default();
+            put_route(out, &key("10.0.2.0/24"), &spec, &sets, 87, beside_narrow)
+        });
+        let read = get_route(&route, &mut WaySets::default(), 87);
+        assert_eq!(read, Some((key("10.0.2.0/24"), spec)));
+        hex(&route)
+    };
+    // RTA_METRICS with RTAX_LOCK, of the MTU alone, and RTAX_MTU.
+    let narrow = put(Some(1350), false);
+    assert!(narrow.ends_with("1400088008000100040000000800020046050000"));
+    assert!(put(None, true).ends_with("08001e000100005704000880"));
+    assert!(put(None, false).ends_with("08001e0001000057"));
+    // One that is not locked is somebody else's.
+    let mut unlocked = octets(|out| {
+        let spec = RouteSpec::NextHop { id: 5, mtu: None };
+        let sets = WaySets::default();
+        put_route(out, &key("10.0.2.0/24"), &spec, &sets, 87, false);
+    });
+    unlocked.extend([12, 0, 8, 0x80, 8, 0, 2, 0, 0x46, 5, 0, 0]);
+    let foreign = RouteSpec::NextHop {
+        id: 5,
+        mtu: Some(NonZeroU16::MIN),
+    };
+    let read = get_route(&unlocked, &mut WaySets::default(), 87);
+    assert_eq!(read, Some((key("10.0.2.0/24"), foreign)));
 }
 
 #[test]
@@ -186,10 +244,12 @@ fn filters() {
 fn questions_and_answers() {
     let question = Question {
         interface: None,
+        out: None,
         destination: Ipv4Addr::new(10, 0, 2, 10).into(),
         source: None,
         mark: Some(0x5700_2711),
         dscp: 46,
+        udp_port: None,
     };
     assert_eq!(
         hex(&route_query(&question)),
@@ -201,7 +261,14 @@ fn questions_and_answers() {
         "of IPv6 the kernel takes one flag alone"
     );
     let answer = octets(|out| {
-        put_route(out, &key("10.0.2.0/24"), &RouteSpec::NextHop(5), 87);
+        put_route(
+            out,
+            &key("10.0.2.0/24"),
+            &RouteSpec::NextHop { id: 5, mtu: None },
+            &WaySets::default(),
+            87,
+            false,
+        );
     });
     let answer = get_answer(&answer).unwrap();
     assert_eq!(
@@ -209,10 +276,19 @@ fn questions_and_answers() {
         (0x5700_2711, Some(5), libc::RTN_UNICAST)
     );
     // Cut anywhere, an answer is none or another one, and nothing worse.
-    let whole = octets(|out| put_route(out, &key("10.0.2.0/24"), &RouteSpec::NextHop(5), 87));
+    let whole = octets(|out| {
+        put_route(
+            out,
+            &key("10.0.2.0/24"),
+            &RouteSpec::NextHop { id: 5, mtu: None },
+            &WaySets::default(),
+            87,
+            false,
+        )
+    });
     for len in 0..whole.len() {
         let _ = get_answer(&whole[..len]);
-        let _ = get_route(&whole[..len], 87);
+        let _ = get_route(&whole[..len], &mut WaySets::default(), 87);
         let _ = get_next_hop(&whole[..len], 87);
     }
 }

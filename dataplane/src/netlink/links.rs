@@ -36,14 +36,14 @@ pub(crate) fn put_tunnel_device(
     const IFLA_VXLAN_VNIFILTER: u16 = 30;
     const IFLA_GRE_COLLECT_METADATA: u16 = 18;
     put_link_header(out, 0);
-    put_link_name(out, carrier.name());
-    if carrier == Carrier::Vxlan {
+    put_link_name(out, &carrier.name());
+    if carrier.is_ethernet() {
         attribute(out, libc::IFLA_ADDRESS, &mac);
     }
     attribute_u32(out, libc::IFLA_MTU, mtu);
     nested(out, libc::IFLA_LINKINFO, |out| {
         let kind: &[u8] = match carrier {
-            Carrier::Vxlan | Carrier::VxlanGpe => b"vxlan",
+            Carrier::Vxlan(_) | Carrier::VxlanGpe(_) => b"vxlan",
             Carrier::Gre => b"gre",
             Carrier::Gre6 => b"ip6gre",
         };
@@ -59,7 +59,7 @@ pub(crate) fn put_tunnel_device(
                 // Hardware that computes no inner checksum sends none outside (RFC 6935); we always do.
                 attribute(out, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, &[1]);
                 attribute(out, IFLA_VXLAN_COLLECT_METADATA, &[1]);
-                if carrier == Carrier::VxlanGpe {
+                if matches!(carrier, Carrier::VxlanGpe(_)) {
                     attribute(out, IFLA_VXLAN_GPE, &[]);
                 }
                 attribute(out, IFLA_VXLAN_VNIFILTER, &[1]);
@@ -101,6 +101,26 @@ fn put_link_header(out: &mut Vec<u8>, interface: u32) {
 pub(crate) fn put_link_mtu(out: &mut Vec<u8>, interface: u32, mtu: u32) {
     put_link_header(out, interface);
     attribute_u32(out, libc::IFLA_MTU, mtu);
+}
+
+/// Writes a change of a device's name.
+pub(crate) fn put_link_rename(out: &mut Vec<u8>, interface: u32, name: &str) {
+    put_link(out, interface);
+    put_link_name(out, name);
+}
+
+/// Writes a change of a device's MAC address.
+pub(crate) fn put_link_mac(out: &mut Vec<u8>, interface: u32, mac: [u8; 6]) {
+    put_link(out, interface);
+    attribute(out, libc::IFLA_ADDRESS, &mac);
+}
+
+/// Writes a change of these flags of a device.
+pub(crate) fn put_link_flags(out: &mut Vec<u8>, interface: u32, flags: i32, mask: i32) {
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&interface.to_ne_bytes());
+    out.extend_from_slice(&(flags as u32).to_ne_bytes());
+    out.extend_from_slice(&(mask as u32).to_ne_bytes());
 }
 
 /// Writes what names a device.

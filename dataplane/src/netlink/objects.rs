@@ -4,6 +4,7 @@
 //! has them. Rules, neighbours and links go through `netlink-packet-route`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
@@ -15,9 +16,13 @@ use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleFlags,
 use netlink_packet_route::{AddressFamily, rule::RuleHeader};
 
 use crate::snapshot::ForeignRoute;
+use crate::upkeep::{ForeignAction, ForeignRule};
 
 use super::octets::{as_u32, attribute, attribute_u32, attributes, nested};
-use crate::model::{Family, NextHop, RouteKey, RouteSpec, Rule, RuleAction, RuleMatch, Tunnel};
+use crate::model::{
+    Family, NextHop, RouteKey, RouteSpec, Rule, RuleAction, RuleMatch, Tunnel, Way,
+};
+use crate::ways::WaySets;
 
 pub(crate) const RTM_NEWROUTE: u16 = libc::RTM_NEWROUTE;
 pub(crate) const RTM_DELROUTE: u16 = libc::RTM_DELROUTE;
@@ -59,7 +64,15 @@ const LWTUNNEL_IP_SRC: u16 = 3;
 const LWTUNNEL_IP_TTL: u16 = 4;
 const LWTUNNEL_IP_FLAGS: u16 = 6;
 const RTNH_F_ONLINK: u32 = 4;
+const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
+const RTA_METRICS: u16 = 8;
+const RTAX_LOCK: u16 = 1;
+const RTAX_MTU: u16 = 2;
+/// The link of a way has no carrier.
+const RTNH_F_LINKDOWN: u32 = 16;
+/// A way cannot be used.
+const RTNH_F_DEAD: u32 = 1;
 
 fn address(out: &mut Vec<u8>, kind: u16, address: IpAddr) {
     match address {
@@ -76,8 +89,17 @@ fn as_address(value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Writes a route: `struct rtmsg` and its attributes.
-pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, protocol: u8) {
+/// Writes a route: `struct rtmsg` and its attributes. `beside_narrow` says that other routes to the same next-hop object may have an MTU:
+/// of an IPv4 route without metrics the kernel takes those of any other one to that object (`fib_find_info_nh`), so that there have to be
+/// some, if empty.
+pub(crate) fn put_route(
+    out: &mut Vec<u8>,
+    key: &RouteKey,
+    spec: &RouteSpec,
+    sets: &WaySets,
+    protocol: u8,
+    beside_narrow: bool,
+) {
     let family = Family::of(key.prefix);
     let (scope, kind) = match spec {
         RouteSpec::Connected { .. } if family == Family::V4 => {
@@ -103,7 +125,7 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
         kind,
     ]);
     let flags = match spec {
-        RouteSpec::Node { .. } => RTNH_F_ONLINK,
+        RouteSpec::OnLink { .. } => RTNH_F_ONLINK,
         _ => 0,
     };
     out.extend_from_slice(&flags.to_ne_bytes());
@@ -115,23 +137,91 @@ pub(crate) fn put_route(out: &mut Vec<u8>, key: &RouteKey, spec: &RouteSpec, pro
         attribute_u32(out, libc::RTA_PRIORITY, key.metric);
     }
     match spec {
-        RouteSpec::NextHop(id) => attribute_u32(out, RTA_NH_ID, *id),
+        RouteSpec::NextHop { id, mtu } => {
+            attribute_u32(out, RTA_NH_ID, *id);
+            match mtu {
+                Some(mtu) => put_mtu(out, *mtu),
+                None if beside_narrow && family == Family::V4 => nested(out, RTA_METRICS, |_| {}),
+                None => {}
+            }
+        }
         RouteSpec::Connected { interface, source } => {
             attribute_u32(out, libc::RTA_OIF, *interface);
             address(out, libc::RTA_PREFSRC, *source);
         }
         RouteSpec::Via { gateway, interface } => {
-            address(out, libc::RTA_GATEWAY, *gateway);
+            put_gateway(out, family, *gateway);
             if let Some(interface) = interface {
                 attribute_u32(out, libc::RTA_OIF, *interface);
             }
         }
-        RouteSpec::Node { gateway, interface } => {
-            address(out, libc::RTA_GATEWAY, *gateway);
+        RouteSpec::OnLink { gateway, interface } => {
+            put_gateway(out, family, *gateway);
             attribute_u32(out, libc::RTA_OIF, *interface);
         }
+        RouteSpec::Ways(set) => nested(out, libc::RTA_MULTIPATH, |out| {
+            for way in sets.get(*set) {
+                put_way(out, family, way);
+            }
+        }),
         RouteSpec::Unreachable | RouteSpec::Throw => {}
     }
+}
+
+/// Writes what a packet may have by a route. Locked: the kernel says so to the senders of what is larger (Fragmentation needed, RFC
+/// 792; Packet too big, RFC 4443), whatever it knows of the way behind it.
+fn put_mtu(out: &mut Vec<u8>, mtu: NonZeroU16) {
+    nested(out, RTA_METRICS, |out| {
+        attribute_u32(out, RTAX_LOCK, 1 << RTAX_MTU);
+        attribute_u32(out, RTAX_MTU, u32::from(mtu.get()));
+    });
+}
+
+/// Reads the same; what is not locked is none of ours, and is as one that nobody wants.
+fn get_mtu(metrics: &[u8]) -> Option<NonZeroU16> {
+    let mtu = get_path_mtu(metrics)?;
+    let locked = attributes(metrics).any(|(kind, value)| {
+        kind == RTAX_LOCK && as_u32(value).is_some_and(|lock| lock & (1 << RTAX_MTU) != 0)
+    });
+    let mtu = u16::try_from(mtu).ok().filter(|_| locked);
+    Some(mtu.and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN))
+}
+
+fn get_path_mtu(metrics: &[u8]) -> Option<u32> {
+    let mut metrics = attributes(metrics);
+    metrics.find_map(|(kind, value)| (kind == RTAX_MTU).then(|| as_u32(value)).flatten())
+}
+
+/// Writes a gateway of a route: of the route's family, or of the other one (RFC 8950).
+fn put_gateway(out: &mut Vec<u8>, family: Family, gateway: IpAddr) {
+    if gateway.is_ipv4() == (family == Family::V4) {
+        return address(out, libc::RTA_GATEWAY, gateway);
+    }
+    let of = if gateway.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    let mut value = u16::from(of.number()).to_ne_bytes().to_vec();
+    match gateway {
+        IpAddr::V4(gateway) => value.extend_from_slice(&gateway.octets()),
+        IpAddr::V6(gateway) => value.extend_from_slice(&gateway.octets()),
+    }
+    attribute(out, RTA_VIA, &value);
+}
+
+/// Writes one of several ways: `struct rtnexthop` and its attributes.
+fn put_way(out: &mut Vec<u8>, family: Family, way: &Way) {
+    let start = out.len();
+    let flags = if way.onlink { RTNH_F_ONLINK as u8 } else { 0 };
+    let hops = way.weight.clamp(1, 256) - 1;
+    out.extend_from_slice(&[0, 0, flags, hops as u8]);
+    out.extend_from_slice(&way.interface.to_ne_bytes());
+    if let Some(gateway) = way.gateway {
+        put_gateway(out, family, gateway);
+    }
+    let len = (out.len() - start) as u16;
+    out[start..start + 2].copy_from_slice(&len.to_ne_bytes());
 }
 
 /// Writes what names a route for its removal.
@@ -164,7 +254,11 @@ pub(crate) fn put_route_key(out: &mut Vec<u8>, key: &RouteKey, protocol: u8) {
 }
 
 /// Reads a route of ours from a dump.
-pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, RouteSpec)> {
+pub(crate) fn get_route(
+    payload: &[u8],
+    sets: &mut WaySets,
+    protocol: u8,
+) -> Option<(RouteKey, RouteSpec)> {
     let header = payload.get(..12)?;
     if header[5] != protocol {
         return None;
@@ -172,6 +266,7 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
     let mut table = u32::from(header[4]);
     let (mut destination, mut metric, mut next_hop) = (None, 0, None);
     let (mut interface, mut source, mut gateway) = (None, None, None);
+    let (mut several, mut mtu) = (None, None);
     for (kind, value) in attributes(&payload[12..]) {
         match kind {
             libc::RTA_TABLE => table = as_u32(value)?,
@@ -180,7 +275,11 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
             libc::RTA_OIF => interface = as_u32(value),
             libc::RTA_PREFSRC => source = as_address(value),
             libc::RTA_GATEWAY => gateway = as_address(value),
+            // A gateway of another family: the family, 2 octets, and the address.
+            RTA_VIA => gateway = as_address(value.get(2..)?),
+            libc::RTA_MULTIPATH => several = Some(value),
             RTA_NH_ID => next_hop = as_u32(value),
+            RTA_METRICS => mtu = get_mtu(value),
             _ => {}
         }
     }
@@ -199,14 +298,15 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
     let spec = match (header[7], next_hop, gateway, interface) {
         (libc::RTN_UNREACHABLE, ..) => RouteSpec::Unreachable,
         (libc::RTN_THROW, ..) => RouteSpec::Throw,
-        (_, Some(id), ..) => RouteSpec::NextHop(id),
-        (_, _, Some(gateway), Some(interface)) if flags & RTNH_F_ONLINK != 0 => {
-            RouteSpec::Node { gateway, interface }
+        (_, Some(id), ..) => RouteSpec::NextHop { id, mtu },
+        (_, None, None, None) if several.is_some() => {
+            let ways = get_ways(several?).map(|(way, _)| way).collect();
+            RouteSpec::Ways(sets.number(ways)?)
         }
-        (_, _, Some(gateway), _) => RouteSpec::Via {
-            gateway,
-            interface: None,
-        },
+        (_, _, Some(gateway), Some(interface)) if flags & RTNH_F_ONLINK != 0 => {
+            RouteSpec::OnLink { gateway, interface }
+        }
+        (_, _, Some(gateway), interface) => RouteSpec::Via { gateway, interface },
         (_, _, None, Some(interface)) => RouteSpec::Connected {
             interface,
             source: source.unwrap_or(any),
@@ -221,6 +321,30 @@ pub(crate) fn get_route(payload: &[u8], protocol: u8) -> Option<(RouteKey, Route
         },
         spec,
     ))
+}
+
+/// Reads the ways of a route that has several, each with whether it can be used: `struct rtnexthop` and its attributes.
+fn get_ways(mut value: &[u8]) -> impl Iterator<Item = (Way, bool)> {
+    std::iter::from_fn(move || {
+        let header = value.get(..8)?;
+        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let body = value.get(8..len)?;
+        let (flags, hops) = (u32::from(header[2]), header[3]);
+        let interface = as_u32(&header[4..8])?;
+        value = value.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let gateway = attributes(body).find_map(|(kind, value)| match kind {
+            libc::RTA_GATEWAY => as_address(value),
+            RTA_VIA => as_address(value.get(2..)?),
+            _ => None,
+        });
+        let way = Way {
+            gateway,
+            interface,
+            onlink: flags & RTNH_F_ONLINK != 0,
+            weight: u16::from(hops) + 1,
+        };
+        Some((way, flags & (RTNH_F_LINKDOWN | RTNH_F_DEAD) == 0))
+    })
 }
 
 /// Writes a next-hop object: `struct nhmsg` and its attributes.
@@ -302,17 +426,7 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
             NHA_OIF => interface = as_u32(value)?,
             NHA_GATEWAY => gateway = as_address(value),
             NHA_GROUP => {
-                let mut members: Vec<(u32, u16)> = value
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|m| {
-                        (
-                            u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
-                            1 + u16::from(m[4]),
-                        )
-                    })
-                    .collect();
+                let mut members = group_members(value);
                 members.sort_unstable();
                 group = Some(members);
             }
@@ -488,6 +602,60 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
     })
 }
 
+/// Reads a rule of somebody else.
+pub(crate) fn get_foreign_rule(message: &RuleMessage, protocol: u8) -> Option<ForeignRule> {
+    let family = match message.header.family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    let mut rule = ForeignRule {
+        family,
+        priority: 0,
+        source: None,
+        destination: None,
+        interface: None,
+        mark: None,
+        inverted: message.header.flags.contains(RuleFlags::Invert),
+        of_sockets: false,
+        action: None,
+    };
+    let (mut table, mut mask) = (u32::from(message.header.table), u32::MAX);
+    let mut mark = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Protocol(found) if u8::from(*found) == protocol => return None,
+            RuleAttribute::Priority(found) => rule.priority = *found,
+            RuleAttribute::Source(address) => {
+                rule.source = IpNet::new(*address, message.header.src_len).ok();
+            }
+            RuleAttribute::Destination(address) => {
+                rule.destination = IpNet::new(*address, message.header.dst_len).ok();
+            }
+            RuleAttribute::Iifname(name) => rule.interface = Some(name.clone()),
+            RuleAttribute::FwMark(found) => mark = Some(*found),
+            RuleAttribute::FwMask(found) => mask = *found,
+            RuleAttribute::Table(found) => table = *found,
+            RuleAttribute::UidRange(_) | RuleAttribute::Oifname(_) => rule.of_sockets = true,
+            // VRFs look into their own tables.
+            RuleAttribute::L3MDev(true) => return None,
+            _ => {}
+        }
+    }
+    rule.mark = mark.map(|mark| (mark, mask));
+    rule.action = match message.header.action {
+        // What is for the router itself.
+        Action::ToTable if table == u32::from(libc::RT_TABLE_LOCAL) => None,
+        Action::ToTable => Some(ForeignAction::Table(table)),
+        Action::Blackhole => Some(ForeignAction::Drop("blackhole")),
+        Action::Unreachable => Some(ForeignAction::Drop("unreachable")),
+        Action::Prohibit => Some(ForeignAction::Drop("prohibit")),
+        Action::Goto => Some(ForeignAction::Goto),
+        _ => None,
+    };
+    Some(rule)
+}
+
 /// Writes a permanent neighbour entry.
 pub(crate) fn put_neighbour(out: &mut Vec<u8>, interface: u32, gateway: IpAddr, mac: [u8; 6]) {
     let mut message = NeighbourMessage::default();
@@ -515,10 +683,14 @@ pub(crate) struct Question {
     pub(crate) source: Option<IpAddr>,
     /// Where it comes in; the router sends it itself without.
     pub(crate) interface: Option<u32>,
+    /// Where it goes out.
+    pub(crate) out: Option<u32>,
     /// Of the packet: what leads to its tenant's table.
     pub(crate) mark: Option<u32>,
     /// Differentiated services code point, 0 to 63.
     pub(crate) dscp: u8,
+    /// The UDP port that it goes to, where it is such a packet.
+    pub(crate) udp_port: Option<u16>,
 }
 
 impl From<IpAddr> for Question {
@@ -527,8 +699,10 @@ impl From<IpAddr> for Question {
             destination,
             source: None,
             interface: None,
+            out: None,
             mark: None,
             dscp: 0,
+            udp_port: None,
         }
     }
 }
@@ -537,8 +711,36 @@ impl From<IpAddr> for Question {
 pub(crate) fn route_query(question: &Question) -> Vec<u8> {
     const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
     const RTM_F_FIB_MATCH: u32 = 0x2000;
+    // Of IPv6 the kernel always says which table, and refuses to be asked for it.
+    query(
+        question,
+        match question.destination {
+            IpAddr::V4(_) => RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH,
+            IpAddr::V6(_) => RTM_F_FIB_MATCH,
+        },
+    )
+}
+
+/// Writes a question for how large the packet may be; the answer is what the kernel would send it by, with all that it has learned.
+pub(crate) fn path_query(question: &Question) -> Vec<u8> {
+    query(question, 0)
+}
+
+/// Octets that a packet may have, outermost header included, by the kernel's answer to [`path_query`]; `None` where only the link
+/// says.
+pub(crate) fn get_path(payload: &[u8]) -> Option<u32> {
+    let header = payload.get(..12)?;
+    let mut attributes = attributes(&payload[12..]);
+    let (_, metrics) = attributes.find(|(kind, _)| *kind == RTA_METRICS)?;
+    let path = get_path_mtu(metrics)?;
+    (header[7] == libc::RTN_UNICAST && path > 0).then_some(path)
+}
+
+fn query(question: &Question, flags: u32) -> Vec<u8> {
     const RTA_SRC: u16 = 2;
     const RTA_MARK: u16 = 16;
+    const RTA_IP_PROTO: u16 = 27;
+    const RTA_DPORT: u16 = 29;
     let (family, len) = if question.destination.is_ipv4() {
         (Family::V4, 32)
     } else {
@@ -547,11 +749,6 @@ pub(crate) fn route_query(question: &Question) -> Vec<u8> {
     let source_len = if question.source.is_some() { len } else { 0 };
     let tos = question.dscp << 2;
     let mut out = vec![family.number(), len, source_len, tos, 0, 0, 0, 0];
-    // Of IPv6 the kernel always says which table, and refuses to be asked for it.
-    let flags = match family {
-        Family::V4 => RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH,
-        Family::V6 => RTM_F_FIB_MATCH,
-    };
     out.extend_from_slice(&flags.to_ne_bytes());
     address(&mut out, libc::RTA_DST, question.destination);
     if let Some(source) = question.source {
@@ -560,14 +757,21 @@ pub(crate) fn route_query(question: &Question) -> Vec<u8> {
     if let Some(interface) = question.interface {
         attribute_u32(&mut out, libc::RTA_IIF, interface);
     }
+    if let Some(interface) = question.out {
+        attribute_u32(&mut out, libc::RTA_OIF, interface);
+    }
     if let Some(mark) = question.mark {
         attribute_u32(&mut out, RTA_MARK, mark);
+    }
+    if let Some(port) = question.udp_port {
+        attribute(&mut out, RTA_IP_PROTO, &[libc::IPPROTO_UDP as u8]);
+        attribute(&mut out, RTA_DPORT, &port.to_be_bytes());
     }
     out
 }
 
 /// The kernel's answer to a question.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RouteAnswer {
     /// `RTN_UNICAST` and others.
     pub(crate) kind: u8,
@@ -579,11 +783,12 @@ pub(crate) struct RouteAnswer {
     pub(crate) interface: Option<u32>,
     pub(crate) next_hop: Option<u32>,
     pub(crate) metric: u32,
+    /// The ways that can be used: those over links with carrier. None where they stand in `next_hop`.
+    pub(crate) ways: Vec<Way>,
 }
 
 /// Reads the kernel's answer to a question.
 pub(crate) fn get_answer(payload: &[u8]) -> Option<RouteAnswer> {
-    const RTA_VIA: u16 = 18;
     let header = payload.get(..12)?;
     let mut answer = RouteAnswer {
         kind: header[7],
@@ -606,11 +811,80 @@ pub(crate) fn get_answer(payload: &[u8]) -> Option<RouteAnswer> {
             // A gateway of another family: the family, 2 octets, and the address.
             RTA_VIA => answer.gateway = as_address(value.get(2..)?),
             RTA_NH_ID => answer.next_hop = as_u32(value),
+            libc::RTA_MULTIPATH => {
+                let usable = get_ways(value).filter(|(_, usable)| *usable);
+                answer.ways = usable.map(|(way, _)| way).collect();
+            }
             _ => {}
         }
     }
+    let flags = as_u32(&header[8..12])?;
+    if let Some(interface) = answer.interface
+        && flags & (RTNH_F_LINKDOWN | RTNH_F_DEAD) == 0
+    {
+        answer.ways.push(Way {
+            gateway: answer.gateway,
+            interface,
+            onlink: flags & RTNH_F_ONLINK != 0,
+            weight: 1,
+        });
+    }
     answer.prefix = IpNet::new(destination, header[1]).ok();
     Some(answer)
+}
+
+/// Writes a question for one next-hop object, whoever made it.
+pub(crate) fn put_next_hop_query(out: &mut Vec<u8>, id: u32) {
+    out.extend_from_slice(&[0; 8]);
+    attribute_u32(out, NHA_ID, id);
+}
+
+/// What anybody's next-hop object leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ForeignNextHop {
+    /// One way.
+    Way(Way),
+    /// These objects, each with its share.
+    Group(Vec<(u32, u16)>),
+    /// Nowhere now: it drops, or its link has no carrier.
+    Nowhere,
+}
+
+/// Reads anybody's next-hop object.
+pub(crate) fn get_foreign_next_hop(payload: &[u8]) -> Option<ForeignNextHop> {
+    let header = payload.get(..8)?;
+    let flags = as_u32(&header[4..8])?;
+    let (mut interface, mut gateway) = (None, None);
+    for (kind, value) in attributes(&payload[8..]) {
+        match kind {
+            NHA_OIF => interface = as_u32(value),
+            NHA_GATEWAY => gateway = as_address(value),
+            NHA_GROUP => return Some(ForeignNextHop::Group(group_members(value))),
+            _ => {}
+        }
+    }
+    let usable = flags & (RTNH_F_LINKDOWN | RTNH_F_DEAD) == 0;
+    Some(match interface.filter(|_| usable) {
+        Some(interface) => ForeignNextHop::Way(Way {
+            gateway,
+            interface,
+            onlink: flags & RTNH_F_ONLINK != 0,
+            weight: 1,
+        }),
+        None => ForeignNextHop::Nowhere,
+    })
+}
+
+/// `struct nexthop_grp`s: each object with its share, 1 to 256.
+fn group_members(value: &[u8]) -> Vec<(u32, u16)> {
+    let members = value.as_chunks::<8>().0.iter();
+    let member = |m: &[u8; 8]| {
+        (
+            u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
+            1 + u16::from(m[4]),
+        )
+    };
+    members.map(member).collect()
 }
 
 /// Reads anybody's route out of one link.
@@ -619,7 +893,8 @@ pub(crate) fn get_foreign_route(payload: &[u8]) -> Option<ForeignRoute> {
     let interface = attributes(payload.get(12..)?)
         .find(|(kind, _)| *kind == libc::RTA_OIF)
         .and_then(|(_, value)| as_u32(value))?;
-    let (key, spec) = get_route(payload, protocol)?;
+    // A route out of one link has one way.
+    let (key, spec) = get_route(payload, &mut WaySets::default(), protocol)?;
     Some(ForeignRoute {
         protocol,
         table: key.table,

@@ -132,3 +132,142 @@ fn tenants_leave_for_the_internet_side_by_side_in_every_mode() {
         println!("breakout: {mode}");
     }
 }
+
+/// A router with a tenant's host, and a host on the link of the breakout, which is the uplink too and knows the tenant's prefix.
+pub(super) fn uplink() -> Lab {
+    let lab = Lab::new(&["a", "net", "red"]);
+    lab.link(
+        ("a", "inet", "203.0.113.1/24"),
+        ("net", "eth0", "203.0.113.9/24"),
+    );
+    lab.link(
+        ("a", "red0", "10.0.1.1/24"),
+        ("red", "eth0", "10.0.1.10/24"),
+    );
+    lab.run("red", "ip route add default via 10.0.1.1");
+    lab.run(
+        "a",
+        "ip addr add 192.0.2.1/32 dev lo; ip route add default via 203.0.113.9",
+    );
+    lab.run("net", "ip addr add 192.0.2.99/32 dev lo; ip route add 10.0.0.0/8 via 203.0.113.1; ip route add 192.0.2.1/32 via 203.0.113.1");
+    lab
+}
+
+/// The same, with private sources counted on that link.
+fn way_out() -> Lab {
+    let lab = uplink();
+    lab.run("net", "nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i icmp type echo-request ip saddr 203.0.113.1 counter; add rule inet t i icmp type echo-request ip saddr != 203.0.113.1 counter drop'");
+    lab
+}
+
+fn leaves(lab: &Lab) -> bool {
+    let ping = lab.try_run("red", "ping -c 1 -W 1 -q 192.0.2.99");
+    ping.status.success()
+}
+
+/// Somebody flushes the host's rules, deletes a table, a chain: the way out closes until ours stand again.
+#[test]
+fn tables_that_somebody_takes_down_stand_again() {
+    if !privileged() {
+        return;
+    }
+    let lab = way_out();
+    let a = lab.start("a", Mode::PLAIN.config(A));
+    a.apply(IntentDelta {
+        tenants: vec![with_breakout(0, "red", 10001)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(a.status().refused, []);
+    wait_for("the way out", || leaves(&lab));
+    let blows = [
+        "nft flush ruleset",
+        "nft delete table inet weft",
+        "nft flush chain inet weft sources",
+    ];
+    for blow in blows {
+        let before = lab.run("a", "nft -s list table inet weft");
+        lab.run("a", blow);
+        wait_for(blow, || {
+            let now = lab.try_run("a", "nft -s list table inet weft");
+            now.status.success() && String::from_utf8_lossy(&now.stdout) == before
+        });
+        wait_for(blow, || leaves(&lab));
+    }
+    // Our own changes are not taken for somebody else's.
+    let repairs = a.status().repairs;
+    assert!((1..=3).contains(&repairs), "{repairs} repairs");
+}
+
+/// The daemon is away when somebody takes the table: nobody puts it up again, and nothing leaves with a tenant's source.
+#[test]
+fn without_anybody_to_mend_the_table_nothing_private_leaves() {
+    if !privileged() {
+        return;
+    }
+    let lab = way_out();
+    let mut a = lab.start("a", Mode::PLAIN.config(A));
+    a.apply(IntentDelta {
+        tenants: vec![with_breakout(0, "red", 10001)],
+        ..IntentDelta::default()
+    });
+    wait_for("the way out", || leaves(&lab));
+    a.kill();
+    assert!(leaves(&lab), "it forwards on");
+    lab.run("a", "nft delete table inet weft");
+    assert!(!leaves(&lab));
+    let sources = lab.run("net", "nft list chain inet t i");
+    assert!(sources.contains("packets 0 bytes 0 drop"), "{sources}");
+    // It is put up by the next one, and answers come again.
+    let a = lab.start("a", Mode::PLAIN.config(A));
+    a.apply(IntentDelta {
+        tenants: vec![with_breakout(0, "red", 10001)],
+        ..IntentDelta::default()
+    });
+    wait_for("the way out", || leaves(&lab));
+    assert!(a.status().drops.unwrap().untranslated > 0);
+}
+
+/// While nft does not take our table nothing leaves, and it is tried again until it does.
+#[test]
+fn without_our_table_nothing_leaves() {
+    if !privileged() {
+        return;
+    }
+    let lab = way_out();
+    let a = lab.start("a", Mode::PLAIN.config(A));
+    // A name that nft does not understand costs the whole table.
+    let (id, blue) = with_breakout(1, "blue", 10002);
+    let blue = blue.map(|intent| weft_overlay::intent::TenantIntent {
+        breakout: Some(Breakout {
+            interface: "b\"d".into(),
+            source_nat: true,
+        }),
+        ..intent
+    });
+    a.apply(IntentDelta {
+        tenants: vec![with_breakout(0, "red", 10001), (id, blue)],
+        ..IntentDelta::default()
+    });
+    let refused = || {
+        let said = a.status().conditions;
+        said.iter()
+            .any(|one| one.kind == crate::ConditionKind::Ruleset)
+    };
+    assert!(refused());
+    assert!(!leaves(&lab));
+    let sources = lab.run("net", "nft list chain inet t i");
+    assert!(sources.contains("packets 0 bytes 0 drop"), "{sources}");
+    a.apply(IntentDelta {
+        tenants: vec![(TenantId(1), None)],
+        ..IntentDelta::default()
+    });
+    wait_for("the way out", || leaves(&lab));
+    assert!(!refused());
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(std::time::Instant::now() < end, "waited in vain: {what}");
+    }
+}

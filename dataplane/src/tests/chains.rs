@@ -62,7 +62,7 @@ fn every_service_is_passed_in_order_by_vrf_and_by_gre() {
 
 fn pass_in_order(mode: Mode) {
     const COUNT: u64 = 50;
-    let domain = with_services(mode);
+    let mut domain = with_services(mode);
     let lab = &domain.lab;
     for to in ["10.0.2.10", "2001:db8:10:2::10"] {
         domain.wait_for_ping("red-a", to);
@@ -103,6 +103,16 @@ fn pass_in_order(mode: Mode) {
     // What the chain does not match neither.
     assert!(domain.ping("red-a", "10.0.1.1", 3), "{mode}");
     assert_eq!(counters(lab)[..2], before[..2], "{mode}");
+    // Nobody is there to put the table up again that somebody takes: nothing gets past a service for it.
+    domain.a.kill();
+    let lab = &domain.lab;
+    lab.run("a", "nft delete table inet weft-chains");
+    let before = counters(lab);
+    for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+        assert!(!domain.ping("red-a", to, 2), "{mode}: {to}");
+    }
+    assert_eq!(counters(lab), before, "{mode}");
+    assert!(domain.ping("blue-a", "10.0.2.10", 2), "{mode}");
 }
 
 /// Both services at the first router: one router's change is one change.
@@ -607,4 +617,41 @@ fn a_node_is_asked_by_echo_by_connection_and_by_http() {
     });
     assert_eq!(silent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     drop(server);
+}
+
+/// Somebody flushes the host's rules: chains stand again, and packets pass their services again.
+#[test]
+fn chains_that_somebody_takes_down_stand_again() {
+    if !privileged() {
+        return;
+    }
+    const COUNT: u64 = 20;
+    let domain = with_services(Mode::PLAIN);
+    let lab = &domain.lab;
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    for blow in ["nft flush ruleset", "nft delete table inet weft-chains"] {
+        let before = lab.run("a", "nft -s list table inet weft-chains");
+        lab.run("a", blow);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let now = lab.try_run("a", "nft -s list table inet weft-chains");
+            if now.status.success() && String::from_utf8_lossy(&now.stdout) == before {
+                break;
+            }
+            assert!(
+                std::time::Instant::now() < end,
+                "waited in vain after {blow}"
+            );
+        }
+        domain.wait_for_ping("red-a", "10.0.2.10");
+        let before = counters(lab);
+        assert!(domain.ping_fast("red-a", "10.0.2.10", COUNT), "{blow}");
+        let more: Vec<u64> = counters(lab)
+            .iter()
+            .zip(&before)
+            .map(|(a, b)| a - b)
+            .collect();
+        assert_eq!(more[..6], [COUNT; 6], "{blow}");
+        assert_eq!(more[6..], [0; 4], "{blow}");
+    }
 }

@@ -65,7 +65,7 @@ fn seen(lab: &Lab) -> [u64; 2] {
 
 /// One packet, and what its sender was told.
 fn told(lab: &Lab, from: &str, ping: &str) -> String {
-    let output = lab.try_run(from, &format!("ping -c 1 -W 2 {ping}"));
+    let output = lab.try_run(from, &format!("ping -c 1 -W 20 {ping}"));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

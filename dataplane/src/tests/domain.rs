@@ -91,7 +91,7 @@ impl Mode {
     /// Octets around a tenant's packet.
     pub(super) fn overhead(self) -> u32 {
         let endpoint = self.endpoint(1);
-        Carrier::of(self.encapsulation, endpoint).overhead(endpoint)
+        Carrier::of(self.encapsulation, endpoint, None).overhead(endpoint)
     }
 
     pub(super) fn config(self, node: u8) -> DataplaneConfig {
@@ -112,6 +112,7 @@ impl Mode {
         ForwardingNextHop {
             vni: vni(number),
             encapsulation: self.encapsulation,
+            port: None,
             address: self.endpoint(node),
             endpoint_id: self.v6.then(|| EndpointId([192, 0, 2, node].into())),
         }
@@ -350,9 +351,9 @@ route add default via 2001:db8:10:{number}::1\n"
         self.middle = self.lab.start("m", self.mode.config(M));
     }
 
-    /// Pings many times; true where all answers came.
+    /// Pings many times; true where all answers came, however slow the machine is.
     pub(super) fn ping_fast(&self, from: &str, to: &str, count: u64) -> bool {
-        let command = format!("ping -c {count} -i 0.002 -W 2 -q {to}");
+        let command = format!("ping -c {count} -i 0.002 -W 20 -q {to}");
         let output = self.lab.try_run(from, &command);
         output.status.success()
             && String::from_utf8_lossy(&output.stdout).contains(" 0% packet loss")

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc as channel;
 use std::time::{Duration, Instant};
 
+use weft_overlay::VniSet;
+
 use super::super::*;
 use crate::netlink::socket::{Batch, Netlink};
 
@@ -230,7 +232,14 @@ impl Router {
         self.calls.as_ref().unwrap().send(call).unwrap();
     }
 
-    pub(super) fn apply(&self, delta: IntentDelta) {
+    /// Hands the intent over. Routers that tunnels lead to may send everything, unless it says itself who may send.
+    pub(super) fn apply(&self, mut delta: IntentDelta) {
+        if delta.senders.is_empty() {
+            let groups = delta.groups.iter().filter_map(|(_, group)| group.as_ref());
+            let hops = groups.flat_map(|group| &group.hops.0);
+            let senders = hops.map(|hop| (hop.address, Some(VniSet::all())));
+            delta.senders = senders.collect();
+        }
         self.call(Box::new(move |dataplane, _| {
             Box::pin(async move { dataplane.apply(delta).await })
         }));
@@ -281,6 +290,17 @@ impl Router {
         answer.recv().unwrap()
     }
 
+    /// What the kernel says of a tenant's packet.
+    pub(super) fn trace(&self, tenant: TenantId, packet: Packet) -> Option<KernelTrace> {
+        let (reply, answer) = channel::channel();
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move {
+                reply.send(dataplane.trace(tenant, packet).await).unwrap();
+            })
+        }));
+        answer.recv().unwrap()
+    }
+
     /// What the kernel says of a packet whose next step is a service.
     pub(super) fn trace_step(
         &self,
@@ -326,6 +346,24 @@ impl Router {
             })
         }));
         assert!(answer.recv().unwrap(), "the event did not come");
+    }
+
+    pub(super) fn probed_path(&self, far_router: IpAddr, path: Option<u16>) {
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move { dataplane.probed_path(far_router, path).await })
+        }));
+    }
+
+    pub(super) fn track_endpoints(&self, addresses: Vec<IpAddr>) {
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move { dataplane.track_endpoints(addresses).await })
+        }));
+    }
+
+    pub(super) fn watch_neighbors(&self, addresses: Vec<IpAddr>) {
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move { dataplane.watch_neighbors(addresses).await })
+        }));
     }
 
     pub(super) fn track(&self, addresses: Vec<IpAddr>) {

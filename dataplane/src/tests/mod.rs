@@ -7,12 +7,18 @@ mod domain;
 mod lab;
 mod lossy;
 mod modes;
+mod paths;
+mod ports;
 mod repair;
 mod routes;
 mod segments;
+mod senders;
 mod services;
 mod tenants;
+mod underlay;
+mod upkeep;
 mod vlans;
+mod walls;
 
 use crate::bpf::Classifier;
 use crate::netlink::socket::Netlink;

@@ -3,12 +3,15 @@
 use std::process::Command as Process;
 
 use weft_overlay::Encapsulation;
+use weft_overlay::intent::TenantId;
 
 use super::domain::{Domain, Mode};
 use super::lab::privileged;
 use super::segments::check_segments;
 use super::{asked, counted};
 use crate::bpf::has_tcx;
+use crate::probe::{Probe, ProbeAnswer, probe};
+use crate::status::Packet;
 
 #[test]
 fn tenants_with_one_prefix_talk_to_their_own_only_in_every_mode() {
@@ -48,7 +51,7 @@ fn tenants_with_one_prefix_talk_to_their_own_only_in_every_mode() {
             assert!(told.contains(&format!("mtu = {mtu}")), "{mode}: {told}");
             // The host knows now; what it splits would say nothing.
             lab.run(host, "ip route flush cache");
-            let most = format!("ping -c 1 -W 2 -M do -s {} 10.0.2.10", mtu - 28);
+            let most = format!("ping -c 1 -W 20 -M do -s {} 10.0.2.10", mtu - 28);
             lab.run(host, &most);
             lab.run(
                 if host == "red-a" { "red-b" } else { "blue-b" },
@@ -58,10 +61,34 @@ fn tenants_with_one_prefix_talk_to_their_own_only_in_every_mode() {
             // No route in the tenant's table: no way out by the main one.
             assert!(!domain.ping(host, "198.51.100.2", 1), "{mode}: {host}");
         }
+        check_live_trace(&domain);
         check_code_point(&domain);
         check_unknown_vni(&domain);
         check_segments(&domain);
         println!("pings: {mode}");
+    }
+}
+
+/// The router itself asks through the overlay, and hears the destination.
+fn check_live_trace(domain: &Domain) {
+    for to in ["10.0.2.10", "2001:db8:10:2::10"] {
+        let packet = Packet {
+            destination: to.parse().unwrap(),
+            source: None,
+            dscp: 0,
+        };
+        let trace = domain.a.trace(TenantId(0), packet).unwrap();
+        let asked = Probe {
+            mark: trace.table,
+            device: trace.vrf,
+            source: trace.own.unwrap(),
+            destination: packet.destination,
+            dscp: 0,
+            size: None,
+        };
+        let hops = domain.lab.inside("a", move || probe(&asked).unwrap());
+        let answer = hops.last().unwrap().answer;
+        assert_eq!(answer, ProbeAnswer::Reply, "{}: {hops:?}", domain.mode);
     }
 }
 
@@ -128,8 +155,8 @@ fn check_code_point(domain: &Domain) {
     for to in ["10.0.2.10", "2001:db8:10:2::10"] {
         let before = places.map(|(node, _)| counted(lab, node, "q"));
         // Once without, twice with: expedited forwarding, 46.
-        lab.run("red-a", &format!("ping -c 1 -W 2 {to}"));
-        lab.run("red-a", &format!("ping -c 2 -i 0.1 -W 2 -Q 184 {to}"));
+        lab.run("red-a", &format!("ping -c 1 -W 20 {to}"));
+        lab.run("red-a", &format!("ping -c 2 -i 0.1 -W 20 -Q 184 {to}"));
         let after = places.map(|(node, _)| counted(lab, node, "q"));
         let seen: Vec<u32> = before.iter().zip(after).map(|(b, a)| a - b).collect();
         assert_eq!(seen, [2, 2, 2], "{mode}: {to}");

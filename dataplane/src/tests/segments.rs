@@ -13,11 +13,11 @@ fn every_mtu_from_1280_to_9000() {
     let mode = Mode::PLAIN;
     let domain = Domain::new(mode);
     let lab = &domain.lab;
-    domain.a.track(vec![mode.endpoint(M)]);
-    domain.b.track(vec![mode.endpoint(M)]);
+    domain.a.track_endpoints(vec![mode.endpoint(M)]);
+    domain.b.track_endpoints(vec![mode.endpoint(M)]);
     domain
         .middle
-        .track(vec![mode.endpoint(A), mode.endpoint(B)]);
+        .track_endpoints(vec![mode.endpoint(A), mode.endpoint(B)]);
     // Hosts with jumbo frames: nothing but the tunnel is narrow.
     for (node, interface) in [
         ("a", "red0"),

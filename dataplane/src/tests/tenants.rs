@@ -248,7 +248,7 @@ fn the_underlays_code_point_comes_in_where_it_is_asked_for() {
             lab.run("red-b", &format!("nft '{chain}; add rule inet t i icmp type echo-request ip dscp cs5 counter; add rule inet t i icmpv6 type echo-request ip6 dscp cs5 counter'"));
             // Answers come where checksums are right.
             for (to, class) in [("10.0.2.10", "-Q 0x21"), ("2001:db8:10:2::10", "-Q 0x21")] {
-                let ping = format!("ping -c 3 -i 0.05 -W 2 -q {class} {to}");
+                let ping = format!("ping -c 3 -i 0.05 -W 20 -q {class} {to}");
                 let output = lab.try_run("red-a", &ping);
                 assert!(output.status.success(), "{mode}: {to}");
             }

@@ -14,7 +14,7 @@ use super::plan;
 use super::records::{Chain, Past, PastChains, Service};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Domain, Record, VniUse, key, now};
-use crate::operations::{Done, domain_of, foreign_vni, free_vni, tenant_of};
+use crate::operations::{Done, chosen_vni, domain_of, foreign_vni, free_vni, tenant_of};
 
 /// Changes of a tenant's chains that a router may be late by: who is further behind is not thought of any more.
 const KEPT: usize = 32;
@@ -31,6 +31,11 @@ pub(super) fn given(
         (None, None) => {
             return fresh(transaction, &domain, tenant, name);
         }
+        (Some(label), None) => {
+            let label = chosen_vni(transaction, "label", label)?;
+            take(transaction, label, tenant, name);
+            return Ok(label);
+        }
         (Some(label), Some(home)) if *home != domain.name => label,
         (None, Some(home)) if *home != domain.name => {
             let there = new.home_name.as_deref().unwrap_or(name);
@@ -43,12 +48,12 @@ pub(super) fn given(
         }
         _ => {
             return Err(Rejection::Invalid(
-                "a label is given together with the other domain that gave it (`label` and `home`), or not at all".into(),
+                "`home` is another domain that gave the label: a label of this one has none".into(),
             ));
         }
     };
     let home = new.home.as_deref().unwrap_or_default();
-    unused(transaction, &domain, home, label)
+    foreign_vni(transaction, &domain, home, label)
 }
 
 /// The next label of this domain.
@@ -59,13 +64,18 @@ fn fresh(
     name: &str,
 ) -> Done<u32> {
     let vni = free_vni(transaction, domain)?;
+    take(transaction, vni, tenant, name);
+    Ok(vni)
+}
+
+/// A label of this domain is this service's.
+fn take(transaction: &mut Transaction<'_>, vni: u32, tenant: &str, name: &str) {
     transaction.put(Record::Vni(VniUse {
         vni,
         tenant: Some(tenant.to_owned()),
         service: Some(name.to_owned()),
         free_at: 0,
     }));
-    Ok(vni)
 }
 
 /// A label of this domain rests before it is given again.
@@ -76,19 +86,6 @@ pub(super) fn rest(transaction: &mut Transaction<'_>, domain: &Domain, label: u3
         service: None,
         free_at: now() + u64::from(domain.quarantine) * 1000,
     }));
-}
-
-/// A label that another domain gave, which no service here has.
-fn unused(transaction: &Transaction<'_>, domain: &Domain, home: &str, label: u32) -> Done<u32> {
-    let label = foreign_vni(transaction, domain, home, label)?;
-    let mut services = transaction.state().services();
-    match services.find(|of| of.label == label) {
-        Some(other) => Err(Rejection::Conflict(format!(
-            "service `{}` of tenant `{}` has label {label}",
-            other.name, other.tenant
-        ))),
-        None => Ok(label),
-    }
 }
 
 /// The label that another domain says a service of its own has.
@@ -114,7 +111,7 @@ pub(super) fn kept(
         return Ok(service.label);
     };
     match &service.home {
-        Some(home) => unused(transaction, &domain_of(transaction)?, home, label),
+        Some(home) => foreign_vni(transaction, &domain_of(transaction)?, home, label),
         None => Err(Rejection::Invalid(format!(
             "the label of `{}` is {}, and stays so: another one is another service",
             service.name, service.label
@@ -140,7 +137,7 @@ pub(super) fn take_over(
         let there = service.home_name.as_deref().unwrap_or(name);
         let now = offered(transaction, tenant, &home, there)?;
         if let Some(label) = now.filter(|label| *label != service.label) {
-            service.label = unused(transaction, &domain_of(transaction)?, &home, label)?;
+            service.label = foreign_vni(transaction, &domain_of(transaction)?, &home, label)?;
             transaction.put(Record::Service(service));
         }
     }

@@ -5,18 +5,22 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::records::{Chain, Match, OnFailure, Selection, Service, ServiceAttachment, priority};
+use super::records::{
+    Chain, Match, OnFailure, Probe, ProbeKind, Selection, Service, ServiceAttachment, priority,
+};
 use super::{labels, plan};
+use crate::attachments::{check_interface, check_prefixes, check_unicast, unfit};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, State, key};
-use crate::operations::{Done, check_interface, check_name, domain_of, router_of, tenant_of};
+use crate::operations::{Done, check_name, domain_of, router_of, tenant_of};
 
 /// What a service is made from, or changed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewService {
-    /// Its label where another domain gave it and that is not trusted, so that it cannot say; else the next free VNI of this domain is
-    /// taken. It stays what it was where the service is there.
+    /// Its label: one that nobody has, of this domain's range or outside of it, where the service had it before; with `home`, one that
+    /// this domain gave and does not tell, since it is not trusted. Where it is absent the next free VNI of this domain is taken. It stays
+    /// what it was where the service is there.
     #[serde(default)]
     pub label: Option<u32>,
     /// The domain that gave it: a trusted one that shares the tenant says which it is.
@@ -82,40 +86,91 @@ pub(crate) fn interfaces<'a>(
     users.chain(services)
 }
 
-fn check_node(addresses: &[IpAddr]) -> Done<()> {
+fn check_node(field: &str, addresses: &[IpAddr]) -> Done<()> {
+    for (at, address) in addresses.iter().enumerate() {
+        check_unicast(format!("{field}[{at}]"), *address)?;
+    }
     let v4 = addresses.iter().filter(|of| of.is_ipv4()).count();
+    let wrong = |detail: &str| {
+        Err(Rejection::Field {
+            field: field.to_owned(),
+            detail: detail.to_owned(),
+        })
+    };
     match (addresses.len(), v4) {
-        (0, _) => Err(Rejection::Invalid(
-            "`node` has no address: one of the service node on the link".into(),
-        )),
-        (all, v4) if v4 > 1 || all - v4 > 1 => Err(Rejection::Invalid(
-            "a node has one address of each family on a link at most".into(),
-        )),
+        (0, _) => wrong("it has no address: one of the service node on the link"),
+        (all, v4) if v4 > 1 || all - v4 > 1 => {
+            wrong("a node has one address of each family on a link at most")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_probe(field: &str, probe: &Probe) -> Done<()> {
+    let wrong = |key: &str, detail: String| {
+        Err(Rejection::Field {
+            field: format!("{field}.{key}"),
+            detail,
+        })
+    };
+    match (probe.kind, probe.port) {
+        (ProbeKind::Tcp, None) => {
+            return wrong("port", "it is missing: the TCP port to connect to".into());
+        }
+        (_, Some(0)) => return Err(unfit(format!("{field}.port"), 0, "a TCP port, 1 to 65535")),
+        (ProbeKind::Icmp | ProbeKind::None, Some(_)) => {
+            return wrong("port", "a probe of this kind has no `port`".into());
+        }
+        _ => {}
+    }
+    match (probe.kind, &probe.path) {
+        (ProbeKind::Http, Some(path))
+            if !path.starts_with('/') || path.contains([' ', '\r', '\n']) =>
+        {
+            let found = path.escape_default();
+            return Err(unfit(
+                format!("{field}.path"),
+                found,
+                "a path such as /health",
+            ));
+        }
+        (ProbeKind::Http, Some(_)) => {}
+        (_, Some(_)) => return wrong("path", "a probe of this kind has no `path`".into()),
+        _ => {}
+    }
+    match probe.interval {
+        Some(of) if !(50..=60_000).contains(&of) => {
+            Err(unfit(format!("{field}.interval"), of, "50 to 60000 ms"))
+        }
         _ => Ok(()),
     }
 }
 
 fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
     let mut routers = std::collections::BTreeSet::new();
-    for of in &own.attachments {
+    for (at, of) in own.attachments.iter().enumerate() {
+        let field = |key: &str| format!("attachments[{at}].{key}");
         router_of(transaction, &of.router)?;
         if !routers.insert(&of.router) {
-            return Err(Rejection::Invalid(format!(
-                "a service has one attachment on a router, and `{}` stands here twice: another one is another service, with a label of its \
-                 own",
-                of.router
-            )));
+            return Err(Rejection::Field {
+                field: field("router"),
+                detail: format!(
+                    "a service has one attachment on a router, and `{}` stands here twice: another one is another service, with a label \
+                     of its own",
+                    of.router
+                ),
+            });
         }
-        check_node(&of.node)?;
-        let mut names = vec![&of.interface];
+        check_node(&field("node"), &of.node)?;
+        let mut names = vec![(field("interface"), &of.interface)];
         if let Some(outside) = &of.outside {
-            check_node(&outside.node)?;
-            names.push(&outside.interface);
+            check_node(&field("outside.node"), &outside.node)?;
+            names.push((field("outside.interface"), &outside.interface));
         }
         let state = transaction.state();
         let owner = format!("the service `{}`'s of tenant `{}`", own.name, own.tenant);
-        for name in &names {
-            check_interface(name)?;
+        for (field, name) in &names {
+            check_interface(field, name)?;
             let mut others = interfaces(state, &of.router).filter(|(_, of)| *of != owner);
             if let Some((_, other)) = others.find(|(other, _)| other == name) {
                 return Err(Rejection::Conflict(format!(
@@ -124,20 +179,19 @@ fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
                 )));
             }
         }
-        if names.len() == 2 && names[0] == names[1] {
-            return Err(Rejection::Invalid(format!(
-                "both arms are `{}`: a node with one arm has no `outside`",
-                of.interface
-            )));
-        }
-        if let Some(probe) = &of.probe
-            && probe
-                .interval
-                .is_some_and(|of| !(50..=60_000).contains(&of))
+        if let Some(outside) = &of.outside
+            && outside.interface == of.interface
         {
-            return Err(Rejection::Invalid(
-                "a probe's interval is 50 to 60000 ms".into(),
-            ));
+            return Err(Rejection::Field {
+                field: field("outside.interface"),
+                detail: format!(
+                    "both arms are `{}`: a node with one arm has no `outside`",
+                    of.interface
+                ),
+            });
+        }
+        if let Some(probe) = &of.probe {
+            check_probe(&field("probe"), probe)?;
         }
     }
     Ok(())
@@ -245,14 +299,8 @@ pub fn put_chain(
             )));
         }
     }
-    for net in new.matches.source.iter().chain(&new.matches.destination) {
-        if net.trunc() != *net {
-            return Err(Rejection::Invalid(format!(
-                "{net} has bits behind its length: {}",
-                net.trunc()
-            )));
-        }
-    }
+    check_prefixes("match.source", &new.matches.source)?;
+    check_prefixes("match.destination", &new.matches.destination)?;
     plan::matches(&new.matches)?;
     let chain = Chain {
         tenant: tenant.to_owned(),
@@ -261,6 +309,7 @@ pub fn put_chain(
         matches: new.matches.clone(),
         services: new.services.clone(),
         symmetric: new.symmetric,
+        note: None,
     };
     let before = match transaction.get(&key::chain(tenant, name)) {
         Some(Record::Chain(of)) => Some(of.services.clone()),

@@ -182,6 +182,9 @@ pub struct Chain {
     /// Packets of the other direction go through the same services from the other end.
     #[serde(default)]
     pub symmetric: bool,
+    /// What is to be known of it as things are: in answers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Chains that a tenant has had, and that routers may have which have not heard of it lately.

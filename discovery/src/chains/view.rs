@@ -13,6 +13,8 @@ pub(crate) struct Chains<'a> {
     chains: HashMap<&'a str, Vec<&'a Chain>>,
     /// Tenants with a service node at a router.
     at: HashMap<&'a str, BTreeSet<&'a str>>,
+    /// Other domains that a tenant's packets come from.
+    others: HashMap<&'a str, BTreeSet<&'a str>>,
 }
 
 impl<'a> Chains<'a> {
@@ -25,6 +27,9 @@ impl<'a> Chains<'a> {
                 let at = chains.at.entry(&attachment.router).or_default();
                 at.insert(&service.tenant);
             }
+        }
+        for (tenant, domain) in others(state) {
+            chains.others.entry(tenant).or_default().insert(domain);
         }
         for chain in state.chains() {
             chains.chains.entry(&chain.tenant).or_default().push(chain);
@@ -54,7 +59,10 @@ impl<'a> Chains<'a> {
         let services = services.into_iter().flatten();
         tenant.services = services.map(|of| service(of, router)).collect();
         let chains = self.chains.get(tenant.name.as_str());
-        tenant.chains = chains.into_iter().flatten().map(|of| chain(of)).collect();
+        let none = BTreeSet::new();
+        let others = self.others.get(tenant.name.as_str()).unwrap_or(&none);
+        let chains = chains.into_iter().flatten();
+        tenant.chains = chains.map(|of| chain(of, others)).collect();
     }
 }
 
@@ -94,7 +102,7 @@ fn attachment(of: &ServiceAttachment) -> proto::ServiceAttachment {
     }
 }
 
-fn chain(of: &Chain) -> proto::Chain {
+fn chain(of: &Chain, others: &BTreeSet<&str>) -> proto::Chain {
     fn texts<T: ToString>(of: &[T]) -> Vec<String> {
         of.iter().map(ToString::to_string).collect()
     }
@@ -109,7 +117,37 @@ fn chain(of: &Chain) -> proto::Chain {
         dscp: of.matches.dscp.map(u32::from),
         services: of.services.clone(),
         symmetric: of.symmetric,
+        note: half(of, others).unwrap_or_default(),
     }
+}
+
+/// Tenants that are shared, each with another domain whose packets come in here.
+fn others(state: &State) -> impl Iterator<Item = (&str, &str)> {
+    let shared = state.shares();
+    let shared = shared.map(|of| (of.tenant.as_str(), of.domain.as_str()));
+    let from = state.tenants();
+    let from = from.filter_map(|of| Some((of.name.as_str(), of.home.as_deref()?)));
+    shared.chain(from)
+}
+
+/// What is to be known of a symmetric chain whose tenant other domains have too: packets of the other direction that come in there go
+/// through its services where that domain has the chain.
+fn half(of: &Chain, others: &BTreeSet<&str>) -> Option<String> {
+    if !of.symmetric || others.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = others.iter().map(|name| format!("`{name}`")).collect();
+    Some(format!(
+        "packets that come in at routers of {} go through these services only where the same chain stands there too: each domain leads the \
+         packets that come in at its own routers",
+        names.join(", ")
+    ))
+}
+
+/// The same of a chain in a state.
+pub(crate) fn note(state: &State, chain: &Chain) -> Option<String> {
+    let all = others(state).filter(|(tenant, _)| *tenant == chain.tenant);
+    half(chain, &all.map(|(_, domain)| domain).collect())
 }
 
 /// The VNIs that a tenant's packets may have: its own, and the labels of its services.

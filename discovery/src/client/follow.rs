@@ -8,8 +8,10 @@ use tracing::{info, warn};
 
 use super::backoff::{Backoff, LONGEST};
 use super::{ClientError, Facts, Membership, failed};
+use crate::pki::{TokenText, random};
 use crate::proto::{
-    Acknowledge, FromRouter, PerformanceAnswer, Register, ToRouter, Update, from_router, to_router,
+    Acknowledge, FromRouter, PerformanceAnswer, Refused, Register, ToRouter, Update, from_router,
+    to_router,
 };
 use crate::view::{View, digests};
 
@@ -18,6 +20,8 @@ use crate::view::{View, digests};
 pub enum Event {
     /// What the router is to be now, as of a revision. [`Client::applied`] answers.
     View(u64, View),
+    /// The controller is there, or why it is away.
+    Link(Result<(), String>),
     /// It asks how the router does.
     Question(Question),
 }
@@ -33,18 +37,21 @@ pub struct Question {
     pub answer: oneshot::Sender<serde_json::Value>,
 }
 
-enum Said {
-    Applied(u64, Result<View, String>),
+struct Applied {
+    revision: u64,
+    view: View,
+    refused: Vec<Refused>,
 }
 
 /// A handle to the task that follows; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    said: mpsc::Sender<Said>,
+    said: mpsc::Sender<Applied>,
 }
 
 impl Client {
-    /// Follows the controller from what the router runs already. Events come until the receiver is dropped.
+    /// Follows the controller from what the router runs already. Events come until the receiver is dropped. A router that the
+    /// controller does not know any more joins again with `token`, where there is one.
     ///
     /// # Errors
     /// Where the generation cannot be written.
@@ -52,6 +59,7 @@ impl Client {
         membership: Membership,
         facts: Facts,
         runs: Option<(u64, View)>,
+        token: Option<TokenText>,
     ) -> Result<(Self, mpsc::Receiver<Event>), ClientError> {
         let generation = membership.next_generation()?;
         let (events, inbox) = mpsc::channel(16);
@@ -65,17 +73,25 @@ impl Client {
             view,
             events,
             told,
+            token,
+            instance: random(8),
             streams: 0,
             doubted: false,
+            link: None,
         };
         tokio::spawn(follower.run());
         Ok((Self { said }, inbox))
     }
 
-    /// The router runs a view, or says why it cannot and runs what it ran before.
-    pub async fn applied(&self, revision: u64, result: Result<View, String>) {
+    /// The router runs a view but for what is refused of it, and begins with it the next time.
+    pub async fn applied(&self, revision: u64, view: View, refused: Vec<Refused>) {
+        let applied = Applied {
+            revision,
+            view,
+            refused,
+        };
         // Nobody listens any more where the router ends.
-        let _ = self.said.send(Said::Applied(revision, result)).await;
+        let _ = self.said.send(applied).await;
     }
 }
 
@@ -87,11 +103,17 @@ struct Follower {
     revision: u64,
     view: View,
     events: mpsc::Sender<Event>,
-    told: mpsc::Receiver<Said>,
+    told: mpsc::Receiver<Applied>,
+    /// What it joins again with.
+    token: Option<TokenText>,
+    /// This start of the process.
+    instance: String,
     /// Streams begun: each at another controller, where there are several.
     streams: usize,
     /// A controller was there and the last stream did not begin: it may not take the certificate, whatever the clock here says.
     doubted: bool,
+    /// What was said of the link last.
+    link: Option<Result<(), String>>,
 }
 
 /// Why a stream ended.
@@ -111,17 +133,75 @@ impl From<ClientError> for End {
 impl Follower {
     async fn run(mut self) {
         let mut backoff = Backoff::new();
+        // Attempts in a row that ended with the same words.
+        let mut repeated: u32 = 0;
         loop {
             backoff.begin();
-            match self.attach().await {
+            let error = match self.attach().await {
                 End::Stop => return,
-                End::Away(error) => {
-                    warn!(%error, "without the controller: the router goes on as it is");
-                }
+                End::Away(error) => self.explain(error).await,
+            };
+            repeated = match &self.link {
+                Some(Err(before)) if *before == error => repeated + 1,
+                _ => 1,
+            };
+            // At a falling rate: every time that it has been so twice as often.
+            if repeated.is_power_of_two() {
+                warn!(
+                    error,
+                    times = repeated,
+                    "without the controller: the router goes on as it is"
+                );
             }
-            if self.wait(backoff.next()).await {
+            if self.say(Err(error)).await || self.wait(backoff.next()).await {
                 return;
             }
+        }
+    }
+
+    /// Says how the link is, where that is something new; true where the router ends.
+    async fn say(&mut self, link: Result<(), String>) -> bool {
+        if self.link.as_ref() == Some(&link) {
+            return self.events.is_closed();
+        }
+        self.link = Some(link.clone());
+        self.events.send(Event::Link(link)).await.is_err()
+    }
+
+    /// Why the controller is away, and what is to be done about it; a router that was removed joins again where it can.
+    async fn explain(&mut self, error: ClientError) -> String {
+        let folder = self.membership.folder().display().to_string();
+        let name = self.membership.name().to_owned();
+        let domain = self.membership.domain().to_owned();
+        let how = format!("make a token (weft token create --role router --name {name})");
+        match error {
+            ClientError::Foreign { address, foreign } => format!(
+                "the controller at {address} is another domain's: its authority is {}, and `{name}` is in domain `{domain}` with the \
+                 authority {}. Where the domain was made anew, stop the router, remove {folder}, {how}, and join with it",
+                foreign.shown, foreign.expected
+            ),
+            ClientError::Removed(error) => match self.token.take() {
+                None => format!(
+                    "{error}: to have it back, {how}, and put it into `controller` of its configuration"
+                ),
+                Some(token) => match self.membership.rejoin(&token).await {
+                    Ok(()) => {
+                        info!("joined the domain again");
+                        format!("{error}; it has joined again with the token of its configuration")
+                    }
+                    Err(ClientError::Refused(why)) => format!(
+                        "{error}, and the token of its configuration is good no more ({why}): {how}, and put it there"
+                    ),
+                    Err(why) => {
+                        self.token = Some(token);
+                        format!("{error}; it cannot join again yet: {why}")
+                    }
+                },
+            },
+            ClientError::Refused(error) => {
+                format!("the controller refuses: {error} (state folder: {folder})")
+            }
+            error => error.to_string(),
         }
     }
 
@@ -133,7 +213,7 @@ impl Follower {
             tokio::select! {
                 () = &mut end => return self.events.is_closed(),
                 said = self.told.recv() => match said {
-                    Some(Said::Applied(revision, result)) => drop(self.applied(revision, result)),
+                    Some(applied) => drop(self.applied(applied)),
                     None => return true,
                 },
             }
@@ -141,21 +221,20 @@ impl Follower {
     }
 
     /// Notes what the router runs; gives what is to be said of it.
-    fn applied(&mut self, revision: u64, result: Result<View, String>) -> FromRouter {
-        let error = match result {
-            Ok(view) => {
-                if let Err(error) = self.membership.keep_view(revision, &view) {
-                    warn!(%error, "what the router runs cannot be kept: a start without the controller would go back");
-                }
-                (self.revision, self.view) = (revision, view);
-                String::new()
-            }
-            Err(error) => error,
-        };
+    fn applied(&mut self, applied: Applied) -> FromRouter {
+        let Applied {
+            revision,
+            view,
+            refused,
+        } = applied;
+        if let Err(error) = self.membership.keep_view(revision, &view) {
+            warn!(%error, "what the router runs cannot be kept: a start without the controller would go back");
+        }
+        (self.revision, self.view) = (revision, view);
         FromRouter {
             message: Some(from_router::Message::Acknowledge(Acknowledge {
                 revision,
-                error,
+                refused,
             })),
         }
     }
@@ -174,6 +253,7 @@ impl Follower {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: self.revision,
                 held: digests(&self.view),
+                instance: self.instance.clone(),
             })),
         }
     }
@@ -216,6 +296,9 @@ impl Follower {
             domain = self.membership.domain(),
             "registered with the controller"
         );
+        if self.say(Ok(())).await {
+            return Ok(End::Stop);
+        }
         // What the router is to be, by what it was sent: it may not run it yet.
         let mut wanted = self.view.clone();
         let mut renew_again = Duration::from_secs(1);
@@ -228,8 +311,8 @@ impl Follower {
                     self.hear(message.ok_or_else(ended)?, &mut wanted, &sender).await?;
                 }
                 said = self.told.recv() => match said {
-                    Some(Said::Applied(revision, result)) => {
-                        let message = self.applied(revision, result);
+                    Some(applied) => {
+                        let message = self.applied(applied);
                         // Where the stream is broken it says so itself.
                         let _ = sender.send(message).await;
                     }

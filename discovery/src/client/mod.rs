@@ -1,38 +1,30 @@
 //! The router's side: joining a domain, and following what the controller says.
 
 mod backoff;
+mod connect;
 mod follow;
 mod rest;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 pub(crate) use self::backoff::Backoff;
+pub use self::connect::PORT;
+#[cfg(test)]
+pub(crate) use self::connect::connect;
+pub(crate) use self::connect::connect_any;
 pub use self::follow::{Client, Event, Question};
 pub use self::rest::Rest;
 use crate::pki::{self, PkiError, TokenText, read_file, validity_of, write_secret};
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::{JoinRequest, RenewRequest, Update};
-use crate::tls::{self, Trust};
+use crate::tls::{self, ForeignAuthority, Trust};
 use crate::view::View;
-
-/// Connecting takes no longer.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A controller that is silent is asked, and is away when it does not answer.
-const PING: Duration = Duration::from_secs(10);
-/// The port of controllers.
-pub const PORT: u16 = 8443;
 
 /// What a membership's folder holds.
 const MEMBER: &str = "member.json";
@@ -64,6 +56,17 @@ pub enum ClientError {
         /// How.
         error: String,
     },
+    /// It is another domain's.
+    #[error("controller {address}: {foreign}")]
+    Foreign {
+        /// Where it is.
+        address: String,
+        /// Whose.
+        foreign: ForeignAuthority,
+    },
+    /// It knows no such router.
+    #[error("the controller refuses: {0}")]
+    Removed(String),
     /// It said no.
     #[error("the controller refuses: {0}")]
     Refused(String),
@@ -139,85 +142,13 @@ pub struct Facts {
     pub capacity: u32,
 }
 
-/// `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
-fn split(address: &str) -> (String, u16) {
-    if let Ok(socket) = address.parse::<SocketAddr>() {
-        return (socket.ip().to_string(), socket.port());
-    }
-    if address.parse::<IpAddr>().is_ok() {
-        return (address.to_owned(), PORT);
-    }
-    match address.rsplit_once(':') {
-        Some((host, port)) => match port.parse() {
-            Ok(port) => (host.to_owned(), port),
-            Err(_) => (address.to_owned(), PORT),
-        },
-        None => (address.to_owned(), PORT),
-    }
-}
-
-/// A connection to a controller, which is who it should be.
-pub(crate) async fn connect(address: &str, tls: ClientConfig) -> Result<Channel, ClientError> {
-    let unreachable = |error: String| ClientError::Unreachable {
-        address: address.to_owned(),
-        error,
-    };
-    let (host, port) = split(address);
-    let name =
-        ServerName::try_from(host.clone()).map_err(|error| unreachable(error.to_string()))?;
-    let connector = TlsConnector::from(Arc::new(tls));
-    let connect = tower::service_fn(move |_| {
-        let (host, name, connector) = (host.clone(), name.clone(), connector.clone());
-        async move {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-        }
-    });
-    let endpoint = Endpoint::from_static("http://controller")
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .keep_alive_while_idle(true);
-    let channel = endpoint.connect_with_connector(connect).await;
-    channel.map_err(|error| {
-        let cause = crate::cause(&error);
-        // TLS speaks of its errors as those of data.
-        let io = cause.downcast_ref::<std::io::Error>();
-        match io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) {
-            true => ClientError::Broken {
-                address: address.to_owned(),
-                error: cause.to_string(),
-            },
-            false => unreachable(cause.to_string()),
-        }
-    })
-}
-
-/// The same to the first of several, `A,B,C`, that is there.
-pub(crate) async fn connect_any(
-    addresses: &str,
-    first: usize,
-    tls: &ClientConfig,
-) -> Result<Channel, ClientError> {
-    let addresses: Vec<&str> = addresses.split(',').map(str::trim).collect();
-    let mut last = ClientError::Folder("there is no controller's address".into());
-    for at in 0..addresses.len() {
-        match connect(addresses[(first + at) % addresses.len()], tls.clone()).await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 /// What a controller said that did not do it; or that nobody knows whether it did, since the connection broke.
 pub(crate) fn failed(address: &str, status: &tonic::Status) -> ClientError {
     use tonic::Code;
     let error = crate::words(status);
     match status.code() {
+        Code::NotFound => ClientError::Removed(error),
         Code::InvalidArgument
-        | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
         | Code::PermissionDenied
@@ -241,7 +172,7 @@ impl Membership {
         name: &str,
         folder: &Path,
     ) -> Result<Self, ClientError> {
-        std::fs::create_dir_all(folder)
+        pki::create_private_folder(folder)
             .map_err(|error| ClientError::Folder(format!("{}: {error}", folder.display())))?;
         // A router that tries again has the key that it had.
         let known = read_file(&folder.join(KEY)).ok();
@@ -326,6 +257,16 @@ impl Membership {
         &self.member.domain
     }
 
+    /// The folder that it is kept in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// SHA-256 of the certificate of the domain's authority, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        pki::sha256(&self.authority)
+    }
+
     /// The same, at a controller somewhere else.
     #[must_use]
     pub fn at(mut self, controller: &str) -> Self {
@@ -355,6 +296,13 @@ impl Membership {
         let octets = std::fs::read(self.folder.join(VIEW)).ok()?;
         let update = Update::decode(octets.as_slice()).ok()?;
         Some((update.revision, update.put))
+    }
+
+    /// Joins the domain again, with another token: as the router that it was, where its key is good for that.
+    pub(crate) async fn rejoin(&mut self, token: &TokenText) -> Result<(), ClientError> {
+        let joined = Self::join(self.controller(), token, self.name(), &self.folder).await?;
+        *self = joined;
+        Ok(())
     }
 
     fn keep_view(&self, revision: u64, view: &View) -> Result<(), ClientError> {
@@ -401,24 +349,5 @@ impl Membership {
         self.certificate = identity.into_inner().certificate;
         self.age = Age::new(&self.certificate);
         self.write()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_controllers() {
-        for (text, host, port) in [
-            ("10.0.0.1", "10.0.0.1", PORT),
-            ("10.0.0.1:9000", "10.0.0.1", 9000),
-            ("[2001:db8::1]:9000", "2001:db8::1", 9000),
-            ("2001:db8::1", "2001:db8::1", PORT),
-            ("ctl.example", "ctl.example", PORT),
-            ("ctl.example:9000", "ctl.example", 9000),
-        ] {
-            assert_eq!(split(text), (host.to_owned(), port), "{text}");
-        }
     }
 }

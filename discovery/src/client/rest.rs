@@ -6,11 +6,9 @@ use axum::http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{ClientError, split};
+use super::ClientError;
+use super::connect::{dial, failed, split};
 use crate::pki::TokenText;
 use crate::tls::{self, Trust};
 
@@ -45,20 +43,11 @@ impl Rest {
             error,
         };
         let (host, port) = split(&self.address);
-        let name = ServerName::try_from(host.clone());
-        let name = name.map_err(|error| unreachable(error.to_string()))?;
         let trust = Trust::Fingerprint(self.token.fingerprint.clone());
         let mut config = tls::client(&trust, None)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let connect = async {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
-            TlsConnector::from(Arc::new(config))
-                .connect(name, stream)
-                .await
-        };
-        let stream = connect
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
+        let stream = dial(&host, port, Arc::new(config)).await;
+        let stream = stream.map_err(|error| failed(&self.address, &error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| unreachable(error.to_string()))?;
@@ -84,7 +73,11 @@ impl Rest {
         let value = match (status, body.is_empty()) {
             (StatusCode::NO_CONTENT, _) | (_, true) => Value::Null,
             _ => serde_json::from_slice(&body)
-                .map_err(|error| ClientError::Refused(format!("{status}: {error}")))?,
+                .map_err(|_| {
+                    unreachable(format!(
+                        "what answers there is no controller: HTTP {status} to /api/v1/{path}, and no JSON"
+                    ))
+                })?,
         };
         match status.is_success() {
             true => Ok(value),

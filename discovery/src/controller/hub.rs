@@ -1,6 +1,8 @@
 //! The routers that are attached now: what each holds, what it is sent, how long it has been away.
 
-use std::collections::{BTreeMap, HashMap};
+mod claims;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,13 +11,18 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::database::{Database, News};
-use crate::model::State;
+use crate::model::{State, key};
 use crate::operations;
-use crate::proto::{PerformanceQuery, ToRouter, Update, to_router};
+use crate::proto::{Acknowledge, PerformanceQuery, Refused, Register, ToRouter, Update, to_router};
 use crate::view::{Affected, Index, difference, digest, view};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
 const QUEUE: usize = 64;
+
+/// How long a router that has died may seem to be there.
+const ANSWER: Duration = Duration::from_secs(2);
+/// No tenant has this name: a router that is asked only whether it is there has little to say.
+const NOBODY: &str = "-";
 
 /// How a router does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,14 +33,18 @@ pub struct Attached {
     pub runs: u64,
     /// The latest revision that it was sent.
     pub sent: u64,
-    /// Why it does not run what it was sent.
-    pub error: String,
+    /// What of it cannot be there.
+    pub refused: Vec<Refused>,
 }
 
 struct Connection {
     /// Tells apart those that come one behind the other.
     number: u64,
     generation: u64,
+    /// The start of its process.
+    instance: String,
+    /// The key that it has joined with.
+    key: String,
     messages: mpsc::Sender<ToRouter>,
     held: BTreeMap<String, u64>,
     status: Attached,
@@ -54,6 +65,12 @@ struct Inner {
     /// Routers that have gone, or whose controller has.
     away: HashMap<String, Away>,
     queries: HashMap<u64, oneshot::Sender<serde_json::Value>>,
+    /// Starts of routers that ask at other controllers whether the one that is attached here answers, while that is found out.
+    asked: HashSet<String>,
+    /// Revisions later than any that is here, which routers were told of.
+    ahead: BTreeMap<String, u64>,
+    /// When the certificates end that routers came with, or got here, s since 1970.
+    certificates: BTreeMap<String, i64>,
 }
 
 /// The routers that are attached.
@@ -88,9 +105,8 @@ impl Hub {
     pub(super) fn attach(
         &self,
         name: &str,
-        generation: u64,
-        runs: u64,
-        held: BTreeMap<String, u64>,
+        key: &str,
+        register: Register,
     ) -> (u64, mpsc::Receiver<ToRouter>) {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let mut inner = self.inner();
@@ -100,17 +116,20 @@ impl Hub {
         let number = inner.next;
         let mut connection = Connection {
             number,
-            generation,
+            generation: register.generation,
+            instance: register.instance,
+            key: key.to_owned(),
             messages,
-            held,
+            held: register.held.into_iter().collect(),
             status: Attached {
                 attached: true,
-                runs,
+                runs: register.revision,
                 ..Attached::default()
             },
         };
         connection.send(&Index::new(&state), state.revision, name, true);
         inner.away.remove(name);
+        inner.ahead.remove(name);
         inner.connections.insert(name.to_owned(), connection);
         (number, inbox)
     }
@@ -138,20 +157,71 @@ impl Hub {
         }
     }
 
-    pub(super) fn acknowledge(&self, name: &str, number: u64, revision: u64, error: &str) {
+    pub(super) fn acknowledge(&self, name: &str, number: u64, said: Acknowledge) {
         let mut inner = self.inner();
         let connection = inner.connections.get_mut(name);
         if let Some(connection) = connection.filter(|of| of.number == number) {
-            if error.is_empty() {
-                connection.status.runs = revision;
-            } else {
-                warn!(
-                    router = name,
-                    revision, error, "a router cannot run what it is sent"
-                );
+            for refused in &said.refused {
+                let (item, reason) = (&refused.item, &refused.reason);
+                if !connection.status.refused.contains(refused) {
+                    warn!(
+                        router = name,
+                        item, reason, "a router refuses a part of what it is sent"
+                    );
+                }
             }
-            error.clone_into(&mut connection.status.error);
+            connection.status.runs = said.revision;
+            connection.status.refused = said.refused;
         }
+    }
+
+    /// Whether another start of a router's process than this one is attached, and answers. A connection of one that has died may
+    /// stand for a while yet.
+    pub(super) async fn is_taken(&self, name: &str, instance: &str) -> bool {
+        let other = {
+            let inner = self.inner();
+            let connection = inner.connections.get(name);
+            connection.is_some_and(|of| of.instance != instance)
+        };
+        if !other {
+            return false;
+        }
+        let asked = [name.to_owned()];
+        let answers = self.ask(&asked, NOBODY, None, ANSWER).await;
+        answers.contains_key(name)
+    }
+
+    /// Whether a router is attached here.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.inner().connections.contains_key(name)
+    }
+
+    /// Notes when a router's certificate ends, s since 1970.
+    pub(super) fn note_certificate(&self, name: &str, end: i64) {
+        self.inner().certificates.insert(name.to_owned(), end);
+    }
+
+    /// When the certificates of attached routers end, by name, s since 1970.
+    pub(super) fn certificates(&self) -> BTreeMap<String, i64> {
+        let inner = self.inner();
+        let known = inner.certificates.iter();
+        let attached = known.filter(|(name, _)| inner.connections.contains_key(*name));
+        attached.map(|(name, end)| (name.clone(), *end)).collect()
+    }
+
+    /// Notes that a router was told of a later revision than any that is here.
+    pub(super) fn note_ahead(&self, name: &str, revision: u64) {
+        self.inner().ahead.insert(name.to_owned(), revision);
+    }
+
+    /// The latest revision that routers were told of and that is not here; `None` where there is none.
+    pub fn ahead(&self) -> Option<u64> {
+        self.inner().ahead.values().copied().max()
+    }
+
+    /// What routers were told is no matter any more.
+    pub(super) fn forget_ahead(&self) {
+        self.inner().ahead.clear();
     }
 
     /// How all routers do, by name; who is not attached is missing.
@@ -232,6 +302,7 @@ impl Hub {
                         Err(RecvError::Closed) => return,
                     };
                     self.push(&state, &affected);
+                    self.answer_claims(&state, &affected);
                 }
                 _ = tick.tick() => self.expire().await,
             }
@@ -248,7 +319,8 @@ impl Hub {
         };
         for name in here {
             if let Some(connection) = inner.connections.get_mut(&name)
-                && !connection.send(&index, state.revision, &name, false)
+                && (connection.is_replaced(state, &name)
+                    || !connection.send(&index, state.revision, &name, false))
             {
                 gone.push(name);
             }
@@ -329,6 +401,12 @@ impl Hub {
 }
 
 impl Connection {
+    /// Another router has joined under the name since, with a key of its own.
+    fn is_replaced(&self, state: &State, name: &str) -> bool {
+        let router = state.router(&key::router(name));
+        router.is_some_and(|router| router.key != self.key)
+    }
+
     /// Sends what differs, or at the beginning that nothing does; false where the router is to be let go.
     fn send(&mut self, index: &Index<'_>, revision: u64, name: &str, first: bool) -> bool {
         let held = |key: &str| self.held.contains_key(key);

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{Controller, ControllerError};
 use crate::operations::check_name;
-use crate::pki::{Identity, SERVER_LIFETIME, domain, identity, sha256};
+use crate::pki::{Identity, SERVER_LIFETIME, domain, identity, sha256, validity_of};
 use crate::tls;
 
 /// A handshake takes no longer.
@@ -105,6 +105,10 @@ pub(super) async fn serve(
 
 fn acceptor(controller: &Controller, names: &[String]) -> Result<TlsAcceptor, ControllerError> {
     let (certificate, key) = controller.authority.server(names)?;
+    let (_, until) = validity_of(&certificate)?;
+    controller
+        .until
+        .store(until, std::sync::atomic::Ordering::Relaxed);
     let config = tls::server(&certificate, &key, controller.authority.certificate())?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -7,6 +7,7 @@
 //! | [`management`] | what people and their programs may ask for |
 //! | [`rest`] | that over HTTP, and its document |
 //! | [`grpc`] | the same over gRPC, and the protocol of routers |
+//! | [`metrics`] | what can be counted |
 //! | [`listen`] | connections |
 
 pub mod exchange;
@@ -14,11 +15,13 @@ mod grpc;
 pub mod hub;
 mod listen;
 mod management;
+mod metrics;
 pub mod rest;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -29,7 +32,9 @@ use crate::database::{Database, Rejection};
 use crate::exchange::Introduction;
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
-use crate::pki::{Authority, PkiError, TokenText, read_file, sha256, write_secret};
+use crate::pki::{
+    Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
+};
 use crate::store::{Etcd, Redb, StoreError};
 use exchange::Exchange;
 use hub::Hub;
@@ -128,7 +133,7 @@ impl Folder {
     /// # Errors
     /// Where there is one, or its numbers make no sense.
     pub async fn create(&self, domain: Domain, settings: &Settings) -> Result<(), ControllerError> {
-        std::fs::create_dir_all(&self.0).map_err(|error| ControllerError::Io {
+        create_private_folder(&self.0).map_err(|error| ControllerError::Io {
             what: self.0.display().to_string(),
             error,
         })?;
@@ -242,9 +247,16 @@ pub struct Controller {
     hub: Hub,
     exchange: Exchange,
     introduction: Introduction,
+    /// When the certificate ends that the controller shows, s since 1970.
+    until: AtomicI64,
 }
 
 impl Controller {
+    /// When the certificate ends that the controller shows, s since 1970.
+    fn certificate_end(&self) -> i64 {
+        self.until.load(Ordering::Relaxed)
+    }
+
     /// Who the domain is.
     fn domain(&self) -> Option<Domain> {
         self.database.state().domain().cloned()
@@ -285,6 +297,7 @@ pub async fn serve(
         authority,
         hub: Hub::new(database.clone()),
         exchange: Exchange::default(),
+        until: AtomicI64::new(0),
         database,
     });
     info!(domain = name, %address, revision = state.revision, "controller started");

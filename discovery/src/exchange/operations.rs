@@ -9,7 +9,7 @@ use super::introduction::Introduction;
 use super::public::Said;
 use super::records::{Pair, Remote, Share, Trust};
 use crate::database::{Rejection, Transaction};
-use crate::model::{Record, RemoteTenant, State, key, now};
+use crate::model::{Record, RemoteTenant, State, Tenant, key, now};
 use crate::operations::{check_name, domain_of, missing, router_of, tenant_of};
 
 type Done<T> = Result<T, Rejection>;
@@ -213,16 +213,21 @@ fn not_shared(home: &str, what: &str) -> Rejection {
     ))
 }
 
-/// A VNI that an operator has entered: where `home` is trusted, it is one that `home` shares.
+/// A VNI that an operator has entered: where `home` is trusted, it is one that `home` shares, and this is that tenant.
 ///
 /// # Errors
 /// Where it does not share it.
-pub fn check_vni(transaction: &Transaction<'_>, home: &str, vni: u32) -> Done<()> {
+pub fn check_vni(
+    transaction: &Transaction<'_>,
+    home: &str,
+    vni: u32,
+) -> Done<Option<RemoteTenant>> {
     let mut shared = transaction.state().remote_tenants();
-    if trust_of(transaction, home).is_err() || shared.any(|of| of.domain == home && of.vni == vni) {
-        return Ok(());
+    match shared.find(|of| of.domain == home && of.vni == vni) {
+        Some(shared) => Ok(Some(shared.clone())),
+        None if trust_of(transaction, home).is_err() => Ok(None),
+        None => Err(not_shared(home, &format!("VNI {vni}"))),
     }
-    Err(not_shared(home, &format!("VNI {vni}")))
 }
 
 /// What a follower has heard.
@@ -286,6 +291,7 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
             }
         }
     }
+    pin(transaction, name, &heard.said);
     if remote.followers.insert(heard.follower.clone()) || changed {
         remote.asn = heard.said.asn;
         remote.revision = heard.revision;
@@ -293,6 +299,22 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     }
     transaction.put(Record::Remote(remote));
     Ok(())
+}
+
+/// A tenant of ours whose home has not said yet which of its tenants that is, since it was not trusted when the VNI was entered: it is
+/// the one that has the VNI now, and no other one from now on.
+fn pin(transaction: &mut Transaction<'_>, home: &str, said: &Said) {
+    let state = transaction.state();
+    let unknown = state.tenants().filter(|of| of.id.is_none());
+    for tenant in unknown.filter(|of| of.home.as_deref() == Some(home)) {
+        let told = said.tenants.iter().find(|of| of.vni == tenant.vni);
+        if let Some(id) = told.and_then(|of| of.id.clone()) {
+            transaction.put(Record::Tenant(Tenant {
+                id: Some(id),
+                ..tenant.clone()
+            }));
+        }
+    }
 }
 
 /// Controllers of ours hear a domain no more, the last one at `heard`, ms since 1970. What it said stays.

@@ -1,35 +1,61 @@
 //! What an edge is told of the edges of other domains: whom to speak with, and whose labels to take.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::records::{RemoteRouter, Trust};
+use super::records::{RemoteRouter, RemoteTenant, Trust};
 use crate::chains::view as chains;
 use crate::model::{Registration, Role, Router, State, Tenant, key};
 use crate::proto::Neighbor;
 
-/// Tenants whose packets go over to a domain and come from it: those that we share with it, and those of its VNIs that it shares
-/// with us, where we have made a tenant of one.
-fn tenants<'a>(state: &'a State, domain: &'a str) -> impl Iterator<Item = &'a Tenant> {
-    let ours = state.shares().filter(move |of| of.domain == domain);
-    let ours = ours.filter_map(|of| state.tenant(&key::tenant(&of.tenant)));
-    let theirs: BTreeSet<u32> = state
-        .remote_tenants()
-        .filter(|of| of.domain == domain)
-        .map(|of| of.vni)
-        .collect();
-    let taken = state.tenants().filter(move |tenant| {
-        tenant.home.as_deref() == Some(domain) && theirs.contains(&tenant.vni)
-    });
-    ours.chain(taken)
+/// Tenants that other domains share with us, by domain and VNI.
+pub type Offers<'a> = BTreeMap<(&'a str, u32), &'a RemoteTenant>;
+
+/// What all domains share with us.
+pub fn offers(state: &State) -> Offers<'_> {
+    let told = state.remote_tenants();
+    told.map(|of| ((of.domain.as_str(), of.vni), of)).collect()
 }
 
-/// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services.
+/// Tenants whose packets go over to a domain and come from it: those that we share with it, and those that it shares with us, where we
+/// have made a tenant of one. A VNI that its home has given to another tenant since is not that tenant's any more.
+fn tenants<'a, 'o>(
+    state: &'a State,
+    domain: &'a str,
+    offers: &'o Offers<'a>,
+) -> impl Iterator<Item = &'a Tenant> + use<'a, 'o> {
+    let ours = state.shares().filter(move |of| of.domain == domain);
+    let ours = ours.filter_map(|of| state.tenant(&key::tenant(&of.tenant)));
+    let taken = state.tenants().filter(move |tenant| {
+        let home = tenant.home.as_deref() == Some(domain);
+        home && offers.contains_key(&(domain, tenant.vni))
+    });
+    let all = ours.chain(taken);
+    all.filter(move |tenant| mistaken(offers, tenant).is_none())
+}
+
+/// What its home says of the VNI of a tenant, where that is another tenant now.
+pub fn mistaken<'a>(offers: &Offers<'a>, tenant: &Tenant) -> Option<&'a RemoteTenant> {
+    let home = tenant.home.as_deref()?;
+    let told = offers.get(&(home, tenant.vni)).copied()?;
+    match (&tenant.id, &told.id) {
+        (Some(own), Some(now)) if own != now => Some(told),
+        _ => None,
+    }
+}
+
+/// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services. A label that the domain has given
+/// to a service of another tenant since is not that service's any more.
 pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
-    let tenants = tenants(state, domain);
-    tenants
-        .flat_map(|tenant| chains::vnis(state, tenant))
-        .collect()
+    let told = state.remote_services().filter(|of| of.domain == domain);
+    let labels: BTreeMap<u32, u32> = told.map(|of| (of.label, of.vni)).collect();
+    let offers = offers(state);
+    let mut vnis = BTreeSet::new();
+    for tenant in tenants(state, domain, &offers) {
+        let own = |vni: &u32| labels.get(vni).is_none_or(|of| *of == tenant.vni);
+        vnis.extend(chains::vnis(state, tenant).filter(own));
+    }
+    vnis
 }
 
 /// Names of the tenants whose packets a router takes from other domains and passes on to them.
@@ -41,8 +67,11 @@ pub(crate) fn stitched<'a>(state: &'a State, router: &'a Router) -> BTreeSet<&'a
             let mut theirs = state.remote_routers().filter(|of| of.domain == trust.name);
             theirs.any(|peer| speaks(trust, router, peer))
         });
-        let shared = trusts.flat_map(|trust| tenants(state, &trust.name));
-        names.extend(shared.map(|of| of.name.as_str()));
+        let offers = offers(state);
+        for trust in trusts {
+            let shared = tenants(state, &trust.name, &offers);
+            names.extend(shared.map(|of| of.name.as_str()));
+        }
     }
     names
 }

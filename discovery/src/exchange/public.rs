@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::records::{Remote, RemoteRouter, RemoteTenant};
+use crate::attachments::{check_asn, check_unicast};
 use crate::chains::view as chains;
 use crate::model::{Domain, RemoteService, Role, State, key};
 use crate::operations::check_name;
@@ -61,6 +62,7 @@ pub fn view(state: &State, domain: &str) -> PublicView {
             name: tenant.name.clone(),
             vni: tenant.vni,
             home: home.clone(),
+            id: tenant.id.clone().unwrap_or_default(),
         };
         view.insert(format!("tenant/{}", of.name), item(Item::Tenant(of)));
         for (name, service) in chains::offered(state, &tenant.name) {
@@ -107,6 +109,7 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
             name: of.name.clone(),
             vni: of.vni,
             home: of.home.clone(),
+            id: of.id.clone().unwrap_or_default(),
         };
         view.insert(format!("tenant/{}", of.name), item(Item::Tenant(tenant)));
     }
@@ -133,98 +136,126 @@ pub struct Said {
     pub tenants: Vec<RemoteTenant>,
     /// The services that it offers to them.
     pub services: Vec<RemoteService>,
+    /// What of it makes no sense, and is left out.
+    pub refused: Vec<String>,
 }
 
-/// Reads what `domain` says to `own`.
+/// Reads what `domain` says to `own`. A record that makes no sense costs that record.
 ///
 /// # Errors
-/// What makes no sense, or cannot be: nothing of it is taken then.
+/// Where it is not that domain, or has other labels: nothing of it is taken then.
 pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, String> {
     let mut said = Said {
         asn: 0,
         routers: Vec::new(),
         tenants: Vec::new(),
         services: Vec::new(),
+        refused: Vec::new(),
     };
-    let name = |name: &str| check_name(name).map_err(|rejection| rejection.to_string());
     for (at, item) in view {
-        let wrong =
-            |what: &str| format!("domain `{domain}` says what makes no sense, {at}: {what}");
-        let read = |what: &str, text: &str| -> Result<IpAddr, String> {
-            let address = text.parse();
-            address.map_err(|_| wrong(&format!("{what} `{text}` is no address")))
-        };
-        match &item.item {
+        let read = match &item.item {
             Some(Item::Domain(of)) => {
-                if of.name != domain {
-                    return Err(format!("this is domain `{}`, not `{domain}`", of.name));
-                }
-                if of.asn == 0 || of.asn == own.asn {
-                    return Err(wrong(&format!("AS {} is no other domain's", of.asn)));
-                }
-                if of.global_administrator != own.global_administrator {
-                    return Err(format!(
-                        "domain `{domain}` has labels of Global Administrator {}, this one of {}: it is the same in every domain \
-                         (weft controller init --administrator)",
-                        of.global_administrator, own.global_administrator
-                    ));
-                }
-                said.asn = of.asn;
+                said.asn = read_domain(own, domain, of)?;
+                Ok(())
             }
             Some(Item::Router(of)) => {
-                name(&of.name)?;
-                if of.asn == 0 || of.asn == own.asn {
-                    return Err(wrong(&format!("AS {} is no other domain's", of.asn)));
-                }
-                let router_id = of.router_id.parse();
-                said.routers.push(RemoteRouter {
-                    domain: domain.to_owned(),
-                    name: of.name.clone(),
-                    asn: of.asn,
-                    router_id: router_id.map_err(|_| wrong("its router id is none"))?,
-                    bgp_address: read("BGP address", &of.bgp_address)?,
-                    endpoint: read("endpoint", &of.endpoint)?,
-                    encapsulations: of.encapsulations.clone(),
-                    capacity: of.capacity,
-                    expired: of.expired,
-                    peers: of.peers.clone(),
-                });
+                read_router(own, domain, of).map(|router| said.routers.push(router))
             }
             Some(Item::Tenant(of)) => {
-                name(&of.name)?;
-                name(&of.home)?;
-                if of.vni == 0 || of.vni > 16_777_214 {
-                    return Err(wrong(&format!("{} is no VNI", of.vni)));
-                }
-                said.tenants.push(RemoteTenant {
-                    domain: domain.to_owned(),
-                    name: of.name.clone(),
-                    vni: of.vni,
-                    home: of.home.clone(),
-                });
+                read_tenant(domain, of).map(|tenant| said.tenants.push(tenant))
             }
             Some(Item::Service(of)) => {
-                name(&of.name)?;
-                for number in [of.vni, of.label] {
-                    if number == 0 || number > 16_777_214 {
-                        return Err(wrong(&format!("{number} is no VNI")));
-                    }
-                }
-                said.services.push(RemoteService {
-                    domain: domain.to_owned(),
-                    vni: of.vni,
-                    name: of.name.clone(),
-                    label: of.label,
-                });
+                read_service(domain, of).map(|service| said.services.push(service))
             }
             // Of a later controller.
-            None => {}
-        }
+            None => Ok(()),
+        };
+        said.refused
+            .extend(read.err().map(|error| format!("{at}: {error}")));
     }
     match said.asn {
         0 => Err(format!("domain `{domain}` does not say who it is")),
         _ => Ok(said),
     }
+}
+
+fn read_domain(own: &Domain, domain: &str, of: &PublicDomain) -> Result<u32, String> {
+    if of.name != domain {
+        return Err(format!("this is domain `{}`, not `{domain}`", of.name));
+    }
+    if of.global_administrator != own.global_administrator {
+        return Err(format!(
+            "domain `{domain}` has labels of Global Administrator {}, this one of {}: it is the same in every domain \
+             (weft controller init --administrator)",
+            of.global_administrator, own.global_administrator
+        ));
+    }
+    other_asn(own, of.asn)
+        .map_err(|error| format!("domain `{domain}` says what makes no sense: {error}"))
+}
+
+/// An AS number of another domain.
+fn other_asn(own: &Domain, asn: u32) -> Result<u32, String> {
+    match check_asn("asn", asn) {
+        Ok(()) if asn != own.asn => Ok(asn),
+        _ => Err(format!("AS {asn} is no other domain's")),
+    }
+}
+
+fn read_name(name: &str) -> Result<String, String> {
+    check_name(name).map_err(|rejection| rejection.to_string())?;
+    Ok(name.to_owned())
+}
+
+fn read_address(what: &str, text: &str) -> Result<IpAddr, String> {
+    let address = text
+        .parse()
+        .map_err(|_| format!("{what} `{text}` is no address"))?;
+    check_unicast(what, address).map_err(|rejection| rejection.to_string())?;
+    Ok(address)
+}
+
+fn read_vni(number: u32) -> Result<u32, String> {
+    match number {
+        1..=16_777_214 => Ok(number),
+        _ => Err(format!("{number} is no VNI")),
+    }
+}
+
+fn read_router(own: &Domain, domain: &str, of: &PublicRouter) -> Result<RemoteRouter, String> {
+    let router_id = of.router_id.parse();
+    Ok(RemoteRouter {
+        domain: domain.to_owned(),
+        name: read_name(&of.name)?,
+        asn: other_asn(own, of.asn)?,
+        router_id: router_id.map_err(|_| "its router id is none".to_owned())?,
+        bgp_address: read_address("BGP address", &of.bgp_address)?,
+        endpoint: read_address("endpoint", &of.endpoint)?,
+        encapsulations: of.encapsulations.clone(),
+        capacity: of.capacity,
+        expired: of.expired,
+        peers: of.peers.clone(),
+    })
+}
+
+fn read_tenant(domain: &str, of: &PublicTenant) -> Result<RemoteTenant, String> {
+    let id = Some(of.id.clone()).filter(|id| !id.is_empty());
+    Ok(RemoteTenant {
+        domain: domain.to_owned(),
+        name: read_name(&of.name)?,
+        vni: read_vni(of.vni)?,
+        home: read_name(&of.home)?,
+        id: id.map(|id| read_name(&id)).transpose()?,
+    })
+}
+
+fn read_service(domain: &str, of: &PublicService) -> Result<RemoteService, String> {
+    Ok(RemoteService {
+        domain: domain.to_owned(),
+        vni: read_vni(of.vni)?,
+        name: read_name(&of.name)?,
+        label: read_vni(of.label)?,
+    })
 }
 
 impl Said {

@@ -116,4 +116,7 @@ pub struct RemoteTenant {
     pub vni: u32,
     /// The domain that gave that.
     pub home: String,
+    /// Which tenant of its home it is; absent where that domain does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }

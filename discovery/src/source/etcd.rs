@@ -5,7 +5,7 @@ use std::pin::Pin;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::{Peer, Peers, Source, SourceError};
+use super::{Said, Source, SourceError};
 use crate::etcd::kv_client::KvClient;
 use crate::etcd::{self, EtcdTls, RangeRequest, WatchResponse};
 
@@ -37,7 +37,7 @@ impl EtcdPeers {
         end
     }
 
-    async fn read(&mut self) -> Result<Peers, SourceError> {
+    async fn read(&mut self) -> Result<Said, SourceError> {
         if let Some(mut watch) = self.watch.take() {
             // What it says first is that it has begun.
             loop {
@@ -62,14 +62,13 @@ impl EtcdPeers {
             .await
             .map_err(SourceError)?;
         self.watch = Some(watch);
-        let peers = found.kvs.into_iter().map(|of| {
-            let name = String::from_utf8_lossy(&of.key);
-            let name = name.trim_start_matches(&self.prefix).to_owned();
-            let peer: Peer = serde_json::from_slice(&of.value)
-                .map_err(|error| SourceError(format!("{}{name}: {error}", self.prefix)))?;
-            Ok((name, peer))
+        let records = found.kvs.into_iter().map(|of| {
+            let key = String::from_utf8_lossy(&of.key);
+            let name = key.strip_prefix(&self.prefix).unwrap_or(&key).to_owned();
+            let peer = serde_json::from_slice(&of.value);
+            (name, peer.map_err(|error| error.to_string()))
         });
-        peers.collect()
+        Ok(records.collect())
     }
 }
 
@@ -78,7 +77,7 @@ impl Source for EtcdPeers {
         format!("etcd {}", self.prefix)
     }
 
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Peers, SourceError>> + Send + '_>> {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Said, SourceError>> + Send + '_>> {
         Box::pin(self.read())
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use mdns_sd::{IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
 
-use super::{Peer, Peers, Source, SourceError};
+use super::{Peer, Said, Source, SourceError};
 
 /// What is looked for, and announced.
 const SERVICE: &str = "_weft-bgp._tcp.local.";
@@ -17,7 +17,7 @@ pub struct Mdns {
     own: String,
     daemon: ServiceDaemon,
     events: Receiver<ServiceEvent>,
-    found: Peers,
+    found: Said,
 }
 
 fn failed(error: impl std::fmt::Display) -> SourceError {
@@ -46,11 +46,11 @@ impl Mdns {
             own: format!("{name}.{SERVICE}"),
             daemon,
             events,
-            found: Peers::new(),
+            found: Said::new(),
         })
     }
 
-    async fn listen(&mut self) -> Result<Peers, SourceError> {
+    async fn listen(&mut self) -> Result<Said, SourceError> {
         loop {
             match self.events.recv_async().await.map_err(failed)? {
                 ServiceEvent::ServiceResolved(found) if found.fullname != self.own => {
@@ -64,17 +64,12 @@ impl Mdns {
                         std::net::IpAddr::V6(of) => !of.is_unicast_link_local(),
                     });
                     addresses.sort_unstable();
-                    let Some(address) = addresses.first() else {
-                        continue;
-                    };
-                    let asn = found.get_property_val_str("asn");
-                    let peer = Peer {
-                        address: *address,
-                        asn: asn.and_then(|asn| asn.parse().ok()),
-                        port: found.port,
-                        route_reflector_client: false,
-                    };
-                    self.found.insert(name, peer);
+                    let record = record(
+                        addresses.first().copied(),
+                        found.get_property_val_str("asn"),
+                        found.port,
+                    );
+                    self.found.insert(name, record);
                 }
                 ServiceEvent::ServiceRemoved(_, fullname) => {
                     let name = fullname.trim_end_matches(SERVICE);
@@ -86,6 +81,20 @@ impl Mdns {
             return Ok(self.found.clone());
         }
     }
+}
+
+/// What a router on the link says of itself.
+fn record(address: Option<std::net::IpAddr>, asn: Option<&str>, port: u16) -> Result<Peer, String> {
+    let asn = asn.map(|text| {
+        let number = text.parse();
+        number.map_err(|_| format!("`asn={text}` is no AS number"))
+    });
+    Ok(Peer {
+        address: address.ok_or("it has no address that is good without its link")?,
+        asn: asn.transpose()?,
+        port,
+        route_reflector_client: false,
+    })
 }
 
 impl Drop for Mdns {
@@ -100,7 +109,7 @@ impl Source for Mdns {
         format!("mDNS on {}", self.interface)
     }
 
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Peers, SourceError>> + Send + '_>> {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Said, SourceError>> + Send + '_>> {
         Box::pin(self.listen())
     }
 }

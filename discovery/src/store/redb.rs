@@ -28,6 +28,20 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
+/// Everything that a domain knows is in the file: nobody else may read it, whatever an earlier version made of it.
+fn open_private(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 impl Redb {
     /// Opens the file, or makes it.
     ///
@@ -46,7 +60,11 @@ impl Redb {
     /// # Errors
     /// Where it cannot be opened for another reason.
     pub fn try_open(path: &Path) -> Result<Option<Self>, StoreError> {
-        let database = match Database::create(path) {
+        let opened = open_private(path)
+            .map_err(redb::DatabaseError::from)
+            .and_then(redb::backends::FileBackend::new)
+            .and_then(|file| Database::builder().create_with_backend(file));
+        let database = match opened {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
             Err(error) => {

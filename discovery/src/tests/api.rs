@@ -102,9 +102,16 @@ async fn what_has_changed_since_is_not_overwritten_and_what_was_done_is_not_done
         (
             "POST",
             "tenants",
-            r#"{"name": "x", "vni": 10001}"#,
+            r#"{"name": "x", "vni": 0}"#,
             422,
-            "together with the other domain",
+            "\"field\":\"vni\"",
+        ),
+        (
+            "POST",
+            "tenants",
+            r#"{"name": "x", "home": "lab"}"#,
+            422,
+            "home: found `lab`, expected another domain",
         ),
         (
             "POST",
@@ -290,6 +297,37 @@ async fn vnis_rest_before_another_tenant_gets_them_and_history_goes_back() {
     assert!(never.unwrap_err().contains("not one of those"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_tenant_that_was_rolled_back_is_good_for_no_later_one() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let create = async || {
+        controller
+            .ask(Method::POST, "tenants", json!({ "name": "red" }))
+            .await
+            .unwrap()
+    };
+    let before = controller.get("status").await["revision"].as_u64().unwrap();
+    create().await;
+    let scope = json!({ "kind": "tenant", "tenant": "red" });
+    let former: TokenText = controller.token(scope).await.parse().unwrap();
+    let back = format!("revisions/{before}/rollback");
+    controller
+        .ask(Method::POST, &back, Value::Null)
+        .await
+        .unwrap();
+    create().await;
+    let tokens = controller.get("tokens").await.to_string();
+    assert!(!tokens.contains(&former.id), "{tokens}");
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &str| {
+        let metadata = std::fs::metadata(scratch.path(path)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode("controller"), 0o700);
+    assert_eq!(mode("controller/domain.redb"), 0o600);
+}
+
 /// `WEFT_UPDATE=1 cargo test -p weft-discovery` writes it.
 #[test]
 fn the_published_document_is_current() {
@@ -307,4 +345,216 @@ fn the_published_document_is_current() {
         published == text,
         "docs/controller-openapi.json is not current"
     );
+}
+
+/// What a router would refuse is refused here, with the field; each of these was taken once, and cost a router all later changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_router_cannot_be_is_refused_with_its_field() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    controller
+        .join("a1", "router", &scratch.path("a1"))
+        .await
+        .unwrap();
+    let red = json!({ "name": "red" });
+    controller.ask(Method::POST, "tenants", red).await.unwrap();
+    let (attachment, service) = (
+        "tenants/red/attachments/a1",
+        "tenants/red/services/firewall",
+    );
+    let node = |more: &str| {
+        format!(
+            r#"{{"attachments": [{{"router": "a1", "interface": "fw0", "node": ["169.254.1.2"]{more}}}]}}"#
+        )
+    };
+    for (path, body, field) in [
+        (
+            attachment,
+            r#"{"redistribute": ["everything"]}"#.to_owned(),
+            "redistribute[0]",
+        ),
+        (
+            attachment,
+            r#"{"prefixes": ["10.0.1.0/24", "10.0.1.0/24"]}"#.to_owned(),
+            "prefixes[1]",
+        ),
+        (
+            attachment,
+            r#"{"interfaces": ["red0", "red:0"]}"#.to_owned(),
+            "interfaces[1]",
+        ),
+        (
+            attachment,
+            r#"{"interfaces": ["lo"]}"#.to_owned(),
+            "interfaces[0]",
+        ),
+        (
+            attachment,
+            r#"{"interfaces": ["vx0"]}"#.to_owned(),
+            "interfaces[0]",
+        ),
+        (
+            attachment,
+            r#"{"breakout": {"interface": "a b"}}"#.to_owned(),
+            "breakout.interface",
+        ),
+        (
+            attachment,
+            r#"{"neighbors": [{"address": "10.0.1.2", "asn": 64601}]}"#.to_owned(),
+            "neighbors[0].asn",
+        ),
+        (
+            service,
+            node(r#", "probe": {"kind": "tcp"}"#),
+            "attachments[0].probe.port",
+        ),
+        (
+            service,
+            node(r#", "probe": {"kind": "icmp", "port": 80}"#),
+            "attachments[0].probe.port",
+        ),
+        (
+            service,
+            node("").replace("169.254.1.2", "0.0.0.0"),
+            "attachments[0].node[0]",
+        ),
+        (
+            service,
+            node("").replace("fw0", "vrf-7"),
+            "attachments[0].interface",
+        ),
+        (
+            "tenants/red/chains/web",
+            r#"{"services": [], "match": {"source": ["10.0.0.0/8", "10.0.0.0/8"]}}"#.to_owned(),
+            "match.source[1]",
+        ),
+    ] {
+        let (status, text) = curl(&controller, "PUT", path, &[], &body).await;
+        assert_eq!(status, 422, "{body}: {text}");
+        let named = format!("\"field\":\"{field}\"");
+        assert!(text.contains(&named), "{body}: {text}");
+    }
+    // And what it can be is taken, to the last field.
+    let whole = json!({
+        "interfaces": ["red0"], "prefixes": ["10.0.1.0/24"], "redistribute": ["connected", "bird"],
+        "neighbors": [{ "address": "10.0.1.2", "asn": 65001, "as_override": true, "max_prefixes": 100 }],
+        "breakout": { "interface": "eth0", "source_nat": false },
+    });
+    controller
+        .ask(Method::PUT, attachment, whole.clone())
+        .await
+        .unwrap();
+    let mut told = controller.get(attachment).await;
+    let told = told.as_object_mut().unwrap();
+    told.remove("tenant");
+    told.remove("router");
+    assert_eq!(Value::from(told.clone()), whole);
+    // A way to the Internet is not the tenant's own to take, and no reason to refuse it everything else.
+    let token = controller
+        .token(json!({ "kind": "tenant", "tenant": "red" }))
+        .await;
+    let mut other = whole.clone();
+    other["breakout"]["source_nat"] = true.into();
+    let rest = controller.rest(&token);
+    let refused = rest.ask(Method::PUT, attachment, Some(&other)).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("takes an operator's token")
+    );
+    other["breakout"]["source_nat"] = false.into();
+    other["prefixes"] = json!(["10.0.7.0/24"]);
+    rest.ask(Method::PUT, attachment, Some(&other))
+        .await
+        .unwrap();
+}
+
+/// A tenant keeps the VNI that it had before it came under a controller; who has one is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_chooses_a_vni_that_nobody_has() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let make = |name: &str, vni: u32| {
+        controller.ask(Method::POST, "tenants", json!({ "name": name, "vni": vni }))
+    };
+    // In the domain's range and out of it.
+    assert_eq!(make("red", 10_001).await.unwrap()["vni"], 10_001);
+    assert_eq!(make("blue", 777).await.unwrap()["vni"], 777);
+    assert!(
+        make("green", 777)
+            .await
+            .unwrap_err()
+            .contains("tenant `blue` has VNI 777")
+    );
+    assert!(
+        make("green", 16_777_215)
+            .await
+            .unwrap_err()
+            .contains("1 to 16777214")
+    );
+    let label = json!({ "label": 888 });
+    let path = "tenants/red/services/firewall";
+    let service = controller.ask(Method::PUT, path, label).await.unwrap();
+    assert_eq!(service["label"], 888, "{service}");
+    assert!(
+        make("green", 888)
+            .await
+            .unwrap_err()
+            .contains("service `firewall`")
+    );
+    // Those that are given by themselves go past them, and one that has been given back rests.
+    let given = async |name: &str| {
+        let body = json!({ "name": name });
+        let tenant = controller.ask(Method::POST, "tenants", body).await;
+        tenant.map(|of| of["vni"].as_u64().unwrap())
+    };
+    assert_eq!(given("t1").await, Ok(10_000));
+    assert_eq!(given("t2").await, Ok(10_002));
+    assert!(
+        given("t3")
+            .await
+            .unwrap_err()
+            .contains("are given, or rest")
+    );
+    controller
+        .ask(Method::DELETE, "tenants/blue", Value::Null)
+        .await
+        .unwrap();
+    assert!(make("green", 777).await.unwrap_err().contains("rests for"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_counted_and_whether_it_lives() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let mut a1 = controller.router(&scratch, "a1", "router", 1).await;
+    a1.until("settings", has("settings")).await;
+    let root = |path: &str| format!("../../{path}");
+    let mut bare = tokio::process::Command::new("curl");
+    let of = |path: &str| format!("https://{}/{path}", controller.address);
+    bare.args(["-s", "--path-as-is", "--cacert"])
+        .arg(controller.folder.authority())
+        .args([of("healthz"), of("readyz"), of("metrics")]);
+    let said = bare.output().await.unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    // Without a token it says that it lives, and nothing of who is there.
+    assert!(
+        said.starts_with("alive\nready\n") && said.contains("this needs a token"),
+        "{said}"
+    );
+    let (status, text) = curl(&controller, "GET", &root("metrics"), &[], "").await;
+    assert_eq!(status, 200, "{text}");
+    for line in [
+        "weft_controller_routers_joined 1",
+        "weft_controller_routers_connected 1",
+        "weft_controller_router_connected{router=\"a1\"} 1",
+        "weft_controller_certificate_end_timestamp_seconds{certificate=\"router a1\"} ",
+        "weft_controller_certificate_end_timestamp_seconds{certificate=\"authority\"} ",
+        "weft_controller_writes_total ",
+        "# unit weft_controller_certificate_end_timestamp_seconds seconds",
+        "# eof",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }

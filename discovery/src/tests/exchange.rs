@@ -19,12 +19,18 @@ impl Side {
     }
 
     async fn with(scratch: Scratch, number: u8, etcd: Vec<String>) -> Self {
+        Self::resting(scratch, number, etcd, 3600).await
+    }
+
+    /// VNIs rest for so long, s.
+    async fn resting(scratch: Scratch, number: u8, etcd: Vec<String>, quarantine: u32) -> Self {
         let first_vni = u32::from(number) * 10_000;
         let domain = Domain {
             name: name(number).into(),
             asn: 64600 + u32::from(number),
             first_vni,
             last_vni: first_vni + 9,
+            quarantine,
             ..domain(1)
         };
         let controller = Running::of(&scratch, domain, etcd).await;
@@ -264,7 +270,11 @@ async fn one_decision_is_none_and_both_sides_are_told_why() {
     let told = b
         .until(&a, "a reason", |of| of["error"] != Value::Null)
         .await;
-    assert!(told.to_string().contains("UnknownIssuer"), "{told}");
+    assert!(
+        told.to_string()
+            .contains("its authority is `weft domain a`"),
+        "{told}"
+    );
     let why = "domain `b` trusts another domain `a`";
     let told = a
         .until(&b, "the reason", |of| of.to_string().contains(why))
@@ -419,6 +429,7 @@ async fn what_another_domain_says_is_read_whole_and_never_goes_back() {
             name: "green".into(),
             vni,
             home: "b".into(),
+            id: String::new(),
         }))
     };
     let good = [
@@ -436,17 +447,28 @@ async fn what_another_domain_says_is_read_whole_and_never_goes_back() {
         ),
         ("domain", of_domain(64602, 1), "Global Administrator 1"),
         ("domain", tenant(20_000), "does not say who it is"),
-        (
-            "router/eb",
-            router("here"),
-            "BGP address `here` is no address",
-        ),
-        ("tenant/green", tenant(0), "0 is no VNI"),
     ] {
         let mut view = good.clone();
         view.insert(key.to_owned(), wrong);
         let error = public::read(&own, "b", &view).unwrap_err();
         assert!(error.contains(word), "{error}");
+    }
+    // A record that makes no sense costs that record.
+    for (key, wrong, word) in [
+        (
+            "router/eb",
+            router("here"),
+            "BGP address `here` is no address",
+        ),
+        ("router/eb", router("0.0.0.0"), "a unicast address"),
+        ("tenant/green", tenant(0), "0 is no VNI"),
+    ] {
+        let mut view = good.clone();
+        view.insert(key.to_owned(), wrong);
+        let said = public::read(&own, "b", &view).unwrap();
+        assert_eq!(said.refused.len(), 1, "{said:?}");
+        assert!(said.refused[0].contains(word), "{said:?}");
+        assert_eq!(said.routers.len() + said.tenants.len(), 1, "{said:?}");
     }
     let error = public::read(&own, "c", &good).unwrap_err();
     assert!(error.contains("this is domain `b`, not `c`"), "{error}");
@@ -603,4 +625,50 @@ async fn a_service_of_another_domain_is_had_by_its_name_and_its_label_is_let_thr
         .unwrap();
     ea.until("nothing of it", |view| !view.contains_key("tenant/red"))
         .await;
+}
+
+/// Its home gives a VNI to another tenant: the one that had it before is not stitched to that one, and the operator is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_what_its_home_says_and_not_who_has_its_number() {
+    let a = Side::new(1).await;
+    let b = Side::resting(Scratch::new(), 2, Vec::new(), 0).await;
+    let (mut ea, _eb) = (a.edge("e").await, b.edge("e").await);
+    a.trust(&b).await;
+    b.trust(&a).await;
+    a.current(&b).await;
+    b.current(&a).await;
+    let make = async |tenant: &str| {
+        let body = json!({ "name": tenant, "vni": 20_005 });
+        b.ask(Method::POST, "tenants", body).await.unwrap();
+        let path = format!("domains/a/shared/{tenant}");
+        b.ask(Method::PUT, &path, Value::Null).await.unwrap();
+        let shared = |of: &Value| of["items"][0]["name"] == tenant;
+        a.until_at("domains/b/tenants", tenant, shared).await;
+    };
+    make("green").await;
+    let green = json!({ "name": "green", "home": "b" });
+    let taken = a.ask(Method::POST, "tenants", green).await.unwrap();
+    assert_eq!(taken["vni"], 20_005, "{taken}");
+    let stitched = |view: &View| accepted(view, "peer/b/eb") == [20_005];
+    ea.until("green", stitched).await;
+    for path in ["domains/a/shared/green", "tenants/green"] {
+        b.ask(Method::DELETE, path, Value::Null).await.unwrap();
+    }
+    make("purple").await;
+    ea.until("nobody", |view| accepted(view, "peer/b/eb").is_empty())
+        .await;
+    let told = |of: &Value| {
+        let warnings = of["warnings"].as_array().unwrap().iter();
+        warnings
+            .filter_map(Value::as_str)
+            .any(|of| of.contains("`green`") && of.contains("`purple`'s now"))
+    };
+    a.until_at("status", "the operator is told", told).await;
+    // Made anew it is that one.
+    a.ask(Method::DELETE, "tenants/green", Value::Null)
+        .await
+        .unwrap();
+    let purple = json!({ "name": "purple", "home": "b" });
+    a.ask(Method::POST, "tenants", purple).await.unwrap();
+    ea.until("purple", stitched).await;
 }

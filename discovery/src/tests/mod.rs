@@ -7,6 +7,7 @@ mod chains;
 mod exchange;
 mod faults;
 mod management;
+mod membership;
 mod routers;
 mod sources;
 mod store;
@@ -65,6 +66,7 @@ fn domain(lease: u32) -> Domain {
         quarantine: 3600,
         hold_time: 90,
         certificate: 86_400,
+        resumed: 0,
     }
 }
 
@@ -180,7 +182,8 @@ impl Running {
     }
 
     async fn join(&self, name: &str, role: &str, folder: &Path) -> Result<Membership, ClientError> {
-        let token = self.join_token(role).await;
+        let scope = json!({ "kind": "join", "role": role, "name": name });
+        let token: TokenText = self.token(scope).await.parse().unwrap();
         Membership::join(&self.address.to_string(), &token, name, folder).await
     }
 
@@ -189,6 +192,17 @@ impl Running {
         let folder = scratch.path(name);
         self.join(name, role, &folder).await.unwrap();
         Follower::start(&folder, number)
+    }
+
+    /// Makes a tenant and attaches it to a router.
+    async fn attach_new(&self, tenant: &str, router: &str) {
+        let attachment = format!("tenants/{tenant}/attachments/{router}");
+        for (method, path, body) in [
+            (Method::POST, "tenants", json!({ "name": tenant })),
+            (Method::PUT, &attachment, json!({})),
+        ] {
+            self.ask(method, path, body).await.unwrap();
+        }
     }
 
     async fn ask(&self, method: Method, path: &str, body: Value) -> Result<Value, String> {
@@ -216,10 +230,17 @@ struct Follower {
     events: tokio::sync::mpsc::Receiver<Event>,
     view: View,
     revision: u64,
+    /// What was said of the link last.
+    link: Option<Result<(), String>>,
 }
 
 impl Follower {
     fn start(folder: &Path, number: u8) -> Self {
+        Self::start_with(folder, number, None)
+    }
+
+    /// The same with a token in its configuration.
+    fn start_with(folder: &Path, number: u8, token: Option<TokenText>) -> Self {
         let membership = Membership::load(folder).unwrap().unwrap();
         let runs = membership.last_view();
         let facts = Facts {
@@ -229,13 +250,26 @@ impl Follower {
             encapsulations: vec!["vxlan".into()],
             capacity: 0,
         };
-        let (client, events) = Client::start(membership, facts, runs.clone()).unwrap();
+        let (client, events) = Client::start(membership, facts, runs.clone(), token).unwrap();
         let (revision, view) = runs.unwrap_or_default();
         Self {
             client,
             events,
             view,
             revision,
+            link: None,
+        }
+    }
+
+    /// Follows until it is said why the controller is away.
+    async fn refused(&mut self, word: &str) -> String {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            match &self.link {
+                Some(Err(why)) if why.contains(word) => return why.clone(),
+                link => assert!(Instant::now() < end, "{word}: {link:?}"),
+            }
+            self.step(Duration::from_secs(1)).await;
         }
     }
 
@@ -246,9 +280,12 @@ impl Follower {
             .ok()??
         {
             Event::View(revision, view) => {
-                self.client.applied(revision, Ok(view.clone())).await;
+                self.client
+                    .applied(revision, view.clone(), Vec::new())
+                    .await;
                 (self.revision, self.view) = (revision, view);
             }
+            Event::Link(link) => self.link = Some(link),
             Event::Question(question) => {
                 let _ = question.answer.send(json!({ "tenant": question.tenant }));
             }
@@ -265,10 +302,14 @@ impl Follower {
         }
     }
 
-    /// Nothing is said for a while.
+    /// Nothing is said for a while of what it is to be.
     async fn quiet(&mut self) {
-        let said = self.step(Duration::from_millis(400)).await;
-        assert!(said.is_none(), "{:?}", self.view.keys());
+        let (revision, view) = (self.revision, self.view.clone());
+        let end = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < end {
+            self.step(Duration::from_millis(100)).await;
+        }
+        assert_eq!((self.revision, &self.view), (revision, &view));
     }
 
     fn keys(&self) -> Vec<&str> {

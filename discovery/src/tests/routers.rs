@@ -81,7 +81,7 @@ async fn nobody_joins_without_a_good_token_and_nothing_is_told_without_a_certifi
     // Another authority's fingerprint: this is not the controller that the token is for.
     let mut forged = good.clone();
     forged.fingerprint = "0".repeat(64);
-    assert!(refused(join(&forged, "a1").await).contains("UnknownIssuer"));
+    assert!(refused(join(&forged, "a1").await).contains("its authority is `weft domain lab`"));
     let mut guessed = good.clone();
     guessed.secret = "0".repeat(48);
     assert!(refused(join(&guessed, "a1").await).contains("not known here"));
@@ -292,14 +292,7 @@ async fn certificates_are_renewed_under_live_streams_and_after_their_end() {
     assert_ne!(certificate(), first, "not renewed");
     // It is the stream of the beginning: the generation's first attachment, which hears what changes.
     let revision = controller.get("status").await["revision"].as_u64().unwrap();
-    controller
-        .ask(Method::POST, "tenants", json!({ "name": "red" }))
-        .await
-        .unwrap();
-    controller
-        .ask(Method::PUT, "tenants/red/attachments/a1", json!({}))
-        .await
-        .unwrap();
+    controller.attach_new("red", "a1").await;
     a1.until("the tenant", has("tenant/red")).await;
     let history = controller.get("revisions").await;
     let registrations = history["items"].as_array().unwrap().iter();

@@ -11,6 +11,7 @@ fn tenant(name: &str, vni: u32) -> Record {
         vni,
         home: None,
         description: None,
+        id: None,
     })
 }
 

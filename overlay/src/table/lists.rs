@@ -57,6 +57,8 @@ struct PathList {
 
 struct Reach {
     metric: Option<u32>,
+    /// Somebody has said how it is reached, or that it is not.
+    known: bool,
     /// Lists that have a way over it.
     lists: FxHashSet<u32>,
 }
@@ -159,6 +161,7 @@ impl PathLists {
                 self.track.push(address);
                 Reach {
                     metric: None,
+                    known: false,
                     lists: FxHashSet::default(),
                 }
             });
@@ -218,11 +221,11 @@ impl PathLists {
     ) -> FxHashSet<u32> {
         let mut affected: FxHashSet<u32> = FxHashSet::default();
         for (address, metric) in changes {
-            if let Some(reach) = self.reach.get_mut(address)
-                && reach.metric != *metric
-            {
-                reach.metric = *metric;
-                affected.extend(&reach.lists);
+            if let Some(reach) = self.reach.get_mut(address) {
+                reach.known = true;
+                if std::mem::replace(&mut reach.metric, *metric) != *metric {
+                    affected.extend(&reach.lists);
+                }
             }
         }
         let mut affected: Vec<u32> = affected.into_iter().collect();
@@ -257,6 +260,13 @@ impl PathLists {
     /// The addresses that ways lead over, with what the underlay says of them.
     pub(super) fn reached(&self) -> impl Iterator<Item = (IpAddr, Option<u32>)> {
         self.reach.iter().map(|(of, reach)| (*of, reach.metric))
+    }
+
+    /// The addresses that are known not to be reached.
+    pub(super) fn unreached(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.reach.iter();
+        all.filter(|(_, reach)| reach.known && reach.metric.is_none())
+            .map(|(address, _)| *address)
     }
 
     /// The addresses that the ways of a list lead over.

@@ -6,14 +6,17 @@
 
 mod decision;
 mod lists;
+mod locators;
 mod overlap;
 mod query;
+mod senders;
 mod services;
 mod tenants;
 #[cfg(test)]
 mod tests;
 mod types;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -31,8 +34,11 @@ use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 use decision::judge;
 use lists::{PathLists, Sharing, Way};
+pub use locators::LocatorConflict;
+use locators::{Change, Locators};
 pub use overlap::Overlap;
 use overlap::Overlaps;
+use senders::{Name, Senders};
 pub use services::ServiceStatus;
 use services::ServiceTable;
 use tenants::Tenant;
@@ -60,8 +66,10 @@ pub struct Overlay {
     lists: PathLists,
     /// What this router's locator says.
     locator: Vec<LargeCommunity>,
-    locators: FxHashMap<EndpointId, BTreeSet<IpAddr>>,
-    locator_of: FxHashMap<IpNet, EndpointId>,
+    locators: Locators,
+    /// Endpoint ids are known, or are not, that were otherwise before.
+    ids_changed: bool,
+    senders: Senders,
     underlay: FxHashMap<IpNet, IpAddr>,
     /// The tenants of an interface.
     by_attachment: FxHashMap<String, SmallVec<[TenantId; 1]>>,
@@ -76,6 +84,8 @@ pub struct Overlay {
 impl Overlay {
     /// One without tenants and routes.
     pub fn new(config: OverlayConfig) -> Self {
+        let membership = config.membership.as_ref();
+        let own = membership.map(|membership| (membership.id, membership.endpoint));
         let mut overlay = Self {
             config,
             tenants: BTreeMap::new(),
@@ -86,8 +96,9 @@ impl Overlay {
             services_of: FxHashMap::default(),
             lists: PathLists::default(),
             locator: Vec::new(),
-            locators: FxHashMap::default(),
-            locator_of: FxHashMap::default(),
+            locators: Locators::new(own),
+            ids_changed: false,
+            senders: Senders::new(own.map(|(_, endpoint)| endpoint)),
             underlay: FxHashMap::default(),
             by_attachment: FxHashMap::default(),
             up: BTreeSet::new(),
@@ -119,12 +130,19 @@ impl Overlay {
         if let Some(own) = self.own_labels() {
             self.overlaps.watch(own.administrator, prefix, paths);
             for path in paths.iter().filter(|path| !path.local) {
+                if !path.communities.is_empty() {
+                    self.senders.know(path.source, path.accept);
+                }
                 self.candidates(&own, path, &mut slots, &mut services);
             }
+        }
+        for slot in &slots {
+            self.name_senders(&slot.candidates, true);
         }
         self.set_offers(prefix, services);
         let old = self.prefixes.remove(&prefix).unwrap_or_default();
         for slot in &old {
+            self.name_senders(&slot.candidates, false);
             if let Some(tenant) = self.tenants.get_mut(&slot.tenant) {
                 tenant.routes -= 1;
             }
@@ -179,7 +197,7 @@ impl Overlay {
         let mut hops: SmallVec<[LocalNextHop; 2]> = SmallVec::new();
         for community in path.communities {
             match LabelCommunity::decode(*community, own.administrator) {
-                None | Some(Ok(LabelCommunity::Locator(_))) => {}
+                None | Some(Ok(LabelCommunity::Locator(_) | LabelCommunity::LocatorPort(_))) => {}
                 Some(Ok(LabelCommunity::Label(label))) => labels.push(label),
                 Some(Ok(LabelCommunity::LocalNextHop(hop))) => hops.push(hop),
                 Some(Err(Ignored::ReservedEncapsulation(_))) => {
@@ -214,6 +232,8 @@ impl Overlay {
             let candidate = Candidate {
                 label,
                 forwarding: self.resolve(label.vni, endpoint, encapsulation),
+                via: endpoint,
+                encapsulation,
                 stitched: hop.is_some(),
                 source: path.source,
                 path_id: path.path_id,
@@ -268,11 +288,12 @@ impl Overlay {
     ) -> Option<ForwardingNextHop> {
         let (address, endpoint_id) = match endpoint {
             Endpoint::V4(address) => (address.into(), None),
-            Endpoint::Id(id) => (*self.locators.get(&id)?.first()?, Some(id)),
+            Endpoint::Id(id) => (self.locators.resolve(id)?, Some(id)),
         };
         Some(ForwardingNextHop {
             vni,
             encapsulation,
+            port: self.locators.port_at(address, encapsulation),
             address,
             endpoint_id,
         })
@@ -399,6 +420,29 @@ impl Overlay {
         self.intent.routes.append(&mut routes);
     }
 
+    /// The far ends that labels lead to and that the underlay is known to have no route to, as labels name them.
+    pub fn unreached(&self) -> BTreeSet<Endpoint> {
+        let addresses: BTreeSet<IpAddr> = self.lists.unreached().collect();
+        let by_id = self.locators.resolved();
+        let by_id = by_id.filter(|(_, address)| addresses.contains(address));
+        let by_id = by_id.map(|(id, _)| Endpoint::Id(id));
+        let by_address = addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(Endpoint::V4(*address)),
+            IpAddr::V6(_) => None,
+        });
+        by_address.chain(by_id).collect()
+    }
+
+    /// The endpoint ids that some locator gives an address.
+    pub fn known_ids(&self) -> BTreeSet<EndpointId> {
+        self.locators.resolved().map(|(id, _)| id).collect()
+    }
+
+    /// Whether [`Overlay::known_ids`] may have changed since this was asked last.
+    pub fn poll_ids_changed(&mut self) -> bool {
+        std::mem::take(&mut self.ids_changed)
+    }
+
     /// Locators, and what goes to the main table.
     fn handle_underlay(&mut self, prefix: IpNet, paths: &[PathInput<'_>]) {
         let administrator = self
@@ -406,28 +450,14 @@ impl Overlay {
             .membership
             .as_ref()
             .map(|membership| membership.administrator);
-        let locator_in = |path: &PathInput<'_>| {
-            path.communities.iter().find_map(|community| {
-                match LabelCommunity::decode(*community, administrator?)? {
-                    Ok(LabelCommunity::Locator(locator)) => Some(locator.id),
-                    _ => None,
-                }
-            })
-        };
-        let is_host = prefix.prefix_len() == prefix.max_prefix_len();
-        let id = paths.iter().find_map(locator_in).filter(|_| is_host);
-        if self.locator_of.get(&prefix).copied() != id {
-            if let Some(old) = self.locator_of.remove(&prefix)
-                && let Some(addresses) = self.locators.get_mut(&old)
-            {
-                addresses.remove(&prefix.addr());
-            }
-            if let Some(id) = id {
-                self.locator_of.insert(prefix, id);
-                self.locators.entry(id).or_default().insert(prefix.addr());
-            }
-            self.locators_changed();
+        let change = self
+            .locators
+            .handle_route(prefix, paths, administrator, &mut self.senders);
+        if change != Change::Nothing {
+            let address = (change == Change::Port).then(|| prefix.addr());
+            self.locators_changed(address);
         }
+        let is_locator = self.locators.is_at(prefix);
         let labelled = |path: &PathInput<'_>| {
             administrator.is_some_and(|administrator| {
                 path.communities
@@ -446,19 +476,30 @@ impl Overlay {
                 .iter()
                 .any(|range| range.contains(&prefix))
         };
+        let is_own = paths.iter().any(|path| path.best && path.local);
         let via = paths
             .iter()
-            .find(|path| path.best && !path.local)
+            .filter(|path| !path.local && !is_own)
+            // A labelled path may be the best one though its next hop leads nowhere: another one may lead to the endpoint.
+            .min_by_key(|path| {
+                let Preference {
+                    local_pref,
+                    as_path_length,
+                    origin,
+                    ebgp,
+                    ..
+                } = path.preference;
+                let preference = (Reverse(local_pref), as_path_length, origin, !ebgp);
+                (!path.resolves, !path.best, preference, path.path_id)
+            })
             .filter(|path| {
-                if id.is_some() {
+                if is_locator {
                     installs_locators || covered()
                 } else {
                     !labelled(path) && covered()
                 }
             })
-            .map(|path| path.next_hop)
-            // A route to its own next hop would resolve through itself.
-            .filter(|via| !prefix.contains(via));
+            .map(|path| path.next_hop);
         let before = match via {
             Some(via) => self.underlay.insert(prefix, via),
             None => self.underlay.remove(&prefix),
@@ -473,22 +514,35 @@ impl Overlay {
 
     /// The forwarding next hop of a candidate as endpoint ids resolve now.
     fn resolve_again(&self, candidate: &Candidate) -> Option<ForwardingNextHop> {
-        let before = candidate.forwarding;
-        let (endpoint, encapsulation) = match (before.and_then(|hop| hop.endpoint_id), before) {
-            (Some(id), Some(hop)) => (Endpoint::Id(id), hop.encapsulation),
-            (None, Some(_)) => return before,
-            (_, None) => (candidate.label.endpoint, candidate.label.encapsulation),
-        };
-        self.resolve(candidate.label.vni, endpoint, encapsulation)
+        self.resolve(candidate.label.vni, candidate.via, candidate.encapsulation)
     }
 
-    /// Endpoint ids resolve anew.
-    fn locators_changed(&mut self) {
-        let waiting = |candidate: &Candidate| {
-            matches!(candidate.label.endpoint, Endpoint::Id(_))
-                || candidate
-                    .forwarding
-                    .is_some_and(|forwarding| forwarding.endpoint_id.is_some())
+    /// Candidates name, or no longer name, the routers that they lead to.
+    fn name_senders(&mut self, candidates: &[Candidate], named: bool) {
+        for candidate in candidates {
+            let (far, near) = (candidate.label.endpoint, candidate.via);
+            let near = (near != far).then_some(near);
+            for endpoint in [Some(far), near].into_iter().flatten() {
+                let name = Name::from(endpoint);
+                match named {
+                    true => self.senders.add(name, candidate.source),
+                    false => self.senders.remove(name, candidate.source),
+                }
+            }
+        }
+    }
+
+    /// What is accepted from a neighbour: the routers that it names may send these VNIs.
+    pub fn set_accept(&mut self, source: u16, accept: &VniSet) {
+        self.senders.set_accept(source, accept);
+    }
+
+    /// Endpoint ids resolve anew, and `address`, where there is one, has another UDP port.
+    fn locators_changed(&mut self, address: Option<IpAddr>) {
+        self.ids_changed = true;
+        let waiting = |candidate: &Candidate| match candidate.via {
+            Endpoint::Id(_) => true,
+            Endpoint::V4(via) => address == Some(via.into()),
         };
         self.resolve_services();
         let affected: Vec<IpNet> = self
@@ -511,7 +565,9 @@ impl Overlay {
 
     /// Changes of the forwarding intent since the last call.
     pub fn poll_intent(&mut self) -> Option<IntentDelta> {
+        self.forget_interfaces();
         self.intent.groups = self.lists.poll_groups();
+        self.intent.senders = self.senders.poll(&self.locators);
         (!self.intent.is_empty()).then(|| std::mem::take(&mut self.intent))
     }
 
@@ -528,6 +584,11 @@ impl Overlay {
     /// Overlaps that came up since the last call.
     pub fn poll_overlaps(&mut self) -> Vec<Overlap> {
         self.overlaps.take_new()
+    }
+
+    /// Endpoint ids that two routers announce as theirs, as they came up since the last call.
+    pub fn poll_locator_conflicts(&mut self) -> Vec<LocatorConflict> {
+        self.locators.take_new_conflicts()
     }
 
     /// The VNIs that this router keeps a table for, now or as soon as a label of them comes.

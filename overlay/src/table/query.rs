@@ -188,6 +188,11 @@ impl Overlay {
         self.overlaps.all()
     }
 
+    /// Endpoint ids that two routers announce as theirs, by id.
+    pub fn locator_conflicts(&self) -> impl Iterator<Item = super::LocatorConflict> + '_ {
+        self.locators.conflicts()
+    }
+
     /// What was ignored.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{OriginationChange, Overlay, TenantConfig};
 use crate::export::OwnLabels;
 use crate::intent::{SiteRoute, TenantId, TenantIntent};
-use crate::label::{LabelCommunity, Locator};
+use crate::label::{LabelCommunity, Locator, LocatorPort};
 use crate::{Vni, VniSet};
 
 /// A tenant with what is known of it now.
@@ -98,7 +98,6 @@ impl Overlay {
         };
         tenant.config = config;
         self.link(id);
-        self.forget_interfaces();
         self.announce(id);
     }
 
@@ -112,21 +111,25 @@ impl Overlay {
         tenant.sites.clear();
         self.announce(id);
         let mut gone = Vec::new();
+        let mut candidates = Vec::new();
         self.prefixes.retain(|_, slots| {
             slots.retain(|slot| {
                 let its = slot.tenant == id;
-                gone.extend(slot.list.filter(|_| its));
+                if its {
+                    gone.extend(slot.list);
+                    candidates.extend(slot.candidates.drain(..));
+                }
                 !its
             });
             !slots.is_empty()
         });
+        self.name_senders(&candidates, false);
         for list in gone {
             self.lists.release(list);
         }
         self.unlink(id);
         self.tenants.remove(&id);
         self.link_services(id);
-        self.forget_interfaces();
         self.intent.tenants.push((id, None));
     }
 
@@ -179,7 +182,8 @@ impl Overlay {
         });
     }
 
-    /// Forgets which interfaces are up that nobody has any more: the data plane says nothing of them.
+    /// Forgets which interfaces are up that nobody has any more: the data plane says nothing of them. It says nothing either of
+    /// one that goes from a tenant to another within one change of the intent, so that this is for the end of the change.
     pub(super) fn forget_interfaces(&mut self) {
         let known = self
             .up
@@ -271,17 +275,21 @@ impl Overlay {
     /// Announces this router's endpoint with the services that it offers, where that is wanted.
     pub(super) fn announce_locator(&mut self) {
         let Some(own) = self.own_labels() else { return };
-        if self
-            .config
-            .membership
-            .as_ref()
-            .is_some_and(|membership| membership.announce_locator)
-        {
+        let membership = self.config.membership.as_ref();
+        if let Some(membership) = membership.filter(|of| of.announce_locator) {
             let locator = LabelCommunity::Locator(Locator {
                 encapsulation: own.encapsulation,
                 id: own.id,
             });
             let mut communities = vec![locator.encode(own.administrator)];
+            communities.extend(membership.port.map(|port| {
+                LabelCommunity::LocatorPort(LocatorPort {
+                    encapsulation: own.encapsulation,
+                    port,
+                    id: own.id,
+                })
+                .encode(own.administrator)
+            }));
             communities.extend(self.offered().map(|label| own.service(label)));
             communities.sort_unstable();
             if communities == self.locator {

@@ -1,11 +1,13 @@
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use weft_bgp_wire::LargeCommunity;
 
 use super::*;
+use crate::EndpointId;
 use crate::export::{Direction, ExportSettings, Rewrite, rewrite};
 use crate::intent::{Group, SiteRoute};
-use crate::label::Locator;
+use crate::label::{Locator, LocatorPort};
 
 pub(super) const ADMINISTRATOR: u32 = 64512;
 
@@ -35,6 +37,7 @@ pub(super) fn overlay(last: u8, stitched: VniSet) -> Overlay {
             endpoint: own.endpoint,
             id: own.id,
             encapsulation: own.encapsulation,
+            port: None,
             announce_locator: true,
             install_underlay: true,
             stitched,
@@ -82,6 +85,7 @@ pub(super) fn path<'a>(
         accept,
         preference: PREFERENCE,
         next_hop: address(99),
+        resolves: true,
         bandwidth: 0,
         communities,
     }
@@ -439,6 +443,79 @@ fn locators_resolve_ids_and_go_to_the_main_table() {
     assert!(intent.underlay[0].via.is_empty() && intent.routes[0].group.is_none());
 }
 
+#[test]
+fn a_locator_says_the_port_that_packets_go_to_and_without_it_that_is_the_encapsulations_own() {
+    let port = |of: u16| NonZeroU16::new(of).unwrap();
+    let id = EndpointId([192, 0, 2, 2].into());
+    let locator = Locator {
+        encapsulation: Encapsulation::Vxlan,
+        id,
+    };
+    let locator = LabelCommunity::Locator(locator).encode(ADMINISTRATOR);
+    let at = |encapsulation, number, id| {
+        LabelCommunity::LocatorPort(LocatorPort {
+            encapsulation,
+            port: port(number),
+            id,
+        })
+        .encode(ADMINISTRATOR)
+    };
+    let (all, prefix) = (VniSet::all(), net("192.0.2.2/32"));
+    let mut overlay = overlay(1, VniSet::none());
+    overlay.add_tenant(tenant("red", 10001, &[]));
+    let label = [own(2).label(vni(10001))];
+    overlay.handle_route(net("10.0.2.0/24"), &[path(1, &label, &all)]);
+    let mut found = |communities: &[LargeCommunity]| {
+        overlay.handle_route(prefix, &[path(1, communities, &all)]);
+        resolve(&mut overlay);
+        overlay.poll_intent();
+        let (routes, _) = overlay.tenant_routes(TenantId(0), None, 9, &|_| true);
+        let used = &routes[0].candidates[0];
+        assert_eq!(used.lost, None);
+        used.candidate.forwarding.unwrap().port
+    };
+    let vxlan = Encapsulation::Vxlan;
+    assert_eq!(found(&[locator]), None);
+    assert_eq!(found(&[locator, at(vxlan, 8472, id)]), Some(port(8472)));
+    let two = [locator, at(vxlan, 9000, id), at(vxlan, 8472, id)];
+    assert_eq!(found(&two), Some(port(8472)), "the lowest");
+    assert_eq!(found(&[locator, at(vxlan, 4789, id)]), None);
+    // Of another encapsulation, of another endpoint, and without a locator it says nothing.
+    let gpe = at(Encapsulation::VxlanGpe, 8472, id);
+    assert_eq!(found(&[locator, gpe]), None);
+    let other = EndpointId([192, 0, 2, 3].into());
+    assert_eq!(found(&[locator, at(vxlan, 8472, other)]), None);
+    assert_eq!(found(&[at(vxlan, 8472, id)]), None);
+    assert_eq!(found(&[locator, at(vxlan, 8472, id)]), Some(port(8472)));
+    assert_eq!(found(&[]), None, "the locator is withdrawn");
+}
+
+#[test]
+fn a_router_announces_its_port_beside_its_locator() {
+    let own = own(1);
+    for port in [None, NonZeroU16::new(8472)] {
+        let mut overlay = Overlay::new(OverlayConfig {
+            membership: Some(Membership {
+                administrator: own.administrator,
+                endpoint: own.endpoint,
+                id: own.id,
+                encapsulation: own.encapsulation,
+                port,
+                announce_locator: true,
+                install_underlay: true,
+                stitched: VniSet::none(),
+            }),
+            install: Vec::new(),
+        });
+        let announced = overlay.poll_originations();
+        let communities = announced[0].communities.as_ref().unwrap().iter();
+        let said: Vec<String> = communities.map(|of| of.to_string()).collect();
+        let mut expected = vec!["64512:1610612736:3221225985"];
+        expected.extend(port.map(|_| "64512:1879056664:3221225985"));
+        assert_eq!(said, expected);
+    }
+}
+
 /// a1 - ea ~ transit ~ eb - b1: what each router is told, and what it makes of it.
 #[test]
 fn two_domains_stitch_at_their_edges() {
@@ -638,8 +715,38 @@ fn a_tenant_that_changes_keeps_what_is_up() {
     config.attachments = vec!["red1".into()];
     overlay.set_tenant(id, config);
     assert_eq!(announced(&overlay), []);
+    overlay.poll_intent();
     overlay.set_tenant(id, tenant("red", 10001, &["10.0.1.0/24"]));
     assert_eq!(announced(&overlay), []);
     overlay.set_attachment("red0", true);
     assert_eq!(announced(&overlay), [net("10.0.1.0/24")]);
+}
+
+/// A tenant whose primary VNI changes is removed and added within one change, of which its attachment has nothing to tell.
+#[test]
+fn an_attachment_that_goes_from_one_tenant_to_another_stays_up() {
+    let mut overlay = overlay(1, VniSet::none());
+    let prefix = net("10.0.1.0/24");
+    let before = overlay.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    overlay.poll_intent();
+    overlay.set_attachment("red0", true);
+    assert!(overlay.origination(before, prefix).is_some());
+    overlay.poll_originations();
+    overlay.remove_tenant(before);
+    let after = overlay.add_tenant(tenant("red", 10009, &["10.0.1.0/24"]));
+    let changes = overlay.poll_originations();
+    let announced: Vec<u32> = changes
+        .iter()
+        .filter(|change| change.communities.is_some())
+        .map(|change| change.path_id)
+        .collect();
+    assert_eq!(announced, [10009], "{changes:?}");
+    assert_eq!(overlay.tenants()[0].up, ["red0"]);
+    assert!(overlay.origination(after, prefix).is_some());
+    overlay.poll_intent();
+    // When nobody has it, nobody says when it goes down.
+    overlay.remove_tenant(after);
+    overlay.poll_intent();
+    overlay.add_tenant(tenant("red", 10001, &["10.0.1.0/24"]));
+    assert!(overlay.tenants()[0].up.is_empty());
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use weft_bgp_wire::LargeCommunity;
 
 use crate::chain::{Chain, Service};
 use crate::intent::{Breakout, ForwardingNextHop, TenantId};
-use crate::label::Label;
+use crate::label::{Endpoint, Label};
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 /// This router in the overlay.
@@ -32,6 +33,8 @@ pub struct Membership {
     pub id: EndpointId,
     /// What it accepts.
     pub encapsulation: Encapsulation,
+    /// The UDP port that it takes packets at, where that is not the encapsulation's own: its locator says so.
+    pub port: Option<NonZeroU16>,
     /// Announce the endpoint as a locator.
     pub announce_locator: bool,
     /// Locators of others go to the main table.
@@ -98,6 +101,8 @@ pub struct PathInput<'a> {
     pub preference: Preference,
     /// NEXT_HOP.
     pub next_hop: IpAddr,
+    /// The underlay has a route to it.
+    pub resolves: bool,
     /// Link bandwidth, 1,000 octets a second; 0 where the path says nothing.
     pub bandwidth: u32,
     /// All large communities.
@@ -171,6 +176,10 @@ pub struct Candidate {
     pub label: Label,
     /// Where packets are tunnelled to; `None` while the locator of an endpoint id is not known.
     pub forwarding: Option<ForwardingNextHop>,
+    /// What `forwarding` is the address of: the local next hop, or the endpoint itself.
+    pub via: Endpoint,
+    /// What the router there accepts.
+    pub encapsulation: Encapsulation,
     /// `forwarding` is a local next hop; else the endpoint itself.
     pub stitched: bool,
     /// The neighbour that the path came from.

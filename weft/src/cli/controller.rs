@@ -1,12 +1,15 @@
 //! `weft controller`, `weft token` and `weft join`: a domain and who is in it.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,9 +19,11 @@ use weft_discovery::model::{Domain, Role};
 use weft_discovery::pki::TokenText;
 use weft_discovery::{EtcdTls, duration};
 
+use super::complete;
+use super::human;
 use super::output::Output;
-use super::table::{Cell, Table, Tone};
-use crate::config::{Log, defaults};
+use super::table::{Cell, Table, Tone, View};
+use crate::config::{Log, defaults, other_notation};
 
 /// Where a controller keeps its domain.
 const FOLDER: &str = "/var/lib/weft-controller";
@@ -34,10 +39,10 @@ pub(super) enum ControllerCommand {
         #[arg(long)]
         name: String,
         /// The AS number of its routers.
-        #[arg(long)]
+        #[arg(long, value_parser = asn)]
         asn: u32,
         /// Global Administrator of the label communities, the same in every domain.
-        #[arg(long)]
+        #[arg(long, value_parser = asn)]
         administrator: u32,
         /// The VNIs that the domain gives to tenants, FIRST-LAST.
         #[arg(long, value_parser = range)]
@@ -85,6 +90,56 @@ pub(super) enum ControllerCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Carry the tenants of a router that has run by its own file into the domain: with their VNIs, and what they have at that router, which
+    /// has joined (weft join). Says what could not be carried, by line. It may be repeated.
+    Import {
+        #[command(flatten)]
+        access: Access,
+        /// The router's configuration.
+        file: PathBuf,
+        /// The router's name in the domain; by default the one of the file.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Have routers take what the datastore holds that were told of more, before it was restored from an older copy.
+    Resume {
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum TenantCommand {
+    /// Make a tenant, and print its VNI.
+    Create {
+        #[command(flatten)]
+        access: Access,
+        /// Its name, unique in the domain.
+        name: String,
+        /// Its VNI, which nobody has: where it had one before. The next free one where absent.
+        #[arg(long)]
+        vni: Option<u32>,
+        /// The domain that gave the VNI, where that is another one.
+        #[arg(long)]
+        home: Option<String>,
+        /// For humans.
+        #[arg(long)]
+        description: Option<String>,
+    },
+}
+
+pub(super) fn tenant(command: TenantCommand) -> anyhow::Result<ExitCode> {
+    let TenantCommand::Create {
+        access,
+        name,
+        vni,
+        home,
+        description,
+    } = command;
+    let body = json!({ "name": name, "vni": vni, "home": home, "description": description });
+    let made = access.ask("POST", "tenants", Some(&body))?;
+    Output::stdout().write(&format!("{}\n", made["vni"]))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Subcommand)]
@@ -93,8 +148,8 @@ pub(super) enum TokenCommand {
     Create {
         #[command(flatten)]
         access: Access,
-        /// A router joins with it, and is this: router, edge or reflector.
-        #[arg(long, group = "scope")]
+        /// A router joins with it, in this role.
+        #[arg(long, group = "scope", value_parser = role())]
         role: Option<Role>,
         /// It may do everything.
         #[arg(long, group = "scope")]
@@ -103,7 +158,7 @@ pub(super) enum TokenCommand {
         #[arg(long, group = "scope")]
         reader: bool,
         /// It may look at this tenant and change it.
-        #[arg(long, group = "scope")]
+        #[arg(long, group = "scope", add = ArgValueCandidates::new(complete::domain_tenants))]
         tenant: Option<String>,
         /// Only a router of this name joins with it.
         #[arg(long, requires = "role")]
@@ -157,6 +212,20 @@ pub(super) struct Join {
     state: PathBuf,
 }
 
+/// The roles, which a shell completes.
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(["router", "edge", "reflector"]).try_map(|text| text.parse::<Role>())
+}
+
+/// An AS number in asplain; in another notation it is told how it is written.
+fn asn(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number != 0);
+    number.ok_or_else(|| match other_notation(text) {
+        Some(number) => format!("write {number}"),
+        None => "an AS number is 1 to 4294967295".to_owned(),
+    })
+}
+
 fn range(text: &str) -> Result<(u32, u32), String> {
     let wrong = || format!("`{text}` is no range: FIRST-LAST, such as 10000-19999");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -170,7 +239,28 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
+impl Default for Access {
+    /// As on a command line that says nothing of it.
+    fn default() -> Self {
+        Self {
+            controller: std::env::var("WEFT_CONTROLLER").ok(),
+            token_file: None,
+            folder: FOLDER.into(),
+        }
+    }
+}
+
 impl Access {
+    /// What a GET answers, at most so much later.
+    pub(super) fn ask_within(&self, patience: Duration, path: &str) -> anyhow::Result<Value> {
+        let rest = self.rest()?;
+        let answer = async {
+            let answer = rest.ask("GET".parse()?, path, None);
+            Ok(tokio::time::timeout(patience, answer).await??)
+        };
+        runtime()?.block_on(answer)
+    }
+
     fn rest(&self) -> anyhow::Result<Rest> {
         let folder = Folder::new(&self.folder);
         let address = match &self.controller {
@@ -241,6 +331,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
                 quarantine: seconds(quarantine),
                 hold_time: defaults::hold_time(),
                 certificate: seconds(certificate),
+                resumed: 0,
             };
             let settings = Settings {
                 listen,
@@ -258,12 +349,18 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             super::logging::start(&Log::default())?;
             runtime()?.block_on(run_controller(&folder))?;
         }
+        ControllerCommand::Import { access, file, name } => {
+            return super::import::run(&access, &file, name.as_deref());
+        }
+        ControllerCommand::Resume { access } => {
+            access.ask("POST", "resume", None)?;
+        }
         ControllerCommand::Status { access, json } => {
             let status = access.ask("GET", "status", None)?;
             let output = Output::stdout();
             output.write(&match json {
                 true => format!("{}\n", serde_json::to_string_pretty(&status)?),
-                false => status_view(&status, output.colours()),
+                false => status_view(&status, output.view(false)),
             })?;
         }
     }
@@ -307,9 +404,11 @@ async fn run_controller(folder: &Path) -> anyhow::Result<()> {
     Ok(serve(&Folder::new(folder), |_| {}, stop).await?)
 }
 
-fn status_view(status: &Value, colours: bool) -> String {
+fn status_view(status: &Value, view: View) -> String {
     let mut table = Table::new(&["ROUTER", "ROLE", "STATE", "ENDPOINT", "RUNS", "SENT", ""]);
     let text = |of: &Value| of.as_str().unwrap_or("-").to_owned();
+    // What takes more than a cell.
+    let mut below = String::new();
     let routers = status["routers"].as_array().map_or(&[][..], Vec::as_slice);
     for router in routers {
         let flag = |key: &str| router[key] == true;
@@ -319,11 +418,15 @@ fn status_view(status: &Value, colours: bool) -> String {
             (false, true) => ("expired", Tone::Bad),
         };
         let lags = flag("lags") && flag("attached");
-        let error = router["error"].as_str().unwrap_or_default();
-        let remark = match (error, lags) {
-            ("", false) => Cell::default(),
-            ("", true) => Cell::new("lags", Tone::Warning),
-            (error, _) => Cell::new(error, Tone::Bad),
+        let refused = router["refused"].as_array().map_or(&[][..], Vec::as_slice);
+        for of in refused {
+            let (name, item) = (text(&router["name"]), text(&of["item"]));
+            let _ = writeln!(below, "{name} refuses {item}: {}", text(&of["reason"]));
+        }
+        let remark = match (refused.len(), lags) {
+            (0, false) => Cell::default(),
+            (0, true) => Cell::new("lags", Tone::Warning),
+            (count, _) => Cell::new(format!("refuses {count}, see below"), Tone::Bad),
         };
         table.row([
             Cell::new(text(&router["name"]), Tone::Strong),
@@ -338,13 +441,20 @@ fn status_view(status: &Value, colours: bool) -> String {
     let domains = status["domains"].as_array().map_or(&[][..], Vec::as_slice);
     let domains = match domains {
         [] => String::new(),
-        domains => format!("\n{}", super::domain::table(domains, colours)),
+        domains => format!("\n{}", super::domain::table(domains, view)),
     };
+    let warnings = status["warnings"].as_array();
+    for warning in warnings.into_iter().flatten() {
+        let _ = writeln!(below, "warning: {}", text(warning));
+    }
+    if !below.is_empty() {
+        below.insert(0, '\n');
+    }
     format!(
-        "domain {}, revision {}\n\n{}{domains}",
+        "domain {}, revision {}\n\n{}{domains}{below}",
         text(&status["domain"]),
         status["revision"],
-        table.render(colours)
+        table.render(view)
     )
 }
 
@@ -387,7 +497,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
         TokenCommand::List { access } => {
             let list = access.ask("GET", "tokens", None)?;
             let output = Output::stdout();
-            output.write(&tokens_view(&list, output.colours()))?;
+            output.write(&tokens_view(&list, output.view(false)))?;
         }
         TokenCommand::Revoke { access, id } => {
             access.ask("DELETE", &format!("tokens/{id}"), None)?;
@@ -396,7 +506,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tokens_view(list: &Value, colours: bool) -> String {
+fn tokens_view(list: &Value, view: View) -> String {
     let mut table = Table::new(&["ID", "GOOD FOR", "UNTIL", "USES LEFT", "MADE BY"]);
     let now = weft_discovery::model::now();
     for token in list["items"].as_array().map_or(&[][..], Vec::as_slice) {
@@ -410,7 +520,7 @@ fn tokens_view(list: &Value, colours: bool) -> String {
         let until = match token["expires_at"].as_u64() {
             None => Cell::new("for ever", Tone::Dim),
             Some(at) if at <= now => Cell::new("expired", Tone::Bad),
-            Some(at) => format!("{} s", (at - now) / 1000).into(),
+            Some(at) => human::duration((at - now) / 1000).into(),
         };
         let uses = token["uses_left"].as_u64();
         table.row([
@@ -428,7 +538,7 @@ fn tokens_view(list: &Value, colours: bool) -> String {
                 .into(),
         ]);
     }
-    table.render(colours)
+    table.render(view)
 }
 
 pub(super) fn join(of: &Join) -> anyhow::Result<ExitCode> {

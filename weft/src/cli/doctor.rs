@@ -2,19 +2,40 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::Args;
+use weft_api::types::{Forwarding, Status, Verdict};
+use weft_api::{Client, ClientError};
 use weft_dataplane::doctor::{Finding, Health, doctor};
 
-use super::output::Output;
-use super::table::{Cell, Table, Tone};
+use super::human;
+use super::show::API;
 
-/// Looks, prints, and fails where the overlay would not work.
-pub(super) fn run(json: bool) -> anyhow::Result<ExitCode> {
-    let findings = doctor();
+use super::output::Output;
+use super::table::{Cell, Table, Tone, View};
+
+/// How long the router may take for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print every finding as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Where the API of the router is that runs here.
+    #[arg(long, env = "WEFT_API", default_value = API, value_name = "URL")]
+    api: String,
+}
+
+/// Looks, prints, and fails where the overlay does not work, or would not.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut findings = router(&arguments.api);
+    findings.extend(doctor());
     let output = Output::stdout();
-    output.write(&match json {
+    output.write(&match arguments.json {
         true => format!("{}\n", serde_json::to_string_pretty(&findings)?),
-        false => view(&findings, output.colours()),
+        false => view(&findings, output.view(false)),
     })?;
     Ok(match findings.iter().any(|of| of.health == Health::Bad) {
         true => ExitCode::FAILURE,
@@ -22,7 +43,58 @@ pub(super) fn run(json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn view(findings: &[Finding], colours: bool) -> String {
+/// What the router says that runs here, if one does.
+fn router(api: &str) -> Vec<Finding> {
+    let status = Client::with_timeout(api, PATIENCE).get::<Status>(&["status"], &[]);
+    match status {
+        Ok(status) => forwarding(&status.name, &status.forwarding),
+        Err(ClientError::Unreachable { .. }) if !crate::router::is_running() => vec![Finding {
+            area: "router",
+            what: "this network namespace".into(),
+            health: Health::Good,
+            found: "no router runs here".into(),
+            remedy: None,
+        }],
+        Err(error) => vec![Finding {
+            area: "router",
+            what: "API".into(),
+            health: Health::Warning,
+            found: error.to_string(),
+            remedy: Some(format!(
+                "`--api` names the router's API where it is not at {API}"
+            )),
+        }],
+    }
+}
+
+/// The verdict, which is the one of `weft show status`, and what it follows from.
+fn forwarding(name: &str, forwarding: &Forwarding) -> Vec<Finding> {
+    let health = |verdict: Verdict| match verdict {
+        Verdict::Forwarding => Health::Good,
+        Verdict::Degraded => Health::Warning,
+        Verdict::Down => Health::Bad,
+    };
+    let since = forwarding.since.map_or_else(String::new, |seconds| {
+        format!(" for {}", human::duration(seconds))
+    });
+    let verdict = Finding {
+        area: "router",
+        what: name.to_owned(),
+        health: health(forwarding.verdict),
+        found: format!("{}{since}", forwarding.verdict.as_str()),
+        remedy: None,
+    };
+    let conditions = forwarding.conditions.iter().map(|condition| Finding {
+        area: "router",
+        what: format!("{} {}", condition.code, condition.subject),
+        health: health(condition.severity),
+        found: condition.text.clone(),
+        remedy: condition.remedy.clone(),
+    });
+    std::iter::once(verdict).chain(conditions).collect()
+}
+
+fn view(findings: &[Finding], view: View) -> String {
     let mut table = Table::new(&["STATE", "AREA", "WHAT", "FOUND"]);
     for finding in findings {
         table.row([
@@ -32,7 +104,7 @@ fn view(findings: &[Finding], colours: bool) -> String {
             finding.found.clone().into(),
         ]);
     }
-    let mut out = table.render(colours);
+    let mut out = table.render(view);
     let mut remedies = findings
         .iter()
         .filter_map(|finding| Some((finding, finding.remedy.as_ref()?)))
@@ -46,7 +118,7 @@ fn view(findings: &[Finding], colours: bool) -> String {
         let _ = writeln!(
             out,
             "{}\n    {}",
-            tone(finding.health).paint(&finding.what, colours),
+            tone(finding.health).paint(&finding.what, view.colours),
             remedy
         );
     }
@@ -72,7 +144,22 @@ fn state(health: Health) -> Cell {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
     use super::*;
+
+    #[test]
+    fn what_the_router_says_stands_first() {
+        let text = r#"{"verdict": "degraded", "since": 61, "conditions": [{"code": "device", "subject": "vx0",
+            "severity": "degraded", "text": "it is down", "remedy": "ip link set vx0 up", "since": 61, "count": 3}]}"#;
+        let findings = forwarding("r1", &serde_json::from_str(text).unwrap());
+        assert_eq!(
+            view(&findings, View::default()),
+            "STATE    AREA    WHAT        FOUND\n\
+             warning  router  r1          degraded for 1m01s\n\
+             warning  router  device vx0  it is down\n\n\
+             device vx0\n    ip link set vx0 up\n"
+        );
+    }
 
     #[test]
     fn what_is_wrong_comes_with_its_remedy() {
@@ -83,14 +170,14 @@ mod tests {
             found: "taken".into(),
             remedy: remedy.map(str::to_owned),
         };
-        let text = view(&[finding(Health::Bad, Some("ss -lunp"))], false);
+        let text = view(&[finding(Health::Bad, Some("ss -lunp"))], View::default());
         assert_eq!(
             text,
             "STATE  AREA  WHAT           FOUND\n\
              bad    port  UDP port 4789  taken\n\n\
              UDP port 4789\n    ss -lunp\n"
         );
-        let text = view(&[finding(Health::Good, None)], false);
+        let text = view(&[finding(Health::Good, None)], View::default());
         assert!(text.ends_with("\nnothing is to be mended\n"), "{text}");
     }
 }

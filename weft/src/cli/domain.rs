@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::{Value, json};
 
+use super::complete;
 use super::controller::Access;
+use super::human;
 use super::output::Output;
-use super::table::{Cell, Table, Tone};
+use super::table::{Cell, Table, Tone, View};
 
 #[derive(Subcommand)]
 pub(super) enum DomainCommand {
@@ -44,8 +47,10 @@ pub(super) enum DomainCommand {
         #[command(flatten)]
         access: Access,
         /// The domain.
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
         /// The tenant.
+        #[arg(add = ArgValueCandidates::new(complete::domain_tenants))]
         tenant: String,
     },
     /// Let it know of that no more.
@@ -53,8 +58,10 @@ pub(super) enum DomainCommand {
         #[command(flatten)]
         access: Access,
         /// The domain.
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
         /// The tenant.
+        #[arg(add = ArgValueCandidates::new(complete::domain_tenants))]
         tenant: String,
     },
     /// Trust a domain no more: what it said is forgotten, and the sessions with its edges end.
@@ -62,6 +69,7 @@ pub(super) enum DomainCommand {
         #[command(flatten)]
         access: Access,
         /// The domain.
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
     },
 }
@@ -101,7 +109,7 @@ pub(super) fn run(command: DomainCommand) -> anyhow::Result<ExitCode> {
             let list = access.ask("GET", "domains", None)?;
             output.write(&match json {
                 true => format!("{}\n", serde_json::to_string_pretty(&list)?),
-                false => list_view(&list, output.colours()),
+                false => list_view(&list, output.view(false)),
             })?;
         }
         DomainCommand::Share {
@@ -125,9 +133,9 @@ pub(super) fn run(command: DomainCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list_view(list: &Value, colours: bool) -> String {
+fn list_view(list: &Value, view: View) -> String {
     let items = |key: &str| list[key].as_array().map_or(&[][..], Vec::as_slice);
-    let mut text = table(items("items"), colours);
+    let mut text = table(items("items"), view);
     for stranger in items("asking") {
         let of = |key: &str| stranger[key].as_str().unwrap_or_default();
         text.push_str(&format!(
@@ -140,7 +148,7 @@ fn list_view(list: &Value, colours: bool) -> String {
 }
 
 /// How the exchange with other domains does.
-pub(super) fn table(domains: &[Value], colours: bool) -> String {
+pub(super) fn table(domains: &[Value], view: View) -> String {
     let mut table = Table::new(&[
         "DOMAIN",
         "EXCHANGE",
@@ -160,7 +168,7 @@ pub(super) fn table(domains: &[Value], colours: bool) -> String {
             _ => Tone::Warning,
         };
         let heard = match domain["lag"].as_u64() {
-            Some(lag) => format!("{lag} s ago").into(),
+            Some(lag) => format!("{} ago", human::duration(lag)).into(),
             None => Cell::new("never", Tone::Dim),
         };
         table.row([
@@ -175,5 +183,5 @@ pub(super) fn table(domains: &[Value], colours: bool) -> String {
             Cell::new(text("error"), tone),
         ]);
     }
-    table.render(colours)
+    table.render(view)
 }

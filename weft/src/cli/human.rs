@@ -28,6 +28,16 @@ pub(super) fn size(octets: u64) -> String {
     format!("{octets} B")
 }
 
+/// `1 neighbour`, `2 neighbours`, `1,300 prefixes`.
+pub(crate) fn several(number: u64, one: &str) -> String {
+    let ending = match (number, one.ends_with(['s', 'x'])) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{} {one}{ending}", count(number))
+}
+
 /// `497,323`.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -74,6 +84,13 @@ mod tests {
         for (octets, text) in cases {
             assert_eq!(size(octets), text);
         }
+    }
+
+    #[test]
+    fn what_is_counted_has_its_number() {
+        assert_eq!(several(1, "neighbour"), "1 neighbour");
+        assert_eq!(several(0, "neighbour"), "0 neighbours");
+        assert_eq!(several(1_300, "prefix"), "1,300 prefixes");
     }
 
     #[test]

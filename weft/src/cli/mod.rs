@@ -1,9 +1,11 @@
 //! The command line.
 
+pub(crate) mod complete;
 mod controller;
 mod doctor;
 mod domain;
-mod human;
+pub(crate) mod human;
+mod import;
 mod logging;
 mod output;
 mod show;
@@ -13,8 +15,10 @@ mod trace;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap_complete::env::Shells;
+use clap_complete::{CompleteEnv, Shell};
 use weft_api::ClientError;
 
 use crate::config::{Config, ConfigErrors};
@@ -24,14 +28,23 @@ use output::Output;
 
 /// SD-WAN router control plane: a multi-tenant overlay over plain BGP.
 #[derive(Parser)]
-#[command(name = "weft", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "weft", version, max_term_width = 100, infer_subcommands = true, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const COMPLETIONS: &str = "\
+For this shell and those to come:
+  bash:  weft completions bash > /etc/bash_completion.d/weft
+  zsh:   weft completions zsh > /usr/local/share/zsh/site-functions/_weft
+  fish:  weft completions fish > ~/.config/fish/completions/weft.fish";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the configuration is wrong; 4 no router answers.";
+
+/// The environment variable in which a shell asks what completes a command line.
+const COMPLETE: &str = "COMPLETE";
 
 const EXIT_CONFIG: u8 = 3;
 const EXIT_UNREACHABLE: u8 = 4;
@@ -71,20 +84,24 @@ enum Command {
     /// Make, list and take back tokens: to join a domain, or to use its API.
     #[command(subcommand)]
     Token(controller::TokenCommand),
+    /// Make tenants of a domain.
+    #[command(subcommand)]
+    Tenant(controller::TenantCommand),
     /// Trust other domains, and share tenants with them.
     #[command(subcommand)]
     Domain(domain::DomainCommand),
     /// Join a domain with a token; `weft router` does the same where the token is in its configuration.
     Join(controller::Join),
-    /// Say what this host can do for an overlay, and how to mend what it cannot.
-    Doctor {
-        /// Print every finding as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Say what this host can do for an overlay, and whether the router that runs here forwards; and how to mend what is wrong.
+    Doctor(doctor::Arguments),
     /// Remove everything that is Weft's from the kernel, in this network namespace.
-    Down,
-    /// Print a completion script for a shell.
+    Down {
+        /// Even while a router runs, which makes it again.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print a completion script for a shell: commands, options, and the names of tenants, neighbours, domains and nodes.
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell.
         shell: Shell,
@@ -104,6 +121,10 @@ struct State {
 
 /// Runs the command line and says how it went.
 pub(crate) fn main() -> ExitCode {
+    // A shell that completes asks in an environment variable; that ends here.
+    CompleteEnv::with_factory(Arguments::command)
+        .var(COMPLETE)
+        .complete();
     let arguments = Arguments::parse();
     match run(arguments.command) {
         Ok(code) => code,
@@ -114,10 +135,11 @@ pub(crate) fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(arguments) => return lab::run(arguments),
-        Command::Doctor { json } => return doctor::run(json),
+        Command::Doctor(arguments) => return doctor::run(&arguments),
         Command::Trace(arguments) => return trace::run(&arguments),
         Command::Controller(command) => return controller::run(command),
         Command::Token(command) => return controller::token(command),
+        Command::Tenant(command) => return controller::tenant(command),
         Command::Domain(command) => return domain::run(command),
         Command::Join(of) => return controller::join(&of),
         Command::Router { config, state } => {
@@ -141,10 +163,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             serde_json::to_string_pretty(&Config::json_schema())?
         )),
         Command::Show(arguments) => show::run(arguments),
-        Command::Down => Output::stdout().write(&router::down()?),
+        Command::Down { force } => Output::stdout().write(&router::down(force)?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
+            let shells = Shells::builtins();
+            let completer = shells
+                .completer(&shell.to_string())
+                .with_context(|| format!("there is no completion for {shell}"))?;
+            completer.write_registration(COMPLETE, "weft", "weft", "weft", &mut script)?;
             Output::stdout().write(&String::from_utf8_lossy(&script))
         }
         Command::Version => {
@@ -161,10 +187,14 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// One line that lets a reader see whether the file says what was meant.
 fn summary(config: &Config) -> String {
-    let count = |number: usize, one: &str| match number {
-        1 => format!("1 {one}"),
-        number => format!("{number} {one}s"),
-    };
+    let router = &config.router;
+    if let Some(controller) = &config.controller {
+        return format!(
+            "good: router {}; the controller at {} tells it its AS number, neighbours and tenants",
+            router.name, controller.address
+        );
+    }
+    let several = |number: usize, one| human::several(number as u64, one);
     let prefixes = config
         .tenants
         .iter()
@@ -172,12 +202,27 @@ fn summary(config: &Config) -> String {
         .sum();
     format!(
         "good: router {} in AS {}, {}, {} with {}",
-        config.router.name,
-        config.router.asn,
-        count(config.neighbors.len(), "neighbour"),
-        count(config.tenants.len(), "tenant"),
-        count(prefixes, "prefix").replace("prefixs", "prefixes"),
+        router.name,
+        router.asn,
+        several(config.neighbors.len(), "neighbour"),
+        several(config.tenants.len(), "tenant"),
+        several(prefixes, "prefix"),
     )
+}
+
+/// An error and what it comes from, each thing said once.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // An error that quotes its cause has said it.
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(cause.trim_end()) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {
@@ -187,7 +232,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     // Nobody is left to tell when standard error cannot be written.
-    let _ = stderr.write(&format!("weft: {error:#}\n"));
+    let _ = stderr.write(&format!("weft: {}\n", words(error)));
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. }) => ExitCode::from(EXIT_UNREACHABLE),
         _ if error.is::<ChainsError>() => ExitCode::from(EXIT_CONFIG),
@@ -212,5 +257,45 @@ mod tests {
             summary(&config),
             "good: router a1 in AS 64601, 0 neighbours, 0 tenants with 0 prefixes"
         );
+    }
+
+    #[test]
+    fn a_managed_router_has_no_as_number_to_show() {
+        let text = "{ router: { name: a1 }, controller: { address: ctl.example } }";
+        let config = Config::parse("a1.yaml", text).unwrap();
+        assert_eq!(
+            summary(&config),
+            "good: router a1; the controller at ctl.example tells it its AS number, neighbours and tenants"
+        );
+    }
+
+    #[test]
+    fn an_error_that_quotes_its_cause_says_it_once() {
+        let cause = || anyhow::anyhow!("No such file");
+        let error = cause().context("cannot read a1.yaml");
+        assert_eq!(words(&error), "cannot read a1.yaml: No such file");
+        let error = cause()
+            .context("cannot read a1.yaml: No such file")
+            .context("the router does not start");
+        assert_eq!(
+            words(&error),
+            "the router does not start: cannot read a1.yaml: No such file"
+        );
+    }
+
+    #[test]
+    fn commands_may_be_cut_where_that_is_unambiguous() {
+        for words in [
+            "weft sh ro 10.0.0.1",
+            "weft show routes 10.0.0.1",
+            "weft tr red 10.0.0.1",
+        ] {
+            assert!(
+                Arguments::try_parse_from(words.split(' ')).is_ok(),
+                "{words}"
+            );
+        }
+        // `controller` or `completions`.
+        assert!(Arguments::try_parse_from(["weft", "co", "status"]).is_err());
     }
 }

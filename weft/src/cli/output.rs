@@ -2,6 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::termios::tcgetwinsize;
+
+use super::table::View;
+
 /// Standard output or standard error.
 #[derive(Clone, Copy)]
 pub(super) struct Output {
@@ -21,6 +25,21 @@ impl Output {
         Self {
             error: true,
             colours: may_colour() && io::stderr().is_terminal(),
+        }
+    }
+
+    /// How a view is drawn here: as wide as the terminal, where it is one.
+    pub(super) fn view(self, wide: bool) -> View {
+        let size = match self.error {
+            true => tcgetwinsize(io::stderr()),
+            false => tcgetwinsize(io::stdout()),
+        };
+        // A terminal that does not know its size says 0.
+        let width = size.ok().map(|size| usize::from(size.ws_col));
+        View {
+            wide,
+            colours: self.colours,
+            width: width.filter(|width| *width > 0),
         }
     }
 

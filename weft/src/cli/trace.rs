@@ -4,16 +4,23 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use weft_api::types::{Chain, StepCode, Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch};
+use clap_complete::engine::ArgValueCandidates;
+use weft_api::types::{
+    Chain, StepCode, Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch, Verdict,
+};
 
+use super::complete;
 use super::show::bgp::label;
 use super::show::chains::place;
-use super::show::{Screen, Target, View};
-use super::table::{Sheet, Tone};
+use super::show::forwarding;
+use super::show::overlay::at_port;
+use super::show::{Screen, Target};
+use super::table::{Sheet, Tone, View};
 
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The tenant.
+    #[arg(add = ArgValueCandidates::new(complete::tenants))]
     tenant: String,
     /// Where the packet goes.
     destination: IpAddr,
@@ -35,6 +42,9 @@ pub(super) struct Arguments {
     /// Send packets through the overlay, and show who answers: each router on the way, and the destination.
     #[arg(long)]
     live: bool,
+    /// Octets that each packet has that is sent, IP header included: whether they fit everywhere, and what does.
+    #[arg(long, requires = "live", value_parser = clap::value_parser!(u16).range(96..=65_000), value_name = "OCTETS")]
+    size: Option<u16>,
     #[command(flatten)]
     router: Target,
 }
@@ -53,6 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         query.extend(number.map(|number| (name, number.to_string())));
     }
     query.extend(arguments.live.then(|| ("live", "true".to_owned())));
+    query.extend(arguments.size.map(|size| ("size", size.to_string())));
     let trace: Trace = screen.get(&["tenants", &arguments.tenant, "trace"], &query)?;
     screen.print(&trace, view)?;
     let answered = trace.live.as_ref().is_none_or(|live| live.reached);
@@ -127,7 +138,7 @@ fn view(trace: &Trace, view: View) -> String {
         let text = format!(
             "VNI {} to {}, {} by {}, packets up to {} octets, object {}",
             tunnel.vni,
-            tunnel.router,
+            at_port(tunnel.router, tunnel.port),
             tunnel.encapsulation,
             tunnel.device,
             tunnel.mtu,
@@ -147,16 +158,22 @@ fn view(trace: &Trace, view: View) -> String {
         _ => Tone::Bad,
     };
     sheet.line("verdict", trace.verdict.text.clone(), tone);
+    if trace.forwarding.verdict != Verdict::Forwarding {
+        forwarding::put(&mut sheet, &trace.forwarding);
+    }
     if let Some(live) = &trace.live {
         put_live(&mut sheet, live);
     }
-    sheet.render(view.colours)
+    sheet.render(view)
 }
 
 /// The steps that this router takes the packet through, before its tenant's table is looked at.
 fn put_chain(sheet: &mut Sheet, chain: &Chain) {
     let text = format!("{}, {}: {}", chain.name, chain.direction, chain.matches);
     sheet.line("chain", text, Tone::Plain);
+    if let Some(note) = &chain.note {
+        sheet.line("", note, Tone::Warning);
+    }
     for (at, step) in chain.steps.iter().enumerate() {
         let (word, tone) = match step.way.code {
             StepCode::Local => ("to its node,", Tone::Plain),
@@ -196,6 +213,14 @@ fn put_live(sheet: &mut Sheet, live: &TraceLive) {
         ),
     };
     sheet.line("live", text, tone);
+    if let Some(size) = live.size {
+        let (text, tone) = match live.largest {
+            Some(largest) if largest == size => (format!("{size} octets fit"), Tone::Good),
+            Some(largest) => (format!("{size} octets do not fit, {largest} do"), Tone::Bad),
+            None => ("packets of no size are answered".to_owned(), Tone::Bad),
+        };
+        sheet.line("size", text, tone);
+    }
     for hop in &live.hops {
         let who = hop
             .address
@@ -209,8 +234,15 @@ fn put_live(sheet: &mut Sheet, live: &TraceLive) {
             TraceAnswer::TimeExceeded => ("a router on the way", Tone::Plain),
             TraceAnswer::Reply => ("the destination", Tone::Good),
             TraceAnswer::Unreachable => ("says that it is unreachable", Tone::Bad),
+            TraceAnswer::TooLarge => ("says that it is too large", Tone::Bad),
         };
-        sheet.line("  hop", format!("{}  {who}{time}  {word}", hop.ttl), tone);
+        let fits = hop.mtu.map(|mtu| format!(": {mtu} octets fit"));
+        let fits = fits.unwrap_or_default();
+        sheet.line(
+            "  hop",
+            format!("{}  {who}{time}  {word}{fits}", hop.ttl),
+            tone,
+        );
     }
 }
 

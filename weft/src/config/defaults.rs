@@ -82,6 +82,11 @@ pub(crate) fn ttl() -> u8 {
     1
 }
 
+/// From an eBGP neighbour.
+pub(crate) fn max_paths() -> u32 {
+    32
+}
+
 pub(crate) fn bgp_port() -> u16 {
     179
 }

@@ -15,6 +15,8 @@
 //! | [`session`] | what BGP sessions with both have in common |
 //! | [`discovery`] | where further neighbours are learned from |
 //! | [`management`] | the controller, the REST API, the log |
+//! | [`places`] | where something stands in a file |
+//! | [`parts`] | a configuration of which others wrote parts |
 //! | [`defaults`] | what holds where the file says nothing |
 //! | [`values`] | what sections are made of: numbers, addresses, names, lists |
 //! | [`reader`] | typed reading of a tree of nodes, with the place of what does not fit |
@@ -28,19 +30,22 @@ mod chains;
 pub(crate) mod defaults;
 mod discovery;
 mod document;
+mod encoding;
 mod management;
 mod neighbor;
-mod node;
+pub(crate) mod node;
 mod overlay;
-mod reader;
-mod report;
+pub(crate) mod parts;
+pub(crate) mod places;
+pub(crate) mod reader;
+pub(crate) mod report;
 mod router;
 mod serial;
 mod session;
 mod tenant;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(crate) mod values;
 
 use std::path::Path;
 
@@ -55,8 +60,9 @@ pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation};
 pub(crate) use report::ConfigErrors;
 pub(crate) use router::Router;
-pub(crate) use session::{PrefixRange, Session};
+pub(crate) use session::{Martians, PrefixRange, Session};
 pub(crate) use tenant::{Redistribute, Tenant};
+pub(crate) use values::other_notation;
 
 /// The configuration of one Weft router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -107,9 +113,20 @@ impl Config {
     /// The file cannot be read, or a [`ConfigErrors`] with everything that is wrong with it.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self::parse(&path.display().to_string(), &text)?)
+        let octets =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self::decode(&path.display().to_string(), octets)?)
+    }
+
+    /// Reads the octets of a file; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// They are no UTF-8, or everything that is wrong with the text.
+    fn decode(file: &str, octets: Vec<u8>) -> Result<Self, ConfigErrors> {
+        match encoding::decode(octets) {
+            Ok(text) => Self::parse(file, &text),
+            Err((text, problem)) => Err(ConfigErrors::new(file, &text, vec![problem])),
+        }
     }
 
     /// Reads a text; `file` is its name in errors.
@@ -117,7 +134,10 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub(crate) fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
-        document::read(text).map_err(|problems| ConfigErrors::new(file, text, problems))
+        document::read(text).map_err(|problems| {
+            let problems = encoding::explain(text, problems);
+            ConfigErrors::new(file, text, problems)
+        })
     }
 
     /// As YAML that reads back to the same configuration.

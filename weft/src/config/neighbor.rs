@@ -2,15 +2,17 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use weft_bgp_wire::Asn;
 use weft_overlay::VniSet;
+use weft_overlay::import::{ImportPolicy, Kind};
 
 use super::reader::Cursor;
 use super::router::Router;
 use super::session::{self, Session};
-use super::values::vni_set;
+use super::values::{number_of, prefixes, unique_list, vni_set};
 use super::{defaults, serial};
 
 /// A BGP neighbour.
@@ -30,10 +32,18 @@ pub(crate) struct Neighbor {
     #[serde(default = "defaults::ttl")]
     #[schemars(range(min = 1))]
     pub ttl: u8,
+    /// End the session with an eBGP neighbour of TTL 1 as soon as the link to it loses its carrier.
+    #[serde(default = "defaults::yes")]
+    pub fast_external_fallover: bool,
     /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
     #[serde(default)]
     #[schemars(with = "serial::BoolOr<AddPath>")]
     pub add_path: AddPath,
+    /// Most paths of one prefix that are taken from it; further ones are counted as rejected. By default 32 from eBGP neighbours, 256 from
+    /// iBGP ones.
+    #[serde(default = "defaults::max_paths")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub max_paths: u32,
     /// Reflect routes for it (RFC 4456). iBGP only.
     #[serde(default)]
     pub route_reflector_client: bool,
@@ -48,14 +58,60 @@ pub(crate) struct Neighbor {
     #[serde(default)]
     pub strip_overlay: bool,
     /// VNIs whose labels are accepted from it: `all`, `none`, or a list of numbers and ranges. By default `none` from
-    /// eBGP neighbours, `all` from iBGP ones.
+    /// eBGP neighbours, `all` from iBGP ones. What is not accepted is taken from its routes, which go on without.
     #[serde(default = "VniSet::none", serialize_with = "serial::vni_set")]
     #[schemars(with = "serial::VniSetSchema")]
     pub accept_vnis: VniSet,
+    /// What else of the overlay is accepted with them; by default all.
+    #[serde(default = "all_kinds", skip_serializing_if = "is_all_kinds")]
+    #[schemars(with = "Vec<KindSchema>")]
+    pub accept_kinds: Vec<Kind>,
+    /// Labels, local next hops and locators are accepted of endpoints inside these prefixes; by default of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<serial::Prefix>>")]
+    pub accept_endpoints: Option<Vec<IpNet>>,
+    /// What becomes of what is not accepted. `import`: it is taken from the neighbour's routes. `transit`: it is carried on to other
+    /// neighbours, and not used here; they have to know themselves what they accept.
+    #[serde(default)]
+    pub overlay: Foreign,
     /// VNIs whose labels are announced to it, written in the same way: routes of other tenants are not. By default `all`.
     #[serde(default = "VniSet::all", serialize_with = "serial::vni_set")]
     #[schemars(with = "serial::VniSetSchema")]
     pub announce_vnis: VniSet,
+}
+
+/// What becomes of what is said of the overlay and not accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Foreign {
+    /// It is taken from the neighbour's routes.
+    #[default]
+    Import,
+    /// It is carried on, and not used here.
+    Transit,
+}
+
+/// The words of [`Kind`].
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "for the schema")]
+enum KindSchema {
+    /// Labels of tenants.
+    Tenant,
+    /// Labels of services.
+    Service,
+    /// Which router of the domain leads to the endpoints of a route.
+    LocalNextHop,
+    /// Which address an endpoint id stands for.
+    Locator,
+}
+
+fn all_kinds() -> Vec<Kind> {
+    Kind::ALL.to_vec()
+}
+
+fn is_all_kinds(kinds: &[Kind]) -> bool {
+    kinds == Kind::ALL
 }
 
 /// Several paths a prefix, by direction.
@@ -104,6 +160,18 @@ pub(crate) enum LocalNextHop {
     Strip,
 }
 
+impl Neighbor {
+    /// What it may say of the overlay.
+    pub(crate) fn import_policy(&self) -> ImportPolicy {
+        ImportPolicy {
+            vnis: self.accept_vnis.clone(),
+            kinds: self.accept_kinds.clone(),
+            endpoints: self.accept_endpoints.clone(),
+            transit: self.overlay == Foreign::Transit,
+        }
+    }
+}
+
 /// A tenant's own router at this site. The session runs in the tenant: several tenants may have neighbours of one address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -138,7 +206,11 @@ pub(super) fn read<'a>(
     let ibgp = number.is_some() && number == router.map(|router| router.asn);
     // What only makes sense on one side of the AS border, when the side is known.
     let known = number.is_some() && router.is_some();
+    let fallover = fields.optional("fast_external_fallover", |at| at.bool());
     let add_path = fields.optional("add_path", |at| add_path(&at));
+    let max_paths = fields.optional("max_paths", |at| {
+        number_of(&at, "a number of paths", 1, 65_535)
+    });
     let client = fields.optional("route_reflector_client", |at| {
         let client = at.bool()?;
         if client && known && !ibgp {
@@ -178,13 +250,37 @@ pub(super) fn read<'a>(
         Some(accept)
     });
     let announce_vnis = fields.optional("announce_vnis", |at| vni_set(&at));
+    let accept_kinds = fields.optional("accept_kinds", |at| {
+        unique_list(&at, "a list of kinds", |at| {
+            at.choice(&Kind::ALL.map(|kind| (kind.word(), kind)))
+        })
+    });
+    let accept_endpoints = fields.optional("accept_endpoints", |at| prefixes(&at));
+    let foreign = fields.optional("overlay", |at| {
+        at.choice(&[("import", Foreign::Import), ("transit", Foreign::Transit)])
+    });
+    if foreign == Some(Foreign::Transit) {
+        for key in ["accept_kinds", "accept_endpoints"] {
+            if let Some(at) = fields.get(key) {
+                at.problem(
+                    "what is carried on whole is accepted by VNI only",
+                    Some("leave this out, or `overlay: transit`".to_owned()),
+                );
+            }
+        }
+    }
     fields.finish();
     let (placed, asn) = (read.address?, number?);
     let neighbor = Neighbor {
         address: placed.value,
         asn,
         session: read.session,
+        fast_external_fallover: fallover.unwrap_or_else(defaults::yes),
         add_path: add_path.unwrap_or_default(),
+        max_paths: max_paths.unwrap_or(match ibgp {
+            true => 256,
+            false => defaults::max_paths(),
+        }),
         route_reflector_client: client.unwrap_or_default(),
         next_hop: next_hop.unwrap_or_default(),
         local_next_hop,
@@ -193,6 +289,12 @@ pub(super) fn read<'a>(
             true => VniSet::all(),
             false => VniSet::none(),
         }),
+        accept_kinds: accept_kinds.map_or_else(all_kinds, |mut kinds| {
+            kinds.sort_unstable();
+            kinds
+        }),
+        accept_endpoints,
+        overlay: foreign.unwrap_or_default(),
         announce_vnis: announce_vnis.unwrap_or_else(VniSet::all),
         ttl: read.ttl.unwrap_or(if ibgp { 64 } else { defaults::ttl() }),
     };

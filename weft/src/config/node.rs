@@ -15,16 +15,16 @@ pub(crate) struct Position {
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) position: Position,
+pub(crate) struct Node {
+    pub(crate) position: Position,
     /// Characters to underline: the text of a scalar as it is written, 1 for what spans lines.
-    pub(super) length: usize,
-    pub(super) kind: Kind,
+    pub(crate) length: usize,
+    pub(crate) kind: Kind,
 }
 
 /// What a value is.
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Scalar {
         text: String,
         /// Written without quotes: may be a number, a boolean or null.
@@ -35,9 +35,9 @@ pub(super) enum Kind {
 }
 
 /// A text that is no YAML, or more of it than a configuration can be.
-pub(super) struct SyntaxError {
-    pub(super) position: Position,
-    pub(super) message: String,
+pub(crate) struct SyntaxError {
+    pub(crate) position: Position,
+    pub(crate) message: String,
 }
 
 /// Deeper than any configuration; keeps recursion over the tree bounded.
@@ -52,7 +52,7 @@ struct Open {
 }
 
 /// The one document of `text`; `None` where it holds nothing.
-pub(super) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
+pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
     let mut anchors: HashMap<usize, (Node, usize)> = HashMap::new();
     let mut stack: Vec<Open> = Vec::new();
     let mut root = None;
@@ -71,7 +71,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
-                    return Err(refuse("a second document: one file configures one router"));
+                    return Err(refuse("a second document: a file holds one"));
                 }
                 continue;
             }
@@ -187,13 +187,13 @@ impl Node {
         }
     }
 
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// The value in words, for "found ...".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match &self.kind {
             _ if self.is_null() => "nothing".to_owned(),
             Kind::Scalar { text, plain: true } => format!("`{text}`"),

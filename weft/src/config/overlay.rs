@@ -1,10 +1,11 @@
 //! The overlay as this router takes part in it.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use weft_overlay::Encapsulation;
+use weft_overlay::{BFD_PORTS, Encapsulation};
 
 use super::reader::Cursor;
 use super::values::{asn, number_of, unicast};
@@ -31,6 +32,11 @@ pub(crate) struct Overlay {
     #[serde(default = "defaults::encapsulation")]
     #[schemars(with = "serial::EncapsulationSchema")]
     pub encapsulation: Encapsulation,
+    /// The UDP port at which this router takes packets of its encapsulation: by default 4789 for VXLAN and 4790 for VXLAN-GPE; GRE has
+    /// none. Others learn it from the locator, and send to it by a device of their own at that port, so it has to be free there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<NonZeroU16>,
     /// How tenants are kept apart in the kernel.
     #[serde(default)]
     pub segmentation: Segmentation,
@@ -46,16 +52,29 @@ pub(crate) struct Overlay {
     /// Flows keep their way among equal ones when others come or go, unless it goes itself.
     #[serde(default)]
     pub resilient: bool,
+    /// Outer packets over IPv4 are not fragmented on their way: what does not fit is lost once, its way is known as narrow from then on,
+    /// and tenants are told what fits. `no` lets routers fragment them, and far routers put them together again, which costs both and
+    /// loses whole packets with each part. Over IPv6 no router fragments.
+    #[serde(default = "defaults::yes")]
+    pub dont_fragment: bool,
     /// Install the endpoints that are learned as locators in the main table.
     #[serde(default)]
     pub install_underlay: bool,
     /// Announce the endpoint's own address as a locator.
     #[serde(default = "defaults::yes")]
     pub announce_locator: bool,
-    /// Each other router that tunnels lead to is sent an echo request so often, in seconds, for round-trip times and loss; 0 for never.
+    /// Each other router that tunnels lead to is sent an echo request so often, in seconds, for round-trip times and loss; 0 for never, and for no probes inside the tunnels.
     #[serde(default = "defaults::endpoint_probe_interval")]
     #[schemars(range(max = 3600))]
     pub probe_interval: u16,
+}
+
+impl Overlay {
+    /// The UDP port, where it is not the encapsulation's own.
+    pub(crate) fn other_port(&self) -> Option<NonZeroU16> {
+        let usual = self.encapsulation.default_port();
+        self.port.filter(|port| usual != Some(*port))
+    }
 }
 
 /// How tenants are kept apart in the kernel.
@@ -104,6 +123,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
             ("gre", Encapsulation::Gre),
         ])
     });
+    let port = fields.optional("port", |at| port(&at, encapsulation));
     let segmentation = fields.optional("segmentation", |at| {
         at.choice(&[
             ("auto", Segmentation::Auto),
@@ -118,6 +138,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
         number_of(&at, "a bandwidth in Mbit/s", 1, 10_000_000)
     });
     let resilient = fields.optional("resilient", |at| at.bool());
+    let dont_fragment = fields.optional("dont_fragment", |at| at.bool());
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
     let probe_interval = fields.optional("probe_interval", |at| {
@@ -132,19 +153,45 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
             Some("leave this out, or set it to true".to_owned()),
         );
     }
+    if announce_locator == Some(false)
+        && let (Some(at), Some(port)) = (fields.get("announce_locator"), port)
+    {
+        at.problem(
+            format!("others learn of UDP port {port} by the locator only"),
+            Some("leave this out, or `port`".to_owned()),
+        );
+    }
     fields.finish();
     Some(Overlay {
         global_administrator: administrator?.0,
         endpoint: endpoint?,
         encapsulation: encapsulation.unwrap_or_else(defaults::encapsulation),
+        port,
         segmentation: segmentation.unwrap_or_default(),
         code_point: code_point.unwrap_or_default(),
         bandwidth,
         resilient: resilient.unwrap_or_default(),
+        dont_fragment: dont_fragment.unwrap_or_else(defaults::yes),
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
         probe_interval: probe_interval.unwrap_or_else(defaults::endpoint_probe_interval),
     })
+}
+
+fn port(at: &Cursor<'_>, encapsulation: Option<Encapsulation>) -> Option<NonZeroU16> {
+    if encapsulation.unwrap_or_else(defaults::encapsulation) == Encapsulation::Gre {
+        at.problem(
+            "GRE has no ports: it is an IP protocol of its own (47)",
+            Some("leave this out, or set `encapsulation` to vxlan or vxlan-gpe".to_owned()),
+        );
+        return None;
+    }
+    let port: u16 = number_of(at, "a UDP port", 1, 65_535)?;
+    if BFD_PORTS.contains(&port) {
+        at.problem(format!("UDP port {port} is BFD's"), None);
+        return None;
+    }
+    NonZeroU16::new(port)
 }
 
 fn endpoint(at: &Cursor<'_>) -> Option<IpAddr> {

@@ -9,34 +9,34 @@ use super::report::Problem;
 
 /// Where problems gather.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
-    pub(super) fn push(&self, problem: Problem) {
+    pub(crate) fn push(&self, problem: Problem) {
         self.0.borrow_mut().push(problem);
     }
 
-    pub(super) fn into_inner(self) -> Vec<Problem> {
+    pub(crate) fn into_inner(self) -> Vec<Problem> {
         self.0.into_inner()
     }
 }
 
 /// A value, its path, and where its problems go.
 #[derive(Clone)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     node: &'a Node,
     path: String,
     problems: &'a Problems,
 }
 
 /// A value that was read, with the cursor for what later turns out to be wrong with it.
-pub(super) struct At<'a, T> {
-    pub(super) value: T,
-    pub(super) at: Cursor<'a>,
+pub(crate) struct At<'a, T> {
+    pub(crate) value: T,
+    pub(crate) at: Cursor<'a>,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn root(node: &'a Node, problems: &'a Problems) -> Self {
+    pub(crate) fn root(node: &'a Node, problems: &'a Problems) -> Self {
         Self {
             node,
             path: String::new(),
@@ -44,12 +44,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(super) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         self.node.position
     }
 
     /// Notes that something is wrong with this value.
-    pub(super) fn problem(&self, message: impl Into<String>, help: Option<String>) {
+    pub(crate) fn problem(&self, message: impl Into<String>, help: Option<String>) {
         self.problems.push(Problem {
             position: self.node.position,
             length: self.node.length,
@@ -60,26 +60,26 @@ impl<'a> Cursor<'a> {
     }
 
     /// Notes that this value is not what is allowed here.
-    pub(super) fn expected<T>(&self, allowed: impl Display) -> Option<T> {
+    pub(crate) fn expected<T>(&self, allowed: impl Display) -> Option<T> {
         let found = self.node.describe();
         self.problem(format!("found {found}, expected {allowed}"), None);
         None
     }
 
-    pub(super) fn is_sequence(&self) -> bool {
+    pub(crate) fn is_sequence(&self) -> bool {
         matches!(self.node.kind, Kind::Sequence(_))
     }
 
-    pub(super) fn is_empty_list(&self) -> bool {
+    pub(crate) fn is_empty_list(&self) -> bool {
         matches!(&self.node.kind, Kind::Sequence(items) if items.is_empty())
     }
 
-    pub(super) fn is_mapping(&self) -> bool {
+    pub(crate) fn is_mapping(&self) -> bool {
         matches!(self.node.kind, Kind::Mapping(_))
     }
 
     /// The text of a scalar, quoted or not, unless it is null.
-    pub(super) fn scalar(&self) -> Option<&'a str> {
+    pub(crate) fn scalar(&self) -> Option<&'a str> {
         match &self.node.kind {
             Kind::Scalar { text, .. } if !self.node.is_null() => Some(text),
             _ => None,
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A mapping's fields.
-    pub(super) fn fields(&self, allowed: &str) -> Option<Fields<'a>> {
+    pub(crate) fn fields(&self, allowed: &str) -> Option<Fields<'a>> {
         let Kind::Mapping(entries) = &self.node.kind else {
             return self.expected(allowed);
         };
@@ -121,6 +121,33 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// The entries of a mapping whose keys are names: each key and its value, as far as keys are texts and stand once.
+    pub(crate) fn entries(&self, allowed: &str) -> Option<Vec<(Self, Self)>> {
+        // Notes keys that are no texts, and those that stand twice.
+        self.fields(allowed)?;
+        let Kind::Mapping(entries) = &self.node.kind else {
+            return None;
+        };
+        let child = |node, name: &str| Self {
+            node,
+            path: match self.path.as_str() {
+                "" => name.to_owned(),
+                path => format!("{path}.{name}"),
+            },
+            problems: self.problems,
+        };
+        let named = entries.iter().filter_map(|(key, value)| match &key.kind {
+            Kind::Scalar { text, .. } => Some((child(key, text), child(value, text))),
+            _ => None,
+        });
+        Some(named.collect())
+    }
+
+    /// Nothing stands here, or null.
+    pub(crate) fn is_null(&self) -> bool {
+        self.node.is_null()
+    }
+
     fn key_problem(&self, key: &Node, message: String, help: Option<String>) {
         self.problems.push(Problem {
             position: key.position,
@@ -132,7 +159,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A list's items, each read by `read`; those that do not fit are left out.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &self,
         allowed: &str,
         read: impl Fn(Cursor<'a>) -> Option<T>,
@@ -156,7 +183,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A whole number within `range`.
-    pub(super) fn number(&self, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn number(&self, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = self
             .plain()
             .filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()))
@@ -169,7 +196,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn bool(&self) -> Option<bool> {
+    pub(crate) fn bool(&self) -> Option<bool> {
         match self.plain() {
             Some("true") => Some(true),
             Some("false") => Some(false),
@@ -178,7 +205,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         if let Some(text) = self.scalar() {
             if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
                 return Some(*value);
@@ -193,7 +220,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A text that `T` parses.
-    pub(super) fn parse<T: std::str::FromStr>(&self, allowed: &str) -> Option<T> {
+    pub(crate) fn parse<T: std::str::FromStr>(&self, allowed: &str) -> Option<T> {
         match self.scalar().and_then(|text| text.parse().ok()) {
             Some(value) => Some(value),
             None => self.expected(allowed),
@@ -202,15 +229,15 @@ impl<'a> Cursor<'a> {
 }
 
 /// The fields of a mapping. What is asked for is what is allowed: [`Fields::finish`] reports all other keys.
-pub(super) struct Fields<'a> {
-    pub(super) cursor: Cursor<'a>,
+pub(crate) struct Fields<'a> {
+    pub(crate) cursor: Cursor<'a>,
     entries: &'a [(Node, Node)],
     asked: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     /// The value of a key, where it is there.
-    pub(super) fn get(&mut self, key: &'static str) -> Option<Cursor<'a>> {
+    pub(crate) fn get(&mut self, key: &'static str) -> Option<Cursor<'a>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
@@ -229,7 +256,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the value of a key; `None` where it is missing or does not fit.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(Cursor<'a>) -> Option<T>,
@@ -238,7 +265,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the value of a key that must be there. `why` says what it is for.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         why: &str,
@@ -255,7 +282,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the value of a key that must be there where nothing stands in for it.
-    pub(super) fn required_or<T>(
+    pub(crate) fn required_or<T>(
         &mut self,
         stand_in: Option<T>,
         key: &'static str,
@@ -269,7 +296,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reports the keys that nothing asked for.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for (key, _) in self.entries {
             if let Kind::Scalar { text, .. } = &key.kind
                 && !self.asked.contains(&text.as_str())

@@ -26,7 +26,7 @@ pub(crate) struct Problem {
 pub(crate) struct ConfigErrors {
     file: String,
     lines: Vec<String>,
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
@@ -35,7 +35,7 @@ const HELP: Style = AnsiColor::Cyan.on_default();
 const BOLD: Style = Style::new().bold();
 
 impl ConfigErrors {
-    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.position);
         Self {
             file: file.to_owned(),

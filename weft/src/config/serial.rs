@@ -8,10 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use weft_bgp_wire::Asn;
-use weft_overlay::{Vni, VniSet};
+use weft_overlay::{Vni, VniSet, words};
 
 use super::router::GracefulRestart;
-use super::tenant::{PROTOCOLS, Redistribute};
+use super::tenant::Redistribute;
 
 pub(super) fn display<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -59,10 +59,12 @@ impl Serialize for Redistribute {
         match self {
             Self::Connected => to.serialize_str("connected"),
             Self::Static => to.serialize_str("static"),
-            Self::Protocol(number) => match PROTOCOLS.iter().find(|(_, known)| known == number) {
-                Some((name, _)) => to.serialize_str(name),
-                None => to.serialize_u8(*number),
-            },
+            Self::Protocol(number) => {
+                match words::PROTOCOLS.iter().find(|(_, known)| known == number) {
+                    Some((name, _)) => to.serialize_str(name),
+                    None => to.serialize_u8(*number),
+                }
+            }
         }
     }
 }

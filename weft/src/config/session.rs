@@ -1,6 +1,7 @@
 //! What BGP sessions with neighbours of the router and of its tenants have in common.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -11,6 +12,17 @@ use super::reader::{At, Cursor, Fields};
 use super::router::Router;
 use super::values::{asn, hold_time, list, number_of, prefix, unicast, unique_list};
 use super::{defaults, serial};
+
+/// What becomes of prefixes that no packet is routed to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Martians {
+    /// They are not taken, and counted as rejected.
+    #[default]
+    Reject,
+    /// They are taken as any other.
+    Accept,
+}
 
 /// What sessions with neighbours of the router and of its tenants have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -47,6 +59,15 @@ pub(crate) struct Session {
     #[serde(default = "defaults::connect_retry")]
     #[schemars(range(min = 1))]
     pub connect_retry: u16,
+    /// A file with the secret of TCP MD5 signatures (RFC 2385) on the session: its first line, 1 to 80 octets. Without it there is no
+    /// connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Its packets may have come over so many hops (RFC 5082), 1 where it is on the link: `true`, or a number. Both ends send with TTL 255
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
     /// Most prefixes of one family taken from it; more end the session (RFC 4486).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -55,6 +76,12 @@ pub(crate) struct Session {
     #[serde(default)]
     #[schemars(range(max = 10))]
     pub allow_own_as: u8,
+    /// eBGP: take only paths whose first AS is the neighbour's (RFC 4271 section 6.3); `false` for a route server.
+    #[serde(default = "defaults::yes")]
+    pub enforce_first_as: bool,
+    /// What becomes of prefixes that no packet is routed to: unspecified, loopback, link-local, multicast, reserved.
+    #[serde(default)]
+    pub martians: Martians,
     /// Prefixes taken from it; everything where absent, nothing where empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<Vec<PrefixRange>>,
@@ -90,7 +117,14 @@ pub(super) struct ReadSession<'a> {
 /// Reads what both kinds of neighbours have. `router` is this router, where what is said of it could be read.
 pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> ReadSession<'a> {
     let placed = fields.required("address", "the neighbour's IP address", |at| {
-        unicast(&at).map(|value| At { value, at })
+        let value = unicast(&at)?;
+        if matches!(value, IpAddr::V6(address) if address.is_unicast_link_local()) {
+            at.problem(
+                format!("`{value}` is a link-local address, which does not say on which link the neighbour is"),
+                Some("give the neighbour's global or unique local address".to_owned()),
+            );
+        }
+        Some(At { value, at })
     });
     let number = fields.required("asn", "the neighbour's AS number", |at| asn(&at));
     let description = fields.optional("description", |at| match at.scalar() {
@@ -121,10 +155,30 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
     let hold = fields.optional("hold_time", |at| hold_time(&at));
     let connect_retry = fields.optional("connect_retry", |at| number_of(&at, "seconds", 1, 65535));
     let ttl = fields.optional("ttl", |at| number_of(&at, "a TTL", 1, 255));
+    let password_file = fields.optional("password_file", |at| match at.scalar() {
+        Some(text) if text.starts_with('/') => Some(PathBuf::from(text)),
+        _ => at.expected("the absolute path of a file with the secret"),
+    });
+    let ttl_security = fields.optional("ttl_security", |at| {
+        if ttl.is_some() {
+            at.problem(
+                "with `ttl_security` the TTL is 255",
+                Some("remove `ttl`; over several hops, say how many: `ttl_security: 2`".to_owned()),
+            );
+        }
+        match at.scalar() {
+            Some("true") => Some(1),
+            _ => number_of(&at, "true, or a number of hops", 1, 254),
+        }
+    });
     let max_prefixes = fields.optional("max_prefixes", |at| {
         number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
     });
     let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
+    let enforce_first_as = fields.optional("enforce_first_as", |at| at.bool());
+    let martians = fields.optional("martians", |at| {
+        at.choice(&[("reject", Martians::Reject), ("accept", Martians::Accept)])
+    });
     let import = fields.optional("import", |at| filter(&at));
     let export = fields.optional("export", |at| filter(&at));
     let graceful_restart = fields.optional("graceful_restart", |at| at.bool());
@@ -138,8 +192,12 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
         hold_time: hold
             .unwrap_or_else(|| router.map_or_else(defaults::hold_time, |router| router.hold_time)),
         connect_retry: connect_retry.unwrap_or_else(defaults::connect_retry),
+        password_file,
+        ttl_security,
         max_prefixes,
         allow_own_as: allow_own_as.unwrap_or_default(),
+        enforce_first_as: enforce_first_as.unwrap_or_else(defaults::yes),
+        martians: martians.unwrap_or_default(),
         import,
         export,
         graceful_restart: graceful_restart.unwrap_or_else(defaults::yes),

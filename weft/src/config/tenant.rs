@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
-use weft_overlay::Vni;
+use weft_overlay::{Vni, words};
 
 use super::chains::{self, Chain, Service};
 use super::neighbor::{self, SiteNeighbor};
@@ -81,22 +81,6 @@ pub(crate) enum Redistribute {
     /// Routes of another protocol through its interfaces, by the number that `ip route` shows or by name.
     Protocol(u8),
 }
-
-/// Route protocols by name, as in iproute2's `rt_protos`.
-pub(crate) const PROTOCOLS: [(&str, u8); 12] = [
-    ("ra", 9),
-    ("zebra", 11),
-    ("bird", 12),
-    ("dhcp", 16),
-    ("keepalived", 18),
-    ("babel", 42),
-    ("openr", 99),
-    ("bgp", 186),
-    ("isis", 187),
-    ("ospf", 188),
-    ("rip", 189),
-    ("eigrp", 192),
-];
 
 /// A tenant, with the places of what must be unique among all.
 pub(super) struct ReadTenant<'a> {
@@ -185,25 +169,12 @@ fn breakout(at: &Cursor<'_>) -> Option<Breakout> {
 /// What a tenant announces of the kernel's routes.
 fn redistribute(at: &Cursor<'_>) -> Option<Redistribute> {
     match at.scalar()? {
-        "connected" => return Some(Redistribute::Connected),
-        "static" => return Some(Redistribute::Static),
-        name => {
-            if let Some((_, number)) = PROTOCOLS.iter().find(|(known, _)| *known == name) {
-                return Some(Redistribute::Protocol(*number));
-            }
-        }
-    }
-    let names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
-    let allowed = format!(
-        "`connected`, `static`, {}, or the number of a route protocol, 5 to 255",
-        names.join(", ")
-    );
-    match at.scalar()?.parse::<u8>() {
-        // 87 is what this router's own routes carry; the first ones are the kernel's and the administrator's.
-        Ok(number) if number > 4 && number != weft_dataplane::PROTOCOL => {
-            Some(Redistribute::Protocol(number))
-        }
-        _ => at.expected(&allowed),
+        "connected" => Some(Redistribute::Connected),
+        "static" => Some(Redistribute::Static),
+        word => match words::route_protocol(word) {
+            Some(number) => Some(Redistribute::Protocol(number)),
+            None => at.expected(words::redistributable()),
+        },
     }
 }
 

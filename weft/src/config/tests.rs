@@ -210,7 +210,7 @@ tenants:
     assert_eq!(
         bad(text),
         "\
-error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `install_underlay`, `announce_locator` and `probe_interval`
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `port`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `dont_fragment`, `install_underlay`, `announce_locator` and `probe_interval`
  --> r.yaml:2:63
   |
 2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }
@@ -272,7 +272,7 @@ fn the_document_itself_may_be_wrong() {
         ),
         (
             "a: 1\n---\nb: 1\n",
-            "2:1 this is not YAML: a second document: one file configures one router",
+            "2:1 this is not YAML: a second document: a file holds one",
         ),
         (
             "a: *b\n",
@@ -469,7 +469,7 @@ fn tenants_must_not_share() {
         ),
         (
             "- { name: red, vni: 1, interfaces: [a-name-of-16-oct] }",
-            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:` and spaces",
+            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:`, `%`, quotes and spaces",
         ),
         (
             "- { name: red, vni: 1, redistribute: [87] }",
@@ -529,6 +529,14 @@ fn neighbors_must_make_sense() {
             "4:47 neighbors[0].accept_vnis[0]: found `9-3`, a range that ends before it starts (did you mean 3-9?)",
         ),
         (
+            "{ address: 192.0.2.2, asn: 1, accept_kinds: [tenant, locators] }",
+            "4:56 neighbors[0].accept_kinds[1]: found `locators`, expected `tenant`, `service`, `local-next-hop` or `locator` (did you mean `locator`?)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, overlay: transit, accept_endpoints: [192.0.2.0/24] }",
+            "4:69 neighbors[0].accept_endpoints: what is carried on whole is accepted by VNI only (leave this out, or `overlay: transit`)",
+        ),
+        (
             "{ address: 192.0.2.2, asn: 1, accept_vnis: some }",
             "4:46 neighbors[0].accept_vnis: found `some`, expected `all`, `none`, or a list such as [10001-10002, 10005]",
         ),
@@ -547,6 +555,18 @@ fn neighbors_must_make_sense() {
         (
             "{ address: 192.0.2.2, asn: 1, ttl: 0 }",
             "4:38 neighbors[0].ttl: found `0`, expected a TTL, 1 to 255",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, ttl: 2, ttl_security: true }",
+            "4:55 neighbors[0].ttl_security: with `ttl_security` the TTL is 255 (remove `ttl`; over several hops, say how many: `ttl_security: 2`)",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, ttl_security: 0 }",
+            "4:47 neighbors[0].ttl_security: found `0`, expected true, or a number of hops, 1 to 254",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, password_file: keys/a }",
+            "4:48 neighbors[0].password_file: found `keys/a`, expected the absolute path of a file with the secret",
         ),
         (
             "{ address: 192.0.2.2, asn: 1, passive: on }",
@@ -681,6 +701,26 @@ fn chains_that_cannot_work_say_why() {
             "announced with the locator",
         ),
         (
+            "endpoint: 192.0.2.1",
+            "endpoint: 192.0.2.1, announce_locator: false, port: 8472",
+            "others learn of UDP port 8472 by the locator only",
+        ),
+        (
+            "endpoint: 192.0.2.1",
+            "endpoint: 192.0.2.1, encapsulation: gre, port: 8472",
+            "GRE has no ports",
+        ),
+        (
+            "endpoint: 192.0.2.1",
+            "endpoint: 192.0.2.1, port: 0",
+            "expected a UDP port, 1 to 65535",
+        ),
+        (
+            "endpoint: 192.0.2.1",
+            "endpoint: 192.0.2.1, port: 3784",
+            "UDP port 3784 is BFD's",
+        ),
+        (
             "      - { name: rest, services: [meter] }",
             "      - { name: rest, services: [firewall] }",
             "an attachment for this chain",
@@ -698,4 +738,104 @@ fn chains_that_cannot_work_say_why() {
         errors.contains("label 20001 is the service `firewall` of the tenant `red`"),
         "{errors}"
     );
+}
+
+/// The report on octets that are no good configuration.
+fn refused(octets: &[u8]) -> String {
+    let errors = Config::decode("r.yaml", octets.to_vec()).unwrap_err();
+    errors.render(false)
+}
+
+const MINIMAL: &str = "router: { name: r, router_id: 192.0.2.1, asn: 64601 }\n";
+
+#[test]
+fn another_encoding_is_named_with_its_place_and_remedy() {
+    let units = |big: bool| -> Vec<u8> {
+        let units = MINIMAL.encode_utf16();
+        let octets = units.map(|unit| match big {
+            true => unit.to_be_bytes(),
+            false => unit.to_le_bytes(),
+        });
+        octets.flatten().collect()
+    };
+    for (octets, name) in [
+        ([&[0xff, 0xfe], &units(false)[..]].concat(), "UTF-16"),
+        ([&[0xfe, 0xff], &units(true)[..]].concat(), "UTF-16"),
+        (units(false), "UTF-16LE"),
+        (units(true), "UTF-16BE"),
+    ] {
+        let report = refused(&octets);
+        for part in [
+            &format!("the file is {name}, "),
+            "r.yaml:1:1",
+            "1 | router: { name: r",
+            "^^^^",
+            &format!("iconv -f {name} -t UTF-8"),
+        ] {
+            assert!(report.contains(part), "no `{part}` in: {report}");
+        }
+    }
+    let report = refused(b"router:\n  name: caf\xe9\n");
+    for part in [
+        "r.yaml:2:12",
+        "0xe9",
+        "in Latin-1 it is `\u{e9}`",
+        "2 |   name: caf\u{e9}\n  |            ^\n",
+        "iconv -f LATIN1 -t UTF-8",
+    ] {
+        assert!(report.contains(part), "no `{part}` in: {report}");
+    }
+    // A byte order mark of UTF-8 is none of the text.
+    let marked = [b"\xef\xbb\xbf", MINIMAL.as_bytes()].concat();
+    assert!(Config::decode("r.yaml", marked).is_ok());
+}
+
+#[test]
+fn what_looks_like_a_blank_and_is_none_is_shown() {
+    for (text, place, what, meant) in [
+        (
+            "router:\n\u{a0}\u{a0}name: r\n",
+            "r.yaml:2:1",
+            "a no-break space (U+00A0)",
+            "a blank",
+        ),
+        (
+            "router: { name: r\u{200b}, router_id: 192.0.2.1, asn: 64601 }\n",
+            "r.yaml:1:18",
+            "a character without width (U+200B)",
+            "nothing",
+        ),
+        (
+            "router: { name: \u{201c}r\u{201d}, router_id: 192.0.2.1, asn: 64601 }\n",
+            "r.yaml:1:17",
+            "a quote of typography (U+201C)",
+            "`\"`",
+        ),
+    ] {
+        let report = refused(text.as_bytes());
+        for part in [place, what, &format!("write {meant} in its place")] {
+            assert!(report.contains(part), "no `{part}` in: {report}");
+        }
+    }
+    // In a comment or a description it harms nobody, and nothing is said of it.
+    let text = format!("{MINIMAL}neighbors: x # a\u{a0}b\n");
+    let report = refused(text.as_bytes());
+    assert!(
+        report.contains("r.yaml:2:12") && !report.contains("U+00A0"),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_as_number_in_another_notation_is_told_how_it_is_written() {
+    for (text, number) in [
+        ("1.10", "65546"),
+        ("AS64601", "64601"),
+        ("0.64601", "64601"),
+    ] {
+        let report = refused(MINIMAL.replace("64601", text).as_bytes());
+        for part in ["r.yaml:1:47", text, &format!("write {number}")] {
+            assert!(report.contains(part), "no `{part}` in: {report}");
+        }
+    }
 }

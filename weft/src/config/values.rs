@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use weft_bgp_wire::Asn;
-use weft_overlay::{Vni, VniSet};
+use weft_overlay::{Vni, VniSet, words};
 
+use super::encoding::look_alike;
 use super::node::Position;
 use super::reader::{At, Cursor};
 use super::serial::host_bits;
 
-pub(super) fn number_of<T: TryFrom<u64>>(
+pub(crate) fn number_of<T: TryFrom<u64>>(
     at: &Cursor<'_>,
     what: &str,
     from: u64,
@@ -27,11 +28,32 @@ pub(super) fn number(at: &Cursor<'_>, what: &str, from: u64, to: u64) -> Option<
 }
 
 pub(super) fn asn(at: &Cursor<'_>) -> Option<Asn> {
+    if let Some(text) = at.scalar()
+        && let Some(number) = other_notation(text)
+    {
+        at.problem(
+            format!("found `{text}`, expected an AS number as one number (RFC 5396, asplain)"),
+            Some(format!("write {number}")),
+        );
+        return None;
+    }
     // 0 is reserved (RFC 7607), 2^32-1 too (RFC 7300), 23456 stands for others (RFC 6793).
     let asn = Asn(number_of(at, "an AS number", 1, u64::from(u32::MAX) - 1)?);
     match asn {
         Asn::TRANS => at.expected("an AS number, but not AS_TRANS"),
         asn => Some(asn),
+    }
+}
+
+/// An AS number in asdot (RFC 5396) or with `AS` before it.
+pub(crate) fn other_notation(text: &str) -> Option<u32> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    let half = |text: &str| text.parse::<u16>().ok().filter(|_| digits(text));
+    let bare = text.strip_prefix("AS").or_else(|| text.strip_prefix("as"));
+    match (bare.unwrap_or(text).split_once('.'), bare) {
+        (Some((high, low)), _) => Some(u32::from(half(high)?) << 16 | u32::from(half(low)?)),
+        (None, Some(number)) => number.parse().ok().filter(|_| digits(number)),
+        (None, None) => None,
     }
 }
 
@@ -132,21 +154,18 @@ pub(super) fn name(at: &Cursor<'_>) -> Option<String> {
     }
 }
 
-/// What the kernel takes as a name of an interface (dev_valid_name).
-pub(super) fn interface(at: &Cursor<'_>) -> Option<String> {
-    let fits = |text: &&str| {
-        (1..16).contains(&text.len())
-            && !matches!(*text, "." | "..")
-            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
-    };
-    match at.scalar().filter(fits) {
-        Some(text) => Some(text.to_owned()),
-        None => at.expected("a name of an interface: 1 to 15 octets without `/`, `:` and spaces"),
+/// An interface that may be a tenant's or a service's.
+pub(crate) fn interface(at: &Cursor<'_>) -> Option<String> {
+    let name = at.scalar().unwrap_or_default();
+    match words::interface(name) {
+        Ok(()) if !name.contains(|c| look_alike(c).is_some()) => Some(name.to_owned()),
+        Ok(()) => at.expected("a name of an interface without invisible characters"),
+        Err(allowed) => at.expected(allowed),
     }
 }
 
 /// A text that says something.
-pub(super) fn text(at: &Cursor<'_>, what: &str) -> Option<String> {
+pub(crate) fn text(at: &Cursor<'_>, what: &str) -> Option<String> {
     match at.scalar() {
         Some(text) if !text.is_empty() => Some(text.to_owned()),
         _ => at.expected(what),
@@ -154,7 +173,7 @@ pub(super) fn text(at: &Cursor<'_>, what: &str) -> Option<String> {
 }
 
 /// A list's items, each read by `read`.
-pub(super) fn list<'a, T>(
+pub(crate) fn list<'a, T>(
     at: &Cursor<'a>,
     allowed: &str,
     read: impl Fn(Cursor<'a>) -> Option<T>,

@@ -1,173 +1,266 @@
 //! Builds labs and takes them down.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use anyhow::{Context, bail};
-use nix::sys::signal::Signal;
 
+use super::outcome::{Miss, Outcome};
+use super::place::Held;
 use super::state::{Lab, LabNode};
-use super::topology::{Node, Topology};
-use super::{CONFIG, node};
+use super::topology::{Ends, Kind, Link, MANAGED, Network, Node, Topology};
+use super::{CONFIG, network, node, order, place};
 
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let shown = format!("{command:?}").replace('"', "");
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{shown}: {}", said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn ip(words: &[&str]) -> anyhow::Result<String> {
-    run(Command::new("ip").args(words))
+/// A lab that is up.
+pub(super) struct Built {
+    pub(super) lab: Lab,
+    /// What the nodes' commands wrote, in the order of nodes.
+    pub(super) output: String,
+    /// What is not as the topology says, and cannot be here.
+    pub(super) notes: Vec<String>,
+    /// Commands and parameters that failed.
+    pub(super) failed: Vec<String>,
 }
 
 /// Builds a lab; where that fails, nothing of it stays.
-pub(super) fn up(topology: &Topology) -> anyhow::Result<Lab> {
-    if Lab::find(Some(&topology.name))?.is_some() {
-        bail!(
-            "lab {0} is up: `weft lab down {0}` first, or `weft lab up --reconfigure`",
-            topology.name
-        );
+pub(super) fn up(topology: &Topology) -> anyhow::Result<Built> {
+    if let Some(lab) = Lab::find(Some(&topology.name))? {
+        // Says why.
+        lab.claim()?;
     }
-    let nodes = topology.nodes.iter().map(|(name, node)| LabNode {
-        name: name.clone(),
-        router: node
-            .binds
-            .iter()
-            .any(|(_, destination)| destination == Path::new(CONFIG)),
+    let nodes = topology.nodes.iter().map(|node| LabNode {
+        name: node.name.clone(),
+        router: node.kind == Kind::Linux
+            && node
+                .binds
+                .iter()
+                .any(|bind| bind.destination == Path::new(CONFIG)),
+        bridge: node.kind == Kind::Bridge,
+        empty: node.kind == Kind::Empty,
         cmd: node.cmd.clone(),
+        image: node.image.clone(),
         env: node.env.clone().into_iter().collect(),
         holder: None,
+        files: Vec::new(),
+    });
+    let host_interfaces = topology.links.iter().filter_map(|link| match &link.ends {
+        Ends::Host(_, host) => Some(host.clone()),
+        Ends::Nodes(..) | Ends::Macvlan(..) | Ends::Dummy(_) | Ends::Vxlan(..) => None,
     });
     let mut lab = Lab {
         name: topology.name.clone(),
         nodes: nodes.collect(),
+        host_interfaces: host_interfaces.collect(),
     };
+    // What is there already is not the lab's, and would be taken down with it.
+    for node in &lab.nodes {
+        let name = lab.namespace(&node.name);
+        if place::netns(&name).exists() {
+            bail!(
+                "the network namespace {name} is there already: where nothing needs it, `ip netns del {name}`"
+            );
+        }
+    }
+    for interface in &lab.host_interfaces {
+        if nix::net::if_::if_nametoindex(interface.as_str()).is_ok() {
+            bail!("the host has an interface {interface} already");
+        }
+    }
     // Before anything is made, so that `down` knows of it whatever happens.
-    lab.save()?;
-    if let Err(error) = build(topology, &mut lab) {
-        if let Err(failed) = down(&lab) {
-            return Err(error.context(format!("and it could not be cleaned up: {failed:#}")));
-        }
-        return Err(error);
+    lab.claim()?;
+    match build(topology, &mut lab) {
+        Ok((notes, failed)) => Ok(Built {
+            output: written(&lab),
+            lab,
+            notes,
+            failed,
+        }),
+        Err(error) => match down(&lab) {
+            Ok(()) => Err(error),
+            Err(failed) => {
+                Err(error.context(format!("and it could not be cleaned up: {failed:#}")))
+            }
+        },
     }
-    Ok(lab)
 }
 
-fn build(topology: &Topology, lab: &mut Lab) -> anyhow::Result<()> {
-    for at in 0..lab.nodes.len() {
-        let namespace = lab.namespace(&lab.nodes[at].name);
-        ip(&["netns", "add", &namespace])?;
-        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
-        let name = lab.nodes[at].name.clone();
-        lab.nodes[at].holder = Some(hold(lab, &name, &topology.nodes[&name])?);
-        lab.save()?;
-    }
-    for link in &topology.links {
-        let [(a, a_if), (b, b_if)] = &link.ends;
-        let (a_ns, b_ns) = (lab.namespace(a), lab.namespace(b));
-        ip(&[
-            "link", "add", a_if, "netns", &a_ns, "type", "veth", "peer", "name", b_if, "netns",
-            &b_ns,
-        ])?;
-        for (namespace, interface) in [(&a_ns, a_if), (&b_ns, b_if)] {
-            let mtu = link.mtu.unwrap_or(1500).to_string();
-            ip(&["-n", namespace, "link", "set", interface, "mtu", &mtu, "up"])?;
-        }
-    }
-    for of in &lab.nodes {
-        for line in &topology.nodes[&of.name].exec {
-            let words = ["sh", "-c", line].map(str::to_owned);
-            run(&mut node::command(lab, of, &words)?)
-                .with_context(|| format!("node {}: exec `{line}`", of.name))?;
-        }
-    }
-    for of in lab.nodes.iter().filter(|of| of.router || of.cmd.is_some()) {
-        node::start(lab, of)?;
-    }
-    Ok(())
+/// What the nodes' commands wrote.
+fn written(lab: &Lab) -> String {
+    let records = lab.nodes.iter().map(|node| lab.record(node));
+    // Most wrote nothing.
+    records
+        .filter_map(|record| std::fs::read_to_string(record).ok())
+        .collect()
 }
 
-/// Starts the process that holds a node's mount namespace, with the binds in place. A bind's folder is covered by an
-/// overlay, so that nothing is written to the host's.
-fn hold(lab: &Lab, name: &str, node: &Node) -> anyhow::Result<i32> {
-    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-    let mut script = String::from("set -e; mount --make-rprivate /; ");
-    let mut covered: Vec<&Path> = Vec::new();
-    for (source, destination) in &node.binds {
-        let folder = destination.parent().unwrap_or(Path::new("/"));
-        if !covered.contains(&folder) {
-            let layers = lab.folder().join(format!("{name}.layer{}", covered.len()));
-            std::fs::create_dir_all(layers.join("upper"))?;
-            std::fs::create_dir_all(layers.join("work"))?;
-            std::fs::create_dir_all(folder)?;
-            script.push_str(&format!(
-                "mount -t overlay overlay -o lowerdir={0},upperdir={1}/upper,workdir={1}/work {0}; ",
-                quote(folder),
-                quote(&layers)
-            ));
-            covered.push(folder);
-        }
-        let made = if source.is_dir() { "mkdir -p" } else { "touch" };
-        script.push_str(&format!(
-            "{made} {0}; mount --bind {1} {0}; ",
-            quote(destination),
-            quote(source)
-        ));
-    }
-    script.push_str("echo ready; exec sleep infinity");
-    let mut child = {
-        use std::os::unix::process::CommandExt;
-        Command::new("ip")
-            .args(["netns", "exec", &lab.namespace(name), "sh", "-c", &script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .context("cannot run ip")?
-    };
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)?;
-    }
-    if line.trim() != "ready" {
-        let output = child.wait_with_output()?;
-        bail!(
-            "node {name}: cannot bind: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
+/// What could not be done here, and what failed.
+fn build(topology: &Topology, lab: &mut Lab) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    place::prepare_names()?;
+    let outcome = Outcome::default();
+    let read_only = spaces(topology, lab, &outcome)?;
+    let mut notes: Vec<String> = read_only
+        .into_iter()
+        .map(|what| format!("nodes see this read-only: {what}"))
+        .collect();
+    order::before_links(topology, lab, &outcome)?;
+    let namespaces: Vec<String> = lab
+        .nodes
+        .iter()
+        .map(|node| lab.namespace(&node.name))
+        .collect();
+    let refused = network::link(&topology.links, |name| {
+        let at = topology.nodes.iter().position(|node| node.name == name);
+        at.map_or("", |at| namespaces[at].as_str())
+    })?;
+    let links = topology.links.iter().enumerate();
+    let made = links.filter(|(at, _)| !refused.iter().any(|(refused, _)| refused == at));
+    let made: Vec<&Link> = made.map(|(_, link)| link).collect();
+    order::each(topology, lab, |node, there| {
+        let ends = made.iter().flat_map(|link| link.nodes());
+        let ends = ends.filter(|end| end.node == node.name);
+        let names: Vec<&str> = ends.map(|end| end.interface.as_str()).collect();
+        place::within(lab.holder(there)?, || {
+            if node.kind == Kind::Bridge {
+                network::bridge(&node.name, &names)?;
+            }
+            if !names.is_empty() {
+                network::raise(&names)?;
+            }
+            outcome.add(&node.name, parameters(node, true));
+            if let Some(management) = &node.management {
+                let interface = match node.kind {
+                    Kind::Bridge => node.name.as_str(),
+                    Kind::Linux | Kind::Empty => MANAGED,
+                };
+                network::address(interface, management)?;
+                let file = Path::new("/etc/resolv.conf");
+                if !node.binds.iter().any(|bind| bind.destination == file) {
+                    // The host's servers lie behind a default route that leads nowhere: a question would wait for its time to be over. Where the file cannot be
+                    // written, it does.
+                    let _ = std::fs::write(file, "# a lab has no way to the host's name servers\n");
+                }
+            }
+            Ok(())
+        })
+        .with_context(|| format!("node {}", node.name))
+    })?;
+    order::configure(topology, lab, &outcome)?;
+    if !order::names(topology, lab)? {
+        notes.push(
+            "nodes do not know each other by name: /etc/hosts cannot be written in them".into(),
         );
     }
-    // `ip netns exec` becomes the shell, and the shell `sleep`: all have this number.
-    i32::try_from(child.id()).context("a process number out of range")
+    let (missed, failed) = outcome.told(topology.nodes.iter().map(|node| node.name.as_str()));
+    notes.extend(missed);
+    let refused = refused.into_iter().map(|(_, what)| what);
+    Ok((notes, refused.chain(failed).collect()))
+}
+
+/// Makes the namespaces of all nodes, those whose network others have first. What nodes see read-only.
+fn spaces(topology: &Topology, lab: &mut Lab, outcome: &Outcome) -> anyhow::Result<Vec<String>> {
+    let mut read_only = Vec::new();
+    for own in [true, false] {
+        let made: Mutex<Vec<(usize, Held)>> = Mutex::new(Vec::new());
+        let result = order::each(topology, lab, |node, there| {
+            let other = match &node.network {
+                Network::Own | Network::Alone | Network::Host => None,
+                Network::Of(other) => Some(lab.namespace(other)),
+            };
+            if other.is_none() != own {
+                return Ok(());
+            }
+            let scratch = lab.scratch(&node.name)?;
+            let name = lab.namespace(&node.name);
+            let held = place::make(&node.name, &name, other.as_deref(), &node.binds, &scratch)?;
+            let holder = held.holder;
+            let at = lab.nodes.iter().position(|other| other.name == there.name);
+            let mut made = made
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            made.extend(at.map(|at| (at, held)));
+            drop(made);
+            place::within(holder, || {
+                network::loopback()?;
+                outcome.add(&node.name, parameters(node, false));
+                Ok(())
+            })
+            .with_context(|| format!("node {}", node.name))
+        });
+        let made = made
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (at, held) in made {
+            lab.nodes[at].holder = Some(held.holder);
+            lab.nodes[at].files = held.root.files;
+            for what in held.root.read_only {
+                if !read_only.contains(&what) {
+                    read_only.push(what);
+                }
+            }
+        }
+        lab.save()?;
+        result?;
+    }
+    read_only.sort();
+    Ok(read_only)
+}
+
+/// Sets a node's kernel parameters; the thread is in its network. Before links are there, those of their interfaces are not, and nothing is missed.
+fn parameters(node: &Node, all: bool) -> Vec<Miss> {
+    let set = |(path, value): (&String, &String)| {
+        let file = Path::new("/proc/sys").join(path);
+        let name = path.replace('/', ".");
+        match (file.exists(), all) {
+            (false, true) => Some(Miss::NoParameter(name)),
+            (false, false) => None,
+            (true, _) => {
+                let error = std::fs::write(&file, value).err()?;
+                all.then(|| Miss::Failed {
+                    line: format!("sysctls: {name} = {value}"),
+                    how: error.to_string(),
+                })
+            }
+        }
+    };
+    node.sysctls.iter().filter_map(set).collect()
 }
 
 /// Takes a lab down, from whatever state it is in.
 pub(super) fn down(lab: &Lab) -> anyhow::Result<()> {
-    let known = ip(&["netns", "list"])?;
-    for of in &lab.nodes {
-        let namespace = lab.namespace(&of.name);
-        if !known
-            .lines()
-            .any(|line| line.split(' ').next() == Some(&namespace))
-        {
-            continue;
+    let host = place::number(Path::new("/proc/self/ns/net"));
+    let networks: Vec<(String, (u64, u64))> = lab
+        .nodes
+        .iter()
+        .map(|node| lab.namespace(&node.name))
+        .filter_map(|name| Some((name.clone(), place::number(&place::netns(&name))?)))
+        .filter(|(_, number)| Some(*number) != host)
+        .collect();
+    let running: Vec<i32> = lab.nodes.iter().filter_map(|node| lab.pid(node)).collect();
+    node::end(&running)?;
+    // The kernel takes a minute, with everybody's network held, to delete a namespace with 300,000 routes over next-hop objects; their removal in
+    // bulk takes a second.
+    std::thread::scope(|scope| {
+        for node in lab.nodes.iter().filter(|node| node.router) {
+            let name = lab.namespace(&node.name);
+            scope.spawn(move || {
+                // Where that fails, the namespace goes with all that is in it, only later.
+                let _ = place::within_network(&name, || crate::router::down(true));
+            });
         }
-        // Everything in it, whoever started it.
-        for pid in ip(&["netns", "pids", &namespace])?
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-        {
-            node::end(pid, Signal::SIGKILL)?;
+    });
+    let numbers: Vec<(u64, u64)> = networks.iter().map(|(_, number)| *number).collect();
+    loop {
+        // Everything in it, whoever started it, and what that has started meanwhile.
+        let left = place::processes(&numbers)?;
+        if left.is_empty() {
+            break;
         }
-        ip(&["netns", "del", &namespace])?;
+        node::end(&left)?;
     }
+    for (name, _) in &networks {
+        place::forget(name)?;
+    }
+    network::remove(&lab.host_interfaces)?;
     if lab.folder().exists() {
         std::fs::remove_dir_all(lab.folder()).context("cannot remove the lab's files")?;
     }

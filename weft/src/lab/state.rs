@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use super::place;
+use super::root::BoundFile;
+
 const ROOT: &str = "/run/weft/labs";
 
 /// A lab that is up, or was being built.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lab {
     pub(super) name: String,
+    /// In the order of the topology.
     pub(super) nodes: Vec<LabNode>,
+    /// Interfaces of the host that its links made.
+    #[serde(default)]
+    pub(super) host_interfaces: Vec<String>,
 }
 
 /// A node of a lab.
@@ -21,11 +28,30 @@ pub(super) struct LabNode {
     pub(super) name: String,
     /// `weft router` runs in it.
     pub(super) router: bool,
+    /// Its links are attached to a bridge in it.
+    #[serde(default)]
+    pub(super) bridge: bool,
+    /// It stands empty for a container.
+    #[serde(default)]
+    pub(super) empty: bool,
     /// What else runs in it.
     pub(super) cmd: Option<String>,
+    /// The image of a container that it would be.
+    #[serde(default)]
+    pub(super) image: Option<String>,
     pub(super) env: Vec<(String, String)>,
-    /// The process that holds its mount namespace.
+    /// The process that holds its namespaces.
     pub(super) holder: Option<i32>,
+    /// Files of the host that are bound in it.
+    #[serde(default)]
+    pub(super) files: Vec<BoundFile>,
+}
+
+impl LabNode {
+    /// Whether something is started in it.
+    pub(super) fn runs(&self) -> bool {
+        self.router || self.cmd.is_some()
+    }
 }
 
 impl Lab {
@@ -46,10 +72,52 @@ impl Lab {
         format!("{}-{node}", self.name)
     }
 
-    pub(super) fn save(&self) -> anyhow::Result<()> {
+    /// Where what the node's commands wrote is kept.
+    pub(super) fn record(&self, node: &LabNode) -> PathBuf {
+        self.folder().join(format!("{}.exec", node.name))
+    }
+
+    /// An empty folder for the node's root to be made in.
+    pub(super) fn scratch(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder().join(format!("{node}.root"));
+        std::fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+
+    /// Writes it for the first time.
+    ///
+    /// # Errors
+    /// A lab of that name is there, also where it is being built at this moment.
+    pub(super) fn claim(&self) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.folder())?;
+        let draft = self.draft()?;
+        let claimed = std::fs::hard_link(&draft, self.file());
+        std::fs::remove_file(&draft)?;
+        match claimed {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => bail!(
+                "lab {0} is up: `weft lab down {0}` first, or `weft lab up --reconfigure`",
+                self.name
+            ),
+            other => other.context("cannot write the lab's state"),
+        }
+    }
+
+    /// Writes it again.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        std::fs::rename(self.draft()?, self.file()).context("cannot write the lab's state")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder().join("lab.json")
+    }
+
+    fn draft(&self) -> anyhow::Result<PathBuf> {
+        let draft = self
+            .folder()
+            .join(format!("lab.json.{}", std::process::id()));
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(self.folder().join("lab.json"), text).context("cannot write the lab's state")
+        std::fs::write(&draft, text).context("cannot write the lab's state")?;
+        Ok(draft)
     }
 
     /// All labs, by name.
@@ -111,12 +179,31 @@ impl Lab {
 
     /// The process of the node's router or command, where it lives.
     pub(super) fn pid(&self, node: &LabNode) -> Option<i32> {
-        let pid = std::fs::read_to_string(self.pid_file(node))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
-        super::node::lives(pid).then_some(pid)
+        let text = std::fs::read_to_string(self.pid_file(node)).ok()?;
+        let pid = text.trim().parse().ok()?;
+        self.owns(node, pid).then_some(pid)
+    }
+
+    /// The process that holds the node's namespaces.
+    ///
+    /// # Errors
+    /// It is not there: the node was never made, or somebody ended it.
+    pub(super) fn holder(&self, node: &LabNode) -> anyhow::Result<i32> {
+        let holder = node.holder.filter(|pid| self.owns(node, *pid));
+        holder.with_context(|| {
+            format!(
+                "node {} of lab {} is not up: `weft lab up --reconfigure`",
+                node.name, self.name
+            )
+        })
+    }
+
+    /// The process lives, and is the node's: another one may have got its number.
+    fn owns(&self, node: &LabNode, pid: i32) -> bool {
+        let network = place::number(Path::new(&format!("/proc/{pid}/ns/net")));
+        network.is_some()
+            && network == place::number(&place::netns(&self.namespace(&node.name)))
+            && super::node::lives(pid)
     }
 }
 
@@ -126,12 +213,17 @@ pub(super) fn table(labs: &[Lab]) -> String {
     for lab in labs {
         for node in &lab.nodes {
             let pid = lab.pid(node);
-            let runs = node.router || node.cmd.is_some();
             rows.push([
                 lab.name.clone(),
                 node.name.clone(),
-                if node.router { "router" } else { "host" }.into(),
-                match (pid, runs) {
+                match (node.router, node.bridge, node.empty) {
+                    (true, ..) => "router",
+                    (_, true, _) => "bridge",
+                    (.., true) => "empty",
+                    _ => "host",
+                }
+                .into(),
+                match (pid, node.runs()) {
                     (Some(_), _) => "running",
                     (None, true) => "stopped",
                     (None, false) => "-",

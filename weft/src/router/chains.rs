@@ -1,6 +1,7 @@
 //! Services and chains, for the API: what is configured, what the overlay decided, what the kernel counted.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_api::types as api;
 use weft_dataplane::{StepCounter, StepCounts};
@@ -10,6 +11,7 @@ use weft_overlay::chain::{Chain, Direction, Flow, Match, OnFailure, Selection, V
 use weft_overlay::table::{Judged, ServiceStatus, TenantStatus};
 
 use super::health::Reasons;
+use super::told::Told;
 
 /// What is looked at for an answer.
 pub(super) struct Known {
@@ -19,6 +21,8 @@ pub(super) struct Known {
     pub(super) reasons: Reasons,
     /// Why nftables does not take the chains.
     pub(super) refused: Option<String>,
+    /// What others told.
+    pub(super) told: Arc<Told>,
 }
 
 /// How conditions look to a human.
@@ -197,7 +201,9 @@ impl Known {
         } else {
             api::Why::new(api::ChainCode::Whole, "through every service")
         };
+        let note = (tenant.config.name.clone(), chain.name.clone());
         api::Chain {
+            note: self.told.notes.get(&note).cloned(),
             tenant: tenant.config.name.clone(),
             name: chain.name.clone(),
             direction: match direction {

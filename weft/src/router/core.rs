@@ -1,26 +1,27 @@
 //! The loop that owns the overlay: changed routes and reachability in, intent and originations out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch};
 use weft_bgp::{Bgp, BgpEvent};
 use weft_bgp_wire::{
-    Asn, AttributesBuilder, ExtendedCommunity, LargeCommunity, Origin, code, flags,
+    Asn, AttributesBuilder, AttributesView, ExtendedCommunity, LargeCommunity, Origin, code, flags,
 };
-use weft_dataplane::{Dataplane, DataplaneEvent};
-use weft_overlay::VniSet;
+use weft_dataplane::{Dataplane, DataplaneEvent, Reach};
 use weft_overlay::intent::{Breakout, TenantId};
+use weft_overlay::label::{Endpoint, leads_to_any};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
+use weft_overlay::{EndpointId, VniSet};
 
 use super::health::{Health, Reasons};
-use super::hook::Classes;
+use super::hook::{Classes, LabelHook};
 use super::reload::Reloaded;
 use super::sites::{Progress, Sites};
 use crate::config::{self, Config, Redistribute, Tenant};
@@ -99,6 +100,15 @@ pub(super) struct Core {
     pub(super) accept: HashMap<IpAddr, VniSet>,
     /// The same by the neighbour's number, as it becomes known.
     pub(super) accept_of: HashMap<PeerId, VniSet>,
+    /// Far ends that are not reached, as BGP knows.
+    unreached: BTreeSet<Endpoint>,
+    /// Endpoint ids that have an address, as BGP knows.
+    known_ids: BTreeSet<EndpointId>,
+    reach_changed: bool,
+    /// Neighbours whose links are watched.
+    watched: BTreeSet<IpAddr>,
+    /// Who keeps our routes while we are away.
+    helpers: watch::Sender<BTreeSet<IpAddr>>,
     requests: mpsc::Receiver<Request>,
     converged: Arc<AtomicBool>,
     /// Leftovers go then, unless something happens; and at the latest at the other.
@@ -183,14 +193,12 @@ pub(super) async fn redistribute(dataplane: &Dataplane, id: TenantId, sources: &
 fn handle_attachment(
     overlay: &mut Overlay,
     event: DataplaneEvent,
-) -> Option<Vec<(IpAddr, Option<u32>)>> {
+) -> Option<Vec<(IpAddr, Option<Reach>)>> {
     match event {
-        DataplaneEvent::Reachability(changes) => {
-            overlay.handle_reachability(&changes);
-            return Some(changes);
-        }
+        DataplaneEvent::EndpointReachability(changes) => overlay.handle_reachability(&changes),
+        DataplaneEvent::Reachability(changes) => return Some(changes),
         // Nobody asked yet, where nobody takes it.
-        DataplaneEvent::SiteReachability { .. } => {}
+        DataplaneEvent::SiteReachability { .. } | DataplaneEvent::NeighborLink { .. } => {}
         DataplaneEvent::Attachment { name, up } => {
             info!(interface = name, up, "attachment");
             overlay.set_attachment(&name, up);
@@ -215,6 +223,7 @@ impl Core {
         bgp: Bgp,
         dataplane: Dataplane,
         sites: Sites,
+        helpers: watch::Sender<BTreeSet<IpAddr>>,
     ) -> (Self, Queries) {
         let (requests, inbox) = mpsc::channel(64);
         let converged = Arc::new(AtomicBool::new(false));
@@ -239,6 +248,11 @@ impl Core {
                 .map(|of| (of.address, of.accept_vnis.clone()))
                 .collect(),
             accept_of: HashMap::new(),
+            unreached: BTreeSet::new(),
+            known_ids: BTreeSet::new(),
+            reach_changed: true,
+            watched: BTreeSet::new(),
+            helpers,
             requests: inbox,
             converged,
             settle_at: None,
@@ -254,6 +268,7 @@ impl Core {
         mut bgp: mpsc::Receiver<BgpEvent>,
         mut dataplane: mpsc::Receiver<DataplaneEvent>,
     ) {
+        self.watch_links().await;
         loop {
             let settle_at = self.settle_at;
             let settle = async {
@@ -275,6 +290,7 @@ impl Core {
                     }
                     Request::Reload(config, reply) => {
                         let reloaded = self.reload(*config).await;
+                        self.watch_links().await;
                         info!("reloaded: {reloaded}");
                         // Who asked may have gone.
                         let _ = reply.send(reloaded);
@@ -318,6 +334,16 @@ impl Core {
                 self.dataplane.untrack(untrack).await;
             }
             BgpEvent::Heard => self.handle_heard().await,
+            BgpEvent::Sessions => {
+                let asked = self.bgp.with(|speaker, now| speaker.helpers(now)).await;
+                if let Some(helpers) = asked {
+                    self.helpers.send_if_modified(|known| {
+                        let changed = *known != helpers;
+                        *known = helpers;
+                        changed
+                    });
+                }
+            }
             BgpEvent::Converged { complete } => {
                 self.converged.store(true, Ordering::Relaxed);
                 if complete {
@@ -376,6 +402,9 @@ impl Core {
                 })
                 .await
                 .unwrap_or_default();
+            for (peer, accept) in &self.accept_of {
+                self.overlay.set_accept(peer.0, accept);
+            }
         }
         let nothing = VniSet::none();
         let mut communities: Vec<LargeCommunity> = Vec::new();
@@ -410,6 +439,7 @@ impl Core {
                             ebgp: path.ebgp,
                         },
                         next_hop: path.attributes.next_hop().address,
+                        resolves: path.igp_metric < u32::MAX,
                         bandwidth: bandwidth(path),
                         communities: &communities[range.clone()],
                     }
@@ -422,11 +452,59 @@ impl Core {
     }
 
     async fn handle_dataplane(&mut self, event: DataplaneEvent) {
-        if let DataplaneEvent::SiteReachability { tenant, changes } = event {
-            self.sites.set_next_hops(tenant, changes).await;
-        } else if let Some(changes) = handle_attachment(&mut self.overlay, event) {
-            self.bgp.set_next_hops(changes).await;
+        match event {
+            DataplaneEvent::SiteReachability { tenant, changes } => {
+                self.sites.set_next_hops(tenant, changes).await;
+            }
+            DataplaneEvent::NeighborLink { neighbor, lost } => {
+                let told = self.bgp.with(move |speaker, now| {
+                    speaker.handle_link(neighbor, lost.as_deref(), now);
+                });
+                told.await;
+            }
+            event => {
+                self.reach_changed |= matches!(event, DataplaneEvent::EndpointReachability(_));
+                if let Some(changes) = handle_attachment(&mut self.overlay, event) {
+                    self.set_next_hops(changes).await;
+                }
+            }
         }
+    }
+
+    /// Tells BGP how its next hops are reached.
+    async fn set_next_hops(&self, changes: Vec<(IpAddr, Option<Reach>)>) {
+        let floors: Vec<(IpAddr, u8)> = changes
+            .iter()
+            .filter_map(|(address, reach)| Some((*address, (*reach)?.floor)))
+            .collect();
+        let metrics: Vec<(IpAddr, Option<u32>)> = changes
+            .into_iter()
+            .map(|(address, reach)| (address, reach.map(|reach| reach.metric)))
+            .collect();
+        let told = self.bgp.with(move |speaker, now| {
+            speaker.rib.set_floors(&floors);
+            speaker.set_next_hops(&metrics, now);
+        });
+        told.await;
+    }
+
+    /// Watches the links to those neighbours whose sessions end with them.
+    pub(super) async fn watch_links(&mut self) {
+        let router = self.config.router.asn;
+        let ends = |of: &config::Neighbor| {
+            let on_link = of.session.ttl_security.unwrap_or(of.ttl) == 1;
+            of.fast_external_fallover && of.asn != router && on_link
+        };
+        let neighbors = self.config.neighbors.iter();
+        let wanted: BTreeSet<IpAddr> = neighbors
+            .filter(|of| ends(of))
+            .map(|of| of.address)
+            .collect();
+        let new = wanted.difference(&self.watched).copied().collect();
+        let gone = self.watched.difference(&wanted).copied().collect();
+        self.dataplane.watch_neighbors(new).await;
+        self.dataplane.unwatch_neighbors(gone).await;
+        self.watched = wanted;
     }
 
     /// Hands on what the overlay decided.
@@ -439,16 +517,25 @@ impl Core {
                 "another domain's tenant has this prefix too, and the transit between passes one of the two on",
             );
         }
+        for conflict in self.overlay.poll_locator_conflicts() {
+            warn!(
+                code = "locator-conflict",
+                id = %conflict.id,
+                address = %conflict.other,
+                "another router announces this address as the locator of an endpoint id that is taken: it is not used",
+            );
+        }
         let (track, untrack) = self.overlay.poll_tracking();
+        self.reach_changed |= !untrack.is_empty();
         if let Some(intent) = self.overlay.poll_intent() {
             self.sites.note(&intent.routes);
             self.dataplane.apply(intent).await;
         }
         if !track.is_empty() {
-            self.dataplane.track(track).await;
+            self.dataplane.track_endpoints(track).await;
         }
         if !untrack.is_empty() {
-            self.dataplane.untrack(untrack).await;
+            self.dataplane.untrack_endpoints(untrack).await;
         }
         let changes = self.overlay.poll_originations().into_iter();
         let originations: Vec<Origination> = changes
@@ -458,6 +545,37 @@ impl Core {
             self.bgp.originate(originations).await;
         }
         self.sites.announce(&self.overlay, &self.bgp).await;
+        self.reach_changed |= self.overlay.poll_ids_changed();
+        if std::mem::take(&mut self.reach_changed) {
+            self.export_again().await;
+        }
+    }
+
+    /// What BGP announces of labels whose far ends are no longer reached, or are again.
+    async fn export_again(&mut self) {
+        let unreached = self.overlay.unreached();
+        let known = self.overlay.known_ids();
+        let ids = known.symmetric_difference(&self.known_ids);
+        let changed: BTreeSet<Endpoint> = unreached
+            .symmetric_difference(&self.unreached)
+            .copied()
+            .chain(ids.map(|id| Endpoint::Id(*id)))
+            .collect();
+        (self.unreached, self.known_ids) = (unreached, known);
+        let Some(overlay) = self.config.overlay.as_ref().filter(|_| !changed.is_empty()) else {
+            return;
+        };
+        let administrator = overlay.global_administrator;
+        let hook = LabelHook::boxed(&self.config, &self.overlay, &self.classes);
+        let told = self.bgp.with(move |speaker, _| {
+            let otherwise = |attributes: AttributesView<'_>| {
+                leads_to_any(attributes.large_communities(), administrator, |endpoint| {
+                    changed.contains(&endpoint)
+                })
+            };
+            speaker.rib.set_hook(hook, &otherwise);
+        });
+        told.await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tracing::warn;
-use weft_discovery::pki::write_secret;
+use weft_discovery::pki::{create_private_folder, write_secret};
 use weft_overlay::Vni;
 use weft_overlay::chain::{Chain, Service};
 use weft_overlay::table::TenantConfig;
@@ -144,7 +144,7 @@ impl History {
             self.versions.iter().map(Config::to_yaml).collect();
         let octets = serde_json::to_vec(&texts?)?;
         if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder)
+            create_private_folder(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(write_secret(file, &octets)?)

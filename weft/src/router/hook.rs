@@ -1,12 +1,18 @@
 //! What the overlay has to say when BGP announces a route.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weft_bgp::rib::{ExportContext, ExportHook, PeerKind, PlainBgp};
+use ipnet::IpNet;
+use weft_bgp::rib::{ExportContext, ExportHook, PeerKind, PlainBgp, Stripped};
 use weft_bgp_wire::{AttributesBuilder, AttributesView, LargeCommunity};
 use weft_overlay::export::{
-    Direction, ExportSettings, LocalNextHopMode, OwnLabels, Rewrite, join, restrict, rewrite,
+    Direction, ExportSettings, LocalNextHopMode, OwnLabels, Rewrite, Usable, join, restrict,
+    rewrite, usable,
 };
+use weft_overlay::import::ImportPolicy;
+use weft_overlay::label::{Endpoint, leads_to_any};
+use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni, VniSet};
 
 use crate::config::{Config, LocalNextHop, Neighbor};
@@ -15,7 +21,7 @@ use crate::config::{Config, LocalNextHop, Neighbor};
 /// A class is never another one: a neighbour that stays as it is keeps its own.
 #[derive(Clone)]
 pub(super) struct Classes {
-    accept: Vec<VniSet>,
+    import: Vec<ImportPolicy>,
     export: Vec<(ExportSettings, Option<IpAddr>)>,
     /// What each export class is told of, where that is not everything. Such a class is one neighbour's, so that it stays the same one
     /// when that changes: with another class the session would begin anew.
@@ -26,7 +32,7 @@ impl Classes {
     /// Class 0, of our own routes, accepts and keeps everything.
     pub(super) fn new() -> Self {
         Self {
-            accept: vec![VniSet::all()],
+            import: vec![ImportPolicy::everything()],
             export: vec![(
                 ExportSettings {
                     local_next_hop: None,
@@ -54,7 +60,7 @@ impl Classes {
         let export = class(&mut self.export, &(settings, own));
         self.announce.resize(self.export.len(), None);
         self.announce[export as usize] = announce;
-        (class(&mut self.accept, &neighbor.accept_vnis), export)
+        (class(&mut self.import, &neighbor.import_policy()), export)
     }
 }
 
@@ -73,11 +79,23 @@ pub(super) struct LabelHook {
     tables: VniSet,
     /// What is accepted, and how labels go out.
     classes: Classes,
+    /// Import classes that lose something: that is asked once an UPDATE.
+    strips: Vec<bool>,
+    /// Far ends that are not reached.
+    unreached: BTreeSet<Endpoint>,
+    /// Endpoint ids that have an address.
+    known: BTreeSet<EndpointId>,
 }
 
 impl LabelHook {
     /// The hook of this configuration.
-    pub(super) fn boxed(config: &Config, tables: VniSet, classes: &Classes) -> Box<dyn ExportHook> {
+    pub(super) fn boxed(
+        config: &Config,
+        overlay: &Overlay,
+        classes: &Classes,
+    ) -> Box<dyn ExportHook> {
+        let (tables, known) = (overlay.tables(), overlay.known_ids());
+        let unreached = overlay.unreached();
         let Some(overlay) = &config.overlay else {
             return Box::new(PlainBgp);
         };
@@ -95,7 +113,10 @@ impl LabelHook {
         Box::new(Self {
             own,
             tables,
+            strips: classes.import.iter().map(ImportPolicy::strips).collect(),
             classes: classes.clone(),
+            unreached,
+            known,
         })
     }
 
@@ -104,9 +125,9 @@ impl LabelHook {
         self.tables.contains(vni)
             && self
                 .classes
-                .accept
+                .import
                 .get(import_class as usize)
-                .is_some_and(|set| set.contains(vni))
+                .is_some_and(|policy| policy.vnis.contains(vni))
     }
 
     fn rewrite(&self, context: &ExportContext, communities: &[LargeCommunity]) -> Rewrite {
@@ -118,13 +139,65 @@ impl LabelHook {
             own: context.source.is_none(),
             to_ebgp: context.target == PeerKind::Ebgp,
         };
-        rewrite(communities, &self.own, settings, direction, &|vni| {
-            self.forwards(context.import_class, vni)
-        })
+        let forwards = |vni| self.forwards(context.import_class, vni);
+        // What others send to us at our own endpoint is no way on.
+        let own = self.own.named();
+        let dead = |endpoint| match endpoint {
+            endpoint if endpoint == own => !direction.own,
+            Endpoint::Id(id) if !self.known.contains(&id) => true,
+            _ => self.unreached.contains(&endpoint),
+        };
+        let administrator = self.own.administrator;
+        let left = if leads_to_any(communities.iter().copied(), administrator, dead) {
+            let leads = |vni, endpoint| !dead(endpoint) || !forwards(vni);
+            usable(communities, &self.own, settings, direction, &leads)
+        } else {
+            Usable::All
+        };
+        match left {
+            Usable::All => rewrite(communities, &self.own, settings, direction, &forwards),
+            Usable::Some(left) => match rewrite(&left, &self.own, settings, direction, &forwards) {
+                Rewrite::Unchanged => Rewrite::Replaced(left),
+                rewritten => rewritten,
+            },
+            Usable::Nothing => Rewrite::Reject,
+        }
     }
 }
 
 impl ExportHook for LabelHook {
+    fn strips(&self, import_class: u32) -> bool {
+        // A class that nobody knows may say nothing.
+        let strips = self.strips.get(import_class as usize);
+        strips.is_none_or(|strips| *strips)
+    }
+
+    fn import(
+        &self,
+        import_class: u32,
+        prefixes: &mut dyn Iterator<Item = IpNet>,
+        edit: &mut AttributesBuilder,
+    ) -> Stripped {
+        let nothing = ImportPolicy {
+            vnis: VniSet::none(),
+            ..ImportPolicy::everything()
+        };
+        let policy = self.classes.import.get(import_class as usize);
+        let communities: Vec<LargeCommunity> = edit.view().large_communities().collect();
+        let left = policy
+            .unwrap_or(&nothing)
+            .strip(&communities, self.own.administrator, prefixes);
+        let Some((kept, stripped)) = left else {
+            return Stripped::default();
+        };
+        edit.set_large_communities(kept);
+        Stripped {
+            vni: stripped.vni,
+            kind: stripped.kind,
+            endpoint: stripped.endpoint,
+        }
+    }
+
     fn export(
         &self,
         context: &ExportContext,

@@ -1,7 +1,9 @@
 //! A router that its domain's controller tells what to be: from what it says to a whole configuration.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,13 +12,17 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 use weft_discovery::client::{Client, ClientError, Event, Facts, Membership, PORT};
 use weft_discovery::pki::TokenText;
-use weft_discovery::proto::{Arm, Chain, Neighbor, Service, Tenant, item::Item};
+use weft_discovery::proto::{
+    self, Arm, Chain, Neighbor, Service, SiteNeighbor, Tenant, item::Item,
+};
 use weft_discovery::view::View;
 
 use super::core::Queries;
 use super::performance::Reporter;
 use super::sources::own_addresses;
+use super::told::{self, Publisher, Teller, Told};
 use crate::config::Config;
+use crate::config::parts::{Parts, Refused};
 
 /// Pauses between attempts to join: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -29,9 +35,17 @@ pub(super) struct Managed {
     /// What the file says.
     template: Config,
     facts: Facts,
-    /// What the router runs.
-    revision: u64,
+    /// Addresses of interfaces that the router itself lives by, and what for.
+    reserved: Vec<(IpAddr, &'static str)>,
+    /// What the controller has said.
     view: View,
+    /// What runs.
+    config: Config,
+    /// What of the view does not.
+    refused: Vec<Refused>,
+    /// The controller is there, or why it is away.
+    link: Result<(), String>,
+    told: Publisher,
 }
 
 /// The folder of a router's membership.
@@ -42,16 +56,24 @@ pub(crate) fn folder(state: &std::path::Path, name: &str) -> PathBuf {
 impl Managed {
     /// Joins where that has not been done, registers, and waits until it is known what the router is to be: from the controller, or
     /// from the last time. Gives that too.
-    pub(super) async fn start(template: Config) -> anyhow::Result<(Self, Config)> {
+    pub(super) async fn start(template: Config, told: Publisher) -> anyhow::Result<(Self, Config)> {
         let Some(controller) = &template.controller else {
             bail!("there is no controller in the configuration");
         };
         let folder = folder(&controller.state, &template.router.name);
+        let token = controller.token.as_ref().map(|of| of.parse()).transpose()?;
         let membership = match Membership::load(&folder)? {
-            Some(membership) => membership.at(&controller.address),
-            None => join(&template, &folder).await?,
+            Some(membership) => {
+                check_authority(&membership, token.as_ref())?;
+                membership.at(&controller.address)
+            }
+            None => join(&template, token.as_ref(), &folder).await?,
         };
-        let facts = facts(&template, &controller.address)?;
+        let way = towards(&controller.address);
+        let facts = facts(&template, &controller.address, way)?;
+        let endpoint = (facts.endpoint, "the router's tunnels end");
+        let way = way.map(|address| (address, "the controller is reached from"));
+        let reserved = [endpoint].into_iter().chain(way).collect();
         info!(
             domain = membership.domain(),
             controller = membership.controller(),
@@ -59,34 +81,60 @@ impl Managed {
             "the controller says what this router is to be"
         );
         let known = membership.last_view();
-        let (client, mut events) = Client::start(membership, facts.clone(), known.clone())?;
-        let from_controller = known.is_none();
-        let (revision, view) = match known {
-            Some(known) => {
-                info!(revision = known.0, "beginning with what was known last");
-                known
-            }
-            None => loop {
-                match events.recv().await {
-                    Some(Event::View(revision, view)) => break (revision, view),
-                    Some(Event::Question(_)) => {}
-                    None => bail!("the link with the controller ended: this is a bug"),
-                }
-            },
-        };
-        let config = compose(&template, &facts, &view)?;
-        if from_controller {
-            client.applied(revision, Ok(view.clone())).await;
+        if let Some((revision, _)) = &known {
+            info!(revision, "beginning with what was known last");
         }
-        let managed = Self {
+        let (client, events) = Client::start(membership, facts.clone(), known.clone(), token)?;
+        let mut managed = Self {
             client,
             events,
+            config: template.clone(),
             template,
             facts,
-            revision,
-            view,
+            reserved,
+            view: View::new(),
+            refused: Vec::new(),
+            link: Ok(()),
+            told,
         };
+        let config = managed.begin(known).await?;
+        managed.config = config.clone();
+        managed.publish();
         Ok((managed, config))
+    }
+
+    /// What the router is to be at its start: by what was known last, or by the first word of the controller of which it can be
+    /// anything.
+    async fn begin(&mut self, known: Option<(u64, View)>) -> anyhow::Result<Config> {
+        if let Some((_, view)) = known {
+            match self.compose(&view) {
+                Ok((config, refused)) => {
+                    (self.view, self.refused) = (view, refused);
+                    return Ok(config);
+                }
+                Err(error) => warn!("what was known last cannot be: {error:#}"),
+            }
+        }
+        loop {
+            match self.events.recv().await {
+                Some(Event::View(revision, view)) => {
+                    let (config, refused) = match self.compose(&view) {
+                        Ok((config, refused)) => (Some(config), refused),
+                        Err(error) => (None, vec![everything(&error)]),
+                    };
+                    self.note(&refused);
+                    let told = refused.iter().map(said).collect();
+                    self.client.applied(revision, view.clone(), told).await;
+                    (self.view, self.refused) = (view, refused);
+                    if let Some(config) = config {
+                        return Ok(config);
+                    }
+                }
+                Some(Event::Link(link)) => self.link = link,
+                Some(Event::Question(_)) => {}
+                None => bail!("the link with the controller ended: this is a bug"),
+            }
+        }
     }
 
     /// What the controller says next; never, where it says nothing any more.
@@ -100,35 +148,61 @@ impl Managed {
     /// Does what it says.
     pub(super) async fn handle(&mut self, event: Event, queries: &Queries, reporter: &Reporter) {
         match event {
-            Event::View(revision, view) => {
-                let result = self.run(&view, queries).await;
-                if let Err(error) = &result {
-                    warn!(
-                        revision,
-                        error, "the router cannot be what the controller says"
-                    );
-                } else {
-                    (self.revision, self.view) = (revision, view.clone());
-                }
-                self.client.applied(revision, result.map(|()| view)).await;
+            Event::View(revision, mut view) => {
+                let refused = self.run(&mut view, queries).await;
+                self.note(&refused);
+                let told = refused.iter().map(said).collect();
+                (self.view, self.refused) = (view.clone(), refused);
+                self.client.applied(revision, view, told).await;
             }
+            Event::Link(link) => self.link = link,
             Event::Question(question) => {
                 tokio::spawn(reporter.clone().answer(question));
             }
         }
+        self.publish();
     }
 
-    async fn run(&self, view: &View, queries: &Queries) -> Result<(), String> {
-        let config = compose(&self.template, &self.facts, view);
-        let config = config.map_err(|error| format!("{error:#}"))?;
-        let reloaded = queries.reload(config).await;
-        let reloaded = reloaded.ok_or("the router is shutting down")?;
-        match reloaded.restart() {
-            [] => Ok(()),
-            sections => Err(format!(
-                "it takes a restart of the router: {}",
-                sections.join(", ")
-            )),
+    /// Goes over to a view; gives what of it cannot be. Where that is what it says of the router itself, this stays what it was.
+    async fn run(&mut self, view: &mut View, queries: &Queries) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        let mut composed = self.compose(view);
+        if let Err(error) = &composed {
+            refused.push(everything(error));
+            match self.view.get(SETTINGS) {
+                Some(settings) => view.insert(SETTINGS.to_owned(), settings.clone()),
+                None => view.remove(SETTINGS),
+            };
+            composed = self.compose(view);
+        }
+        let config = match composed {
+            Ok((config, parts)) => {
+                refused.extend(parts);
+                config
+            }
+            Err(_) => return refused,
+        };
+        let Some(reloaded) = queries.reload(config.clone()).await else {
+            return refused;
+        };
+        self.config = config;
+        if !reloaded.restart().is_empty() {
+            refused.push(Refused {
+                item: SETTINGS.to_owned(),
+                reason: format!(
+                    "{} cannot change while the router runs: it begins with that when it is restarted",
+                    reloaded.restart().join(", ")
+                ),
+            });
+        }
+        refused
+    }
+
+    /// Logs what is refused, each part once.
+    fn note(&self, refused: &[Refused]) {
+        for new in refused.iter().filter(|of| !self.refused.contains(of)) {
+            let (item, reason) = (&new.item, &new.reason);
+            warn!(item, reason, "a part of what the controller says cannot be");
         }
     }
 
@@ -137,28 +211,130 @@ impl Managed {
         if template.controller != self.template.controller {
             bail!("another controller takes a restart");
         }
-        let config = compose(&template, &self.facts, &self.view)?;
-        self.template = template;
-        Ok(config)
+        let before = std::mem::replace(&mut self.template, template);
+        let view = self.view.clone();
+        match self.compose(&view) {
+            Ok((config, refused)) => {
+                self.note(&refused);
+                self.refused = refused;
+                self.config = config.clone();
+                self.publish();
+                Ok(config)
+            }
+            Err(error) => {
+                self.template = before;
+                Err(error)
+            }
+        }
+    }
+
+    fn compose(&self, view: &View) -> anyhow::Result<(Config, Vec<Refused>)> {
+        let own = own_addresses()?;
+        let reserved = self.reserved.iter().flat_map(|(address, what)| {
+            let interfaces = own.iter().filter(move |(_, of)| of == address);
+            interfaces.map(move |(interface, _)| {
+                let why = format!("it has the address {address}, which {what}");
+                (interface.clone(), why)
+            })
+        });
+        let reserved = reserved.collect();
+        compose(&self.template, &self.facts, &reserved, view, &self.config)
+    }
+
+    /// For the API: who tells of neighbours, and what is refused.
+    fn publish(&self) {
+        let source = match &self.template.controller {
+            Some(of) => format!("controller {}", of.address),
+            None => "controller".to_owned(),
+        };
+        let neighbors = self.view.values().filter_map(|item| match &item.item {
+            Some(Item::Neighbor(of)) => of.address.parse().ok(),
+            _ => None,
+        });
+        let teller = Teller {
+            source: source.clone(),
+            stale: self.link.as_ref().err().cloned(),
+        };
+        let silent = self.link.as_ref().err();
+        let silent = silent.map(|why| told::silent(&source, why));
+        let left_out = self
+            .told
+            .borrow()
+            .left_out(&self.refused, std::time::Instant::now());
+        self.told.send_replace(Arc::new(Told {
+            neighbors: neighbors.map(|of| (of, teller.clone())).collect(),
+            notes: self.view.values().flat_map(notes).collect(),
+            alarms: silent.into_iter().collect(),
+            left_out,
+        }));
+    }
+}
+
+/// What is to be known of a tenant's chains, by its and their names.
+fn notes(item: &proto::Item) -> Vec<((String, String), String)> {
+    let Some(Item::Tenant(tenant)) = &item.item else {
+        return Vec::new();
+    };
+    let noted = tenant.chains.iter().filter(|of| !of.note.is_empty());
+    noted
+        .map(|of| ((tenant.name.clone(), of.name.clone()), of.note.clone()))
+        .collect()
+}
+
+/// What the view says of the router itself.
+const SETTINGS: &str = "settings";
+
+/// What is wrong with more than a part.
+fn everything(error: &anyhow::Error) -> Refused {
+    Refused {
+        item: SETTINGS.to_owned(),
+        reason: format!("{error:#}"),
+    }
+}
+
+fn said(refused: &Refused) -> proto::Refused {
+    proto::Refused {
+        item: refused.item.clone(),
+        reason: refused.reason.clone(),
+    }
+}
+
+/// A token of another domain is not one to pass over in silence.
+fn check_authority(membership: &Membership, token: Option<&TokenText>) -> anyhow::Result<()> {
+    let fingerprint = membership.fingerprint();
+    match token.filter(|of| of.fingerprint != fingerprint) {
+        None => Ok(()),
+        Some(token) => bail!(
+            "{folder} holds the membership of `{name}` in domain `{domain}`, whose authority is {fingerprint}, and the token in the \
+             configuration is of the authority {other}. To join the domain of the token, remove {folder}; to stay in `{domain}`, take \
+             `token` out of `controller`",
+            folder = membership.folder().display(),
+            name = membership.name(),
+            domain = membership.domain(),
+            other = token.fingerprint,
+        ),
     }
 }
 
 /// Joins with the token of the configuration, for as long as it takes until the controller is there.
-async fn join(template: &Config, folder: &std::path::Path) -> anyhow::Result<Membership> {
+async fn join(
+    template: &Config,
+    token: Option<&TokenText>,
+    folder: &std::path::Path,
+) -> anyhow::Result<Membership> {
     let name = &template.router.name;
     let controller = template.controller.as_ref();
     let controller = controller.context("there is no controller in the configuration")?;
-    let Some(token) = &controller.token else {
+    let Some(token) = token else {
         bail!(
             "`{name}` has not joined a domain: add `token` to `controller`, from `weft token create --role router` at the controller, \
              or run `weft join {} TOKEN --name {name}`",
             controller.address
         );
     };
-    let token: TokenText = token.parse()?;
     let mut pause = PAUSE;
     loop {
-        match Membership::join(&controller.address, &token, name, folder).await {
+        match Membership::join(&controller.address, token, name, folder).await {
             Ok(membership) => return Ok(membership),
             Err(error @ (ClientError::Unreachable { .. } | ClientError::Broken { .. })) => {
                 warn!(%error, "waiting for the controller, to join");
@@ -170,15 +346,15 @@ async fn join(template: &Config, folder: &std::path::Path) -> anyhow::Result<Mem
     }
 }
 
-/// What the router says of itself: from the file, or as the kernel has it.
-fn facts(template: &Config, controller: &str) -> anyhow::Result<Facts> {
+/// What the router says of itself: from the file, or as the kernel has it. Packets to the controller leave from `way`.
+fn facts(template: &Config, controller: &str, way: Option<IpAddr>) -> anyhow::Result<Facts> {
     let overlay = template.overlay.as_ref();
     let configured = overlay
         .map(|of| of.endpoint)
         .filter(|of| !of.is_unspecified());
     let endpoint = match configured.or_else(own_address) {
         Some(endpoint) => endpoint,
-        None => towards(controller).with_context(|| {
+        None => way.with_context(|| {
             format!("no address leads to the controller at {controller}: add `overlay: {{ endpoint: ADDRESS }}`")
         })?,
     };
@@ -226,57 +402,89 @@ fn towards(controllers: &str) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
 }
 
-/// The whole configuration: what the file says, and what the controller says.
-fn compose(template: &Config, facts: &Facts, view: &View) -> anyhow::Result<Config> {
+/// The identifier that the router has: the controller chooses in the same way for one that does not say it. By this and not by the
+/// view, a router whose address has changed begins as what it is now, before it has heard how its neighbours see that.
+fn router_id(facts: &Facts, told: &str) -> String {
+    match (facts.router_id, facts.endpoint) {
+        (Some(id), _) => id.to_string(),
+        (None, IpAddr::V4(endpoint)) => endpoint.to_string(),
+        (None, IpAddr::V6(_)) => told.to_owned(),
+    }
+}
+
+/// The whole configuration: what the file says, and what the controller says, and what of that cannot be. `reserved` are interfaces
+/// that no tenant can have here, and why; `former` is what ran before.
+fn compose(
+    template: &Config,
+    facts: &Facts,
+    reserved: &BTreeMap<String, String>,
+    view: &View,
+    former: &Config,
+) -> anyhow::Result<(Config, Vec<Refused>)> {
     let mut document = serde_json::to_value(template)?;
     let settings = view.values().find_map(|item| match &item.item {
         Some(Item::Settings(settings)) => Some(settings),
         _ => None,
     });
     let settings = settings.context("the controller says nothing of the domain")?;
-    let put = |document: &mut Value, section: &str, key: &str, value: Value| {
+    let mut put = |section: &str, key: &str, value: Value| {
         if !document[section].is_object() {
             document[section] = json!({});
         }
         document[section][key] = value;
     };
+    put("router", "asn", settings.asn.into());
+    let id = router_id(facts, &settings.router_id);
+    put("router", "router_id", id.into());
+    let administrator = settings.global_administrator.into();
+    put("overlay", "global_administrator", administrator);
+    put("overlay", "endpoint", facts.endpoint.to_string().into());
+    // Far ends of tunnels are reached by what BGP says, where nothing else leads there.
+    put("overlay", "install_underlay", true.into());
     if let Some(document) = document.as_object_mut() {
         document.remove("controller");
     }
-    put(&mut document, "router", "asn", settings.asn.into());
-    put(
-        &mut document,
-        "router",
-        "router_id",
-        settings.router_id.clone().into(),
-    );
-    put(
-        &mut document,
-        "overlay",
-        "global_administrator",
-        settings.global_administrator.into(),
-    );
-    put(
-        &mut document,
-        "overlay",
-        "endpoint",
-        facts.endpoint.to_string().into(),
-    );
-    let mut neighbors = Vec::new();
-    let mut tenants = Vec::new();
-    for item in view.values() {
+    let mut refused = Vec::new();
+    let mut parts = Parts {
+        document,
+        neighbors: Vec::new(),
+        tenants: Vec::new(),
+    };
+    let (mut neighbors, mut tenants) = (Vec::new(), Vec::new());
+    for (key, item) in view {
         match &item.item {
-            Some(Item::Neighbor(of)) => neighbors.push(neighbor(of, facts, settings.hold_time)),
-            Some(Item::Tenant(of)) => tenants.push(tenant(of)),
-            _ => {}
+            Some(Item::Neighbor(of)) => {
+                neighbors.push(neighbor(of, facts, settings.hold_time));
+                parts.neighbors.push(key.clone());
+            }
+            Some(Item::Tenant(of)) => {
+                let mut of = of.clone();
+                of.interfaces.retain(|name| match reserved.get(name) {
+                    Some(why) => {
+                        refused.push(Refused {
+                            item: key.clone(),
+                            reason: format!("interface `{name}` is the router's own: {why}"),
+                        });
+                        false
+                    }
+                    None => true,
+                });
+                tenants.push(tenant(&of));
+                parts.tenants.push(key.clone());
+            }
+            Some(Item::Settings(_)) => {}
+            // Of a later controller.
+            None => refused.push(Refused {
+                item: key.clone(),
+                reason: format!("weft {} does not know it", env!("CARGO_PKG_VERSION")),
+            }),
         }
     }
-    document["neighbors"] = neighbors.into();
-    document["tenants"] = tenants.into();
-    Ok(Config::parse(
-        "what the controller says",
-        &document.to_string(),
-    )?)
+    parts.document["neighbors"] = neighbors.into();
+    parts.document["tenants"] = tenants.into();
+    let (config, wrong) = parts.read("what the controller says", former)?;
+    refused.extend(wrong);
+    Ok((config, refused))
 }
 
 fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
@@ -322,15 +530,40 @@ fn tenant(of: &Tenant) -> Value {
                 .map_or_else(|_| of.clone().into(), Value::from)
         })
         .collect();
-    json!({
+    let mut tenant = json!({
         "name": of.name,
         "vni": of.vni,
         "interfaces": of.interfaces,
         "prefixes": of.prefixes,
         "redistribute": redistribute,
+        "neighbors": of.neighbors.iter().map(site_neighbor).collect::<Vec<_>>(),
         "services": of.services.iter().map(service).collect::<Vec<_>>(),
         "chains": of.chains.iter().map(chain).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(of) = &of.breakout {
+        tenant["breakout"] = json!({ "interface": of.interface, "source_nat": of.source_nat });
+    }
+    tenant
+}
+
+/// A tenant's own router.
+fn site_neighbor(of: &SiteNeighbor) -> Value {
+    let mut neighbor = json!({
+        "address": of.address,
+        "asn": of.asn,
+        "as_override": of.as_override,
+    });
+    let parts = [
+        ("description", of.description.clone().map(Value::from)),
+        ("ttl", of.ttl.map(Value::from)),
+        ("max_prefixes", of.max_prefixes.map(Value::from)),
+    ];
+    for (key, value) in parts {
+        if let Some(value) = value {
+            neighbor[key] = value;
+        }
+    }
+    neighbor
 }
 
 fn service(of: &Service) -> Value {
@@ -397,103 +630,4 @@ fn chain(of: &Chain) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use weft_discovery::proto::{self, Item as Told, Settings};
-
-    use super::*;
-
-    #[test]
-    fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
-        let settings = Settings {
-            domain: "a".into(),
-            asn: 64601,
-            global_administrator: 64512,
-            router_id: "192.0.2.1".into(),
-            role: "router".into(),
-            hold_time: 90,
-        };
-        let arm = |interface: &str, node: &str| Arm {
-            interface: interface.into(),
-            node: vec![node.into()],
-        };
-        let tenant = Tenant {
-            name: "red".into(),
-            vni: 10001,
-            services: vec![
-                Service {
-                    name: "firewall".into(),
-                    label: 20001,
-                    on_failure: "over".into(),
-                    rewrites: true,
-                    selection: "pinned".into(),
-                    attachment: Some(proto::ServiceAttachment {
-                        inside: Some(arm("fw0", "169.254.1.2")),
-                        outside: Some(arm("fw1", "169.254.2.2")),
-                        probe: Some(proto::Probe {
-                            kind: "http".into(),
-                            port: Some(8080),
-                            path: Some("/health".into()),
-                            interval: Some(500),
-                        }),
-                    }),
-                },
-                Service {
-                    name: "meter".into(),
-                    label: 20002,
-                    on_failure: "closed".into(),
-                    ..Service::default()
-                },
-            ],
-            chains: vec![Chain {
-                name: "web".into(),
-                priority: 10,
-                source: vec!["10.0.1.0/24".into()],
-                protocol: Some("tcp".into()),
-                destination_ports: vec!["80".into(), "8000-8100".into()],
-                dscp: Some(46),
-                services: vec!["firewall".into(), "meter".into()],
-                symmetric: true,
-                ..Chain::default()
-            }],
-            ..Tenant::default()
-        };
-        let view: View = BTreeMap::from([
-            (
-                "settings".to_owned(),
-                Told {
-                    item: Some(Item::Settings(settings)),
-                },
-            ),
-            (
-                "tenant/red".to_owned(),
-                Told {
-                    item: Some(Item::Tenant(tenant)),
-                },
-            ),
-        ]);
-        let text = "router: { name: r1 }\ncontroller: { address: ctl.example }\n";
-        let template = Config::parse("r1.yaml", text).unwrap();
-        let facts = Facts {
-            router_id: None,
-            bgp_address: [192, 0, 2, 1].into(),
-            endpoint: [192, 0, 2, 1].into(),
-            encapsulations: vec!["vxlan".into()],
-            capacity: 0,
-        };
-        let config = compose(&template, &facts, &view).unwrap();
-        let services = crate::config::services(&config.tenants[0]);
-        let firewall = services[0].attachment.as_ref().unwrap();
-        let arms: Vec<&str> = firewall.arms().map(|of| of.interface.as_str()).collect();
-        assert_eq!(arms, ["fw0", "fw1"]);
-        assert!(services[0].rewrites && services[1].attachment.is_none());
-        let chain = &crate::config::chains(&config.tenants[0])[0];
-        assert_eq!(chain.matches.destination_ports, [80..=80, 8000..=8100]);
-        assert_eq!(
-            (chain.matches.protocol, chain.matches.dscp),
-            (Some(6), Some(46))
-        );
-        assert!(chain.symmetric && chain.services.len() == 2);
-    }
-}
+mod tests;

@@ -9,19 +9,24 @@
 //! | [`history`] | chains that ran before, here, and may run elsewhere still |
 //! | [`health`] | whether service nodes answer |
 //! | [`sites`] | BGP with tenants' own routers |
+//! | [`lock`] | one router in a network namespace |
 //! | [`managed`] | the controller's word becomes the configuration |
 //! | [`reload`] | another configuration while it runs |
 //! | [`sources`] | neighbours from a file, DNS, etcd or the link |
+//! | [`told`] | what others tell the router to be, and how that went |
 //! | [`state`] | answers of the REST API, from BGP, overlay and data plane |
 //! | [`endpoints`] | how far the routers are that tunnels lead to |
+//! | [`tunnels`] | whether tunnels carry, in each tenant |
 //! | [`performance`] | how the router does, for a controller that asks |
 
 mod chains;
 mod core;
 mod endpoints;
 mod health;
+mod helpers;
 pub(crate) mod history;
 mod hook;
+mod lock;
 pub(crate) mod managed;
 mod performance;
 mod reload;
@@ -29,6 +34,8 @@ mod setup;
 mod sites;
 mod sources;
 mod state;
+mod told;
+mod tunnels;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,24 +43,32 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use weft_bgp::{Bgp, ShutdownMode};
-use weft_dataplane::{Dataplane, PROTOCOL};
+use weft_bgp::{Bgp, BgpEvent, ShutdownMode};
+use weft_dataplane::{Dataplane, DataplaneEvent, PROTOCOL};
+use weft_overlay::table::Overlay;
 
 use self::endpoints::Endpoints;
+use self::helpers::{Before, Record};
 use self::history::History;
+use self::lock::Lock;
+pub(crate) use self::lock::is_running;
 use self::managed::Managed;
 use self::performance::Reporter;
-use self::sites::Sites;
+use self::sites::{SiteSpeakers, Sites};
 use self::sources::Sources;
+use self::tunnels::Tunnels;
 use crate::config::Config;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
 /// SIGHUP reads the file again. `state` is a folder for what a restart has to know.
 pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::Result<()> {
+    let _lock = Lock::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let record = Record::new(&config, state);
     // A controller sees to its chains itself.
     let state = state.filter(|_| config.controller.is_none());
     let name = &config.router.name;
@@ -62,19 +77,25 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
         History::new(state, name)
     });
     history.check(&config)?;
-    runtime.block_on(run_router(file.to_owned(), config, history))
+    runtime.block_on(run_router(file.to_owned(), config, history, record))
 }
 
-async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyhow::Result<()> {
+async fn run_router(
+    file: PathBuf,
+    config: Config,
+    mut history: History,
+    record: Record,
+) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
         signal(SignalKind::hangup())?,
     );
+    let (publisher, told) = told::channel();
     let (managed, config) = match config.controller {
         // It may take its time: whoever stops the router meanwhile stops it.
         Some(_) => tokio::select! {
-            started = Managed::start(config) => {
+            started = Managed::start(config, publisher.clone()) => {
                 let (managed, config) = started?;
                 (Some(managed), config)
             }
@@ -83,24 +104,46 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
         },
         None => (None, config),
     };
-    let mut sources = Sources::start(&config)?;
+    let mut sources = Sources::start(&config, publisher)?;
     // What the kernel has of chains is from before, and packets are in their nodes: it begins with them, and goes over as on a reload.
     let (config, wanted) = match history.before(&config) {
         Some(before) => (before, Some(config)),
         None => (config, None),
     };
     history.add(&config);
-    let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
-    let mut overlay = setup::overlay(&config);
-    let routes = core::prepare(&config, &mut overlay, &dataplane, &mut dataplane_events).await;
-    let mut classes = hook::Classes::new();
-    let speaker = setup::bgp(&config, &mut classes, dataplane.found_state(), routes);
-    let hook = hook::LabelHook::boxed(&config, overlay.tables(), &classes);
-    let (bgp, bgp_events) = Bgp::start(speaker, hook).await?;
-    let (sites, site_speakers) = Sites::start(&config, &overlay, &dataplane, &bgp).await?;
+    // What else may be in the way is found out before the kernel is touched.
     let listener = tokio::net::TcpListener::bind(config.api.listen)
         .await
-        .with_context(|| format!("cannot listen for the API at {}", config.api.listen))?;
+        .with_context(|| {
+            format!(
+                "cannot listen for the API at {}; `api.listen` chooses another address",
+                config.api.listen
+            )
+        })?;
+    weft_bgp::can_listen(&setup::listen(&config))?;
+    let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
+    let first = !dataplane.found_state();
+    let before = Before::new(&config, dataplane.found_state(), record.read());
+    let started = assemble(config, before, &dataplane, &mut dataplane_events).await;
+    let Started {
+        config,
+        overlay,
+        classes,
+        bgp,
+        bgp_events,
+        sites,
+        site_speakers,
+    } = match started {
+        Ok(started) => started,
+        Err(error) => {
+            dataplane.stop().await;
+            // What an earlier process left forwards, and stays.
+            if first && let Err(error) = weft_dataplane::teardown(PROTOCOL) {
+                warn!(%error, "cannot remove what was made: `weft down` does");
+            }
+            return Err(error);
+        }
+    };
     info!(
         name = config.router.name,
         asn = %config.router.asn,
@@ -115,10 +158,12 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
         bgp.clone(),
         dataplane.clone(),
         sites,
+        record.keep(),
     );
     let overlay = config.overlay.as_ref();
     let interval = overlay.map_or(0, |overlay| overlay.probe_interval);
     let interval = Duration::from_secs(interval.into());
+    let tunnels = Tunnels::start(&config, dataplane.clone(), queries.clone());
     let state = Arc::new(state::LiveState::new(
         config,
         bgp.clone(),
@@ -126,6 +171,8 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
         dataplane.clone(),
         queries.clone(),
         Endpoints::start(interval, queries.clone()),
+        tunnels,
+        told,
     ));
     let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -152,8 +199,8 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
             _ = hangup.recv() => {
                 reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut history).await;
             }
-            peers = found(sources.as_mut()) => if let Some(sources) = &mut sources {
-                sources.handle(peers, &queries).await;
+            standing = found(sources.as_mut()) => if let Some(sources) = &mut sources {
+                sources.handle(standing, &queries).await;
             },
             event = said(managed.as_mut().map(|(managed, _)| managed)) => if let Some((managed, reporter)) = &mut managed {
                 managed.handle(event, &queries, reporter).await;
@@ -170,8 +217,44 @@ async fn run_router(file: PathBuf, config: Config, mut history: History) -> anyh
     Ok(())
 }
 
+/// Everything behind the data plane that may fail to start.
+struct Started {
+    config: Config,
+    overlay: Overlay,
+    classes: hook::Classes,
+    bgp: Bgp,
+    bgp_events: mpsc::Receiver<BgpEvent>,
+    sites: Sites,
+    site_speakers: SiteSpeakers,
+}
+
+/// Starts the speakers: the tenants' attachments and prefixes come first, since what this router announces follows from them.
+async fn assemble(
+    config: Config,
+    before: Before,
+    dataplane: &Dataplane,
+    events: &mut mpsc::Receiver<DataplaneEvent>,
+) -> anyhow::Result<Started> {
+    let mut overlay = setup::overlay(&config);
+    let routes = core::prepare(&config, &mut overlay, dataplane, events).await;
+    let mut classes = hook::Classes::new();
+    let speaker = setup::bgp(&config, &mut classes, before, routes);
+    let hook = hook::LabelHook::boxed(&config, &overlay, &classes);
+    let (bgp, bgp_events) = Bgp::start(speaker, hook).await?;
+    let (sites, site_speakers) = Sites::start(&config, &overlay, dataplane, &bgp).await?;
+    Ok(Started {
+        config,
+        overlay,
+        classes,
+        bgp,
+        bgp_events,
+        sites,
+        site_speakers,
+    })
+}
+
 /// What sources say next; never, where there are none.
-async fn found(sources: Option<&mut Sources>) -> weft_discovery::source::Peers {
+async fn found(sources: Option<&mut Sources>) -> weft_discovery::source::Standing {
     match sources {
         Some(sources) => sources.next().await,
         None => std::future::pending().await,
@@ -217,13 +300,21 @@ async fn reload(
         }
         Err(error) => error!(
             "the configuration stays as it was: {}",
-            format!("{error:#}").trim_end()
+            crate::cli::words(&error)
         ),
     }
 }
 
-/// Removes everything of ours from the kernel; says what that was.
-pub(crate) fn down() -> anyhow::Result<String> {
+/// Removes everything of ours from the kernel; says what that was. A router that runs would make it again, so that it is not done
+/// under one unless that is wanted.
+pub(crate) fn down(force: bool) -> anyhow::Result<String> {
+    let _lock = match Lock::take() {
+        Ok(lock) => Some(lock),
+        Err(_) if force => None,
+        Err(error) => {
+            return Err(error.context("nothing was removed (--force removes it all the same)"));
+        }
+    };
     let report = weft_dataplane::teardown(PROTOCOL)?;
     Ok(format!(
         "removed {} routes, {} next-hop objects, {} rules, {} devices\n",

@@ -86,11 +86,17 @@ impl Sample {
                 before.unknown_vni,
                 before.foreign_address,
                 before.foreign_attachment,
+                before.other_protocol,
+                before.untranslated,
+                before.unknown_sender,
             ];
             let now = [
                 &mut now.unknown_vni,
                 &mut now.foreign_address,
                 &mut now.foreign_attachment,
+                &mut now.other_protocol,
+                &mut now.untranslated,
+                &mut now.unknown_sender,
             ];
             count(now, Some(&before));
         }

@@ -18,6 +18,7 @@ use weft_overlay::{Vni, VniSet};
 use super::core::{Core, NETWORK_PATH, own_attributes, redistribute, tenant_config};
 use super::hook::LabelHook;
 use super::setup;
+use crate::cli::human::several;
 use crate::config::{Config, Tenant};
 
 /// What a new configuration changed.
@@ -43,23 +44,24 @@ impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = &self.neighbors;
         let parts = [
-            (of.added, "neighbours added"),
-            (of.removed, "neighbours removed"),
-            (of.restarted, "sessions restarted"),
-            (of.changed, "neighbours changed"),
-            (self.tenants[0], "tenants added"),
-            (self.tenants[1], "tenants removed"),
-            (self.tenants[2], "tenants changed"),
-            (self.networks[0], "networks announced"),
-            (self.networks[1], "networks withdrawn"),
+            (of.added, "neighbour", "added"),
+            (of.removed, "neighbour", "removed"),
+            (of.restarted, "session", "restarted"),
+            (of.changed, "neighbour", "changed"),
+            (self.tenants[0], "tenant", "added"),
+            (self.tenants[1], "tenant", "removed"),
+            (self.tenants[2], "tenant", "changed"),
+            (self.networks[0], "network", "announced"),
+            (self.networks[1], "network", "withdrawn"),
         ];
-        let mut parts = parts.iter().filter(|(count, _)| *count > 0).peekable();
+        let mut parts = parts.iter().filter(|(count, ..)| *count > 0).peekable();
         if parts.peek().is_none() {
             return f.write_str("nothing changed");
         }
-        for (at, (count, what)) in parts.enumerate() {
+        for (at, (count, what, done)) in parts.enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{count} {what}")?;
+            let what = several(*count as u64, what);
+            write!(f, "{comma}{what} {done}")?;
         }
         Ok(())
     }
@@ -273,7 +275,7 @@ impl Core {
         self.accept = accept;
         self.accept_of.clear();
         let neighbors = setup::neighbors(wanted, &mut self.classes);
-        let hook = LabelHook::boxed(wanted, self.overlay.tables(), &self.classes);
+        let hook = LabelHook::boxed(wanted, &self.overlay, &self.classes);
         let administrator = wanted.overlay.as_ref().map(|of| of.global_administrator);
         let changes = self.bgp.with(move |speaker, now| {
             // Before the neighbours: their routes belong to classes that the hook has to know.

@@ -1,16 +1,21 @@
 //! The configuration as the crates want it.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
-use weft_bgp::{BgpConfig, NeighborConfig, Scope, SpeakerConfig};
+use weft_bgp::{BgpConfig, NeighborConfig, Password, Scope, SpeakerConfig};
 use weft_bgp_wire::Asn;
 use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
 use weft_overlay::{EndpointId, VniSet};
 
+use super::helpers::Before;
 use super::hook::Classes;
 use crate::config::{self, Config};
 
@@ -30,12 +35,15 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
         endpoint: Some(overlay.endpoint),
         endpoint_id: EndpointId(config.router.router_id.0),
         encapsulation: overlay.encapsulation,
+        port: overlay.other_port(),
         segmentation: match overlay.segmentation {
             config::Segmentation::Auto => Segmentation::Auto,
             config::Segmentation::Vrf => Segmentation::Vrf,
             config::Segmentation::Table => Segmentation::Table,
         },
+        installs_underlay: overlay.install_underlay,
         resilient: overlay.resilient,
+        dont_fragment: overlay.dont_fragment,
         code_point: match overlay.code_point {
             config::CodePoint::Pipe => CodePoint::Pipe,
             config::CodePoint::Uniform => CodePoint::Uniform,
@@ -51,6 +59,7 @@ pub(super) fn overlay(config: &Config) -> Overlay {
         endpoint: overlay.endpoint,
         id: EndpointId(config.router.router_id.0),
         encapsulation: overlay.encapsulation,
+        port: overlay.other_port(),
         announce_locator: overlay.announce_locator,
         install_underlay: overlay.install_underlay,
         stitched: stitched(config),
@@ -76,28 +85,32 @@ pub(super) fn stitched(config: &Config) -> VniSet {
 pub(super) fn bgp(
     config: &Config,
     classes: &mut Classes,
-    restarting: bool,
+    before: Before,
     routes: Vec<Origination>,
 ) -> BgpConfig {
-    let router = &config.router;
     let overlay = config.overlay.as_ref();
-    let listen = &router.listen;
     BgpConfig {
         speaker: SpeakerConfig {
             overlay_administrator: overlay.map(|overlay| overlay.global_administrator),
             report: config.install.clone(),
-            ..speaker(config, restarting)
+            helpers: before.helpers,
+            ..speaker(config, before.restarting)
         },
         scope: Scope::default(),
         tenant_marks: TENANT_MARKS,
-        listen: listen
-            .addresses
-            .iter()
-            .map(|address| SocketAddr::new(*address, listen.port))
-            .collect(),
+        listen: listen(config),
         neighbors: neighbors(config, classes),
         routes,
     }
+}
+
+/// Where the speaker is listened for.
+pub(super) fn listen(config: &Config) -> Vec<SocketAddr> {
+    let listen = &config.router.listen;
+    let addresses = listen.addresses.iter();
+    addresses
+        .map(|address| SocketAddr::new(*address, listen.port))
+        .collect()
 }
 
 /// The router's neighbours.
@@ -144,12 +157,13 @@ fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
         overlay_administrator: None,
         report: Vec::new(),
         restarting,
+        helpers: None,
         // What tenants' routers tell is announced by BGP, and what BGP tells goes to them.
         awaits_routes: config.tenants.iter().any(|of| !of.neighbors.is_empty()),
         deferral: router.graceful_restart.map_or(DEFERRAL, |restart| {
             Duration::from_secs(u64::from(restart.deferral_time))
         }),
-        seed: u64::from(u32::from(router.router_id.0)) << 32 | u64::from(std::process::id()),
+        seed: RandomState::new().hash_one(0),
     }
 }
 
@@ -167,12 +181,38 @@ fn restart_time(config: &Config, wanted: bool) -> Option<u16> {
     restart.map(|restart| restart.restart_time)
 }
 
+/// What stands in a neighbour's password file.
+fn password(file: &Path) -> Password {
+    let read = std::fs::read(file).map_err(|error| error.to_string());
+    let key = read.and_then(|octets| {
+        let line = octets.split(|octet| matches!(octet, b'\n' | b'\r')).next();
+        match line.unwrap_or_default() {
+            line if (1..=80).contains(&line.len()) => Ok(Arc::from(line)),
+            line => Err(format!(
+                "its first line has {} octets, and a secret has 1 to 80",
+                line.len()
+            )),
+        }
+    });
+    match key {
+        Ok(key) => Password::Key(key),
+        Err(why) => {
+            let why = format!("the password file {}: {why}", file.display());
+            Password::Unreadable(why.into())
+        }
+    }
+}
+
 /// The session with a neighbour, where nothing but the session is configured of it.
 fn session(
     config: &Config,
     (address, asn, ttl): (IpAddr, Asn, u8),
     of: &config::Session,
 ) -> NeighborConfig {
+    let (ttl, least_ttl) = match of.ttl_security {
+        Some(hops) => (u8::MAX, Some(u8::MAX - (hops - 1))),
+        None => (ttl, None),
+    };
     NeighborConfig {
         address,
         port: of.port,
@@ -182,6 +222,8 @@ fn session(
         local_address_v6: of.local_address_v6,
         passive: of.passive,
         ttl,
+        least_ttl,
+        password: of.password_file.as_deref().map(password),
         hold_time: Duration::from_secs(u64::from(of.hold_time)),
         connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
         families: of.families.clone(),
@@ -193,7 +235,10 @@ fn session(
         import_filter: prefix_filter(&of.import),
         export_filter: prefix_filter(&of.export),
         max_prefixes: of.max_prefixes,
+        max_paths: 1,
         allow_own_as: usize::from(of.allow_own_as),
+        enforce_first_as: of.enforce_first_as,
+        accept_martians: of.martians == config::Martians::Accept,
         import_class: 0,
         export_class: 0,
     }
@@ -211,6 +256,7 @@ fn neighbor(
     NeighborConfig {
         add_path_send: of.add_path.send,
         add_path_receive: of.add_path.receive,
+        max_paths: of.max_paths,
         route_reflector_client: of.route_reflector_client,
         next_hop_self: of.next_hop == config::NextHop::Own,
         import_class,

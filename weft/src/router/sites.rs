@@ -280,6 +280,7 @@ impl Sites {
         let site = self.of.get_mut(&id)?;
         match event {
             BgpEvent::Heard => return site.heard(),
+            BgpEvent::Sessions => {}
             BgpEvent::Converged { .. } => {
                 return Some(match site.heard() {
                     Some(_) => Progress::HeardAndConverged,

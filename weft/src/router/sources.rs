@@ -1,54 +1,69 @@
 //! Neighbours that sources tell of: a file, DNS, etcd, the link.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::warn;
 use weft_discovery::EtcdTls;
-use weft_discovery::source::{Dns, EtcdPeers, Mdns, Peer, PeerFile, Peers, Source, follow};
+use weft_discovery::source::{
+    Dns, EtcdPeers, Found, Mdns, Peer, PeerFile, Source, Standing, follow,
+};
 
 use super::core::Queries;
+use super::told::{Publisher, Teller, Told, refused, silent};
+use crate::config::parts::{Parts, Refused};
 use crate::config::{Config, Discovery};
 
 /// The sources of a router.
 pub(super) struct Sources {
-    peers: mpsc::Receiver<Peers>,
+    news: mpsc::Receiver<Standing>,
     /// What the file says.
     template: Config,
-    known: Peers,
+    known: Standing,
+    told: Publisher,
 }
 
 impl Sources {
     /// Begins to follow the sources of a configuration; `None` where it has none.
-    pub(super) fn start(config: &Config) -> anyhow::Result<Option<Self>> {
+    pub(super) fn start(config: &Config, told: Publisher) -> anyhow::Result<Option<Self>> {
         if config.discovery.is_empty() {
             return Ok(None);
         }
         let sources: anyhow::Result<Vec<Box<dyn Source>>> =
             config.discovery.iter().map(|of| open(of, config)).collect();
         Ok(Some(Self {
-            peers: follow(sources?),
+            news: follow(sources?),
             template: config.clone(),
-            known: Peers::new(),
+            known: Standing::default(),
+            told,
         }))
     }
 
     /// What they say next; never, where they say nothing any more.
-    pub(super) async fn next(&mut self) -> Peers {
-        match self.peers.recv().await {
-            Some(peers) => peers,
+    pub(super) async fn next(&mut self) -> Standing {
+        match self.news.recv().await {
+            Some(standing) => standing,
             None => std::future::pending().await,
         }
     }
 
     /// Speaks with these from now on.
-    pub(super) async fn handle(&mut self, peers: Peers, queries: &Queries) {
-        match compose(&self.template, &peers) {
-            Ok(config) => {
-                queries.reload(config).await;
-                self.known = peers;
+    pub(super) async fn handle(&mut self, standing: Standing, queries: &Queries) {
+        match composed(&self.template, &standing.peers) {
+            Ok((config, refused)) => {
+                let peers = |of: &Standing| -> Vec<(String, Peer)> {
+                    let peers = of.peers.iter();
+                    peers.map(|of| (of.name.clone(), of.peer.clone())).collect()
+                };
+                // That one is stale changes no session.
+                if peers(&standing) != peers(&self.known) {
+                    queries.reload(config).await;
+                }
+                self.told.send_replace(Arc::new(told(&standing, &refused)));
+                self.known = standing;
             }
             Err(error) => warn!("the neighbours stay as they are: {error:#}"),
         }
@@ -59,9 +74,35 @@ impl Sources {
         if template.discovery != self.template.discovery {
             anyhow::bail!("other sources of discovery take a restart");
         }
-        let config = compose(&template, &self.known)?;
+        let (config, refused) = composed(&template, &self.known.peers)?;
+        self.told
+            .send_replace(Arc::new(told(&self.known, &refused)));
         self.template = template;
         Ok(config)
+    }
+}
+
+fn told(standing: &Standing, parts: &[Refused]) -> Told {
+    let neighbors = standing.peers.iter().map(|of| {
+        let teller = Teller {
+            source: of.source.clone(),
+            stale: of.stale.clone(),
+        };
+        (of.peer.address, teller)
+    });
+    let silent = standing
+        .silent
+        .iter()
+        .map(|of| silent(&of.source, &of.reason));
+    let records = standing
+        .refused
+        .iter()
+        .map(|of| refused(&format!("{} of {}", of.name, of.source), &of.reason));
+    let parts = parts.iter().map(|of| refused(&of.item, &of.reason));
+    Told {
+        neighbors: neighbors.collect(),
+        alarms: silent.chain(records).chain(parts).collect(),
+        ..Told::default()
     }
 }
 
@@ -99,9 +140,19 @@ pub(super) fn own_addresses() -> nix::Result<Vec<(String, IpAddr)>> {
     Ok(addresses.collect())
 }
 
-/// The file's configuration with the peers as neighbours; what the file says of one goes before.
-fn compose(template: &Config, peers: &Peers) -> anyhow::Result<Config> {
-    let own = own_addresses()?;
+fn composed(template: &Config, peers: &[Found]) -> anyhow::Result<(Config, Vec<Refused>)> {
+    let own = own_addresses()?.into_iter();
+    let own: Vec<IpAddr> = own.map(|(_, address)| address).collect();
+    compose(template, peers, &own)
+}
+
+/// The file's configuration with the peers as neighbours, and those that cannot be; what the file says of one goes before. The router
+/// itself, which has the addresses `own`, is none.
+fn compose(
+    template: &Config,
+    peers: &[Found],
+    own: &[IpAddr],
+) -> anyhow::Result<(Config, Vec<Refused>)> {
     let mut document = serde_json::to_value(template)?;
     if let Some(document) = document.as_object_mut() {
         document.remove("discovery");
@@ -112,17 +163,28 @@ fn compose(template: &Config, peers: &Peers) -> anyhow::Result<Config> {
             .iter()
             .any(|of| of.address == peer.address)
     };
-    let others = peers.iter().filter(|(_, peer)| {
-        own.iter().all(|(_, address)| *address != peer.address) && !configured(peer)
-    });
-    let found = others.map(|(name, peer)| neighbor(name, peer, template));
-    let found: Vec<Value> = found.collect();
+    let others = peers.iter();
+    let others = others.filter(|of| !own.contains(&of.peer.address) && !configured(&of.peer));
+    let others: Vec<&Found> = others.collect();
     if let Some(neighbors) = document["neighbors"].as_array_mut() {
-        neighbors.extend(found);
+        neighbors.extend(
+            others
+                .iter()
+                .map(|of| neighbor(&of.name, &of.peer, template)),
+        );
     }
-    let mut config = Config::parse("what discovery says", &document.to_string())?;
+    let file = template.neighbors.iter().map(|of| of.address.to_string());
+    let told = others
+        .iter()
+        .map(|of| format!("{} of {}", of.name, of.source));
+    let parts = Parts {
+        document,
+        neighbors: file.chain(told).collect(),
+        tenants: template.tenants.iter().map(|of| of.name.clone()).collect(),
+    };
+    let (mut config, refused) = parts.read("what discovery says", template)?;
     config.discovery.clone_from(&template.discovery);
-    Ok(config)
+    Ok((config, refused))
 }
 
 fn neighbor(name: &str, peer: &Peer, template: &Config) -> Value {
@@ -137,4 +199,43 @@ fn neighbor(name: &str, peer: &Peer, template: &Config) -> Value {
         "route_reflector_client": reflects,
         "connect_retry": 5,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+    use super::*;
+
+    #[test]
+    fn one_peer_that_cannot_be_costs_that_peer() {
+        let text = "router: { name: r1, router_id: 192.0.2.1, asn: 64601 }\n\
+                    neighbors: [{ address: 192.0.2.9, asn: 64602 }]\n";
+        let template = Config::parse("r1.yaml", text).unwrap();
+        let found = |name: &str, number: u8, asn: u32| Found {
+            name: name.into(),
+            peer: Peer {
+                address: [192, 0, 2, number].into(),
+                asn: Some(asn),
+                port: 179,
+                route_reflector_client: false,
+            },
+            source: "peers.yaml".into(),
+            stale: None,
+        };
+        let control = format!("a{}b", '\u{1}');
+        let peers = [
+            found("r2", 2, 64601),
+            found(&control, 3, 64601),
+            found("r9", 9, 64601),
+        ];
+        let (config, refused) = compose(&template, &peers, &[[192, 0, 2, 1].into()]).unwrap();
+        let addresses: Vec<String> = config
+            .neighbors
+            .iter()
+            .map(|of| of.address.to_string())
+            .collect();
+        assert_eq!(addresses, ["192.0.2.9", "192.0.2.2"]);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].item.ends_with("of peers.yaml"), "{refused:?}");
+    }
 }

@@ -11,7 +11,7 @@ use weft_dataplane::{Dataplane, DataplaneConfig, Segmentation};
 use weft_overlay::intent::{
     ForwardingNextHop, Group, GroupId, IntentDelta, NextHopSet, TenantId, TenantIntent, TenantRoute,
 };
-use weft_overlay::{Encapsulation, EndpointId, Vni};
+use weft_overlay::{Encapsulation, EndpointId, Vni, VniSet};
 
 use crate::{Mode, VNI, chain};
 
@@ -221,6 +221,7 @@ impl Pair {
         let hop = ForwardingNextHop {
             vni,
             encapsulation: mode.encapsulation,
+            port: None,
             address: endpoint(mode, 3 - site),
             endpoint_id: mode.v6.then(|| id(3 - site)),
         };
@@ -266,6 +267,11 @@ impl Pair {
             ..IntentDelta::default()
         };
         chain::intend(&mut intent, site, load.services, hop)?;
+        let groups = intent.groups.iter().filter_map(|(_, group)| group.as_ref());
+        let far = groups
+            .flat_map(|group| &group.hops.0)
+            .map(|hop| hop.address);
+        intent.senders = far.map(|address| (address, Some(VniSet::all()))).collect();
         let namespace = format!("/run/netns/{}", self.ns(&format!("r{site}")));
         let (end, ended) = oneshot::channel::<()>();
         let (ready, mut started) = mpsc::channel(1);

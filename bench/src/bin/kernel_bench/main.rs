@@ -19,7 +19,8 @@ use weft_bgp_wire::LargeCommunity;
 use weft_dataplane::{Dataplane, DataplaneConfig, DataplaneEvent, Segmentation};
 use weft_overlay::export::OwnLabels;
 use weft_overlay::intent::{
-    ForwardingNextHop, Group, GroupId, IntentDelta, NextHopSet, TenantId, TenantIntent, TenantRoute,
+    ForwardingNextHop, Group, GroupId, IntentDelta, NextHopSet, TenantId, TenantIntent,
+    TenantRoute, UnderlayRoute,
 };
 use weft_overlay::table::{
     Membership, Overlay, OverlayConfig, PathInput, Preference, TenantConfig,
@@ -53,6 +54,12 @@ enum Row {
     /// As many by FRR.
     #[command(hide = true)]
     Frr,
+    /// Routes of the underlay into the main table, whose next hop is on a link.
+    #[command(hide = true)]
+    OnLink,
+    /// The same, whose next hop lies behind another route.
+    #[command(hide = true)]
+    Recursive,
     /// The loss of a next hop below 100,000 routes of 1,000 tenants.
     #[command(hide = true)]
     Failover,
@@ -62,6 +69,7 @@ enum Row {
 }
 
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 const ADMINISTRATOR: u32 = 64_512;
@@ -82,6 +90,8 @@ fn main() -> Result<()> {
         Row::Batch => others::batch(arguments.routes)?,
         Row::Bird => others::bird(arguments.routes)?,
         Row::Frr => others::frr(arguments.routes)?,
+        Row::OnLink => runtime.block_on(underlay(arguments.routes, GATEWAY))?,
+        Row::Recursive => runtime.block_on(underlay(arguments.routes, NEAR))?,
         Row::Failover => runtime.block_on(failover())?,
         Row::Tenants => runtime.block_on(tenants())?,
     };
@@ -100,7 +110,16 @@ fn table(arguments: &Arguments) -> Result<()> {
     let program = std::env::current_exe()?;
     let mut samples: Vec<(&'static str, String, Vec<f64>)> = Vec::new();
     for _ in 0..arguments.rounds {
-        for row in ["routes", "batch", "bird", "frr", "failover", "tenants"] {
+        for row in [
+            "routes",
+            "batch",
+            "bird",
+            "frr",
+            "on-link",
+            "recursive",
+            "failover",
+            "tenants",
+        ] {
             let output = Command::new(&program)
                 .args([row, "--routes", &arguments.routes.to_string()])
                 .stderr(Stdio::inherit())
@@ -146,6 +165,12 @@ fn table(arguments: &Arguments) -> Result<()> {
         median("routes", "restart"),
         median("routes", "sent"),
         median("routes", "restart-peak"),
+    );
+    let (on_link, recursive) = (median("on-link", "install"), median("recursive", "install"));
+    let _ = writeln!(
+        out,
+        "| {count} routes of the underlay behind another route, and with their next hop on a link | {recursive:.2} s, {on_link:.2} s: {:.2} of the speed | 0.90 |",
+        on_link / recursive
     );
     let _ = writeln!(
         out,
@@ -253,6 +278,7 @@ async fn intend(dataplane: &Dataplane, count: u32) -> Result<()> {
         let hop = ForwardingNextHop {
             vni: vni(FIRST_VNI + at)?,
             encapsulation: Encapsulation::Vxlan,
+            port: None,
             address: NEAR.into(),
             endpoint_id: None,
         };
@@ -314,6 +340,31 @@ async fn routes(count: u32) -> Result<Figures> {
     ])
 }
 
+/// As many routes of BGP with one next hop.
+async fn underlay(count: u32, via: Ipv4Addr) -> Result<Figures> {
+    let (dataplane, _events) = start().await?;
+    let begin = Instant::now();
+    for first in (0..count).step_by(10_000) {
+        let routes = (first..count.min(first + 10_000)).map(|at| UnderlayRoute {
+            prefix: prefix(at),
+            via: vec![via.into()],
+        });
+        let delta = IntentDelta {
+            underlay: routes.collect(),
+            ..IntentDelta::default()
+        };
+        dataplane.apply(delta).await;
+    }
+    let status = done(&dataplane).await?;
+    let install = begin.elapsed().as_secs_f64();
+    ensure!(
+        status.underlay_routes == count as usize,
+        "{} routes are there of {count}",
+        status.underlay_routes
+    );
+    Ok(vec![("install", install)])
+}
+
 fn own_labels(endpoint: Ipv4Addr) -> OwnLabels {
     OwnLabels {
         administrator: ADMINISTRATOR,
@@ -333,6 +384,7 @@ async fn failover() -> Result<Figures> {
             endpoint: OWN.into(),
             id: EndpointId(OWN),
             encapsulation: Encapsulation::Vxlan,
+            port: None,
             announce_locator: false,
             install_underlay: false,
             stitched: VniSet::none(),
@@ -374,6 +426,7 @@ async fn failover() -> Result<Figures> {
                 ebgp: false,
             },
             next_hop: NEAR.into(),
+            resolves: true,
             bandwidth: 0,
             communities: &labels[usize::from(source)],
         };
@@ -385,14 +438,14 @@ async fn failover() -> Result<Figures> {
     let turn = async |overlay: &mut Overlay, events: &mut mpsc::Receiver<DataplaneEvent>| {
         let (track, _) = overlay.poll_tracking();
         if !track.is_empty() {
-            dataplane.track(track).await;
+            dataplane.track_endpoints(track).await;
         }
         if let Some(intent) = overlay.poll_intent() {
             touched.set(touched.get() + intent.routes.len());
             dataplane.apply(intent).await;
         }
         match tokio::time::timeout(Duration::from_millis(500), events.recv()).await {
-            Ok(Some(DataplaneEvent::Reachability(changes))) => {
+            Ok(Some(DataplaneEvent::EndpointReachability(changes))) => {
                 overlay.handle_reachability(&changes);
                 Some(changes)
             }

@@ -213,6 +213,9 @@ impl ExportBatch {
                 )
             });
         }
+        if !internal && source.is_some() {
+            edit.keep_transitive_extended_communities();
+        }
         if !shared.hook.export(&context(path), set.view(), edit) {
             return None;
         }

@@ -8,6 +8,7 @@ use super::Shared;
 use super::decision::{Candidate, MedDecides, decide, decide_without_med};
 use super::export::ExportSettings;
 use super::group::Group;
+use super::hash::HashKey;
 use super::index::Tagged;
 use super::interner::AttributeId;
 use super::table::{BitSet, Entry, Path, Table, WARM};
@@ -26,13 +27,20 @@ pub(crate) struct FamilyRib<P> {
     live: usize,
 }
 
+/// The neighbour has as many paths of the prefix as it may have. Those of an earlier session make room for those of this one.
+fn has_most<P>(shared: &Shared, entry: &Entry<P>, peer: PeerId) -> bool {
+    let most = shared.max_paths(peer);
+    let its = |path: &&Path| path.peer == peer && !path.stale;
+    entry.paths.len() >= most && entry.paths.iter().filter(its).count() >= most
+}
+
 /// Entries that are freed one by one.
 const FEW: usize = 1024;
 
 impl<P: Tagged> FamilyRib<P> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         Self {
-            table: Table::new(),
+            table: Table::new(key),
             groups: Vec::new(),
             group_of: Vec::new(),
             report: Vec::new(),
@@ -42,7 +50,8 @@ impl<P: Tagged> FamilyRib<P> {
         }
     }
 
-    /// Sets (`Some`, whose reference it takes over) or removes the path of `peer` with this path identifier.
+    /// Sets (`Some`, whose reference it takes over) or removes the path of `peer` with this path identifier. False where the
+    /// neighbour has as many paths of the prefix as it may have.
     pub(crate) fn set_path(
         &mut self,
         shared: &mut Shared,
@@ -50,16 +59,17 @@ impl<P: Tagged> FamilyRib<P> {
         peer: PeerId,
         path_id: u32,
         attributes: Option<AttributeId>,
-    ) {
+    ) -> bool {
         let at = match attributes {
             Some(_) => self.table.find_or_insert(prefix),
             None => self.table.find(&prefix),
         };
         match (at, attributes) {
-            (Some(at), _) => self.set_path_at(shared, at, peer, path_id, attributes),
+            (Some(at), _) => return self.set_path_at(shared, at, peer, path_id, attributes),
             (None, Some(attributes)) => shared.interner.release(attributes),
             (None, None) => {}
         }
+        true
     }
 
     /// Brings what [`FamilyRib::set_path`] will look at for these prefixes into the cache.
@@ -77,25 +87,28 @@ impl<P: Tagged> FamilyRib<P> {
         peer: PeerId,
         path_id: u32,
         attributes: Option<AttributeId>,
-    ) {
+    ) -> bool {
         let Some(entry) = self.table.get_mut(at) else {
-            return;
+            return true;
         };
         let position = entry
             .paths
             .iter()
             .position(|path| path.peer == peer && path.path_id == path_id);
         let best_before = entry.best().copied();
+        let several_before = entry.paths.len() > 1;
         let local_id = match (position, attributes) {
-            (None, None) => return,
+            (None, None) => return true,
             (Some(position), Some(attributes)) => {
+                let within = shared.within(entry.prefix.into(), attributes);
                 let path = &mut entry.paths[position];
+                path.within = within;
                 let old = std::mem::replace(&mut path.attributes, attributes);
                 path.stale = false;
                 shared.interner.release(old);
                 // The same again: nobody need hear of it, not even where it was stale.
                 if old == attributes {
-                    return;
+                    return true;
                 }
                 entry.paths[position].local_id
             }
@@ -107,6 +120,11 @@ impl<P: Tagged> FamilyRib<P> {
                 path.local_id
             }
             (None, Some(attributes)) => {
+                // Nearly every prefix has one path.
+                if !entry.paths.is_empty() && has_most(shared, entry, peer) {
+                    shared.interner.release(attributes);
+                    return false;
+                }
                 let local_id = entry.free_local_id();
                 self.live += usize::from(entry.paths.is_empty());
                 entry.paths.push(Path {
@@ -115,16 +133,25 @@ impl<P: Tagged> FamilyRib<P> {
                     local_id,
                     peer,
                     stale: false,
+                    within: shared.within(entry.prefix.into(), attributes),
                 });
                 shared.count(peer, P::FAMILY, 1);
                 local_id
             }
         };
-        self.changed(shared, at, local_id, best_before);
+        self.changed(shared, at, local_id, best_before, several_before);
+        true
     }
 
     /// Chooses again and marks what follows from it.
-    fn changed(&mut self, shared: &Shared, at: u32, local_id: u32, best_before: Option<Path>) {
+    fn changed(
+        &mut self,
+        shared: &Shared,
+        at: u32,
+        local_id: u32,
+        best_before: Option<Path>,
+        several_before: bool,
+    ) {
         let Some(entry) = self.table.get_mut(at) else {
             return;
         };
@@ -132,9 +159,9 @@ impl<P: Tagged> FamilyRib<P> {
         if entry.paths.is_empty() {
             self.empty.push(at);
         }
-        // Labels of several paths may be joined into one announcement, so that any path matters.
-        let best_changed =
-            entry.best().copied() != best_before || (entry.paths.len() > 1 && shared.labels());
+        // Labels of several paths may be joined into one announcement, so that any path matters, the one that has just gone too.
+        let several = several_before || entry.paths.len() > 1;
+        let best_changed = entry.best().copied() != best_before || (several && shared.labels());
         for group in self.groups.iter_mut().flatten() {
             if best_changed || group.settings.add_path() {
                 group.mark(at, local_id);
@@ -156,7 +183,7 @@ impl<P: Tagged> FamilyRib<P> {
     }
 
     /// A session with `peer` came up.
-    pub(crate) fn join(&mut self, peer: PeerId, settings: ExportSettings) {
+    pub(crate) fn join(&mut self, peer: PeerId, enhanced: bool, settings: ExportSettings) {
         let at = match self.groups.iter().position(|group| {
             group
                 .as_ref()
@@ -181,7 +208,7 @@ impl<P: Tagged> FamilyRib<P> {
         }
         self.group_of[peer.index()] = Some(at);
         if let Some(group) = &mut self.groups[at] {
-            group.join(peer, &self.table);
+            group.join(peer, enhanced, &self.table);
         }
     }
 
@@ -245,9 +272,12 @@ impl<P: Tagged> FamilyRib<P> {
         self.bury();
     }
 
-    /// Marks every path of `peer` stale. What is stale from an earlier restart already goes (RFC 4724 section 4.2).
-    pub(crate) fn mark_stale(&mut self, shared: &mut Shared, peer: PeerId) {
-        self.flush(shared, peer, true);
+    /// Marks every path of `peer` stale. What is stale from an earlier restart already goes (RFC 4724 section 4.2), unless `older` says
+    /// that it stays too (RFC 8538 section 4.1).
+    pub(crate) fn mark_stale(&mut self, shared: &mut Shared, peer: PeerId, older: bool) {
+        if !older {
+            self.flush(shared, peer, true);
+        }
         for (at, path_id, _) in self.paths_of(|path| path.peer == peer) {
             if let Some(entry) = self.table.get_mut(at)
                 && let Some(path) = entry
@@ -283,8 +313,9 @@ impl<P: Tagged> FamilyRib<P> {
                 .filter(|path| uses(path))
                 .map(|path| path.local_id)
                 .collect();
+            let several = entry.paths.len() > 1;
             for id in ids {
-                self.changed(shared, at, id, best_before);
+                self.changed(shared, at, id, best_before, several);
             }
         }
     }

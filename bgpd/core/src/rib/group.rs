@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
-use weft_bgp_wire::{UpdateWriter, encode_end_of_rib};
+use weft_bgp_wire::{Family, RouteRefresh, UpdateWriter, encode_end_of_rib};
 
 use super::Shared;
 use super::export::{ExportBatch, ExportSettings};
@@ -73,7 +73,21 @@ struct Member {
     walk: Option<u32>,
     /// Routes in chunks that it lost.
     missed: FxHashSet<Touched>,
-    end_of_rib: bool,
+    /// What follows when it has been sent everything.
+    end: Option<End>,
+    /// A mark goes before what it is sent again.
+    begins: bool,
+    /// It knows the marks of RFC 7313.
+    enhanced: bool,
+}
+
+/// What stands behind a whole table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// End-of-RIB (RFC 4724 section 2).
+    Rib,
+    /// End of Route Refresh (RFC 7313).
+    Refresh,
 }
 
 /// What was announced last: the source of the path, by entry.
@@ -153,6 +167,12 @@ struct Action<P> {
     prefix: P,
 }
 
+fn refresh_mark(family: Family, subtype: u8) -> Bytes {
+    let mut out = Vec::new();
+    RouteRefresh::mark(family, subtype).encode(&mut out);
+    out.into()
+}
+
 pub(crate) struct Group {
     pub(crate) settings: ExportSettings,
     /// Sorted by neighbour.
@@ -186,7 +206,7 @@ impl Group {
     }
 
     /// Adds a member. The first one is sent the table through the queue, later ones walk it.
-    pub(crate) fn join<P: Tagged>(&mut self, peer: PeerId, table: &Table<P>) {
+    pub(crate) fn join<P: Tagged>(&mut self, peer: PeerId, enhanced: bool, table: &Table<P>) {
         let first = self.members.is_empty();
         if first {
             for (at, entry) in table.iter() {
@@ -201,7 +221,9 @@ impl Group {
             position: self.log_start + self.log.len() as u64,
             walk: (!first).then_some(0),
             missed: FxHashSet::default(),
-            end_of_rib: true,
+            end: Some(End::Rib),
+            begins: false,
+            enhanced,
         };
         self.members.insert(at, member);
     }
@@ -213,12 +235,18 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// Sends the whole table again (RFC 2918), with an End-of-RIB behind it.
+    /// Sends the whole table again (RFC 2918), between marks where the member knows them, else with an End-of-RIB behind it. Before the first
+    /// End-of-RIB there are none (RFC 7313 section 4).
     pub(crate) fn readvertise(&mut self, peer: PeerId) {
         if let Some(at) = self.position(peer) {
             let member = &mut self.members[at];
             member.walk = Some(0);
-            member.end_of_rib = true;
+            if member.enhanced && member.end != Some(End::Rib) {
+                member.begins = true;
+                member.end = Some(End::Refresh);
+            } else {
+                member.end = Some(End::Rib);
+            }
         }
     }
 
@@ -276,7 +304,7 @@ impl Group {
     }
 
     fn is_behind(&self, member: &Member) -> bool {
-        member.end_of_rib
+        member.end.is_some()
             || member.walk.is_some()
             || !member.missed.is_empty()
             || member.position < self.log_start + self.log.len() as u64
@@ -297,6 +325,9 @@ impl Group {
         shared: &Shared,
     ) -> Option<Bytes> {
         let at = self.position(peer)?;
+        if std::mem::take(&mut self.members[at].begins) {
+            return Some(refresh_mark(P::FAMILY, RouteRefresh::BEGIN));
+        }
         loop {
             if let Some(octets) = self.poll_own(at, table, shared) {
                 return Some(octets);
@@ -314,12 +345,15 @@ impl Group {
                 }
             } else if !self.queue.is_empty() {
                 self.flush(table, shared);
-            } else if std::mem::take(&mut member.end_of_rib) {
-                let mut out = Vec::new();
-                encode_end_of_rib(P::FAMILY, &mut out);
-                return Some(out.into());
             } else {
-                return None;
+                return match member.end.take()? {
+                    End::Rib => {
+                        let mut out = Vec::new();
+                        encode_end_of_rib(P::FAMILY, &mut out);
+                        Some(out.into())
+                    }
+                    End::Refresh => Some(refresh_mark(P::FAMILY, RouteRefresh::END)),
+                };
             }
         }
     }

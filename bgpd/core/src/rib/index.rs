@@ -1,11 +1,10 @@
 //! A hash index that fits the RIB: 8 octets a slot, one memory access a look-up, growth without a look at what is
 //! indexed.
 
-use std::hash::{BuildHasher, Hash};
-
 use ipnet::{Ipv4Net, Ipv6Net};
-use rustc_hash::FxBuildHasher;
 use weft_bgp_wire::Prefix;
+
+use super::hash::HashKey;
 
 /// Bits of a slot for the number of what is indexed.
 const NUMBER_BITS: u32 = 26;
@@ -23,16 +22,12 @@ impl Tag {
     pub(crate) fn from_hash(hash: u64) -> Self {
         Self(hash >> NUMBER_BITS)
     }
-
-    pub(crate) fn of(key: &impl Hash) -> Self {
-        Self::from_hash(FxBuildHasher.hash_one(key))
-    }
 }
 
 /// Prefixes that an index finds.
 pub(crate) trait Tagged: Prefix {
     /// Equal keys have equal tags.
-    fn tag(&self) -> Tag;
+    fn tag(&self, key: HashKey) -> Tag;
     /// Different keys have different tags: a slot is the answer, nothing else need be looked at.
     const EXACT: bool;
 }
@@ -41,7 +36,7 @@ impl Tagged for Ipv4Net {
     const EXACT: bool = true;
 
     #[inline]
-    fn tag(&self) -> Tag {
+    fn tag(&self, _: HashKey) -> Tag {
         Tag(u64::from(self.addr().to_bits()) << 6 | u64::from(self.prefix_len()))
     }
 }
@@ -50,20 +45,32 @@ impl Tagged for Ipv6Net {
     const EXACT: bool = false;
 
     #[inline]
-    fn tag(&self) -> Tag {
-        Tag::of(self)
+    fn tag(&self, key: HashKey) -> Tag {
+        Tag::from_hash(key.address(self.addr().to_bits(), self.prefix_len().into()))
     }
 }
 
 /// Open addressing with linear probing: an occupied slot is a tag and a number plus one, an empty one is 0. Positions
-/// follow the upper bits of a product, so that a table twice as large is filled in order.
-#[derive(Default)]
+/// follow the upper bits of a keyed hash, so that a table twice as large is filled in order, and nobody outside chooses what lies together.
 pub(crate) struct Index {
+    key: HashKey,
     slots: Vec<u64>,
     len: usize,
 }
 
 impl Index {
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self {
+            key,
+            slots: Vec::new(),
+            len: 0,
+        }
+    }
+
+    pub(crate) fn key(&self) -> HashKey {
+        self.key
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -71,8 +78,7 @@ impl Index {
     /// Where probing for a tag begins.
     #[inline]
     fn start(&self, tag: Tag) -> usize {
-        let product = tag.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (product >> (64 - self.slots.len().trailing_zeros())) as usize
+        (self.key.word(tag.0) >> (64 - self.slots.len().trailing_zeros())) as usize
     }
 
     /// Looks at the first slot for a tag, to have it in the cache before it is needed. The number there, where it is
@@ -146,7 +152,7 @@ impl Index {
         };
         self.len -= 1;
         if self.len == 0 {
-            *self = Self::default();
+            *self = Self::new(self.key);
             return;
         }
         // What follows moves up, unless that would put it before the place where probing for it begins.
@@ -185,7 +191,7 @@ mod tests {
         /// Few distinct tags, so that chains are long and overlap.
         #[test]
         fn it_finds_what_a_map_finds(steps in prop::collection::vec((any::<bool>(), 0..200u32), 1..600)) {
-            let mut index = Index::default();
+            let mut index = Index::new(HashKey::new(7));
             let mut model: HashMap<u32, ()> = HashMap::new();
             let tag = |number: u32| Tag(u64::from(number % 17));
             for (insert, number) in steps {

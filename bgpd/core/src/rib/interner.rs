@@ -5,8 +5,9 @@ use std::hash::BuildHasher;
 use rustc_hash::FxBuildHasher;
 use weft_bgp_wire::{AttributesView, Community, NextHop};
 
+use super::hash::HashKey;
 use super::index::{Index, LIMIT, Tag};
-use super::next_hop::{NextHopId, NextHops};
+use super::next_hop::{NextHopId, NextHops, bits};
 use super::slab::Slab;
 use super::types::{AttributeKey, AttributeSet, RibConfig};
 
@@ -49,8 +50,8 @@ pub(crate) struct Interner {
     raw: Vec<Raw>,
 }
 
-fn tag(octets: &[u8], next_hop: &NextHop) -> Tag {
-    Tag::of(&(octets, next_hop))
+fn tag(key: HashKey, octets: &[u8], next_hop: &NextHop) -> Tag {
+    Tag::from_hash(key.address(bits(next_hop.address), key.octets(octets)))
 }
 
 fn raw_slot(section: &[u8]) -> usize {
@@ -59,11 +60,12 @@ fn raw_slot(section: &[u8]) -> usize {
 
 impl Interner {
     pub(crate) fn new(config: RibConfig) -> Self {
+        let key = HashKey::new(config.seed);
         Self {
             slots: Slab::default(),
-            by_content: Index::default(),
+            by_content: Index::new(key),
             config,
-            next_hops: NextHops::default(),
+            next_hops: NextHops::new(key),
             raw: Vec::new(),
         }
     }
@@ -86,7 +88,7 @@ impl Interner {
         next_hop: NextHop,
     ) -> Option<AttributeId> {
         let octets = attributes.octets();
-        let tag = tag(octets, &next_hop);
+        let tag = tag(self.by_content.key(), octets, &next_hop);
         let slots = &mut self.slots;
         let found = self.by_content.find(tag, |at| {
             slots
@@ -115,11 +117,15 @@ impl Interner {
         Some(AttributeId(at))
     }
 
-    /// Metric to the next hop of the set; `None` where a path with it is not eligible. A labelled path does not depend
+    /// Metric to the next hop of the set, for a path that lies `within` ([`super::table::Path::within`]); `None` where a path with it is not eligible. A labelled path does not depend
     /// on it.
     #[inline]
-    pub(crate) fn metric(&self, id: AttributeId) -> Option<u32> {
-        let metric = self.next_hops.metric(self.slot(id).next_hop);
+    pub(crate) fn metric(&self, id: AttributeId, within: u8) -> Option<u32> {
+        let next_hop = self.slot(id).next_hop;
+        let mut metric = self.next_hops.metric(next_hop);
+        if within > self.next_hops.floor(next_hop) {
+            metric = None;
+        }
         if self.labelled(id) {
             Some(metric.unwrap_or(u32::MAX))
         } else {
@@ -130,6 +136,11 @@ impl Interner {
     #[inline]
     pub(crate) fn labelled(&self, id: AttributeId) -> bool {
         self.get(id).key.labelled
+    }
+
+    /// Attributes have a community of the overlay.
+    pub(crate) fn is_labelled(&self, attributes: AttributesView<'_>) -> bool {
+        is_labelled(attributes, &self.config)
     }
 
     /// Brings what is looked at for these sets into the cache.
@@ -159,7 +170,7 @@ impl Interner {
             return;
         };
         self.next_hops.remove(slot.next_hop);
-        let tag = tag(&slot.set.octets, &slot.set.next_hop);
+        let tag = tag(self.by_content.key(), &slot.set.octets, &slot.set.next_hop);
         self.by_content.remove(tag, id.0);
         if self.by_content.len() == 0 {
             self.slots = Slab::default();
@@ -204,6 +215,13 @@ impl Interner {
     }
 }
 
+fn is_labelled(attributes: AttributesView<'_>, config: &RibConfig) -> bool {
+    config.overlay_administrator.is_some_and(|administrator| {
+        let mut communities = attributes.large_communities();
+        communities.any(|community| community.global_administrator == administrator)
+    })
+}
+
 fn key(attributes: AttributesView<'_>, config: &RibConfig) -> AttributeKey {
     let path = attributes.as_path();
     let has = |wanted: Community| {
@@ -222,11 +240,7 @@ fn key(attributes: AttributesView<'_>, config: &RibConfig) -> AttributeKey {
         own_as: path.count(config.asn).min(255) as u8,
         reflection_loop: attributes.originator_id() == Some(config.router_id)
             || attributes.cluster_list().any(|id| id == config.cluster_id),
-        labelled: config.overlay_administrator.is_some_and(|administrator| {
-            attributes
-                .large_communities()
-                .any(|community| community.global_administrator == administrator)
-        }),
+        labelled: is_labelled(attributes, config),
         no_advertise: has(Community::NO_ADVERTISE),
         no_export: has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED),
     }

@@ -9,6 +9,7 @@ mod decision;
 mod export;
 mod family;
 mod group;
+mod hash;
 mod index;
 mod interner;
 mod next_hop;
@@ -25,13 +26,15 @@ use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use smallvec::SmallVec;
 use weft_bgp_wire::{
-    AttributeContext, AttributeDecoder, AttributesView, Family, NextHop, Nlri, NlriError, NlriIter,
-    Notification, PeerType, RouterId, Treatment, UpdateView, cease, error_code, update_error,
+    AttributeContext, AttributeDecoder, AttributesBuilder, AttributesView, Family, MpReach,
+    NextHop, Nlri, NlriError, NlriIter, Notification, PeerType, RouterId, Treatment, UpdateView,
+    cease, error_code, update_error,
 };
 
 use decision::Candidate;
 use export::ExportSettings;
 use family::FamilyRib;
+use hash::HashKey;
 use index::Tagged;
 use interner::{AttributeId, Interner};
 use table::{Path, WARM};
@@ -76,6 +79,12 @@ impl Shared {
         self.peer(peer)?.router_id
     }
 
+    /// Paths of one prefix that it may have.
+    fn max_paths(&self, peer: PeerId) -> usize {
+        self.peer(peer)
+            .map_or(usize::MAX, |peer| peer.config.max_paths as usize)
+    }
+
     fn import_class(&self, peer: PeerId) -> u32 {
         self.peer(peer).map_or(0, |peer| peer.config.import_class)
     }
@@ -99,10 +108,20 @@ impl Shared {
             .any(|covering| covering.contains(&net))
     }
 
+    /// As [`Path::within`] has it: what is not reported leads no packets here.
+    fn within(&self, prefix: IpNet, attributes: AttributeId) -> u8 {
+        let next_hop = self.interner.get(attributes).next_hop.address;
+        if prefix.contains(&next_hop) && self.reports(prefix) {
+            prefix.prefix_len() + 1
+        } else {
+            0
+        }
+    }
+
     /// Metric to the next hop; `None` where the path is not eligible.
     #[inline]
     fn metric(&self, path: &Path) -> Option<u32> {
-        self.interner.metric(path.attributes)
+        self.interner.metric(path.attributes, path.within)
     }
 
     #[inline]
@@ -178,6 +197,7 @@ fn network_error(error: NlriError) -> Notification {
 impl Rib {
     /// An empty one.
     pub fn new(config: RibConfig, hook: Box<dyn ExportHook>) -> Self {
+        let key = HashKey::new(config.seed);
         Self {
             shared: Shared {
                 interner: Interner::new(config.clone()),
@@ -185,8 +205,8 @@ impl Rib {
                 peers: Vec::new(),
                 hook,
             },
-            v4: FamilyRib::new(),
-            v6: FamilyRib::new(),
+            v4: FamilyRib::new(key),
+            v6: FamilyRib::new(key),
             decoder: AttributeDecoder::new(),
             held: false,
         }
@@ -212,7 +232,10 @@ impl Rib {
         if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
             state.config.import_filter.clone_from(&config.import_filter);
             state.config.max_prefixes = config.max_prefixes;
+            state.config.max_paths = config.max_paths;
             state.config.allow_own_as = config.allow_own_as;
+            state.config.enforce_first_as = config.enforce_first_as;
+            state.config.accept_martians = config.accept_martians;
             state.config.import_class = config.import_class;
         }
     }
@@ -234,7 +257,7 @@ impl Rib {
         let settings = |family| ExportSettings::new(family, &state.config, &up);
         for family in up.families.clone() {
             let settings = settings(family);
-            families!(self[family], rib => rib.join(peer, settings));
+            families!(self[family], rib => rib.join(peer, up.enhanced_refresh, settings));
         }
         state.up = Some(up);
     }
@@ -246,14 +269,21 @@ impl Rib {
         }
         families!(self, rib => rib.leave(peer));
         for family in Family::ALL {
-            let keep = matches!(&down, PeerDown::KeepStale(families) if families.contains(&family));
+            let keep =
+                matches!(&down, PeerDown::KeepStale { families, .. } if families.contains(&family));
+            let older = matches!(&down, PeerDown::KeepStale { older: true, .. });
             families!(self[family], rib => if keep {
-                rib.mark_stale(&mut self.shared, peer);
+                rib.mark_stale(&mut self.shared, peer, older);
             } else {
                 rib.flush(&mut self.shared, peer, false);
             });
         }
         self.shared.interner.forget();
+    }
+
+    /// `peer` begins to send its routes anew (RFC 7313 section 4): what it does not send again goes with [`Rib::sweep_stale`].
+    pub fn mark_stale(&mut self, peer: PeerId, family: Family) {
+        families!(self[family], rib => rib.mark_stale(&mut self.shared, peer, true));
     }
 
     /// Removes what `peer` has not announced again: after its End-of-RIB, or when its restart took too long.
@@ -266,26 +296,34 @@ impl Rib {
     /// # Errors
     /// The NOTIFICATION that the session must end with. What RFC 7606 treats more mildly is in the outcome.
     pub fn handle_update(&mut self, peer: PeerId, body: &[u8]) -> Result<UpdateOutcome, Reset> {
-        let update = UpdateView::split(body)?;
+        let mut update = UpdateView::split(body)?;
         let mut outcome = UpdateOutcome::default();
-        let Some((add_path, context)) = self.shared.peer(peer).and_then(|state| {
-            let up = state.up.as_ref()?;
-            let peer = if state.config.kind == PeerKind::Ebgp {
-                PeerType::External
-            } else {
-                PeerType::Internal
-            };
-            let context = AttributeContext {
-                four_octet_as: up.four_octet_as,
-                peer,
-                has_nlri: !update.nlri.is_empty(),
-            };
-            Some((up.add_path_receive, context))
-        }) else {
+        let Some((add_path, negotiated, context, import_class)) =
+            self.shared.peer(peer).and_then(|state| {
+                let up = state.up.as_ref()?;
+                let peer = if state.config.kind == PeerKind::Ebgp {
+                    PeerType::External
+                } else {
+                    PeerType::Internal
+                };
+                // RFC 4760 section 8: what is not of a family of both ends is ignored.
+                if !up.families.contains(&Family::Ipv4Unicast) {
+                    (update.withdrawn, update.nlri) = (&[], &[]);
+                }
+                let context = AttributeContext {
+                    four_octet_as: up.four_octet_as,
+                    peer,
+                    has_nlri: !update.nlri.is_empty(),
+                };
+                let negotiated = Family::ALL.map(|family| up.families.contains(&family));
+                let import_class = state.config.import_class;
+                Some((up.add_path_receive, negotiated, context, import_class))
+            })
+        else {
             return Ok(outcome);
         };
         if update.is_ipv4_end_of_rib() {
-            outcome.end_of_rib = Some(Family::Ipv4Unicast);
+            outcome.end_of_rib = negotiated[0].then_some(Family::Ipv4Unicast);
             return Ok(outcome);
         }
         withdraw(
@@ -301,7 +339,11 @@ impl Rib {
         let cached = u8::from(context.four_octet_as)
             | u8::from(context.peer == PeerType::External) << 1
             | u8::from(context.has_nlri) << 2;
-        if let Some(id) = self.shared.interner.raw(update.attributes, cached) {
+        let strips = self.shared.labels() && self.shared.hook.strips(import_class);
+        // What another neighbour may say this one may not, perhaps.
+        let known = self.shared.interner.raw(update.attributes, cached);
+        let known = known.filter(|id| !(strips && self.shared.interner.labelled(*id)));
+        if let Some(id) = known {
             self.shared.interner.retain(id);
             let announced = announce(
                 &mut self.v4,
@@ -322,6 +364,19 @@ impl Rib {
             .iter()
             .filter(|problem| problem.treatment == Treatment::AttributeDiscard);
         let discards = discards.count() as u64;
+        let mut edit = AttributesBuilder::new();
+        let stripped = if strips && self.shared.interner.is_labelled(decoded.attributes) {
+            edit.load(decoded.attributes);
+            let mut prefixes = prefixes(update.nlri, decoded.mp_reach.as_ref(), add_path);
+            let hook = &self.shared.hook;
+            hook.import(import_class, &mut prefixes, &mut edit)
+        } else {
+            Stripped::default()
+        };
+        let attributes = match stripped == Stripped::default() {
+            true => decoded.attributes,
+            false => edit.view(),
+        };
         let mut v4_set = None;
         let mut other_set = None;
         if decoded.treatment < Treatment::TreatAsWithdraw {
@@ -329,8 +384,9 @@ impl Rib {
                 let id = self
                     .shared
                     .interner
-                    .intern(decoded.attributes, IpAddr::from(next_hop).into());
+                    .intern(attributes, IpAddr::from(next_hop).into());
                 if let Some(id) = id
+                    && stripped == Stripped::default()
                     && decoded.problems.is_empty()
                     && decoded.mp_reach.is_none()
                     && decoded.mp_unreach.is_none()
@@ -340,7 +396,7 @@ impl Rib {
                 v4_set = id;
             }
             if let Some(next_hop) = decoded.mp_reach.and_then(|reach| reach.next_hop) {
-                other_set = self.shared.interner.intern(decoded.attributes, next_hop);
+                other_set = self.shared.interner.intern(attributes, next_hop);
             }
         }
         let (mp_reach, mp_unreach, withdrawn) = (
@@ -350,11 +406,13 @@ impl Rib {
         );
         if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
             state.counters.attribute_discard += discards;
+            state.counters.stripped += stripped;
             state.counters.treat_as_withdraw += u64::from(withdrawn);
         }
         let mut result = Ok(());
+        let spoken = |family: &Family| negotiated[family.index()];
         if let Some(unreach) = mp_unreach
-            && let Some(family) = unreach.family
+            && let Some(family) = unreach.family.filter(spoken)
         {
             if unreach.nlri.is_empty() && update.nlri.is_empty() && mp_reach.is_none() {
                 outcome.end_of_rib = Some(family);
@@ -381,7 +439,7 @@ impl Rib {
             ),
         });
         if let Some(reach) = mp_reach
-            && let Some(family) = reach.family
+            && let Some(family) = reach.family.filter(spoken)
         {
             let add_path = add_path[family.index()];
             result = result.and_then(|()| {
@@ -438,7 +496,8 @@ impl Rib {
                     .interner
                     .intern(AttributesView::new(octets), unspecified)
             });
-            match route.prefix {
+            // Of our own there may be any number.
+            let _ = match route.prefix {
                 IpNet::V4(net) => self.v4.set_path(
                     &mut self.shared,
                     net.trunc(),
@@ -453,7 +512,7 @@ impl Rib {
                     route.path_id,
                     id,
                 ),
-            }
+            };
         }
         families!(self, rib => rib.bury());
     }
@@ -466,6 +525,19 @@ impl Rib {
                 changed.push(*address);
             }
         }
+        if !changed.is_empty() {
+            families!(self, rib => rib.next_hops_changed(&self.shared, &changed));
+        }
+    }
+
+    /// Says which routes would be the best match for their own next hops, and so lead to themselves (RFC 4271 section 9.1.2.1): those
+    /// that contain one, with a prefix as long as this or longer. To be told before [`Rib::set_next_hops`].
+    pub fn set_floors(&mut self, floors: &[(IpAddr, u8)]) {
+        let next_hops = &mut self.shared.interner.next_hops;
+        let changed = floors
+            .iter()
+            .filter(|(of, floor)| next_hops.set_floor(*of, *floor));
+        let changed: Vec<IpAddr> = changed.map(|(of, _)| *of).collect();
         if !changed.is_empty() {
             families!(self, rib => rib.next_hops_changed(&self.shared, &changed));
         }
@@ -562,6 +634,27 @@ impl Rib {
     }
 }
 
+/// All prefixes that an UPDATE announces; those behind a mistake are found later.
+fn prefixes<'a>(
+    nlri: &'a [u8],
+    reach: Option<&MpReach<'a>>,
+    add_path: [bool; 2],
+) -> impl Iterator<Item = IpNet> + 'a {
+    let [v4, v6] = add_path;
+    let field = |family: Family| match reach {
+        Some(reach) if reach.family == Some(family) => reach.nlri,
+        _ => &[][..],
+    };
+    let v4 = [nlri, field(Family::Ipv4Unicast)]
+        .map(|field| NlriIter::<Ipv4Net>::new(field, v4).map_while(Result::ok));
+    let v6 = NlriIter::<Ipv6Net>::new(field(Family::Ipv6Unicast), v6).map_while(Result::ok);
+    let v4 = v4
+        .into_iter()
+        .flatten()
+        .map(|nlri| IpNet::from(nlri.prefix));
+    v4.chain(v6.map(|nlri| IpNet::from(nlri.prefix)))
+}
+
 fn announce<P: Tagged>(
     rib: &mut FamilyRib<P>,
     shared: &mut Shared,
@@ -570,23 +663,30 @@ fn announce<P: Tagged>(
     field: &[u8],
     add_path: bool,
 ) -> Result<(), Reset> {
-    let key = *shared.interner.get(id).key();
-    let (filter, allowed) = match shared.peer(peer) {
-        Some(state) => {
-            let own = usize::from(key.own_as) <= state.config.allow_own_as;
-            // RFC 4271 section 9.1.2: own AS in AS_PATH; RFC 4456 section 8: reflection loops.
-            (
-                state.config.import_filter.clone(),
-                own && !key.reflection_loop,
-            )
-        }
-        None => return Ok(()),
+    let set = shared.interner.get(id);
+    let (key, next_hop) = (*set.key(), set.next_hop());
+    let Some(state) = shared.peer(peer) else {
+        return Ok(());
     };
+    let config = &state.config;
+    // RFC 4271 section 9.1.2: own AS in AS_PATH; section 6.3: the AS that sends stands first; RFC 4456 section 8: reflection loops.
+    let own = usize::from(key.own_as) <= config.allow_own_as;
+    let first = !(config.enforce_first_as && config.kind == PeerKind::Ebgp)
+        || key.neighbor_as == config.asn.0;
+    // An IPv4-mapped address is no router's; the labels of a path lead on all the same.
+    let mapped =
+        matches!(next_hop.address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    let allowed = own && first && !key.reflection_loop && (key.labelled || !mapped);
+    let (filter, martians) = (config.import_filter.clone(), config.accept_martians);
     let mut rejected = 0;
     runs(rib, shared, field, add_path, |rib, shared, nlri| {
-        if allowed && passes(&filter, || nlri.prefix.into()) {
+        let taken = allowed
+            && (martians || !nlri.prefix.is_martian())
+            && passes(&filter, || nlri.prefix.into());
+        if taken {
             shared.interner.retain(id);
-            rib.set_path(shared, nlri.prefix, peer, nlri.path_id, Some(id));
+            let held = rib.set_path(shared, nlri.prefix, peer, nlri.path_id, Some(id));
+            rejected += u64::from(!held);
         } else {
             rejected += 1;
             rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);

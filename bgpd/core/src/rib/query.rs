@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use weft_bgp_wire::Family;
 
 use super::Rib;
 use super::family::FamilyRib;
 use super::index::Tagged;
-use super::types::{AttributeSet, PeerCounters, PeerId, Route, RouteFilter, RoutePage, RoutePath};
+use super::types::{
+    AttributeSet, PeerCounters, PeerId, PrefixSelection, Route, RouteFilter, RoutePage, RoutePath,
+};
 
 impl RouteFilter {
-    fn prefix_matches(&self, net: &ipnet::IpNet) -> bool {
-        self.prefix.is_none_or(|wanted| {
-            *net == wanted
-                || (self.longer && wanted.contains(net))
-                || (self.shorter && net.contains(&wanted))
+    fn prefix_matches(&self, net: &IpNet) -> bool {
+        self.prefix.is_none_or(|wanted| match self.select {
+            PrefixSelection::Exact => *net == wanted,
+            PrefixSelection::Longer => wanted.contains(net),
+            PrefixSelection::Shorter | PrefixSelection::Longest => net.contains(&wanted),
         })
     }
 
@@ -26,17 +29,25 @@ impl RouteFilter {
             })
         };
         self.peer.is_none_or(|peer| peer == source)
+            && self
+                .community
+                .is_none_or(|wanted| set.view().communities().any(|one| wanted.matches(one)))
             && self.large_community.is_none_or(|wanted| {
-                set.view()
-                    .large_communities()
-                    .any(|community| community == wanted)
+                let mut communities = set.view().large_communities();
+                communities.any(|community| wanted.matches(community))
             })
             && self.vni.is_none_or(labelled)
     }
 }
 
+/// The prefix and all that cover it, the most specific first.
+fn covering(net: IpNet) -> impl Iterator<Item = IpNet> {
+    let shorter = std::iter::successors(Some(net), IpNet::supernet);
+    shorter.map(|net| net.trunc())
+}
+
 impl Rib {
-    /// At most `limit` routes that match, sorted. Costs a walk over the table.
+    /// At most `limit` routes that match, sorted. Costs a walk over the table, unless a prefix is asked for or what covers it.
     pub fn routes(&self, filter: &RouteFilter, limit: usize) -> RoutePage {
         let mut page = RoutePage::default();
         self.collect(&self.v4, filter, limit, &mut page);
@@ -58,16 +69,15 @@ impl Rib {
         let room = limit.saturating_sub(page.routes.len());
         // The first `room` matches behind the cursor, in order.
         let mut first: BTreeMap<P, u32> = BTreeMap::new();
-        let exact = (!filter.longer && !filter.shorter)
-            .then_some(filter.prefix)
-            .flatten();
-        let entries: Box<dyn Iterator<Item = u32> + '_> = match exact {
-            Some(net) => Box::new(
-                P::from_net(net)
-                    .and_then(|prefix| rib.table.find(&prefix))
-                    .into_iter(),
-            ),
-            None => Box::new(rib.table.iter().map(|(at, _)| at)),
+        let find = |net: IpNet| P::from_net(net).and_then(|prefix| rib.table.find(&prefix));
+        let entries: Box<dyn Iterator<Item = u32> + '_> = match (filter.prefix, filter.select) {
+            (None, _) | (Some(_), PrefixSelection::Longer) => {
+                Box::new(rib.table.iter().map(|(at, _)| at))
+            }
+            (Some(net), PrefixSelection::Exact) => Box::new(find(net).into_iter()),
+            (Some(net), PrefixSelection::Shorter | PrefixSelection::Longest) => {
+                Box::new(covering(net).filter_map(find))
+            }
         };
         for at in entries {
             let Some(entry) = rib.table.get(at) else {
@@ -86,6 +96,7 @@ impl Rib {
                 continue;
             }
             page.total += 1;
+            let longest = filter.prefix.is_some() && filter.select == PrefixSelection::Longest;
             let behind = filter.after.is_none_or(|after| match P::from_net(after) {
                 Some(after) => entry.prefix > after,
                 None => P::FAMILY == Family::Ipv6Unicast,
@@ -95,6 +106,10 @@ impl Rib {
                 if first.len() > room {
                     first.pop_last();
                 }
+            }
+            if longest {
+                // The most specific one comes first.
+                break;
             }
         }
         for at in first.into_values() {

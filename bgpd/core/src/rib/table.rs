@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::hash::HashKey;
 use super::index::{Index, LIMIT, Tagged};
 use super::interner::AttributeId;
 use super::slab::Slab;
@@ -21,6 +22,8 @@ pub(crate) struct Path {
     pub(crate) peer: PeerId,
     /// Kept over the neighbour's restart.
     pub(crate) stale: bool,
+    /// One more than the prefix length, where the prefix contains the next hop and may lead packets here; else 0.
+    pub(crate) within: u8,
 }
 
 /// A prefix. The best path, where there is an eligible one, is the first.
@@ -67,10 +70,10 @@ pub(crate) struct Table<P> {
 }
 
 impl<P: Tagged> Table<P> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         Self {
             entries: Slab::default(),
-            index: Index::default(),
+            index: Index::new(key),
         }
     }
 
@@ -89,7 +92,7 @@ impl<P: Tagged> Table<P> {
     pub(crate) fn warm(&self, prefixes: &[P]) -> SmallVec<[&Entry<P>; WARM]> {
         let first: SmallVec<[Option<u32>; WARM]> = prefixes
             .iter()
-            .map(|prefix| self.index.first(prefix.tag()))
+            .map(|prefix| self.index.first(prefix.tag(self.index.key())))
             .collect();
         first
             .into_iter()
@@ -100,8 +103,9 @@ impl<P: Tagged> Table<P> {
 
     #[inline]
     pub(crate) fn find(&self, prefix: &P) -> Option<u32> {
-        self.index
-            .find(prefix.tag(), |at| P::EXACT || self.prefix_is(at, prefix))
+        self.index.find(prefix.tag(self.index.key()), |at| {
+            P::EXACT || self.prefix_is(at, prefix)
+        })
     }
 
     #[inline]
@@ -122,7 +126,7 @@ impl<P: Tagged> Table<P> {
             reported: false,
         };
         let at = self.entries.insert(entry, LIMIT)?;
-        self.index.insert(prefix.tag(), at);
+        self.index.insert(prefix.tag(self.index.key()), at);
         Some(at)
     }
 
@@ -139,23 +143,25 @@ impl<P: Tagged> Table<P> {
     /// Removes an entry; its number may be given to another prefix.
     pub(crate) fn remove(&mut self, at: u32) {
         if let Some(entry) = self.entries.remove(at) {
-            self.index.remove(entry.prefix.tag(), at);
+            let tag = entry.prefix.tag(self.index.key());
+            self.index.remove(tag, at);
         }
         if self.index.len() == 0 {
-            *self = Self::new();
+            *self = Self::new(self.index.key());
         }
     }
 
     /// Removes all entries that `keep` does not confirm, in one walk.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Entry<P>) -> bool) {
         self.entries.retain(&keep);
-        let mut index = Index::default();
+        let key = self.index.key();
+        let mut index = Index::new(key);
         for (at, entry) in self.entries.iter() {
-            index.insert(entry.prefix.tag(), at);
+            index.insert(entry.prefix.tag(key), at);
         }
         self.index = index;
         if self.index.len() == 0 {
-            *self = Self::new();
+            *self = Self::new(key);
         }
     }
 

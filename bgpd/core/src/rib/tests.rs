@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use weft_bgp_wire::*;
 
@@ -15,6 +15,7 @@ fn config() -> RibConfig {
         cluster_id: [192, 0, 2, 254].into(),
         overlay_administrator: None,
         report: Vec::new(),
+        seed: 1,
     }
 }
 
@@ -35,7 +36,10 @@ fn peer_config(peer: u16, kind: PeerKind) -> PeerConfig {
         import_filter: None,
         export_filter: None,
         max_prefixes: None,
+        max_paths: u32::MAX,
         allow_own_as: 0,
+        enforce_first_as: false,
+        accept_martians: false,
         import_class: 0,
         export_class: 0,
     }
@@ -49,6 +53,7 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
         add_path_send: [add_path, false],
         add_path_receive: [add_path, false],
         router_id: RouterId([192, 0, 2, peer as u8].into()),
+        enhanced_refresh: false,
         local_address: IpAddr::from([192, 0, 2, 254]),
         local_address_v6: None,
     }
@@ -58,7 +63,8 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
 struct Bench {
     rib: Rib,
     kinds: Vec<PeerKind>,
-    add_path: bool,
+    /// By neighbour, in both directions.
+    add_path: Vec<bool>,
     /// What each neighbour has been told: (prefix, path id) -> (AS_PATH, next hop).
     told: Vec<BTreeMap<(Ipv4Net, u32), (String, IpAddr)>>,
     ends: Vec<usize>,
@@ -86,6 +92,7 @@ impl ExportHook for Joining {
 
 impl Bench {
     fn new(kinds: &[PeerKind], add_path: bool) -> Self {
+        let add_path = vec![add_path; kinds.len()];
         Self::with(config(), Box::new(PlainBgp), kinds, add_path)
     }
 
@@ -93,12 +100,12 @@ impl Bench {
         config: RibConfig,
         hook: Box<dyn ExportHook>,
         kinds: &[PeerKind],
-        add_path: bool,
+        add_path: Vec<bool>,
     ) -> Self {
         let mut rib = Rib::new(config, hook);
-        for (peer, kind) in (1..).zip(kinds) {
+        for ((peer, kind), add_path) in (1..).zip(kinds).zip(&add_path) {
             rib.add_peer(PeerId(peer), peer_config(peer, *kind));
-            rib.peer_up(PeerId(peer), up(peer, add_path));
+            rib.peer_up(PeerId(peer), up(peer, *add_path));
         }
         Self {
             rib,
@@ -122,7 +129,7 @@ impl Bench {
         let context = EncodeContext {
             max_len: 4096,
             four_octet_as: true,
-            add_path: [self.add_path, false],
+            add_path: [self.add_path[usize::from(peer) - 1], false],
         };
         let mut out = Vec::new();
         update(&mut out, &context);
@@ -177,6 +184,7 @@ impl Bench {
     /// Lets a neighbour read everything.
     fn read(&mut self, peer: u16) {
         let told = &mut self.told[usize::from(peer) - 1];
+        let add_path = self.add_path[usize::from(peer) - 1];
         while let Some(octets) = self.rib.poll_transmit(PeerId(peer)) {
             let mut rest = &octets[..];
             while let Some(frame) = next_frame(rest, 4096).unwrap() {
@@ -186,7 +194,7 @@ impl Bench {
                     self.ends[usize::from(peer) - 1] += 1;
                     continue;
                 }
-                for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, self.add_path) {
+                for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, add_path) {
                     let nlri = nlri.unwrap();
                     told.remove(&(nlri.prefix, nlri.path_id));
                 }
@@ -203,7 +211,7 @@ impl Bench {
                     "{:?}",
                     decoded.problems
                 );
-                for nlri in NlriIter::<Ipv4Net>::new(update.nlri, self.add_path) {
+                for nlri in NlriIter::<Ipv4Net>::new(update.nlri, add_path) {
                     let nlri = nlri.unwrap();
                     let mut path = decoded.attributes.as_path().to_string();
                     for community in decoded.attributes.large_communities() {
@@ -317,7 +325,7 @@ fn another_domain_is_told_the_labels_of_overlapping_tenants_in_one_path() {
         config,
         Box::new(Joining),
         &[IbgpClient, Ebgp, IbgpClient],
-        true,
+        vec![true; 3],
     );
     let tell = |bench: &mut Bench, path_id: u32, vni: u32| {
         bench.announce(1, path_id, P, &[], |edit| {
@@ -440,9 +448,13 @@ fn stale_routes_stay_until_swept_and_fresh_ones_survive() {
     bench.announce(1, 0, P, &[65001], |_| {});
     bench.announce(1, 0, "203.0.113.0/24", &[65001], |_| {});
     bench.read_all();
-    bench
-        .rib
-        .peer_down(PeerId(1), PeerDown::KeepStale(vec![Family::Ipv4Unicast]));
+    bench.rib.peer_down(
+        PeerId(1),
+        PeerDown::KeepStale {
+            families: vec![Family::Ipv4Unicast],
+            older: false,
+        },
+    );
     bench.read(2);
     assert_eq!(
         bench.told(2).len(),
@@ -521,6 +533,121 @@ fn well_known_communities_keep_routes_back() {
     bench.read_all();
     assert!(bench.told(2).is_empty());
     assert_eq!(bench.told(3), [format!("{P} 65001")]);
+}
+
+/// What a neighbour holds of labels: by path, or in one path that stands for all.
+#[derive(Clone, Debug)]
+enum LabelStep {
+    Tell { peer: u16, path_id: u32, vni: u32 },
+    Withdraw { peer: u16, path_id: u32 },
+    NextHop { peer: u16, resolves: bool },
+    Read { peer: u16 },
+}
+
+/// Two domains' edges and two inner routers, of each sort one without ADD-PATH.
+const LABEL_KINDS: [PeerKind; 4] = [IbgpClient, IbgpClient, Ebgp, Ebgp];
+const LABEL_ADD_PATH: [bool; 4] = [true, false, true, false];
+
+fn labels_bench() -> Bench {
+    let config = RibConfig {
+        overlay_administrator: Some(64512),
+        ..config()
+    };
+    Bench::with(
+        config,
+        Box::new(Joining),
+        &LABEL_KINDS,
+        LABEL_ADD_PATH.to_vec(),
+    )
+}
+
+/// A neighbour tells a label of the prefix by one of its paths.
+fn tell_label(bench: &mut Bench, peer: u16, path_id: u32, vni: u32) {
+    let path: &[u32] = match LABEL_KINDS[usize::from(peer) - 1] {
+        Ebgp => &[65000 + u32::from(peer)],
+        _ => &[],
+    };
+    bench.announce(peer, path_id, P, path, |edit| {
+        edit.set_large_communities([LargeCommunity::new(64512, vni, u32::from(peer))]);
+    });
+}
+
+/// Path identifiers are local to whoever sends them: two histories with one end may differ in them.
+fn held(bench: &Bench, peer: u16) -> Vec<String> {
+    let mut held = bench.told(peer);
+    held.sort();
+    held
+}
+
+fn label_steps() -> impl Strategy<Value = Vec<LabelStep>> {
+    // Few paths, and read often: what is wrong shows where the last but one goes.
+    let (peer, path_id) = (1u16..=4, 1u32..3);
+    let step = prop_oneof![
+        3 => (peer.clone(), path_id.clone(), 10001u32..10004)
+            .prop_map(|(peer, path_id, vni)| LabelStep::Tell { peer, path_id, vni }),
+        6 => (peer.clone(), path_id).prop_map(|(peer, path_id)| LabelStep::Withdraw { peer, path_id }),
+        1 => (peer.clone(), any::<bool>())
+            .prop_map(|(peer, resolves)| LabelStep::NextHop { peer, resolves }),
+        9 => peer.prop_map(|peer| LabelStep::Read { peer }),
+    ];
+    prop::collection::vec(step, 0..40)
+}
+
+/// What is joined into one announcement is a function of the paths that are there: whatever came before, every neighbour
+/// holds what it would hold had it been told of the end alone.
+fn check_joined_labels(steps: Vec<LabelStep>) {
+    let mut bench = labels_bench();
+    let mut paths: BTreeMap<(u16, u32), u32> = BTreeMap::new();
+    let mut resolves = [true; 4];
+    for step in steps {
+        match step {
+            LabelStep::Tell { peer, path_id, vni } => {
+                let path_id = path_id * u32::from(LABEL_ADD_PATH[usize::from(peer) - 1]);
+                paths.insert((peer, path_id), vni);
+                tell_label(&mut bench, peer, path_id, vni);
+            }
+            LabelStep::Withdraw { peer, path_id } => {
+                let path_id = path_id * u32::from(LABEL_ADD_PATH[usize::from(peer) - 1]);
+                paths.remove(&(peer, path_id));
+                bench.withdraw(peer, path_id, P);
+            }
+            LabelStep::NextHop { peer, resolves: it } => resolves[usize::from(peer) - 1] = it,
+            LabelStep::Read { peer } => bench.read(peer),
+        }
+        set_metrics(&mut bench, &resolves);
+    }
+    bench.read_all();
+    let mut plain = labels_bench();
+    for ((peer, path_id), vni) in paths {
+        tell_label(&mut plain, peer, path_id, vni);
+    }
+    set_metrics(&mut plain, &resolves);
+    plain.read_all();
+    for peer in 1..=4 {
+        assert_eq!(held(&bench, peer), held(&plain, peer), "neighbour {peer}");
+    }
+}
+
+fn set_metrics(bench: &mut Bench, resolves: &[bool; 4]) {
+    let metrics = (1..).zip(resolves);
+    let metrics: Vec<_> = metrics
+        .map(|(peer, resolves)| (address(peer), resolves.then_some(0)))
+        .collect();
+    bench.rib.set_next_hops(&metrics);
+}
+
+#[test]
+fn a_withdrawn_label_is_withdrawn_from_a_neighbour_without_add_path() {
+    let mut bench = labels_bench();
+    tell_label(&mut bench, 1, 1, 10001);
+    tell_label(&mut bench, 1, 2, 10002);
+    bench.read_all();
+    let both = format!("{P} 64500 64512:10001:1 64512:10002:1");
+    assert_eq!(bench.told(4), [both]);
+    // Neither is the best path any the less for it: the labels of the announcement are what changes.
+    bench.withdraw(1, 2, P);
+    bench.read_all();
+    assert_eq!(bench.told(4), [format!("{P} 64500 64512:10001:1")]);
 }
 
 #[derive(Clone, Debug)]
@@ -615,9 +742,13 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
                 } else {
                     Vec::new()
                 };
-                bench
-                    .rib
-                    .peer_down(PeerId(peer), PeerDown::KeepStale(families));
+                bench.rib.peer_down(
+                    PeerId(peer),
+                    PeerDown::KeepStale {
+                        families,
+                        older: false,
+                    },
+                );
             }
             Step::Up { peer } if !is_up[usize::from(peer) - 1] => {
                 is_up[usize::from(peer) - 1] = true;
@@ -685,7 +816,199 @@ proptest! {
     }
 
     #[test]
+    fn joined_labels_follow_from_the_paths_alone(steps in label_steps()) {
+        check_joined_labels(steps);
+    }
+
+    #[test]
     fn every_neighbour_knows_what_it_should_with_add_path(steps in steps()) {
         check_against_model(steps, true);
+    }
+}
+
+#[test]
+fn queries_take_the_longest_prefix_and_patterns_of_communities() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp], false);
+    for (peer, prefix, data) in [
+        (1, "0.0.0.0/0", 1),
+        (1, "198.51.0.0/16", 2),
+        (2, "198.51.100.0/24", 3),
+    ] {
+        bench.announce(peer, 0, prefix, &[65000 + u32::from(peer)], |builder| {
+            builder.set_large_communities([LargeCommunity::new(64512, data, 7)]);
+        });
+    }
+    let ask = |prefix: Option<&str>, select, community: Option<&str>| -> Vec<String> {
+        let filter = RouteFilter {
+            prefix: prefix.map(|text| text.parse().unwrap()),
+            select,
+            large_community: community.map(|text| text.parse().unwrap()),
+            ..RouteFilter::default()
+        };
+        let page = bench.rib.routes(&filter, 10);
+        assert_eq!(page.total, page.routes.len());
+        let routes = page.routes.iter();
+        routes.map(|route| route.prefix.to_string()).collect()
+    };
+    use PrefixSelection::{Exact, Longer, Longest, Shorter};
+    let host = Some("198.51.100.7/32");
+    assert_eq!(ask(host, Exact, None), [] as [String; 0]);
+    assert_eq!(ask(host, Longest, None), ["198.51.100.0/24"]);
+    let all = ["0.0.0.0/0", "198.51.0.0/16", "198.51.100.0/24"];
+    assert_eq!(ask(host, Shorter, None), all);
+    assert_eq!(ask(Some("198.51.0.0/16"), Longest, None), all[1..2]);
+    assert_eq!(ask(Some("198.51.0.0/16"), Longer, None), all[1..]);
+    assert_eq!(ask(Some("203.0.113.1/32"), Longest, None), all[..1]);
+    assert_eq!(ask(Some("2001:db8::/32"), Longest, None), [] as [String; 0]);
+    // Of those that the other conditions leave.
+    assert_eq!(ask(host, Longest, Some("64512:1-2:*")), all[1..2]);
+    assert_eq!(ask(None, Exact, Some("64512:*:*")), all);
+    assert_eq!(ask(None, Exact, Some("*:2-3:7")), all[1..]);
+    assert_eq!(ask(None, Exact, Some("64513:*:*")), [] as [String; 0]);
+}
+
+/// Each path more would cost a walk over the others.
+#[test]
+fn paths_of_one_prefix_have_a_bound() {
+    let mut bench = Bench::new(&[Ebgp, Ibgp], true);
+    let mut few = peer_config(1, Ebgp);
+    few.max_paths = 3;
+    bench.rib.set_import(PeerId(1), &few);
+    for path_id in 1..=10 {
+        bench.announce(1, path_id, P, &[path_id], |_| {});
+    }
+    let held = |bench: &Bench| bench.rib.counters(PeerId(1)).accepted[0];
+    assert_eq!(held(&bench), 3);
+    assert_eq!(bench.rib.counters(PeerId(1)).rejected, 7);
+    // Those that are there change, and one that goes makes room.
+    bench.announce(1, 2, P, &[2, 2], |_| {});
+    bench.withdraw(1, 3, P);
+    bench.announce(1, 11, P, &[11], |_| {});
+    assert_eq!(held(&bench), 3);
+    assert_eq!(bench.rib.counters(PeerId(1)).rejected, 7);
+    // What is left of an earlier session is in nobody's way.
+    bench.rib.mark_stale(PeerId(1), Family::Ipv4Unicast);
+    bench.announce(1, 20, P, &[20], |_| {});
+    bench.rib.sweep_stale(PeerId(1), Family::Ipv4Unicast);
+    assert_eq!(held(&bench), 1);
+    // Another neighbour has a bound of its own.
+    bench.announce(2, 1, P, &[7], |_| {});
+    assert_eq!(bench.rib.counters(PeerId(2)).accepted[0], 1);
+}
+
+/// What each neighbour announces, and whether it is taken.
+#[test]
+fn the_first_as_and_martians_are_judged_by_the_neighbours_settings() {
+    let mut bench = Bench::new(&[Ebgp, Ibgp, Ebgp], false);
+    let mut strict = peer_config(1, Ebgp);
+    strict.enforce_first_as = true;
+    bench.rib.set_import(PeerId(1), &strict);
+    let mut strict = peer_config(2, Ibgp);
+    strict.enforce_first_as = true;
+    bench.rib.set_import(PeerId(2), &strict);
+    let mut lenient = peer_config(3, Ebgp);
+    lenient.accept_martians = true;
+    bench.rib.set_import(PeerId(3), &lenient);
+    let first = peer_config(1, Ebgp).asn.0;
+    for (peer, prefix, path, taken) in [
+        (1, "10.1.0.0/16", &[first, 7][..], true),
+        (1, "10.2.0.0/16", &[7, first], false),
+        (1, "10.3.0.0/16", &[], false),
+        (2, "10.4.0.0/16", &[7], true),
+        (2, "10.5.0.0/16", &[], true),
+        (3, "10.6.0.0/16", &[7], true),
+        (1, "0.0.0.0/0", &[first], true),
+        (1, "127.0.0.0/8", &[first], false),
+        (1, "127.1.0.0/16", &[first], false),
+        (1, "224.0.0.0/4", &[first], false),
+        (1, "239.1.1.0/24", &[first], false),
+        (1, "240.0.0.0/4", &[first], false),
+        (1, "255.255.255.255/32", &[first], false),
+        (1, "0.0.0.0/8", &[first], false),
+        (1, "169.254.1.0/24", &[first], false),
+        (3, "127.2.0.0/16", &[7], true),
+    ] {
+        bench.announce(peer, 0, prefix, path, |_| {});
+        assert_eq!(
+            bench.lost(prefix).len(),
+            usize::from(taken),
+            "{peer} {prefix}"
+        );
+    }
+    assert_eq!(bench.rib.counters(PeerId(1)).rejected, 10);
+    // A path that comes to be refused takes the one before with it.
+    bench.announce(1, 0, "10.1.0.0/16", &[7], |_| {});
+    assert_eq!(bench.lost("10.1.0.0/16"), []);
+}
+
+/// RFC 4760 section 8.
+#[test]
+fn what_is_of_no_agreed_family_is_ignored() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp], false);
+    let mut only_v6 = up(2, false);
+    only_v6.families = vec![Family::Ipv6Unicast];
+    bench.rib.peer_down(PeerId(2), PeerDown::Flush);
+    bench.rib.peer_up(PeerId(2), only_v6);
+    bench.announce(2, 0, P, &[7], |_| {});
+    assert_eq!(bench.lost(P), []);
+    bench.announce(1, 0, P, &[7], |_| {});
+    assert_eq!(bench.lost(P).len(), 1);
+    let announce_v6 = |bench: &mut Bench, peer, prefix: &str, next_hop: &str| {
+        let prefix: Ipv6Net = prefix.parse().unwrap();
+        let next_hop = NextHop::from(next_hop.parse::<IpAddr>().unwrap());
+        bench.update(peer, |out, context| {
+            let mut builder = AttributesBuilder::new();
+            builder.set_origin(Origin::Igp);
+            builder.set_as_sequence(&[Asn(7)]);
+            let family = Family::Ipv6Unicast;
+            let mut writer =
+                UpdateWriter::announce(out, context, family, builder.octets(), next_hop).unwrap();
+            writer.push(0, prefix);
+            writer.finish();
+        });
+        bench.lost(&prefix.to_string()).len()
+    };
+    assert_eq!(
+        announce_v6(&mut bench, 1, "2001:db8:1::/48", "2001:db8::1"),
+        0
+    );
+    assert_eq!(
+        announce_v6(&mut bench, 2, "2001:db8:1::/48", "2001:db8::1"),
+        1
+    );
+    // An IPv4-mapped address is nobody's, and prefixes that lead nowhere are not taken.
+    assert_eq!(
+        announce_v6(&mut bench, 2, "2001:db8:2::/48", "::ffff:192.0.2.1"),
+        0
+    );
+    for martian in [
+        "::1/128",
+        "::/128",
+        "fe80::/10",
+        "fe80::/64",
+        "ff00::/8",
+        "ff02::/16",
+    ] {
+        assert_eq!(
+            announce_v6(&mut bench, 2, martian, "2001:db8::1"),
+            0,
+            "{martian}"
+        );
+    }
+    assert_eq!(announce_v6(&mut bench, 2, "::/0", "2001:db8::1"), 1);
+}
+
+#[test]
+fn what_is_stale_from_an_earlier_restart_stays_where_rfc_8538_applies() {
+    for older in [true, false] {
+        let mut bench = Bench::new(&[Ebgp, Ebgp], false);
+        bench.announce(1, 0, P, &[7], |_| {});
+        for _ in 0..2 {
+            let families = vec![Family::Ipv4Unicast];
+            let down = PeerDown::KeepStale { families, older };
+            bench.rib.peer_down(PeerId(1), down);
+            bench.rib.peer_up(PeerId(1), up(1, false));
+        }
+        assert_eq!(bench.lost(P).len(), usize::from(older));
     }
 }

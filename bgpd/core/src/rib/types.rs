@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp_wire::{
-    Asn, AttributesBuilder, AttributesView, Family, NextHop, Notification, Origin, RouterId,
+    Asn, AttributesBuilder, AttributesView, CommunityPattern, Family, LargeCommunityPattern,
+    NextHop, Notification, Origin, RouterId,
 };
 
 /// A neighbour's number in this process, dense from 1; 0 is this router itself.
@@ -37,6 +38,8 @@ pub struct RibConfig {
     pub overlay_administrator: Option<u32>,
     /// Prefixes whose unlabelled routes are reported too, with everything that is more specific: for the main table.
     pub report: Vec<IpNet>,
+    /// Makes the hash of what neighbours choose another one in each process: nobody outside may foresee it.
+    pub seed: u64,
 }
 
 /// What a neighbour is to us.
@@ -95,8 +98,14 @@ pub struct PeerConfig {
     pub export_filter: PrefixFilter,
     /// Most prefixes of one family; more end the session (RFC 4486 subcode 1).
     pub max_prefixes: Option<u32>,
+    /// Most paths of one prefix (RFC 7911); further ones are refused, since each costs a walk over the others.
+    pub max_paths: u32,
     /// How often our own AS may stand in a path from it.
     pub allow_own_as: usize,
+    /// What an eBGP neighbour sends is taken only where its AS is the first of AS_PATH (RFC 4271 section 6.3); a route server's is not.
+    pub enforce_first_as: bool,
+    /// Take prefixes too that no packet may be sent to ([`weft_bgp_wire::Prefix::is_martian`]).
+    pub accept_martians: bool,
     /// Handed to the [`ExportHook`] with routes from it.
     pub import_class: u32,
     /// Handed to the [`ExportHook`] with routes to it.
@@ -118,6 +127,8 @@ pub struct PeerUp {
     pub add_path_receive: [bool; 2],
     /// Its BGP Identifier.
     pub router_id: RouterId,
+    /// It knows the marks of RFC 7313 before and behind what is sent again.
+    pub enhanced_refresh: bool,
     /// Our address of the session: the next hop that we name.
     pub local_address: IpAddr,
     /// Our IPv6 address for IPv6 routes where the session runs over IPv4.
@@ -130,7 +141,12 @@ pub enum PeerDown {
     /// They go.
     Flush,
     /// Those of these families stay, marked stale; the others go (RFC 4724 section 4.2).
-    KeepStale(Vec<Family>),
+    KeepStale {
+        /// Whose.
+        families: Vec<Family>,
+        /// What is stale from an earlier end of the session stays too (RFC 8538 section 4.1).
+        older: bool,
+    },
 }
 
 /// What an UPDATE came to.
@@ -252,7 +268,26 @@ pub struct ExportContext {
     pub source: Option<PeerKind>,
 }
 
-/// What the overlay has to say when a route goes out. Results are cached by everything in [`ExportContext`] and the
+/// Communities of the overlay that a neighbour may not announce, and that were taken from its routes, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stripped {
+    /// Of a VNI that is not accepted from it.
+    pub vni: u64,
+    /// Of a kind that is not accepted from it, or that nobody knows.
+    pub kind: u64,
+    /// Of an endpoint that is not accepted from it.
+    pub endpoint: u64,
+}
+
+impl std::ops::AddAssign for Stripped {
+    fn add_assign(&mut self, more: Self) {
+        self.vni += more.vni;
+        self.kind += more.kind;
+        self.endpoint += more.endpoint;
+    }
+}
+
+/// What the overlay has to say when a route comes in or goes out. Results are cached by everything in [`ExportContext`] and the
 /// attributes, so they must depend on nothing else; [`crate::rib::Rib::set_hook`] empties the cache.
 pub trait ExportHook: Send {
     /// Edits the attributes; false keeps the route back.
@@ -262,6 +297,22 @@ pub trait ExportHook: Send {
         attributes: AttributesView<'_>,
         edit: &mut AttributesBuilder,
     ) -> bool;
+
+    /// Routes of a neighbour of this import class may lose communities of the overlay: [`ExportHook::import`] is asked.
+    fn strips(&self, _import_class: u32) -> bool {
+        false
+    }
+
+    /// Takes from `edit`, what a neighbour of this import class announces of these prefixes, the communities of the overlay that it
+    /// may not announce. Called for routes that have some, and before anything else sees them.
+    fn import(
+        &self,
+        _import_class: u32,
+        _prefixes: &mut dyn Iterator<Item = IpNet>,
+        _edit: &mut AttributesBuilder,
+    ) -> Stripped {
+        Stripped::default()
+    }
 
     /// Adds to `edit` (a route already edited by [`ExportHook::export`]) the labels of the other paths of its prefix that
     /// originate in our domain too. Called for sessions with other domains, and for those without ADD-PATH.
@@ -342,21 +393,35 @@ impl RouteBatch {
     }
 }
 
+/// How a prefix selects routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrefixSelection {
+    /// That prefix alone.
+    #[default]
+    Exact,
+    /// It and the more specific ones.
+    Longer,
+    /// It and the less specific ones.
+    Shorter,
+    /// The most specific of it and the less specific ones: what a packet to it would take.
+    Longest,
+}
+
 /// Which routes a query wants; every condition must hold.
 #[derive(Clone, Debug, Default)]
 pub struct RouteFilter {
     /// Only this family.
     pub family: Option<Family>,
-    /// Only this prefix, or with [`RouteFilter::longer`] or [`RouteFilter::shorter`] what it covers or is covered by.
+    /// Only this prefix, or what [`RouteFilter::select`] says.
     pub prefix: Option<IpNet>,
-    /// More specific prefixes too.
-    pub longer: bool,
-    /// Less specific prefixes too.
-    pub shorter: bool,
+    /// How [`RouteFilter::prefix`] selects.
+    pub select: PrefixSelection,
     /// Only paths from this neighbour.
     pub peer: Option<PeerId>,
-    /// Only paths with this large community.
-    pub large_community: Option<weft_bgp_wire::LargeCommunity>,
+    /// Only paths with a community of this pattern.
+    pub community: Option<CommunityPattern>,
+    /// Only paths with a large community of this pattern.
+    pub large_community: Option<LargeCommunityPattern>,
     /// Only paths with a large community of the overlay whose Local Data 1 ends with this VNI.
     pub vni: Option<u32>,
     /// Only prefixes behind this one: the cursor of a page.
@@ -401,12 +466,15 @@ pub struct RoutePage {
 pub struct PeerCounters {
     /// Paths held from it, by [`Family::index`].
     pub accepted: [u32; 2],
-    /// Prefixes announced by it that the import rules refused: own AS, reflection loop, filter.
+    /// Prefixes announced by it that the import rules refused: own AS, another AS in front, reflection loop, martian, filter, too many paths of one
+    /// prefix.
     pub rejected: u64,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
     pub attribute_discard: u64,
+    /// Communities of the overlay that were taken from its routes.
+    pub stripped: Stripped,
     /// Prefixes announced to it, by [`Family::index`].
     pub advertised: [u32; 2],
     /// Routes kept back because their attributes leave no room for a prefix in a message.

@@ -32,9 +32,6 @@ pub use types::*;
 
 /// Hold time until the neighbour's OPEN is there: RFC 4271 section 8.2.2 suggests 4 minutes.
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
-/// A new connection from the neighbour of an older session says that it restarted (RFC 4724 section 4.2); while both
-/// ends have just called each other it is a collision.
-const COLLISION_TIME: Duration = Duration::from_secs(5);
 /// First pause after a failed attempt; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
@@ -55,6 +52,8 @@ struct Connection {
     keepalive_at: Option<Instant>,
     /// When it was opened.
     since: Instant,
+    /// When it was established.
+    established: Option<Instant>,
 }
 
 /// Whether and when we open a connection.
@@ -183,6 +182,21 @@ impl Session {
         }
     }
 
+    /// What tells the neighbour that the end of the session is no restart: where graceful restart applies to NOTIFICATIONs, a Hard Reset
+    /// that carries the one that it stands for (RFC 8538 section 3.1).
+    pub fn for_good(&self, notification: Notification) -> Notification {
+        let graceful = self
+            .negotiated()
+            .and_then(|negotiated| negotiated.graceful_restart.as_ref())
+            .is_some_and(|restart| restart.notification);
+        if !graceful {
+            return notification;
+        }
+        let mut data = vec![notification.code, notification.subcode];
+        data.extend_from_slice(&notification.data);
+        Notification::new(error_code::CEASE, cease::HARD_RESET, data)
+    }
+
     /// ManualStop: ends every connection with `notification` and stays down.
     pub fn stop(&mut self, now: Instant, notification: Notification) {
         let ids: Vec<ConnectionId> = self
@@ -195,6 +209,22 @@ impl Session {
         }
         self.dial = Dial::Stopped;
         self.last_reason = DownReason::AdminDown;
+    }
+
+    /// The link to the neighbour lost its carrier: connections end without a word, which would not arrive.
+    pub fn handle_link_lost(&mut self, now: Instant, interface: &str) {
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|of| of.id).collect();
+        for id in ids {
+            self.close(now, id, DownReason::LinkLost(interface.to_owned()));
+        }
+    }
+
+    /// The link to the neighbour has its carrier again: what waits to connect does so now.
+    pub fn handle_link_back(&mut self) {
+        if matches!(self.dial, Dial::Wait { .. }) && self.connections.is_empty() {
+            self.failures = 0;
+            self.connect();
+        }
     }
 
     /// The forwarding state of the earlier process is no longer preserved as such: later OPENs say no restart.
@@ -276,12 +306,21 @@ impl Session {
 
     /// The neighbour opened a connection.
     pub fn handle_accepted(&mut self, now: Instant, id: ConnectionId) {
-        let crowded = self
-            .connections
-            .iter()
-            .filter(|connection| !connection.outgoing)
-            .count()
-            > 1;
+        let incoming = self.connections.iter().filter(|one| !one.outgoing);
+        let mut crowded = incoming.count() > 1;
+        // A neighbour that crashed before it said anything may have left connections behind: the newest is the one that lives.
+        let silent = |one: &&Connection| !one.outgoing && matches!(one.phase, Phase::OpenSent);
+        if crowded
+            && let Some(oldest) = self
+                .connections
+                .iter()
+                .filter(silent)
+                .min_by_key(|one| one.since)
+        {
+            let rejected = Notification::cease(cease::CONNECTION_REJECTED, "");
+            self.handle_error(now, oldest.id, rejected);
+            crowded = false;
+        }
         // An established session without graceful restart wins any collision (RFC 4271 section 6.8).
         let taken = self
             .negotiated()
@@ -310,6 +349,7 @@ impl Session {
             hold_until: Some(now + OPEN_HOLD_TIME),
             keepalive_at: None,
             since: now,
+            established: None,
         });
     }
 
@@ -436,7 +476,7 @@ impl Session {
             return Err(Notification::new(
                 error_code::OPEN,
                 open_error::BAD_PEER_AS,
-                [],
+                asn.0.to_be_bytes(),
             ));
         }
         // RFC 6286 section 2.2: within an AS the identifier is unique.
@@ -497,12 +537,14 @@ impl Session {
                 .hold_time
                 .min(Duration::from_secs(u64::from(open.hold_time))),
             route_refresh: false,
+            enhanced_refresh: false,
             graceful_restart: None,
         };
         for capability in &open.capabilities {
             match capability {
                 Capability::FourOctetAs(_) => negotiated.four_octet_as = true,
                 Capability::RouteRefresh => negotiated.route_refresh = true,
+                Capability::EnhancedRouteRefresh => negotiated.enhanced_refresh = true,
                 Capability::ExtendedMessage => {
                     negotiated.max_message_len = MAX_MESSAGE_LEN_EXTENDED
                 }
@@ -521,7 +563,6 @@ impl Session {
                 }
                 Capability::GracefulRestart(_)
                 | Capability::MultiProtocol(..)
-                | Capability::EnhancedRouteRefresh
                 | Capability::Unknown(..) => {}
             }
         }
@@ -542,7 +583,10 @@ impl Session {
             .map(|other| {
                 let graceful =
                     matches!(&other.phase, Phase::Established(n) if n.graceful_restart.is_some());
-                let restarted = graceful && !this.outgoing && now >= other.since + COLLISION_TIME;
+                // Who has confirmed a connection opens no other one beside it: what it opened earlier is a collision, what it opened
+                // later says that it has started anew (RFC 4724 section 5).
+                let later = other.established.is_some_and(|at| this.since >= at);
+                let restarted = graceful && !this.outgoing && later;
                 (
                     other.id,
                     matches!(other.phase, Phase::Established(_)),
@@ -575,13 +619,21 @@ impl Session {
         if let Phase::OpenConfirm(negotiated) = &connection.phase {
             let negotiated = negotiated.clone();
             connection.phase = Phase::Established(negotiated.clone());
+            connection.established = Some(now);
             self.outputs.push_back(Output::Up(id, negotiated));
             self.handle_alive(now, id);
         }
     }
 
-    /// We end a connection because of an error: sends the NOTIFICATION and closes.
+    /// We end a connection because of an error: sends the NOTIFICATION and closes. One that would come again with the same routes goes as a
+    /// Hard Reset (RFC 8538 section 4).
     pub fn handle_error(&mut self, now: Instant, id: ConnectionId, notification: Notification) {
+        let for_good = (error_code::CEASE, cease::MAX_PREFIXES);
+        let notification = if (notification.code, notification.subcode) == for_good {
+            self.for_good(notification)
+        } else {
+            notification
+        };
         self.send_notification(id, &notification);
         self.close(now, id, DownReason::NotificationSent(notification));
     }
@@ -603,6 +655,14 @@ impl Session {
                 reason: reason.clone(),
                 retain,
             });
+        } else if !collision
+            && self.dial != Dial::Stopped
+            && matches!(
+                reason,
+                DownReason::NotificationSent(_) | DownReason::NotificationReceived(_)
+            )
+        {
+            self.outputs.push_back(Output::Refused(reason.clone()));
         }
         if !collision {
             self.last_reason = reason.clone();
@@ -701,16 +761,16 @@ impl Session {
 }
 
 /// Which routes stay after the end of a session, and for how long (RFC 4724 section 4.2, RFC 8538 section 4).
-fn retained(negotiated: &Negotiated, reason: &DownReason) -> Option<(Vec<Family>, Duration)> {
+fn retained(negotiated: &Negotiated, reason: &DownReason) -> Option<Retained> {
     let restart = negotiated.graceful_restart.as_ref()?;
     let graceful = match reason {
-        DownReason::ConnectionLost(_) | DownReason::Restarted => true,
+        DownReason::ConnectionLost(_) | DownReason::LinkLost(_) | DownReason::Restarted => true,
         DownReason::NotificationReceived(notification) => {
             restart.notification && !notification.is_hard_reset()
         }
-        // An end that we choose for good is no restart; a neighbour that fell silent may be one.
+        // What is to end for good says so with a Hard Reset (RFC 8538 section 4).
         DownReason::NotificationSent(notification) => {
-            restart.notification && notification.code == error_code::HOLD_TIMER_EXPIRED
+            restart.notification && !notification.is_hard_reset()
         }
         DownReason::NeverUp | DownReason::AdminDown | DownReason::ConnectFailed(_) => false,
     };
@@ -720,10 +780,9 @@ fn retained(negotiated: &Negotiated, reason: &DownReason) -> Option<(Vec<Family>
         .filter_map(|family| Family::from_afi_safi(family.afi_safi.0, family.afi_safi.1))
         .filter(|family| negotiated.families.contains(family))
         .collect();
-    (graceful && !families.is_empty()).then(|| {
-        (
-            families,
-            Duration::from_secs(u64::from(restart.restart_time.max(1))),
-        )
+    (graceful && !families.is_empty()).then(|| Retained {
+        families,
+        time: Duration::from_secs(u64::from(restart.restart_time.max(1))),
+        notification: restart.notification,
     })
 }

@@ -85,6 +85,9 @@ impl Bench {
                                 if retain.is_some() { ", retained" } else { "" }
                             ));
                         }
+                        Output::Refused(reason) => {
+                            self.log[side].push(format!("refused: {reason}"));
+                        }
                         Output::Refresh(_) => self.log[side].push("refresh".into()),
                     }
                 }
@@ -187,8 +190,8 @@ fn silence_ends_the_session_and_keeps_the_routes() {
     bench.sides[0].handle_timeout(bench.now);
     let outputs: Vec<Output> = std::iter::from_fn(|| bench.sides[0].poll_output()).collect();
     assert!(outputs.contains(&Output::Close(id)));
-    assert!(outputs.iter().any(|output| matches!(output, Output::Down { retain: Some((families, time)), reason: DownReason::NotificationSent(_) }
-        if families == &[Family::Ipv4Unicast] && *time == Duration::from_secs(120))));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Down { retain: Some(retained), reason: DownReason::NotificationSent(_) }
+        if retained.families == [Family::Ipv4Unicast] && retained.time == Duration::from_secs(120))));
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn a_wrong_as_is_refused_by_name() {
     assert_eq!(bench.states(), [State::Idle, State::Idle]);
     assert_eq!(
         bench.sides[1].last_reason().to_string(),
-        "the neighbour ended it: OPEN Message Error: Bad Peer AS (2/2)"
+        "the neighbour ended it: OPEN Message Error: Bad Peer AS (2/2): the neighbour is in AS 65002"
     );
 }
 
@@ -276,6 +279,51 @@ fn a_restarted_neighbour_replaces_its_session_and_keeps_its_routes() {
     assert!(restart.restarting && restart.families[0].forwarding_preserved);
 }
 
+/// RFC 4724 section 5: also where the old session is a moment old, and whatever the neighbour's OPEN says of a restart.
+#[test]
+fn a_neighbour_that_crashes_at_once_is_back_at_once() {
+    let mut bench = Bench::new(|side, config| config.passive = side == 0);
+    bench.start();
+    for _ in 0..3 {
+        bench.sides[1] = Session::new(config(1), 3, false);
+        bench.sides[1].start();
+        bench.run(true);
+        assert_eq!(bench.states(), UP);
+    }
+    assert_eq!(bench.log[0].len(), 7, "{:?}", bench.log[0]);
+    assert_eq!(bench.sides[0].connections.len(), 1);
+}
+
+#[test]
+fn silent_connections_do_not_keep_a_good_one_out() {
+    let mut bench = Bench::new(|side, config| config.passive = side == 0);
+    bench.sides[0].start();
+    for id in 100..110 {
+        bench.sides[0].handle_accepted(bench.now, ConnectionId(id));
+        bench.now += Duration::from_millis(1);
+    }
+    bench.run(true);
+    assert_eq!(bench.sides[0].connections.len(), 2, "no more than two");
+    bench.sides[1].start();
+    bench.run(true);
+    assert_eq!(bench.states(), UP);
+}
+
+/// RFC 8538 section 4: more prefixes than allowed would come again.
+#[test]
+fn too_many_prefixes_end_a_session_for_good() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    let id = bench.sides[0].connections[0].id;
+    let limit = Notification::cease(cease::MAX_PREFIXES, "");
+    bench.sides[0].handle_error(bench.now, id, limit);
+    bench.run(true);
+    assert_eq!(
+        bench.log[1][1],
+        "down: the neighbour ended it: Cease: Hard Reset (6/9), Cease: Maximum Number of Prefixes Reached (6/1)"
+    );
+}
+
 #[test]
 fn what_ends_a_session_decides_whether_routes_stay() {
     for (end, retained) in [
@@ -288,8 +336,10 @@ fn what_ends_a_session_decides_whether_routes_stay() {
         bench.run(true);
         assert_eq!(
             bench.log[0][1],
-            format!("down: we ended it: {end}"),
-            "our own end keeps nothing"
+            format!(
+                "down: we ended it: {end}{}",
+                if retained { ", retained" } else { "" }
+            ),
         );
         assert_eq!(bench.log[1][1].ends_with("retained"), retained);
         assert_eq!(bench.states()[0], State::Idle);

@@ -84,6 +84,8 @@ pub struct Negotiated {
     pub hold_time: Duration,
     /// The neighbour understands ROUTE-REFRESH.
     pub route_refresh: bool,
+    /// It marks the beginning and the end of what it sends again (RFC 7313), and wants us to.
+    pub enhanced_refresh: bool,
     /// The neighbour's graceful restart capability, where both ends offer it.
     pub graceful_restart: Option<GracefulRestart>,
 }
@@ -103,6 +105,8 @@ pub enum DownReason {
     ConnectionLost(String),
     /// The transport connection could not be opened.
     ConnectFailed(String),
+    /// The link to the neighbour lost its carrier.
+    LinkLost(String),
     /// The neighbour restarted: a new connection took the place of the old one (RFC 4724 section 4.2).
     Restarted,
 }
@@ -118,9 +122,21 @@ impl fmt::Display for DownReason {
             Self::NotificationSent(notification) => write!(f, "we ended it: {notification}"),
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
             Self::ConnectFailed(text) => write!(f, "no connection: {text}"),
+            Self::LinkLost(interface) => write!(f, "{interface} lost its carrier"),
             Self::Restarted => f.write_str("the neighbour restarted"),
         }
     }
+}
+
+/// What stays of the routes of a session that is down (RFC 4724 section 4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retained {
+    /// Families that are kept as stale.
+    pub families: Vec<Family>,
+    /// How long the neighbour may be away.
+    pub time: Duration,
+    /// Graceful restart applies to NOTIFICATIONs too (RFC 8538).
+    pub notification: bool,
 }
 
 /// What a session wants done.
@@ -140,8 +156,10 @@ pub enum Output {
         /// Why.
         reason: DownReason,
         /// Families to keep as stale, and the neighbour's restart time; `None` where everything goes.
-        retain: Option<(Vec<Family>, Duration)>,
+        retain: Option<Retained>,
     },
+    /// A connection ended with a NOTIFICATION before it was a session.
+    Refused(DownReason),
     /// The neighbour asks for our routes again.
     Refresh(RouteRefresh),
 }

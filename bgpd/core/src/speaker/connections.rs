@@ -1,6 +1,7 @@
 //! Transport connections: octets cut into messages on the way in, messages before routes on the way out.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -25,9 +26,12 @@ impl Speaker {
     }
 
     /// A connection that [`Action::Connect`] asked for could not be opened.
-    pub fn handle_connect_failed(&mut self, peer: PeerId, error: String, now: Instant) {
+    pub fn handle_connect_failed(&mut self, peer: PeerId, error: &io::Error, now: Instant) {
         if let Some(neighbor) = self.neighbor_mut(peer) {
-            neighbor.session.handle_connect_failed(now, error);
+            neighbor.refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            neighbor
+                .session
+                .handle_connect_failed(now, error.to_string());
         }
         self.drain(peer, now);
     }

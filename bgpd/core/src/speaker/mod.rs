@@ -35,14 +35,25 @@ struct Neighbor {
     session: Session,
     since: Option<Instant>,
     flaps: u64,
-    /// Families kept over its restart, and when that ends.
-    stale: Option<(Vec<Family>, Instant)>,
+    /// What is kept over its restart.
+    stale: Option<Stale>,
     /// End-of-RIBs that are still to come before its routes are complete.
     awaited: Vec<Family>,
+    /// Its host answered the latest attempt to connect: nobody listens there, yet.
+    refused: bool,
     updates: u64,
     problems: u64,
     /// As in [`Speaker::timers`].
     due: Option<Instant>,
+}
+
+/// Routes of a neighbour that are kept until it has sent them anew.
+struct Stale {
+    families: Vec<Family>,
+    /// When they go at the latest.
+    until: Instant,
+    /// The same, however often the neighbour restarts meanwhile (RFC 8538 section 4.1).
+    limit: Instant,
 }
 
 struct Connection {
@@ -68,8 +79,10 @@ pub struct Speaker {
     control: BTreeSet<ConnectionId>,
     /// When which neighbour is next to be looked at.
     timers: BTreeSet<(Instant, PeerId)>,
-    /// Until when the routes of the neighbours are awaited: after a start their set is not complete before.
-    converging: Option<Instant>,
+    /// The routes of the neighbours are awaited: after a start their set is not complete before.
+    converging: Option<restart::Deferral>,
+    /// Counts neighbours that came and went.
+    membership: u64,
     heard: bool,
     routes_complete: bool,
     next_seed: u64,
@@ -85,6 +98,7 @@ impl Speaker {
                 cluster_id: config.cluster_id,
                 overlay_administrator: config.overlay_administrator,
                 report: config.report.clone(),
+                seed: config.seed,
             },
             hook,
         );
@@ -92,7 +106,8 @@ impl Speaker {
             rib.hold();
         }
         Self {
-            converging: Some(now + config.deferral),
+            converging: Some(restart::Deferral::new(now, config.deferral)),
+            membership: 0,
             heard: false,
             routes_complete: !config.awaits_routes,
             next_seed: config.seed,
@@ -138,13 +153,8 @@ impl Speaker {
                 }
                 Output::Up(id, negotiated) => self.up(peer, id, &negotiated, now),
                 Output::Down { reason, retain } => self.down(peer, reason, retain, now),
-                Output::Refresh(refresh) => {
-                    if refresh.subtype == 0
-                        && let Some(family) = Family::from_afi_safi(refresh.afi, refresh.safi)
-                    {
-                        self.rib.readvertise(peer, family);
-                    }
-                }
+                Output::Refused(reason) => self.actions.push_back(Action::Refused(peer, reason)),
+                Output::Refresh(refresh) => self.handle_refresh(peer, refresh, now),
             }
         }
         self.retime(peer);
@@ -159,13 +169,13 @@ impl Speaker {
             let Some(neighbor) = self.neighbor_mut(peer) else {
                 continue;
             };
-            let flushed = neighbor.stale.take_if(|(_, until)| *until <= now);
+            let flushed = neighbor.stale.take_if(|stale| stale.until <= now);
             let timeout = neighbor.session.poll_timeout();
             if timeout.is_some_and(|due| due <= now) {
                 neighbor.session.handle_timeout(now);
             }
-            if let Some((families, _)) = flushed {
-                for family in families {
+            if let Some(flushed) = flushed {
+                for family in flushed.families {
                     self.rib.sweep_stale(peer, family);
                 }
             }
@@ -178,7 +188,8 @@ impl Speaker {
     /// When [`Speaker::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = self.timers.first().map(|(due, _)| *due);
-        next.into_iter().chain(self.converging).min()
+        let deferral = self.converging.map(|deferral| deferral.due);
+        next.into_iter().chain(deferral).min()
     }
 
     /// Notes when a neighbour is next to be looked at.
@@ -190,7 +201,7 @@ impl Speaker {
         else {
             return;
         };
-        let stale = neighbor.stale.as_ref().map(|(_, until)| *until);
+        let stale = neighbor.stale.as_ref().map(|stale| stale.until);
         let due = neighbor
             .session
             .poll_timeout()

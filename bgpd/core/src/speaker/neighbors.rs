@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use weft_bgp_wire::{Asn, Notification, cease};
 
-use super::types::{NeighborChanges, NeighborConfig, NeighborStatus};
+use super::types::{NeighborChanges, NeighborConfig, NeighborStatus, Password};
 use super::{Neighbor, Speaker};
 use crate::rib::{PeerConfig, PeerId, PeerKind};
 use crate::session::{Session, SessionConfig, State};
@@ -42,7 +42,11 @@ impl Speaker {
                 continue;
             }
             let refresh = neighbor.config.import_filter != config.import_filter
-                || neighbor.config.allow_own_as != config.allow_own_as;
+                || neighbor.config.import_class != config.import_class
+                || neighbor.config.max_paths < config.max_paths
+                || neighbor.config.allow_own_as != config.allow_own_as
+                || neighbor.config.enforce_first_as != config.enforce_first_as
+                || neighbor.config.accept_martians != config.accept_martians;
             neighbor.config = config;
             let import = peer_config(asn, &neighbor.config);
             let asked = !refresh || neighbor.session.state() != State::Established || {
@@ -97,7 +101,11 @@ impl Speaker {
             self.config.restarting && self.converging.is_some(),
         );
         session.start();
-        let awaited = config.families.clone();
+        let helpers = self.config.helpers.as_ref();
+        let awaited = match helpers.is_none_or(|helpers| helpers.contains(&config.address)) {
+            true => config.families.clone(),
+            false => Vec::new(),
+        };
         let neighbor = Neighbor {
             config,
             session,
@@ -105,6 +113,7 @@ impl Speaker {
             flaps: 0,
             stale: None,
             awaited,
+            refused: false,
             updates: 0,
             problems: 0,
             due: None,
@@ -113,6 +122,7 @@ impl Speaker {
             self.neighbors.push(None);
         }
         self.neighbors[at] = Some(neighbor);
+        self.membership += 1;
         self.drain(peer, now);
         peer
     }
@@ -128,6 +138,7 @@ impl Speaker {
             self.drain(peer, now);
         }
         self.rib.remove_peer(peer);
+        self.membership += 1;
         if let Some(neighbor) = self
             .neighbors
             .get_mut(peer.0 as usize)
@@ -136,6 +147,20 @@ impl Speaker {
         {
             self.timers.remove(&(due, peer));
         }
+    }
+
+    /// Another number than before where neighbours have come or gone since.
+    pub fn membership(&self) -> u64 {
+        self.membership
+    }
+
+    /// Neighbours whose connections are signed, with their secrets.
+    pub fn passwords(&self) -> impl Iterator<Item = (IpAddr, &Password)> {
+        let neighbors = self.neighbors.iter().flatten();
+        neighbors.filter_map(|neighbor| {
+            let config = &neighbor.config;
+            Some((config.address, config.password.as_ref()?))
+        })
     }
 
     /// Ends the session with a neighbour; it comes back by itself.
@@ -147,6 +172,40 @@ impl Speaker {
             neighbor.session.start();
         }
         self.drain(peer, now);
+    }
+
+    /// The link to a neighbour that is on it lost its carrier, with the interface's name, or has it again.
+    pub fn handle_link(&mut self, address: IpAddr, lost: Option<&str>, now: Instant) {
+        let Some(peer) = self.find(address) else {
+            return;
+        };
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            match lost {
+                Some(interface) => neighbor.session.handle_link_lost(now, interface),
+                None => neighbor.session.handle_link_back(),
+            }
+        }
+        self.drain(peer, now);
+    }
+
+    /// Before the process ends to be started again: tells those neighbours that know no graceful restart, whose connections would else
+    /// close without a word.
+    pub fn take_leave(&mut self, communication: &str, now: Instant) {
+        let told: Vec<PeerId> = self
+            .peers()
+            .filter(|(_, neighbor)| {
+                let negotiated = neighbor.session.negotiated();
+                negotiated.is_none_or(|negotiated| negotiated.graceful_restart.is_none())
+            })
+            .map(|(peer, _)| peer)
+            .collect();
+        for peer in told {
+            if let Some(neighbor) = self.neighbor_mut(peer) {
+                let shutdown = Notification::cease(cease::ADMIN_SHUTDOWN, communication);
+                neighbor.session.stop(now, shutdown);
+            }
+            self.drain(peer, now);
+        }
     }
 
     /// Ends every session for good: neighbours drop our routes.
@@ -211,18 +270,7 @@ impl Speaker {
 impl Neighbor {
     /// Ends the session for good: the neighbour is to drop our routes, whatever was negotiated.
     fn stop(&mut self, notification: Notification, now: Instant) {
-        let negotiated = self.session.negotiated();
-        let graceful = negotiated
-            .and_then(|negotiated| negotiated.graceful_restart.as_ref())
-            .is_some_and(|restart| restart.notification);
-        let notification = if graceful {
-            // RFC 8538 section 3.1: a Hard Reset carries the NOTIFICATION that it stands for.
-            let mut data = vec![notification.code, notification.subcode];
-            data.extend_from_slice(&notification.data);
-            Notification::new(notification.code, cease::HARD_RESET, data)
-        } else {
-            notification
-        };
+        let notification = self.session.for_good(notification);
         self.session.stop(now, notification);
     }
 }
@@ -241,7 +289,10 @@ fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
         import_filter: config.import_filter.clone(),
         export_filter: config.export_filter.clone(),
         max_prefixes: config.max_prefixes,
+        max_paths: config.max_paths,
         allow_own_as: config.allow_own_as,
+        enforce_first_as: config.enforce_first_as,
+        accept_martians: config.accept_martians,
         import_class: config.import_class,
         export_class: config.export_class,
     }

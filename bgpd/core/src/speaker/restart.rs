@@ -1,17 +1,68 @@
 //! Graceful restart in both roles (RFC 4724, RFC 8538): what stays of a neighbour that is away, and what is awaited after our own start.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use weft_bgp_wire::Family;
+use weft_bgp_wire::{Family, RouteRefresh};
 
-use super::Speaker;
-use super::types::Action;
+use super::types::{Action, Awaited};
+use super::{Neighbor, Speaker, Stale};
 use crate::rib::{PeerDown, PeerId, PeerUp};
-use crate::session::{ConnectionId, DownReason, Negotiated, State};
+use crate::session::{ConnectionId, DownReason, Negotiated, Retained, State};
 
 /// After a restarted neighbour is back, it has this long to send its routes before stale ones go: End-of-RIB normally
 /// comes long before.
 const STALE_TIME: Duration = Duration::from_secs(360);
+
+/// After our start, a neighbour that no connection reaches is waited for this long: others should not have to wait for one that is down.
+const UNREACHABLE: Duration = Duration::from_secs(15);
+
+/// The same for one whose host answers: what refuses connections now may be about to listen.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// The wait for the neighbours' routes after our own start (RFC 4724 section 4.1).
+#[derive(Clone, Copy)]
+pub(super) struct Deferral {
+    since: Instant,
+    until: Instant,
+    /// When to look next whom patience with is over.
+    pub(super) due: Instant,
+}
+
+impl Deferral {
+    pub(super) fn new(now: Instant, longest: Duration) -> Self {
+        let until = now + longest;
+        Self {
+            since: now,
+            until,
+            due: until.min(now + UNREACHABLE),
+        }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        let next = [UNREACHABLE, REFUSED]
+            .map(|patience| self.since + patience)
+            .into_iter()
+            .find(|due| *due > now);
+        self.due = next.map_or(self.until, |next| next.min(self.until));
+    }
+
+    /// Whether the routes of a neighbour are to be waited for, still.
+    fn waits_for(&self, neighbor: &Neighbor, now: Instant) -> bool {
+        if neighbor.awaited.is_empty() {
+            return false;
+        }
+        let waited = now.saturating_duration_since(self.since);
+        let patience = match neighbor.session.state() {
+            State::Established => return true,
+            State::OpenSent | State::OpenConfirm => REFUSED,
+            _ if neighbor.refused => REFUSED,
+            _ => UNREACHABLE,
+        };
+        waited < patience
+    }
+}
 
 impl Speaker {
     /// A session is established: what its neighbour preserved of its routes stays until it has sent them anew.
@@ -38,15 +89,13 @@ impl Speaker {
                 })
             })
         };
-        let stale = neighbor
-            .stale
-            .take()
-            .map(|(families, _)| families)
-            .unwrap_or_default();
-        let (kept, lost): (Vec<Family>, Vec<Family>) = stale.into_iter().partition(preserved);
-        if !kept.is_empty() {
-            neighbor.stale = Some((kept, now + STALE_TIME));
+        let mut lost = Vec::new();
+        if let Some(stale) = &mut neighbor.stale {
+            let families = std::mem::take(&mut stale.families).into_iter();
+            (stale.families, lost) = families.partition(preserved);
+            stale.until = stale.limit.min(now + STALE_TIME);
         }
+        neighbor.stale.take_if(|stale| stale.families.is_empty());
         // Who sends no End-of-RIB, or has just restarted and waits for ours, is not waited for.
         neighbor
             .awaited
@@ -69,6 +118,7 @@ impl Speaker {
                 router_id: negotiated.router_id,
                 local_address: local,
                 local_address_v6,
+                enhanced_refresh: negotiated.enhanced_refresh,
             },
         );
         self.actions.push_back(Action::Neighbor {
@@ -83,7 +133,7 @@ impl Speaker {
         &mut self,
         peer: PeerId,
         reason: DownReason,
-        retain: Option<(Vec<Family>, Duration)>,
+        retain: Option<Retained>,
         now: Instant,
     ) {
         let Some(neighbor) = self.neighbor_mut(peer) else {
@@ -93,9 +143,24 @@ impl Speaker {
         neighbor.flaps += 1;
         let state = neighbor.session.state();
         let down = match retain {
-            Some((families, time)) => {
-                neighbor.stale = Some((families.clone(), now + time));
-                PeerDown::KeepStale(families)
+            Some(retained) => {
+                let Retained {
+                    families,
+                    time,
+                    notification,
+                } = retained;
+                // RFC 8538 section 4.1: what is stale already stays, but no longer than it would have.
+                let before = neighbor.stale.take().filter(|_| notification);
+                let limit = before.map_or(now + time + STALE_TIME, |before| before.limit);
+                neighbor.stale = Some(Stale {
+                    families: families.clone(),
+                    until: limit.min(now + time),
+                    limit,
+                });
+                PeerDown::KeepStale {
+                    families,
+                    older: notification,
+                }
             }
             None => {
                 neighbor.stale = None;
@@ -110,17 +175,49 @@ impl Speaker {
         });
     }
 
+    /// The neighbour asks for our routes, or says that it begins or ends to send its own again (RFC 7313 section 4).
+    pub(super) fn handle_refresh(&mut self, peer: PeerId, refresh: RouteRefresh, now: Instant) {
+        let Some(family) = Family::from_afi_safi(refresh.afi, refresh.safi) else {
+            return;
+        };
+        let Some(neighbor) = self.neighbor_mut(peer) else {
+            return;
+        };
+        let Some((true, enhanced)) = neighbor.session.negotiated().map(|negotiated| {
+            let spoken = negotiated.families.contains(&family);
+            (spoken, negotiated.enhanced_refresh)
+        }) else {
+            return;
+        };
+        match refresh.subtype {
+            RouteRefresh::REQUEST => self.rib.readvertise(peer, family),
+            // Before the End-of-RIB of a restart it is ignored: what is stale already goes with that.
+            RouteRefresh::BEGIN if enhanced => {
+                let until = now + STALE_TIME;
+                let stale = neighbor.stale.get_or_insert_with(|| Stale {
+                    families: Vec::new(),
+                    until,
+                    limit: until,
+                });
+                if !stale.families.contains(&family) {
+                    stale.families.push(family);
+                    self.rib.mark_stale(peer, family);
+                }
+            }
+            RouteRefresh::END if enhanced => self.handle_end_of_rib(peer, family),
+            _ => {}
+        }
+    }
+
     /// A neighbour has sent all of its routes of a family (RFC 4724 section 2): what is still stale goes.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.rib.sweep_stale(peer, family);
         if let Some(neighbor) = self.neighbor_mut(peer) {
             neighbor.awaited.retain(|awaited| *awaited != family);
-            if let Some((families, _)) = &mut neighbor.stale {
-                families.retain(|stale| *stale != family);
-                if families.is_empty() {
-                    neighbor.stale = None;
-                }
+            if let Some(stale) = &mut neighbor.stale {
+                stale.families.retain(|stale| *stale != family);
             }
+            neighbor.stale.take_if(|stale| stale.families.is_empty());
         }
     }
 
@@ -135,27 +232,60 @@ impl Speaker {
         self.converging.is_none()
     }
 
+    /// Whom the wait after our own start is for; `None` where it is over.
+    pub fn awaited(&self, now: Instant) -> Option<Awaited> {
+        let deferral = self.converging?;
+        let neighbors = self.neighbors.iter().flatten();
+        Some(Awaited {
+            neighbors: neighbors
+                .filter(|neighbor| deferral.waits_for(neighbor, now))
+                .map(|neighbor| neighbor.config.address)
+                .collect(),
+            at_most: deferral.until.saturating_duration_since(now),
+        })
+    }
+
+    /// Neighbours that would keep our routes over a restart: those that have a session with graceful restart, and those that had
+    /// one before this start and are waited for.
+    pub fn helpers(&self, now: Instant) -> BTreeSet<IpAddr> {
+        let is_helper = |neighbor: &&Neighbor| match neighbor.session.negotiated() {
+            Some(negotiated) => negotiated.graceful_restart.is_some(),
+            None => self
+                .converging
+                .is_some_and(|deferral| deferral.waits_for(neighbor, now)),
+        };
+        let neighbors = self.neighbors.iter().flatten().filter(is_helper);
+        neighbors.map(|neighbor| neighbor.config.address).collect()
+    }
+
     /// Ends the wait after our own start, when everything is there or time is over (RFC 4724 section 4.1).
     pub(super) fn check_converged(&mut self, now: Instant) {
-        let Some(until) = self.converging else { return };
+        let Some(deferral) = self.converging else {
+            return;
+        };
         // A route whose next hop is still being looked up would be missing from what we announce, and End-of-RIB behind
         // it would make the neighbours drop it.
         let heard = !self.rib.awaits_next_hops()
             && self
                 .peers()
-                .all(|(_, neighbor)| neighbor.awaited.is_empty());
+                .all(|(_, neighbor)| !deferral.waits_for(neighbor, now));
         if heard && self.config.awaits_routes && !self.heard {
             self.heard = true;
             self.actions.push_back(Action::Heard);
         }
-        let complete = heard && self.routes_complete;
-        if complete || until <= now {
+        if (heard && self.routes_complete) || deferral.until <= now {
+            let complete = heard
+                && self
+                    .peers()
+                    .all(|(_, neighbor)| neighbor.awaited.is_empty());
             self.converging = None;
             self.rib.release();
             for neighbor in self.neighbors.iter_mut().flatten() {
                 neighbor.session.restart_is_over();
             }
             self.actions.push_back(Action::Converged { complete });
+        } else if let Some(deferral) = &mut self.converging {
+            deferral.put_off(now);
         }
     }
 }

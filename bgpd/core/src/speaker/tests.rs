@@ -1,6 +1,9 @@
+use std::io;
 use std::time::Duration;
 
-use weft_bgp_wire::{Asn, AttributesBuilder, Origin, RouterId};
+use weft_bgp_wire::{
+    Asn, AttributesBuilder, HEADER_LEN, MessageType, Origin, RouteRefresh, RouterId, next_frame,
+};
 
 use super::*;
 use crate::rib::{PlainBgp, RouteFilter};
@@ -14,13 +17,22 @@ struct Line {
     wires: FxHashMap<ConnectionId, (usize, usize)>,
     next_id: u64,
     restarting: bool,
+    /// How an attempt to connect to a speaker that is not there ends.
+    unreached: io::ErrorKind,
+    /// What a speaker that starts knows of who keeps its routes.
+    helpers: Option<BTreeSet<IpAddr>>,
 }
 
 fn address(at: usize) -> IpAddr {
     IpAddr::from([192, 0, 2, 1 + at as u8])
 }
 
-fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
+fn speaker(
+    at: usize,
+    count: usize,
+    (restarting, helpers): (bool, Option<BTreeSet<IpAddr>>),
+    now: Instant,
+) -> Speaker {
     let asn = Asn(65000 + at as u32);
     let octets = [192, 0, 2, 1 + at as u8];
     let config = SpeakerConfig {
@@ -31,7 +43,8 @@ fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
         report: vec!["0.0.0.0/0".parse().unwrap()],
         restarting,
         awaits_routes: false,
-        deferral: Duration::from_secs(60),
+        deferral: Duration::from_secs(120),
+        helpers,
         seed: at as u64 + 1,
     };
     let mut speaker = Speaker::new(config, Box::new(PlainBgp), now);
@@ -49,6 +62,8 @@ fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
                 local_address_v6: None,
                 passive: false,
                 ttl: 1,
+                least_ttl: None,
+                password: None,
                 hold_time: Duration::from_secs(90),
                 connect_retry: Duration::from_secs(30),
                 families: vec![Family::Ipv4Unicast],
@@ -60,7 +75,10 @@ fn speaker(at: usize, count: usize, restarting: bool, now: Instant) -> Speaker {
                 import_filter: None,
                 export_filter: None,
                 max_prefixes: None,
+                max_paths: u32::MAX,
                 allow_own_as: 0,
+                enforce_first_as: true,
+                accept_martians: false,
                 import_class: 0,
                 export_class: 0,
             },
@@ -74,7 +92,7 @@ impl Line {
     fn new(count: usize) -> Self {
         let now = Instant::now();
         let speakers = (0..count)
-            .map(|at| Some(speaker(at, count, false, now)))
+            .map(|at| Some(speaker(at, count, (false, None), now)))
             .collect();
         let mut line = Self {
             now,
@@ -82,6 +100,8 @@ impl Line {
             wires: FxHashMap::default(),
             next_id: 1,
             restarting: false,
+            unreached: io::ErrorKind::ConnectionRefused,
+            helpers: None,
         };
         line.run();
         line
@@ -120,6 +140,7 @@ impl Line {
         while let Some(action) = self.speakers[at].as_mut().unwrap().poll_action() {
             busy = true;
             match action {
+                Action::Refused(..) => {}
                 Action::Connect(peer) => {
                     let speaker = self.speakers[at].as_mut().unwrap();
                     let target = speaker.config_of(peer).unwrap().address;
@@ -129,7 +150,7 @@ impl Line {
                     if self.speakers[other].is_none() {
                         self.speakers[at].as_mut().unwrap().handle_connect_failed(
                             peer,
-                            "refused".into(),
+                            &io::Error::from(self.unreached),
                             self.now,
                         );
                         continue;
@@ -216,7 +237,8 @@ impl Line {
     }
 
     fn start(&mut self, at: usize) {
-        self.speakers[at] = Some(speaker(at, self.speakers.len(), self.restarting, self.now));
+        let known = (self.restarting, self.helpers.clone());
+        self.speakers[at] = Some(speaker(at, self.speakers.len(), known, self.now));
         self.run();
     }
 
@@ -317,6 +339,52 @@ fn a_restarted_router_announces_nothing_before_it_knows_everything() {
     assert!(line.speakers[1].as_ref().unwrap().has_converged());
 }
 
+/// What a router without routes that restarts waits for, with one neighbour that is away and one that has prefix `P`.
+fn wait_for_the_other(line: &mut Line, waits: Duration) {
+    line.originate(2, P, true);
+    line.kill(0);
+    line.kill(1);
+    line.restarting = true;
+    line.start(1);
+    line.originate(1, Q, true);
+    let second = Duration::from_secs(1);
+    if !waits.is_zero() {
+        line.advance(waits - second);
+        let speaker = line.speakers[1].as_ref().unwrap();
+        let awaited = speaker.awaited(line.now).unwrap();
+        assert_eq!(awaited.neighbors, [address(0)]);
+        assert_eq!(awaited.at_most, Duration::from_secs(120) - waits + second);
+        assert!(speaker.helpers(line.now).contains(&address(0)));
+        assert!(!line.knows(2, Q), "somebody is awaited");
+        line.advance(second);
+    }
+    assert!(line.knows(2, Q), "{waits:?} are over");
+    let speaker = line.speakers[1].as_ref().unwrap();
+    assert!(speaker.awaited(line.now).is_none());
+    assert_eq!(speaker.helpers(line.now), BTreeSet::from([address(2)]));
+}
+
+#[test]
+fn a_neighbour_that_cannot_be_reached_is_given_up_early_after_a_restart() {
+    let mut line = Line::new(3);
+    line.unreached = io::ErrorKind::HostUnreachable;
+    wait_for_the_other(&mut line, Duration::from_secs(15));
+}
+
+#[test]
+fn one_that_refuses_connections_is_given_a_minute_to_start() {
+    let mut line = Line::new(3);
+    wait_for_the_other(&mut line, Duration::from_secs(60));
+}
+
+/// RFC 4724 section 4.1: who cannot keep our routes is not waited for.
+#[test]
+fn who_had_no_session_before_a_restart_is_not_waited_for() {
+    let mut line = Line::new(3);
+    line.helpers = Some(BTreeSet::from([address(2)]));
+    wait_for_the_other(&mut line, Duration::ZERO);
+}
+
 #[test]
 fn a_shutdown_for_good_takes_the_routes_along() {
     let mut line = Line::new(3);
@@ -351,4 +419,52 @@ fn octets_that_are_no_bgp_cost_one_session_only() {
     assert!(line.knows(1, P));
     line.advance(Duration::from_secs(2));
     assert!(line.knows(0, P), "and it comes back by itself");
+}
+
+/// RFC 7313 section 4: what a neighbour does not send again between its marks is gone.
+#[test]
+fn a_refresh_between_marks_sweeps_what_is_gone() {
+    let mut line = Line::new(2);
+    line.originate(0, P, true);
+    line.originate(0, Q, true);
+    let id = *line.wires.keys().next().unwrap();
+    let now = line.now;
+    let mark = |subtype| {
+        let mut octets = Vec::new();
+        RouteRefresh::mark(Family::Ipv4Unicast, subtype).encode(&mut octets);
+        octets
+    };
+    let request = mark(RouteRefresh::REQUEST);
+    let asked = line.speakers[0].as_mut().unwrap();
+    asked.handle_octets(id, &request, now);
+    let mut kinds = Vec::new();
+    while let Some(octets) = asked.poll_transmit(id) {
+        let mut rest = &octets[..];
+        while let Some(frame) = next_frame(rest, 65535).unwrap() {
+            let subtype = match frame.kind {
+                MessageType::RouteRefresh => rest[HEADER_LEN + 2],
+                _ => 0,
+            };
+            kinds.push((frame.kind, subtype));
+            rest = &rest[frame.len..];
+        }
+    }
+    assert_eq!(kinds.first(), Some(&(MessageType::RouteRefresh, 1)));
+    assert_eq!(kinds.last(), Some(&(MessageType::RouteRefresh, 2)));
+    assert!(
+        kinds[1..kinds.len() - 1]
+            .iter()
+            .all(|(kind, _)| *kind == MessageType::Update)
+    );
+
+    let told = line.speakers[1].as_mut().unwrap();
+    told.handle_octets(id, &mark(RouteRefresh::BEGIN), now);
+    assert!(line.knows(1, P) && line.knows(1, Q), "until the end");
+    line.originate(0, P, false);
+    line.originate(0, P, true);
+    line.speakers[1]
+        .as_mut()
+        .unwrap()
+        .handle_octets(id, &mark(RouteRefresh::END), now);
+    assert!(line.knows(1, P) && !line.knows(1, Q));
 }

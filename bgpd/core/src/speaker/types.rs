@@ -1,6 +1,9 @@
 //! What the speaker is configured with and what it tells.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -29,8 +32,29 @@ pub struct SpeakerConfig {
     pub awaits_routes: bool,
     /// Longest wait for the routes of all neighbours after the start (Selection_Deferral_Timer).
     pub deferral: Duration,
-    /// Seeds the jitter of timers.
+    /// Neighbours that had a session with graceful restart before this start, and may keep our routes: nobody else is waited for
+    /// (RFC 4724 section 4.1). `None`: nobody knows, so each neighbour is.
+    pub helpers: Option<BTreeSet<IpAddr>>,
+    /// Seeds the jitter of timers and the hash of what neighbours choose: nobody outside may foresee it.
     pub seed: u64,
+}
+
+/// The secret of TCP MD5 signatures (RFC 2385).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// 1 to 80 octets.
+    Key(Arc<[u8]>),
+    /// It cannot be had, and why: there is no connection without it.
+    Unreadable(Arc<str>),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(_) => f.write_str("Key(..)"),
+            Self::Unreadable(why) => f.debug_tuple("Unreadable").field(why).finish(),
+        }
+    }
 }
 
 /// A neighbour.
@@ -52,6 +76,10 @@ pub struct NeighborConfig {
     pub passive: bool,
     /// TTL of what we send; 1 for a neighbour on the link.
     pub ttl: u8,
+    /// Least TTL of what it sends, where that is checked (RFC 5082).
+    pub least_ttl: Option<u8>,
+    /// Connections to and from it are signed.
+    pub password: Option<Password>,
     /// Hold time that we propose.
     pub hold_time: Duration,
     /// Longest pause between attempts to connect.
@@ -74,8 +102,14 @@ pub struct NeighborConfig {
     pub export_filter: PrefixFilter,
     /// Most prefixes a family.
     pub max_prefixes: Option<u32>,
+    /// Most paths of one prefix.
+    pub max_paths: u32,
     /// How often our own AS may stand in its paths.
     pub allow_own_as: usize,
+    /// eBGP: its AS has to be the first of AS_PATH.
+    pub enforce_first_as: bool,
+    /// Take prefixes too that no packet may be sent to.
+    pub accept_martians: bool,
     /// For the export hook: what routes from it are.
     pub import_class: u32,
     /// For the export hook: how routes to it are edited.
@@ -89,7 +123,10 @@ impl NeighborConfig {
             description: other.description.clone(),
             import_filter: other.import_filter.clone(),
             max_prefixes: other.max_prefixes,
+            max_paths: other.max_paths,
             allow_own_as: other.allow_own_as,
+            enforce_first_as: other.enforce_first_as,
+            accept_martians: other.accept_martians,
             import_class: other.import_class,
             ..self.clone()
         };
@@ -110,6 +147,15 @@ pub struct NeighborChanges {
     pub changed: usize,
 }
 
+/// Whose routes are still to come after our own start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// The neighbours, by address.
+    pub neighbors: Vec<IpAddr>,
+    /// The wait ends in this long at the latest.
+    pub at_most: Duration,
+}
+
 /// What the driver must do, or may want to know.
 #[derive(Debug)]
 pub enum Action {
@@ -126,6 +172,8 @@ pub enum Action {
         /// Why it is down.
         reason: Option<DownReason>,
     },
+    /// A connection of this neighbour ended with a NOTIFICATION before it was a session.
+    Refused(PeerId, DownReason),
     /// An UPDATE had problems that RFC 7606 treats without ending the session.
     Problems(PeerId, Vec<Problem>),
     /// The routes of all neighbours are there; where [`SpeakerConfig::awaits_routes`], ours are still to come. Comes once at most.

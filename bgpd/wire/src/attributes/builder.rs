@@ -163,6 +163,28 @@ impl AttributesBuilder {
         self.set(OPTIONAL_NON_TRANSITIVE, code::CLUSTER_LIST, &value);
     }
 
+    /// Removes extended communities that do not cross the border of an AS (RFC 4360 section 6).
+    pub fn keep_transitive_extended_communities(&mut self) {
+        const NON_TRANSITIVE: u8 = 0x40;
+        let value = self.view().value(code::EXTENDED_COMMUNITIES);
+        let communities = value.unwrap_or_default().as_chunks::<8>().0;
+        let stays = |community: &&[u8; 8]| community[0] & NON_TRANSITIVE == 0;
+        let kept: Vec<[u8; 8]> = communities.iter().filter(stays).copied().collect();
+        if kept.len() == communities.len() {
+            return;
+        }
+        if kept.is_empty() {
+            self.remove(code::EXTENDED_COMMUNITIES);
+        } else {
+            let flags = self
+                .view()
+                .iter()
+                .find(|attribute| attribute.code == code::EXTENDED_COMMUNITIES)
+                .map_or(OPTIONAL_TRANSITIVE, |attribute| attribute.flags);
+            self.set(flags, code::EXTENDED_COMMUNITIES, kept.as_flattened());
+        }
+    }
+
     /// Sets LARGE_COMMUNITY; removes it where there are none. The caller gives them sorted and without duplicates; at
     /// most 5,461 fit.
     pub fn set_large_communities(&mut self, communities: impl IntoIterator<Item = LargeCommunity>) {

@@ -1,12 +1,12 @@
 //! Checks the path attributes of an UPDATE (RFC 4271 section 6.3 as revised by RFC 7606) and makes them canonical.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     AttributesView, NextHop, Origin, RawAttribute, code, flags, put_attribute, split_attribute,
 };
-use crate::as_path::SegmentKind;
+use crate::as_path::{SegmentKind, without_confederation};
 use crate::notification::{Notification, error_code, update_error};
 use crate::{AsPath, Asn, Family};
 
@@ -263,11 +263,15 @@ impl AttributeDecoder {
     }
 
     fn problem(&mut self, code: u8, kind: ProblemKind, treatment: Treatment) {
-        self.problems.push(Problem {
+        let problem = Problem {
             code,
             kind,
             treatment,
-        });
+        };
+        // A message may hold thousands of one sort: it is said once.
+        if self.problems.last() != Some(&problem) && !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn attribute<'a>(
@@ -312,12 +316,11 @@ impl AttributeDecoder {
                 Err(_) => Some((Length, TreatAsWithdraw)),
                 Ok(octets) => {
                     let address = Ipv4Addr::from(octets);
-                    if address.is_unspecified() || address.octets()[0] >= 224 {
-                        Some((Value, TreatAsWithdraw))
-                    } else {
+                    if NextHop::from(IpAddr::from(address)).is_usable() {
                         aside.next_hop = Some(address);
                         return Ok(());
                     }
+                    Some((Value, TreatAsWithdraw))
                 }
             },
             code::MULTI_EXIT_DISC => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
@@ -326,8 +329,17 @@ impl AttributeDecoder {
             code::LOCAL_PREF => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
             code::ATOMIC_AGGREGATE => (!value.is_empty()).then_some((Length, AttributeDiscard)),
             code::AGGREGATOR => {
-                let expected = if context.four_octet_as { 8 } else { 6 };
-                (value.len() != expected).then_some((Length, AttributeDiscard))
+                let (expected, asn_len) = if context.four_octet_as {
+                    (8, 4)
+                } else {
+                    (6, 2)
+                };
+                if value.len() != expected {
+                    Some((Length, AttributeDiscard))
+                } else {
+                    // RFC 7607 section 2.
+                    is_zero(&value[..asn_len]).then_some((Value, AttributeDiscard))
+                }
             }
             code::COMMUNITIES => bad_multiple(value, 4),
             code::EXTENDED_COMMUNITIES => bad_multiple(value, 8),
@@ -339,9 +351,12 @@ impl AttributeDecoder {
             code::ORIGINATOR_ID => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
             code::CLUSTER_LIST => bad_multiple(value, 4),
             code::MP_REACH_NLRI => {
-                aside.mp_reach =
-                    Some(mp_reach(value).ok_or_else(|| optional_attribute_error(octets))?);
-                return Ok(());
+                let reach = mp_reach(value).ok_or_else(|| optional_attribute_error(octets))?;
+                aside.mp_reach = Some(reach);
+                match reach.next_hop {
+                    Some(next_hop) if !next_hop.is_usable() => Some((Value, TreatAsWithdraw)),
+                    _ => return Ok(()),
+                }
             }
             code::MP_UNREACH_NLRI => {
                 aside.mp_unreach =
@@ -353,18 +368,22 @@ impl AttributeDecoder {
                 Some((NotAllowed, AttributeDiscard))
             }
             code::AS4_PATH => {
-                if as_path_is_well_formed(value, true, false) {
+                // Confederation segments, which do not belong there, are left out when it is merged.
+                if as_path_is_well_formed(value, true, true) {
                     aside.as4_path = Some(value);
                     return Ok(());
                 }
                 Some((Value, AttributeDiscard))
             }
             code::AS4_AGGREGATOR => {
-                if value.len() == 8 {
+                if value.len() != 8 {
+                    Some((Length, AttributeDiscard))
+                } else if is_zero(&value[..4]) {
+                    Some((Value, AttributeDiscard))
+                } else {
                     aside.as4_aggregator = Some(value);
                     return Ok(());
                 }
-                Some((Length, AttributeDiscard))
             }
             _ if flags & flags::OPTIONAL == 0 => {
                 return Err(Notification::new(
@@ -443,12 +462,25 @@ impl AttributeDecoder {
                     }
                     value = &self.scratch;
                 }
-                _ if expected_flags(code).is_none() => flags |= flags::PARTIAL,
                 _ => {}
+            }
+            // RFC 4271 section 4.3: Partial says something of optional transitive attributes alone.
+            match expected_flags(code) {
+                None => flags |= flags::PARTIAL,
+                Some(expected) if expected & OPTIONAL_TRANSITIVE != OPTIONAL_TRANSITIVE => {
+                    flags = expected;
+                }
+                Some(_) => {}
             }
             put_attribute(&mut self.canonical, flags & 0xf0, code, value);
         }
     }
+}
+
+const OPTIONAL_TRANSITIVE: u8 = flags::OPTIONAL | flags::TRANSITIVE;
+
+fn is_zero(octets: &[u8]) -> bool {
+    octets.iter().all(|octet| *octet == 0)
 }
 
 fn bad_multiple(value: &[u8], of: usize) -> Option<(ProblemKind, Treatment)> {
@@ -479,13 +511,13 @@ fn expected_flags(code: u8) -> Option<u8> {
         | code::EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
-        | code::LARGE_COMMUNITY => flags::OPTIONAL | flags::TRANSITIVE,
+        | code::LARGE_COMMUNITY => OPTIONAL_TRANSITIVE,
         _ => return None,
     })
 }
 
 /// RFC 7606 section 7.2: known segment types, no empty segment, no overrun; RFC 5065: no confederation segment from
-/// outside.
+/// outside; RFC 7607 section 2: no AS 0.
 fn as_path_is_well_formed(value: &[u8], four_octet_as: bool, internal: bool) -> bool {
     let asn_len = if four_octet_as { 4 } else { 2 };
     let mut rest = value;
@@ -495,10 +527,10 @@ fn as_path_is_well_formed(value: &[u8], four_octet_as: bool, internal: bool) -> 
             Some(_) => internal,
             None => false,
         };
-        let Some((_, tail)) = tail.split_at_checked(usize::from(count) * asn_len) else {
+        let Some((asns, tail)) = tail.split_at_checked(usize::from(count) * asn_len) else {
             return false;
         };
-        if !known || count == 0 {
+        if !known || count == 0 || asns.chunks_exact(asn_len).any(is_zero) {
             return false;
         }
         rest = tail;
@@ -514,7 +546,7 @@ fn mp_reach(value: &[u8]) -> Option<MpReach<'_>> {
     let next_hop = match family {
         None => None,
         // RFC 7606 section 7.11: a length that the family cannot have leaves the prefixes in doubt.
-        Some(_) => Some(NextHop::from_octets(next_hop)?),
+        Some(family) => Some(NextHop::from_octets(family, next_hop)?),
     };
     Some(MpReach {
         family,
@@ -547,7 +579,9 @@ fn merge_as4_path(as_path: &[u8], as4_path: Option<&[u8]>, out: &mut Vec<u8>) {
         out.extend_from_slice(&wide);
         return;
     };
-    let (len, len4) = (AsPath(&wide).path_length(), AsPath(as4_path).path_length());
+    // RFC 6793 section 6: confederation segments in it are left out, the others stand.
+    let as4_path = without_confederation(AsPath(as4_path));
+    let (len, len4) = (AsPath(&wide).path_length(), AsPath(&as4_path).path_length());
     let Some(mut lead) = len.checked_sub(len4) else {
         out.extend_from_slice(&wide);
         return;
@@ -569,5 +603,5 @@ fn merge_as4_path(as_path: &[u8], as4_path: Option<&[u8]>, out: &mut Vec<u8>) {
             out.extend_from_slice(&asn.0.to_be_bytes());
         }
     }
-    out.extend_from_slice(as4_path);
+    out.extend_from_slice(&as4_path);
 }

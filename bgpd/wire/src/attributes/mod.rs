@@ -14,7 +14,7 @@ pub use decode::{
     ProblemKind, Treatment,
 };
 
-use crate::{AsPath, Asn, Community, ExtendedCommunity, LargeCommunity, RouterId};
+use crate::{AsPath, Asn, Community, ExtendedCommunity, Family, LargeCommunity, RouterId};
 
 /// Attribute type codes.
 pub mod code {
@@ -116,12 +116,27 @@ impl From<IpAddr> for NextHop {
 }
 
 impl NextHop {
-    pub(crate) fn from_octets(octets: &[u8]) -> Option<Self> {
+    /// Somebody's router may have it: it is not unspecified, loopback, multicast, reserved or a link-local address alone, which names no
+    /// link (RFC 4271 section 6.3, RFC 2545 section 3). Whether it is one of our own the octets do not say.
+    pub fn is_usable(&self) -> bool {
+        match self.address {
+            IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
+            IpAddr::V6(address) => {
+                !(address.is_unspecified()
+                    || address.is_loopback()
+                    || address.is_multicast()
+                    || address.is_unicast_link_local())
+            }
+        }
+    }
+
+    /// From MP_REACH_NLRI; `None` for a length that the family cannot have: IPv6 next hops of IPv4 prefixes (RFC 8950) are not offered.
+    pub(crate) fn from_octets(family: Family, octets: &[u8]) -> Option<Self> {
         let v6 = |octets: &[u8]| <[u8; 16]>::try_from(octets).ok().map(Ipv6Addr::from);
-        Some(match octets.len() {
-            4 => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
-            16 => IpAddr::from(v6(octets)?).into(),
-            32 => Self {
+        Some(match (family, octets.len()) {
+            (Family::Ipv4Unicast, 4) => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
+            (Family::Ipv6Unicast, 16) => IpAddr::from(v6(octets)?).into(),
+            (Family::Ipv6Unicast, 32) => Self {
                 address: v6(&octets[..16])?.into(),
                 link_local: v6(&octets[16..]).filter(Ipv6Addr::is_unicast_link_local),
             },

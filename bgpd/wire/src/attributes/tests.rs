@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -493,4 +493,188 @@ fn path_length_counts_a_set_once() {
         AsPath(&[2, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 0, 0, 0, 3, 0, 0, 0, 4]).path_length(),
         3
     );
+}
+
+fn reach(afi: u8, next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
+    let value = [&[0, afi, 1, next_hop.len() as u8][..], next_hop, &[0], nlri].concat();
+    [&[0x80, 14, value.len() as u8][..], &value].concat()
+}
+
+/// One check for NEXT_HOP and MP_REACH_NLRI.
+#[test]
+fn a_next_hop_that_nobody_may_use_withdraws() {
+    let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets().to_vec();
+    let both = |a: &str, b: &str| [v6(a), v6(b)].concat();
+    let table: [(u8, Vec<u8>, bool); 17] = [
+        (1, vec![0, 0, 0, 0], false),
+        (1, vec![0, 1, 2, 3], false),
+        (1, vec![127, 0, 0, 1], false),
+        (1, vec![224, 0, 0, 1], false),
+        (1, vec![255, 255, 255, 255], false),
+        (1, vec![198, 51, 100, 2], true),
+        (2, v6("::"), false),
+        (2, v6("::1"), false),
+        (2, v6("ff02::1"), false),
+        (2, v6("fe80::1"), false),
+        (2, both("::", "fe80::1"), false),
+        (2, both("fe80::1", "fe80::1"), false),
+        (2, both("::1", "fe80::1"), false),
+        (2, v6("2001:db8::1"), true),
+        (2, both("2001:db8::1", "fe80::1"), true),
+        (2, both("2001:db8::1", "2001:db8::2"), true),
+        (2, v6("fd00::1"), true),
+    ];
+    for (afi, next_hop, usable) in table {
+        let expected = |code| match usable {
+            true => (Treatment::Accept, vec![]),
+            false => (Treatment::TreatAsWithdraw, vec![(code, ProblemKind::Value)]),
+        };
+        let section = [&mandatory()[..13], &reach(afi, &next_hop, &[0])].concat();
+        let multi = outcome(&section, &NO_NLRI);
+        assert_eq!(multi, Ok(expected(14)), "MP_REACH {afi} {next_hop:?}");
+        if afi == 1 {
+            let section = [&mandatory()[..13], &[0x40, 3, 4], &next_hop[..]].concat();
+            assert_eq!(outcome(&section, &EBGP), Ok(expected(3)), "{next_hop:?}");
+        }
+    }
+    // RFC 7606 section 7.11: with another length nobody knows where the prefixes begin.
+    for (afi, len) in [(2, 4), (1, 16), (1, 32), (2, 24), (1, 0), (2, 0)] {
+        let section = with(&reach(afi, &vec![1; len], &[0]));
+        assert_eq!(
+            outcome(&section, &NO_NLRI),
+            Err(9),
+            "AFI {afi}, {len} octets"
+        );
+    }
+}
+
+const NO_NLRI: AttributeContext = AttributeContext {
+    has_nlri: false,
+    ..EBGP
+};
+
+/// RFC 7607 section 2.
+#[test]
+fn as_0_is_nobodys() {
+    use ProblemKind::Value;
+    use Treatment::{AttributeDiscard, TreatAsWithdraw};
+    let old = AttributeContext {
+        four_octet_as: false,
+        ..EBGP
+    };
+    let narrow = [
+        &mandatory()[..4],
+        &[0x40, 2, 4, 2, 1, 0x5b, 0xa0],
+        &mandatory()[13..],
+    ]
+    .concat();
+    let narrow_zero = [
+        &mandatory()[..4],
+        &[0x40, 2, 4, 2, 1, 0, 0],
+        &mandatory()[13..],
+    ]
+    .concat();
+    let wide_zero = [
+        &mandatory()[..4],
+        &[0x40, 2, 10, 2, 2, 0, 0, 0xfd, 0xe9, 0, 0, 0, 0],
+        &mandatory()[13..],
+    ]
+    .concat();
+    let and = |attribute: &[u8]| [&narrow[..], attribute].concat();
+    let rows = [
+        (wide_zero, &EBGP, TreatAsWithdraw, 2),
+        (narrow_zero, &old, TreatAsWithdraw, 2),
+        (
+            with(&[0xc0, 7, 8, 0, 0, 0, 0, 192, 0, 2, 1]),
+            &EBGP,
+            AttributeDiscard,
+            7,
+        ),
+        (
+            and(&[0xc0, 7, 6, 0, 0, 192, 0, 2, 1]),
+            &old,
+            AttributeDiscard,
+            7,
+        ),
+        (
+            and(&[0xc0, 17, 6, 2, 1, 0, 0, 0, 0]),
+            &old,
+            AttributeDiscard,
+            17,
+        ),
+        (
+            and(&[0xc0, 18, 8, 0, 0, 0, 0, 192, 0, 2, 1]),
+            &old,
+            AttributeDiscard,
+            18,
+        ),
+    ];
+    for (section, context, treatment, code) in rows {
+        let expected = (treatment, vec![(code, Value)]);
+        assert_eq!(outcome(&section, context), Ok(expected), "{section:?}");
+    }
+}
+
+/// RFC 6793 section 6: the confederation segment alone is left out of AS4_PATH.
+#[test]
+fn a_confederation_segment_costs_as4_path_nothing_else() {
+    let old = AttributeContext {
+        four_octet_as: false,
+        ..EBGP
+    };
+    let section = [
+        &mandatory()[..4],
+        &[0x40, 2, 6, 2, 2, 0xfd, 0xe9, 0x5b, 0xa0],
+        &mandatory()[13..],
+        &[0xc0, 17, 12, 3, 1, 0, 0, 0xfd, 0xea, 2, 1, 0, 1, 0, 1],
+    ]
+    .concat();
+    let mut decoder = AttributeDecoder::new();
+    let decoded = decoder.decode(&section, &old).unwrap();
+    assert_eq!(decoded.problems, []);
+    assert_eq!(decoded.attributes.as_path().to_string(), "65001 65537");
+}
+
+/// RFC 4271 section 4.3.
+#[test]
+fn partial_is_cleared_where_it_may_not_be() {
+    let mut section = with(&[0xa0, 4, 4, 0, 0, 0, 1, 0xe0, 8, 4, 0, 1, 0, 1]);
+    section[0] |= 0x20;
+    section[4] |= 0x20;
+    let mut decoder = AttributeDecoder::new();
+    let decoded = decoder.decode(&section, &EBGP).unwrap();
+    let flags: Vec<(u8, u8)> = decoded
+        .attributes
+        .iter()
+        .map(|attribute| (attribute.code, attribute.flags))
+        .collect();
+    assert_eq!(flags, [(1, 0x40), (2, 0x40), (4, 0x80), (8, 0xe0)]);
+}
+
+#[test]
+fn a_problem_that_repeats_is_noted_once() {
+    let twice = [0xc0, 8, 4, 0, 1, 0, 1].repeat(500);
+    let section = with(&twice);
+    let mut decoder = AttributeDecoder::new();
+    assert_eq!(decoder.decode(&section, &EBGP).unwrap().problems.len(), 1);
+}
+
+/// RFC 4360 section 6.
+#[test]
+fn non_transitive_extended_communities_stay_inside() {
+    let mut builder = AttributesBuilder::new();
+    let (inside, outside) = ([0x40, 4, 0, 1, 0, 0, 0, 1], [0, 2, 0, 1, 0, 0, 0, 1]);
+    builder.set(
+        0xc0,
+        code::EXTENDED_COMMUNITIES,
+        &[inside, outside].concat(),
+    );
+    builder.keep_transitive_extended_communities();
+    assert_eq!(
+        builder.view().value(code::EXTENDED_COMMUNITIES),
+        Some(&outside[..])
+    );
+    builder.set(0xc0, code::EXTENDED_COMMUNITIES, &inside);
+    builder.keep_transitive_extended_communities();
+    assert_eq!(builder.octets(), []);
 }

@@ -112,6 +112,12 @@ impl Follower<'_> {
             let own = state.domain();
             let own = own.ok_or_else(|| ClientError::Refused("there is no domain here".into()))?;
             let said = public::read(own, &self.trust.name, view).map_err(ClientError::Refused)?;
+            for error in &said.refused {
+                warn!(
+                    domain = self.trust.name,
+                    error, "a record of the other domain is left out"
+                );
+            }
             let heard = Heard {
                 domain: self.trust.name.clone(),
                 fingerprint: self.trust.fingerprint.clone(),

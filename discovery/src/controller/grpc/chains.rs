@@ -222,6 +222,7 @@ pub(super) fn chain(of: model::Chain, modified: u64) -> proto::Chain {
         r#match: Some(matches(&of.matches)),
         services: of.services,
         symmetric: of.symmetric,
+        note: of.note,
         modified,
     }
 }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::controller::Controller;
 use crate::controller::listen::Caller;
-use crate::model::Registration;
+use crate::model::{Registration, key};
 use crate::operations;
 use crate::pki::{self, sha256};
 use crate::proto::discovery_server::Discovery;
@@ -47,6 +47,16 @@ impl Server {
         Ok(identity)
     }
 
+    /// Nothing is signed for who has no token.
+    fn check_join(&self, request: &JoinRequest, hash: &str) -> Result<(), Status> {
+        let state = self.controller.database.state();
+        let token = state.token(&key::token(&request.token_id));
+        let before = state.router(&key::router(&request.name));
+        let asked = pki::requested_key(&request.certificate_request).map_err(invalid)?;
+        operations::may_join(token, hash, &request.name, before, &asked)?;
+        Ok(())
+    }
+
     fn identity(&self, name: &str, request: &[u8]) -> Result<Identity, Status> {
         let authority = &self.controller.authority;
         let domain = self.controller.domain();
@@ -61,7 +71,40 @@ impl Server {
         })
     }
 
+    /// The datastore knows all that the router was told of.
+    fn check_revision(&self, who: &pki::Identity, register: &Register) -> Result<(), Status> {
+        let state = self.controller.database.state();
+        let resumed = state.domain().map_or(0, |domain| domain.resumed);
+        if register.revision <= state.revision.max(resumed) {
+            return Ok(());
+        }
+        self.controller
+            .hub
+            .note_ahead(&who.router, register.revision);
+        Err(Status::failed_precondition(format!(
+            "the domain's datastore is at revision {}, and `{}` was told of {}: it was restored from an older copy. Routers go on as they \
+             are. Enter what is missing, then `weft controller resume` has them take what is here",
+            state.revision, who.router, register.revision
+        )))
+    }
+
     async fn register(&self, who: &pki::Identity, register: &Register) -> Result<(), Status> {
+        self.check_revision(who, register)?;
+        let hub = &self.controller.hub;
+        let instance = &register.instance;
+        if hub.is_taken(&who.router, instance).await
+            || hub
+                .is_taken_elsewhere(&who.router, &who.key, instance)
+                .await?
+        {
+            return Err(Status::failed_precondition(format!(
+                "`{}` is attached, and answers: this is a second one with a copy of its state folder, or one that was started twice. If it \
+                 is to be a router of its own, remove its state folder, give it a name of its own, and join with a token",
+                who.router
+            )));
+        }
+        // Nobody else is attached with its key: whatever its folder says, this is the router.
+        let alone = !hub.has(&who.router);
         let parse = |what: &str, text: &str| {
             let wrong = || Status::invalid_argument(format!("{what} `{text}` is no address"));
             text.parse().map_err(|_| wrong())
@@ -87,13 +130,14 @@ impl Server {
             capacity: register.capacity,
             generation: register.generation,
             version: register.version.clone(),
+            instance: register.instance.clone(),
         };
         let (name, key) = (who.router.clone(), who.key.clone());
         let controller = self.controller.hub.id().to_owned();
         let what = format!("router {name} registers");
         let actor = format!("router {name}");
         let change = move |transaction: &mut crate::database::Transaction<'_>| {
-            operations::register(transaction, &name, &key, &registration, &controller)
+            operations::register(transaction, &name, &key, &registration, &controller, alone)
         };
         self.controller
             .database
@@ -122,9 +166,10 @@ impl Discovery for Server {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Identity>, Status> {
         let request = request.into_inner();
+        let hash = sha256(request.secret.as_bytes());
+        self.check_join(&request, &hash)?;
         let identity = self.identity(&request.name, &request.certificate_request)?;
         let who = pki::identity(&identity.certificate).map_err(invalid)?;
-        let hash = sha256(request.secret.as_bytes());
         let (token, name) = (request.token_id.clone(), request.name.clone());
         let what = format!("router {name} joins");
         let change = move |transaction: &mut crate::database::Transaction<'_>| {
@@ -141,10 +186,14 @@ impl Discovery for Server {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Identity>, Status> {
         let request = request.into_inner();
+        let state = self.controller.database.state();
+        let key = pki::requested_key(&request.certificate_request).map_err(invalid)?;
+        operations::check_router(&state, &request.name, &key)?;
         let identity = self.identity(&request.name, &request.certificate_request)?;
         let who = pki::identity(&identity.certificate).map_err(invalid)?;
-        let state = self.controller.database.state();
-        operations::check_router(&state, &who.router, &who.key)?;
+        self.controller
+            .hub
+            .note_certificate(&who.router, who.not_after);
         info!(router = who.router, "certificate renewed");
         Ok(Response::new(identity))
     }
@@ -166,12 +215,10 @@ impl Discovery for Server {
         };
         self.register(&who, &register).await?;
         let controller = self.controller.clone();
-        let name = who.router;
-        let (number, inbox) =
-            controller
-                .hub
-                .attach(&name, register.generation, register.revision, register.held);
-        info!(router = name, runs = register.revision, "router attached");
+        controller.hub.note_certificate(&who.router, who.not_after);
+        let (name, runs) = (who.router, register.revision);
+        let (number, inbox) = controller.hub.attach(&name, &who.key, register);
+        info!(router = name, runs, "router attached");
         let presence = Presence {
             controller: controller.clone(),
             name: name.clone(),
@@ -181,9 +228,7 @@ impl Discovery for Server {
             while let Ok(Some(message)) = messages.message().await {
                 match message.message {
                     Some(from_router::Message::Acknowledge(of)) => {
-                        controller
-                            .hub
-                            .acknowledge(&name, number, of.revision, &of.error);
+                        controller.hub.acknowledge(&name, number, of);
                     }
                     Some(from_router::Message::Performance(of)) => {
                         match serde_json::from_slice(&of.body) {

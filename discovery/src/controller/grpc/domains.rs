@@ -163,6 +163,7 @@ pub(super) fn tenant(of: model::RemoteTenant, modified: u64) -> proto::RemoteTen
         name: of.name,
         vni: of.vni,
         home: of.home,
+        id: of.id,
         modified,
     }
 }

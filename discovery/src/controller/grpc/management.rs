@@ -107,6 +107,14 @@ impl Management for Server {
         reply(answer, messages::performance)
     }
 
+    async fn resume(
+        &self,
+        request: Request<proto::ResumeRequest>,
+    ) -> Result<Response<proto::Domain>, Status> {
+        let (asking, _) = self.asking(request, conditions!())?;
+        reply(self.controller.resume(&asking).await, messages::domain)
+    }
+
     async fn list_routers(
         &self,
         request: Request<proto::ListRoutersRequest>,

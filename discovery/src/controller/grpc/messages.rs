@@ -67,8 +67,33 @@ impl Form<NewAttachment> for proto::PutAttachmentRequest {
             prefixes: prefixes.collect::<Result<_, _>>()?,
             interfaces: self.interfaces,
             redistribute: self.redistribute,
+            neighbors: self
+                .neighbors
+                .into_iter()
+                .enumerate()
+                .map(|(at, of)| site_neighbor(at, of))
+                .collect::<Result<_, _>>()?,
+            breakout: self.breakout.map(|of| model::Breakout {
+                interface: of.interface,
+                source_nat: of.source_nat.unwrap_or(true),
+            }),
         })
     }
+}
+
+fn site_neighbor(at: usize, of: proto::SiteNeighbor) -> Result<model::SiteNeighbor, Rejection> {
+    let ttl = of.ttl.map(u8::try_from).transpose();
+    Ok(model::SiteNeighbor {
+        address: parse(&format!("neighbors[{at}].address"), &of.address)?,
+        asn: of.asn,
+        as_override: of.as_override,
+        description: of.description,
+        ttl: ttl.map_err(|_| Rejection::Field {
+            field: format!("neighbors[{at}].ttl"),
+            detail: "a TTL is 1 to 255".into(),
+        })?,
+        max_prefixes: of.max_prefixes,
+    })
 }
 
 impl Form<RouterChange> for proto::ChangeRouterRequest {
@@ -133,6 +158,7 @@ pub(super) fn domain(of: model::Domain, modified: u64) -> proto::Domain {
         quarantine: of.quarantine,
         hold_time: of.hold_time.into(),
         certificate: of.certificate,
+        resumed: of.resumed,
         modified,
     }
 }
@@ -173,6 +199,7 @@ pub(super) fn tenant(of: model::Tenant, modified: u64) -> proto::Tenant {
         vni: of.vni,
         home: of.home,
         description: of.description,
+        id: of.id,
         modified,
     }
 }
@@ -184,6 +211,22 @@ pub(super) fn attachment(of: model::Attachment, modified: u64) -> proto::Attachm
         interfaces: of.interfaces,
         prefixes: of.prefixes.iter().map(ToString::to_string).collect(),
         redistribute: of.redistribute,
+        neighbors: of
+            .neighbors
+            .into_iter()
+            .map(|of| proto::SiteNeighbor {
+                address: of.address.to_string(),
+                asn: of.asn,
+                as_override: of.as_override,
+                description: of.description,
+                ttl: of.ttl.map(u32::from),
+                max_prefixes: of.max_prefixes,
+            })
+            .collect(),
+        breakout: of.breakout.map(|of| proto::Breakout {
+            interface: of.interface,
+            source_nat: Some(of.source_nat),
+        }),
         modified,
     }
 }
@@ -285,13 +328,21 @@ pub(super) fn status(of: Status, _: u64) -> proto::Status {
         runs: of.runs,
         sent: of.sent,
         lags: of.lags,
-        error: of.error,
+        refused: of
+            .refused
+            .into_iter()
+            .map(|of| proto::RefusedItem {
+                item: of.item,
+                reason: of.reason,
+            })
+            .collect(),
     };
     proto::Status {
         domain: of.domain,
         revision: of.revision,
         routers: of.routers.into_iter().map(router).collect(),
         domains: of.domains.into_iter().map(domains::status).collect(),
+        warnings: of.warnings,
     }
 }
 

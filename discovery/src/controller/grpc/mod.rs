@@ -64,7 +64,9 @@ impl From<Rejection> for Status {
             Rejection::NotFound(_) => Self::not_found(text),
             Rejection::Conflict(_) => Self::already_exists(text),
             Rejection::Precondition(_) => Self::failed_precondition(text),
-            Rejection::Malformed(_) | Rejection::Invalid(_) => Self::invalid_argument(text),
+            Rejection::Malformed(_) | Rejection::Invalid(_) | Rejection::Field { .. } => {
+                Self::invalid_argument(text)
+            }
             Rejection::Unauthenticated(_) => Self::unauthenticated(text),
             Rejection::Forbidden(_) => Self::permission_denied(text),
             Rejection::Unavailable(_) => Self::unavailable(text),

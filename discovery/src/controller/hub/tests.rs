@@ -23,6 +23,7 @@ async fn who_broke_off_between_registration_and_stream_is_away() {
             quarantine: 0,
             hold_time: 90,
             certificate: 60,
+            resumed: 0,
         };
         operations::create_domain(transaction, &domain)?;
         let token = NewToken {
@@ -43,8 +44,9 @@ async fn who_broke_off_between_registration_and_stream_is_away() {
             capacity: 0,
             generation: 1,
             version: String::new(),
+            instance: String::new(),
         };
-        operations::register(transaction, "a1", "key", &registration, &id)
+        operations::register(transaction, "a1", "key", &registration, &id, true)
     });
     registered.await.unwrap();
     let mut changed = database.watch();

@@ -2,6 +2,7 @@
 
 use super::{Actor, Answered, Asking, Form, Listed, found, listed, no_tenant};
 use crate::chains::operations::{self, NewChain, NewService};
+use crate::chains::view::note;
 use crate::controller::Controller;
 use crate::database::Rejection;
 use crate::model::{Chain, Record, Service, State, key};
@@ -10,6 +11,14 @@ fn check_tenant(state: &State, tenant: &str) -> Result<(), Rejection> {
     match state.tenant(&key::tenant(tenant)) {
         Some(_) => Ok(()),
         None => Err(no_tenant(tenant)),
+    }
+}
+
+/// A chain with what is to be known of it.
+fn noted(state: &State, chain: Chain) -> Chain {
+    Chain {
+        note: note(state, &chain),
+        ..chain
     }
 }
 
@@ -84,7 +93,7 @@ impl Controller {
         let state = self.database.state();
         check_tenant(&state, tenant)?;
         let chain = |record: &Record| match record {
-            Record::Chain(of) => Some(of.clone()),
+            Record::Chain(of) => Some(noted(&state, of.clone())),
             _ => None,
         };
         Ok(listed(&state, &key::chain(tenant, ""), chain))
@@ -99,7 +108,9 @@ impl Controller {
         actor.may_see(Some(tenant))?;
         let state = self.database.state();
         let key = key::chain(tenant, name);
-        found(&state, &key, state.chain(&key), || {
+        let chain = state.chain(&key).cloned();
+        let chain = chain.map(|of| noted(&state, of));
+        found(&state, &key, chain.as_ref(), || {
             Rejection::NotFound(format!("tenant `{tenant}` has no chain `{name}`"))
         })
     }
@@ -115,10 +126,13 @@ impl Controller {
         let new = form.read()?;
         let what = format!("put chain {name} of tenant {tenant}");
         let subject = key::chain(&tenant, &name);
-        self.change(asking, what, &new.clone(), subject, move |transaction| {
-            operations::put_chain(transaction, &tenant, &name, &new)
-        })
-        .await
+        let mut answer = self
+            .change(asking, what, &new.clone(), subject, move |transaction| {
+                operations::put_chain(transaction, &tenant, &name, &new)
+            })
+            .await?;
+        answer.body = noted(&self.database.state(), answer.body);
+        Ok(answer)
     }
 
     pub(in crate::controller) async fn delete_chain(

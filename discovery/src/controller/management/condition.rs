@@ -15,6 +15,7 @@ use crate::controller::Controller;
 use crate::controller::hub::Attached;
 use crate::database::Rejection;
 use crate::duration;
+use crate::exchange::peers;
 use crate::model::{self, key};
 
 /// How long routers are waited for that are asked how they do.
@@ -31,6 +32,8 @@ pub(in crate::controller) struct Status {
     pub routers: Vec<RouterStatus>,
     /// Other domains that are trusted, by name.
     pub domains: Vec<DomainStatus>,
+    /// What an operator should see to, each with what to do.
+    pub warnings: Vec<String>,
 }
 
 /// How one router does.
@@ -53,9 +56,18 @@ pub(in crate::controller) struct RouterStatus {
     pub sent: u64,
     /// It does not run what it was sent, or not yet.
     pub lags: bool,
-    /// Why it cannot.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub error: String,
+    /// What of it cannot be there: everything else is in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedItem>,
+}
+
+/// A part of what a router was sent that cannot be there.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(in crate::controller) struct RefusedItem {
+    /// Which: `tenant/NAME`, `neighbor/NAME`, `peer/NAME`.
+    pub item: String,
+    /// What is wrong with it, in the router's words.
+    pub reason: String,
 }
 
 impl RouterStatus {
@@ -72,8 +84,15 @@ impl RouterStatus {
                 .map(|of| of.endpoint.to_string()),
             runs: own.runs,
             sent: own.sent,
-            lags: own.runs < own.sent || !own.attached,
-            error: own.error,
+            lags: own.runs < own.sent || !own.attached || !own.refused.is_empty(),
+            refused: own
+                .refused
+                .into_iter()
+                .map(|of| RefusedItem {
+                    item: of.item,
+                    reason: of.reason,
+                })
+                .collect(),
         }
     }
 }
@@ -131,12 +150,36 @@ impl Controller {
                 .map(|of| RouterStatus::new(of, attached.get(&of.name)))
                 .collect(),
             domains: domains::statuses(self, &state),
+            warnings: self.warnings(&state),
         };
         Ok(Answer {
             body: status,
             revision: state.revision,
             modified: None,
         })
+    }
+
+    /// What an operator should see to.
+    fn warnings(&self, state: &model::State) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(told) = self.hub.ahead() {
+            warnings.push(format!(
+                "the datastore is at revision {}, and routers were told of {told}: it was restored from an older copy. They go on as they \
+                 are. Enter what is missing, then `weft controller resume` has them take what is here",
+                state.revision
+            ));
+        }
+        let offers = peers::offers(state);
+        for tenant in state.tenants() {
+            if let Some(other) = peers::mistaken(&offers, tenant) {
+                warnings.push(format!(
+                    "tenant `{}` had VNI {} of domain `{}`, which is its tenant `{}`'s now: nothing goes over between the two. Delete it, \
+                     and make it anew where it is to be that one",
+                    tenant.name, tenant.vni, other.domain, other.name
+                ));
+            }
+        }
+        warnings
     }
 
     pub(in crate::controller) async fn get_performance(

@@ -73,7 +73,7 @@ type Answered<T> = Result<Answer<T>, Rejection>;
 
 impl Actor {
     /// May look at a tenant; `None` asks for everything.
-    fn may_see(&self, tenant: Option<&str>) -> Result<(), Rejection> {
+    pub(super) fn may_see(&self, tenant: Option<&str>) -> Result<(), Rejection> {
         match (&self.scope, tenant) {
             (Scope::Tenant { tenant: own }, Some(tenant)) if own == tenant => Ok(()),
             (Scope::Operator | Scope::Reader, _) => Ok(()),

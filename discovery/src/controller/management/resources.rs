@@ -35,6 +35,21 @@ impl Controller {
         })
     }
 
+    /// Has routers take what is here that were told of later revisions by a datastore that was lost.
+    pub(in crate::controller) async fn resume(&self, asking: &Asking) -> Answered<Domain> {
+        asking.actor.may_change(None)?;
+        let told = self.hub.ahead().unwrap_or(0);
+        let what = format!("routers that were told of revisions up to {told} take what is here");
+        let subject = key::DOMAIN.to_owned();
+        let answer = self
+            .change(asking, what, &told, subject, move |transaction| {
+                operations::resume(transaction, told)
+            })
+            .await?;
+        self.hub.forget_ahead();
+        Ok(answer)
+    }
+
     pub(in crate::controller) fn list_routers(
         &self,
         actor: &Actor,
@@ -189,8 +204,9 @@ impl Controller {
         let new = form.read()?;
         let what = format!("attach tenant {tenant} to router {router}");
         let subject = key::attachment(&tenant, &router);
+        let operator = asking.actor.may_change(None).is_ok();
         self.change(asking, what, &new.clone(), subject, move |transaction| {
-            operations::put_attachment(transaction, &tenant, &router, &new)
+            operations::put_attachment(transaction, &tenant, &router, &new, operator)
         })
         .await
     }

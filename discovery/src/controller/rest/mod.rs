@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use utoipa::OpenApi as _;
-use weft_api::Problem;
+use weft_api::{InvalidField, Problem};
 
 use super::Controller;
 use super::management::{Actor, Answer, Asking, Form, Listed};
@@ -30,6 +30,7 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
     let v1 = Router::new()
         .route("/domain", get(paths::domain))
         .route("/status", get(paths::status))
+        .route("/resume", post(paths::resume))
         .route("/routers", get(paths::routers))
         .route(
             "/routers/{name}",
@@ -62,6 +63,9 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
         .merge(chains::router());
     Router::new()
         .nest("/api/v1", v1)
+        .route("/metrics", get(paths::metrics))
+        .route("/healthz", get(paths::alive))
+        .route("/readyz", get(paths::ready))
         .fallback(unknown)
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let detail = format!("{} does not take {method}", uri.path());
@@ -98,12 +102,16 @@ impl From<Rejection> for Problem {
             Rejection::Conflict(_) => StatusCode::CONFLICT,
             Rejection::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Rejection::Malformed(_) => StatusCode::BAD_REQUEST,
-            Rejection::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Rejection::Invalid(_) | Rejection::Field { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Rejection::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
             Rejection::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self::new(status, rejection.to_string())
+        let mut problem = Self::new(status, rejection.to_string());
+        if let Rejection::Field { field, detail } = rejection {
+            problem.invalid_fields.push(InvalidField { field, detail });
+        }
+        problem
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Of};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::OpenApi;
 use weft_api::Problem;
@@ -15,6 +15,7 @@ use super::{items, query, records, reply};
 use crate::controller::Controller;
 use crate::controller::management::condition::{Performance, PerformanceQuery, Status};
 use crate::controller::management::{Actor, Asking, CreatedToken, RolledBack};
+use crate::controller::metrics::CONTENT_TYPE;
 use crate::model::{self, Attachment, Domain, Tenant};
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 
@@ -35,10 +36,39 @@ pub(super) async fn domain(Of(controller): Shared, actor: Actor) -> Answered {
     reply(StatusCode::OK, controller.get_domain(&actor))
 }
 
+#[utoipa::path(get, path = "/metrics", tag = "domain",
+    responses((status = 200, description = "What can be counted, as OpenMetrics; it takes a token as everything else does",
+        content_type = "application/openmetrics-text", body = String)))]
+pub(super) async fn metrics(Of(controller): Shared, actor: Actor) -> Answered {
+    actor.may_see(None)?;
+    let kind = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+    Ok((kind, controller.metrics()?).into_response())
+}
+
+#[utoipa::path(get, path = "/healthz", tag = "domain",
+    responses((status = 200, description = "The process lives; it takes no token")))]
+pub(super) async fn alive() -> &'static str {
+    "alive\n"
+}
+
+#[utoipa::path(get, path = "/readyz", tag = "domain",
+    responses((status = 200, description = "The datastore works; it takes no token"),
+              (status = 503, description = "It does not, and why")))]
+pub(super) async fn ready(Of(controller): Shared) -> Result<&'static str, Problem> {
+    controller.check().await?;
+    Ok("ready\n")
+}
+
 #[utoipa::path(get, path = "/api/v1/status", tag = "domain",
     responses((status = 200, description = "How the domain does, and who lags", body = Status)))]
 pub(super) async fn status(Of(controller): Shared, actor: Actor) -> Answered {
     reply(StatusCode::OK, controller.get_status(&actor))
+}
+
+#[utoipa::path(post, path = "/api/v1/resume", tag = "domain",
+    responses((status = 200, description = "Routers that were told of later revisions, by a datastore that was lost since, take what is here", body = Domain)))]
+pub(super) async fn resume(Of(controller): Shared, asking: Asking) -> Answered {
+    reply(StatusCode::OK, controller.resume(&asking).await)
 }
 
 #[utoipa::path(get, path = "/api/v1/routers", tag = "routers",
@@ -283,7 +313,11 @@ pub(super) async fn performance(
     ),
     paths(
         domain,
+        metrics,
+        alive,
+        ready,
         status,
+        resume,
         routers,
         router_of,
         change_router,

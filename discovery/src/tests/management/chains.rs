@@ -140,7 +140,8 @@ async fn services_and_chains_are_put_and_refused_alike_on_both() {
         ("red", "cache", None, "a9", "m1", 404),
         ("red", "cache", None, "a1", "red0", 409),
         ("blue", "cache", None, "a2", "fw1", 409),
-        ("red", "cache", Some(77), "a1", "m1", 422),
+        ("red", "cache", Some(0), "a1", "m1", 422),
+        ("red", "cache", Some(10_000), "a1", "m1", 409),
         ("red", "meter", Some(77), "a1", "m0", 422),
     ] {
         let attachment =

@@ -378,8 +378,9 @@ async fn what_another_domain_says_is_the_same_on_both_and_so_is_its_history() {
     let [blue] = &tenants.tenants[..] else {
         panic!("{tenants:?}")
     };
-    let found =
-        json!({ "domain": blue.domain, "name": blue.name, "vni": blue.vni, "home": blue.home });
+    let found = json!({
+        "domain": blue.domain, "name": blue.name, "vni": blue.vni, "home": blue.home, "id": blue.id,
+    });
     assert_eq!([found], a.items("domains/b/tenants").await[..]);
     let list = grpc.request(proto::ListSharesRequest { name: name() });
     let shares = api.list_shares(list).await.unwrap().into_inner();

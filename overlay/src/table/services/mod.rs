@@ -108,7 +108,8 @@ impl Overlay {
             if let Some(list) = table.list {
                 self.lists.release(list);
             }
-            for prefix in table.offers.keys() {
+            for (prefix, candidates) in &table.offers {
+                self.name_senders(candidates, false);
                 if let Some(labels) = self.services_of.get_mut(prefix) {
                     labels.retain(|of| *of != label);
                 }
@@ -139,9 +140,13 @@ impl Overlay {
         if before.is_empty() && offers.is_empty() {
             return;
         }
+        for (_, candidate) in &offers {
+            self.name_senders(std::slice::from_ref(candidate), true);
+        }
         for label in &before {
-            if let Some(table) = self.services.get_mut(label) {
-                table.offers.remove(&prefix);
+            let table = self.services.get_mut(label);
+            if let Some(candidates) = table.and_then(|table| table.offers.remove(&prefix)) {
+                self.name_senders(&candidates, false);
             }
         }
         let mut labels: SmallVec<[Vni; 2]> = SmallVec::new();

@@ -1,12 +1,32 @@
 //! Views of the router, its neighbours and its BGP routes.
 
 use weft_api::types::{
-    Family, FamilyCount, Label, LabelKind, Neighbor, Page, Path, Route, SessionState, Status,
+    Awaited, Family, FamilyCount, Label, LabelKind, Neighbor, Page, Path, Route, SessionState,
+    Status, Stripped,
 };
 
 use super::super::human;
-use super::super::table::{Cell, Sheet, Table, Tone};
-use super::{View, rest};
+use super::super::table::{Cell, Sheet, Table, Tone, View};
+use super::{forwarding, rest};
+
+/// Neighbours named in a line.
+const NAMED: usize = 3;
+
+/// What a router that has just started waits for.
+fn waiting(awaited: &Awaited) -> String {
+    let mut whom: Vec<String> = awaited.neighbors.iter().map(ToString::to_string).collect();
+    let more = whom.len().saturating_sub(NAMED);
+    whom.truncate(NAMED);
+    if more > 0 {
+        whom.push(format!("{more} more"));
+    }
+    let what = match whom.is_empty() {
+        true => "next hops".to_owned(),
+        false => format!("the routes of {}", whom.join(", ")),
+    };
+    let at_most = human::duration(awaited.at_most);
+    format!("not converged yet, waits for {what} ({at_most} at most)")
+}
 
 pub(super) fn status(status: &Status, view: View) -> String {
     let mut sheet = Sheet::new();
@@ -28,14 +48,16 @@ pub(super) fn status(status: &Status, view: View) -> String {
         ),
         Tone::Plain,
     );
+    forwarding::put(&mut sheet, &status.forwarding);
     let (up, all) = (status.neighbors_established, status.neighbors);
     sheet.line(
         "bgp",
         format!(
             "{up} of {all} neighbours established, {}",
-            match status.converged {
-                true => "converged",
-                false => "not converged yet",
+            match (status.converged, &status.awaited) {
+                (true, _) => "converged".to_owned(),
+                (false, None) => "not converged yet".to_owned(),
+                (false, Some(awaited)) => waiting(awaited),
             }
         ),
         match (up == all, status.converged) {
@@ -93,7 +115,7 @@ pub(super) fn status(status: &Status, view: View) -> String {
             Tone::Bad,
         );
     }
-    sheet.render(view.colours)
+    sheet.render(view)
 }
 
 fn counts(counts: &[FamilyCount]) -> String {
@@ -131,11 +153,21 @@ fn advertised(neighbor: &Neighbor) -> u64 {
         .sum()
 }
 
-/// Why it is down, while it is.
+/// Why it is down, while it is; else why what is known of it is stale.
 fn why(neighbor: &Neighbor) -> Cell {
-    match (&neighbor.down, neighbor.state) {
-        (_, SessionState::Established) | (None, _) => Cell::default(),
-        (Some(down), _) => Cell::from(down.text.as_str()),
+    match (&neighbor.down, neighbor.state, &neighbor.source_stale) {
+        (Some(down), of, _) if of != SessionState::Established => Cell::from(down.text.as_str()),
+        (_, _, Some(stale)) => Cell::from(format!("source: {stale}")),
+        _ => Cell::default(),
+    }
+}
+
+/// Who tells of it.
+fn source(neighbor: &Neighbor) -> Cell {
+    let source = neighbor.source.as_deref().unwrap_or("file");
+    match neighbor.source_stale {
+        Some(_) => Cell::new(format!("{source} (stale)"), Tone::Warning),
+        None => Cell::from(source),
     }
 }
 
@@ -146,6 +178,8 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     let tenants = neighbors.iter().any(|neighbor| neighbor.tenant.is_some());
     let mut columns = vec!["NEIGHBOR"];
     columns.extend(tenants.then_some("TENANT"));
+    let sources = neighbors.iter().any(|neighbor| neighbor.source.is_some());
+    columns.extend(sources.then_some("SOURCE"));
     columns.extend(["#AS", "KIND", "STATE", "#SINCE", "#RECEIVED", "#ADVERTISED"]);
     if view.wide {
         columns.extend([
@@ -162,6 +196,7 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     for neighbor in neighbors {
         let mut row = vec![Cell::new(neighbor.address.to_string(), Tone::Strong)];
         row.extend(tenants.then(|| Cell::from(neighbor.tenant.clone().unwrap_or_default())));
+        row.extend(sources.then(|| source(neighbor)));
         row.extend::<[Cell; 6]>([
             neighbor.asn.to_string().into(),
             neighbor.kind.as_str().into(),
@@ -197,7 +232,7 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
         row.push(why(neighbor));
         table.row(row);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 fn families(families: &[Family]) -> String {
@@ -220,6 +255,15 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
     }
     if let Some(description) = &neighbor.description {
         sheet.line("description", description, Tone::Plain);
+    }
+    let signed = neighbor.signed.then(|| "TCP MD5 signatures".to_owned());
+    let hops = neighbor.ttl_security.map(|hops| {
+        let hops = human::several(hops.into(), "hop");
+        format!("TTL security over {hops}")
+    });
+    let guards: Vec<String> = signed.into_iter().chain(hops).collect();
+    if !guards.is_empty() {
+        sheet.line("guarded by", guards.join(", "), Tone::Plain);
     }
     let since = neighbor.since.map(human::duration);
     sheet.line(
@@ -310,7 +354,21 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
             _ => Tone::Warning,
         },
     );
-    sheet.render(view.colours)
+    let Stripped {
+        vni,
+        kind,
+        endpoint,
+    } = neighbor.stripped;
+    if vni + kind + endpoint > 0 {
+        let text = format!(
+            "{} communities of the overlay taken away for their VNI, {} for their kind, {} for their endpoint",
+            human::count(vni),
+            human::count(kind),
+            human::count(endpoint)
+        );
+        sheet.line("not permitted", text, Tone::Warning);
+    }
+    sheet.render(view)
 }
 
 /// `10001@192.0.2.11`, `via 198.51.100.1` or `locator 192.0.2.11`.
@@ -323,6 +381,10 @@ pub(in crate::cli) fn label(label: &Label) -> String {
     let vni = label.vni.map(|vni| vni.to_string());
     match (label.kind, vni) {
         (LabelKind::Locator, _) => format!("locator {endpoint}"),
+        (LabelKind::LocatorPort, _) => {
+            let port = label.port.unwrap_or_default();
+            format!("port {port} of {endpoint}")
+        }
         (LabelKind::LocalNextHop, None) => format!("via {endpoint}"),
         (LabelKind::LocalNextHop, Some(vni)) => format!("{vni} via {endpoint}"),
         (LabelKind::Tenant, vni) => format!("{}@{endpoint}", vni.unwrap_or_default()),
@@ -392,5 +454,5 @@ pub(super) fn routes(page: &Page<Route>, view: View) -> String {
             table.row(row);
         }
     }
-    table.render(view.colours) + &rest(page, "prefixes")
+    table.render(view) + &rest(page, "prefixes")
 }

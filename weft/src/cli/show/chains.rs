@@ -3,8 +3,7 @@
 use weft_api::types::{Chain, ChainCode, ChainStep, HealthCode, Service, StepCode};
 
 use super::super::human;
-use super::super::table::{Cell, Table, Tone};
-use super::View;
+use super::super::table::{Cell, Table, Tone, View};
 
 pub(super) fn services(services: &[Service], view: View) -> String {
     if services.is_empty() {
@@ -56,7 +55,7 @@ pub(super) fn services(services: &[Service], view: View) -> String {
             Cell::new(why, Tone::Warning),
         ]);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 pub(super) fn chains(chains: &[Chain], view: View) -> String {
@@ -81,6 +80,9 @@ fn one(chain: &Chain, view: View) -> String {
         chain.matches,
         tone.paint(&chain.state.text, view.colours)
     );
+    if let Some(note) = &chain.note {
+        text.push_str(&format!("{}\n", Tone::Warning.paint(note, view.colours)));
+    }
     let mut table = Table::new(&[
         "#STEP", "SERVICE", "#LABEL", "WAY", "TO", "#PACKETS", "#DROPPED",
     ]);
@@ -110,7 +112,7 @@ fn one(chain: &Chain, view: View) -> String {
         human::count(chain.left).into(),
         Cell::default(),
     ]);
-    text.push_str(&table.render(view.colours));
+    text.push_str(&table.render(view));
     text
 }
 

@@ -2,7 +2,8 @@
 
 pub(super) mod bgp;
 pub(super) mod chains;
-mod overlay;
+pub(super) mod forwarding;
+pub(super) mod overlay;
 #[cfg(test)]
 mod tests;
 
@@ -10,17 +11,20 @@ use std::net::IpAddr;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_api::Client;
 use weft_api::types::{
-    Chain, Endpoint, Kernel, LabelUse, Neighbor, Page, Route, Service, Status, Tenant, TenantRoute,
-    Traffic,
+    Chain, Endpoint, Kernel, LabelUse, Neighbor, Page, PrefixMatch, Route, Service, Status, Tenant,
+    TenantRoute, Traffic,
 };
-use weft_bgp_wire::LargeCommunity;
+use weft_bgp_wire::{CommunityPattern, LargeCommunity, LargeCommunityPattern};
 
+use super::complete;
 use super::human;
 use super::output::Output;
+use super::table::View;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -30,6 +34,9 @@ pub(super) struct Arguments {
     what: What,
 }
 
+/// The API of the router on this host.
+pub(super) const API: &str = "http://127.0.0.1:8179";
+
 /// Which router is asked, and how its answer is printed.
 #[derive(Args)]
 pub(super) struct Target {
@@ -38,7 +45,7 @@ pub(super) struct Target {
         long,
         global = true,
         env = "WEFT_API",
-        default_value = "http://127.0.0.1:8179",
+        default_value = API,
         value_name = "URL"
     )]
     api: String,
@@ -64,6 +71,7 @@ enum What {
     /// BGP neighbours, or one of them in detail.
     Neighbors {
         /// Its address.
+        #[arg(add = ArgValueCandidates::new(complete::neighbors))]
         address: Option<IpAddr>,
     },
     /// BGP routes with all of their paths: the best marked `>`, kept over a restart `s`.
@@ -71,7 +79,10 @@ enum What {
     /// Tenants, or the table of one of them.
     Tenants {
         /// Its name.
+        #[arg(add = ArgValueCandidates::new(complete::tenants))]
         name: Option<String>,
+        #[command(flatten)]
+        prefix: Selection,
         /// Most routes to show.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
@@ -84,21 +95,25 @@ enum What {
     /// Services: where their nodes are, and how they do.
     Services {
         /// Only this tenant's.
+        #[arg(add = ArgValueCandidates::new(complete::tenants))]
         tenant: Option<String>,
     },
     /// Service chains: what happens at each step, and how many packets took it on this router.
     Chains {
         /// Only this tenant's.
+        #[arg(add = ArgValueCandidates::new(complete::tenants))]
         tenant: Option<String>,
     },
     /// What tunnels carried, by tenant, VNI and router at the far end.
     Traffic {
         /// Only this tenant.
+        #[arg(add = ArgValueCandidates::new(complete::tenants))]
         tenant: Option<String>,
     },
     /// Routers that tunnels lead to, with round-trip times and loss.
     Endpoints {
         /// Only this tenant's.
+        #[arg(add = ArgValueCandidates::new(complete::tenants))]
         tenant: Option<String>,
     },
     /// What the kernel holds of ours, and what it refused.
@@ -109,25 +124,57 @@ enum What {
     },
 }
 
+/// Which prefixes are shown.
 #[derive(Args)]
-struct RouteArguments {
-    /// Only this prefix.
+struct Selection {
+    /// Only this prefix; of an address, the most specific prefix that covers it.
     prefix: Option<String>,
-    /// The prefix and what it covers.
-    #[arg(long, requires = "prefix", conflicts_with = "shorter")]
+    /// The prefix and its more specifics.
+    #[arg(long, requires = "prefix", group = "match")]
     longer: bool,
     /// The prefix and what covers it.
-    #[arg(long, requires = "prefix")]
+    #[arg(long, requires = "prefix", group = "match")]
     shorter: bool,
-    /// Only this family: ipv4-unicast or ipv6-unicast.
-    #[arg(long)]
+    /// The most specific prefix that covers it: what a packet there would take.
+    #[arg(long, requires = "prefix", group = "match")]
+    longest: bool,
+    /// That prefix alone, of an address the /32 or /128.
+    #[arg(long, requires = "prefix", group = "match")]
+    exact: bool,
+}
+
+impl Selection {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let words = [
+            (self.longer, PrefixMatch::Longer),
+            (self.shorter, PrefixMatch::Shorter),
+            (self.longest, PrefixMatch::Longest),
+            (self.exact, PrefixMatch::Exact),
+        ];
+        let prefix = self.prefix.iter().map(|text| ("prefix", text.clone()));
+        let how = words.into_iter().filter(|(given, _)| *given);
+        prefix
+            .chain(how.map(|(_, word)| ("match", word.to_string())))
+            .collect()
+    }
+}
+
+#[derive(Args)]
+struct RouteArguments {
+    #[command(flatten)]
+    prefix: Selection,
+    /// Only this address family.
+    #[arg(long, value_parser = ["ipv4-unicast", "ipv6-unicast"])]
     family: Option<String>,
     /// Only paths from this neighbour.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = ArgValueCandidates::new(complete::neighbors))]
     neighbor: Option<IpAddr>,
-    /// Only paths with this large community.
+    /// Only paths with this community: `65000:1`, `65000:100-199`, `65000:*`, `no-export`.
+    #[arg(long, value_name = "A:B")]
+    community: Option<CommunityPattern>,
+    /// Only paths with this large community: `64512:10001:7`, `64512:10001-10099:*`.
     #[arg(long, value_name = "A:B:C")]
-    large_community: Option<LargeCommunity>,
+    large_community: Option<LargeCommunityPattern>,
     /// Only paths with a label of this VNI.
     #[arg(long)]
     vni: Option<u32>,
@@ -138,26 +185,23 @@ struct RouteArguments {
 
 impl RouteArguments {
     fn query(&self) -> Vec<(&'static str, String)> {
-        let text = |value: &dyn ToString| value.to_string();
-        let prefix_match = match (self.longer, self.shorter) {
-            (true, _) => Some("longer".to_owned()),
-            (_, true) => Some("shorter".to_owned()),
-            _ => None,
-        };
-        [
-            ("prefix", self.prefix.clone()),
-            ("match", prefix_match),
+        let mut query = self.prefix.query();
+        let conditions = [
             ("family", self.family.clone()),
-            ("neighbor", self.neighbor.as_ref().map(|value| text(value))),
+            ("neighbor", self.neighbor.map(|it| it.to_string())),
+            ("community", self.community.map(|it| it.to_string())),
             (
                 "large_community",
-                self.large_community.as_ref().map(|value| text(value)),
+                self.large_community.map(|it| it.to_string()),
             ),
-            ("vni", self.vni.as_ref().map(|value| text(value))),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+            ("vni", self.vni.map(|it| it.to_string())),
+        ];
+        query.extend(
+            conditions
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        query
     }
 }
 
@@ -190,9 +234,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         What::Tenants {
             name: Some(name),
+            prefix,
             limit,
         } => {
-            let page = screen.pages::<TenantRoute>(&["tenants", &name, "routes"], &[], limit)?;
+            let path = ["tenants", &name, "routes"];
+            let page = screen.pages::<TenantRoute>(&path, &prefix.query(), limit)?;
             screen.print(&page, overlay::tenant_routes)
         }
         What::Labels { communities } if communities.is_empty() => {
@@ -229,13 +275,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// What a view is told beside its data.
-#[derive(Clone, Copy)]
-pub(super) struct View {
-    wide: bool,
-    pub(super) colours: bool,
-}
-
 impl Screen {
     pub(super) fn new(target: &Target) -> Self {
         Self {
@@ -269,9 +308,7 @@ impl Screen {
         let text = match self.format {
             Format::Json => format!("{}\n", serde_json::to_string_pretty(value)?),
             Format::Table | Format::Wide => {
-                let wide = self.format == Format::Wide;
-                let colours = self.output.colours();
-                view(value, View { wide, colours })
+                view(value, self.output.view(self.format == Format::Wide))
             }
         };
         self.output.write(&text)

@@ -1,5 +1,7 @@
 //! Views of tenants, labels and the kernel.
 
+use std::net::{IpAddr, SocketAddr};
+
 use weft_api::types::{
     Endpoint, Kernel, KernelCode, KernelState, LabelUse, Page, Segmentation, Tenant, TenantPath,
     TenantRoute, Traffic,
@@ -7,9 +9,9 @@ use weft_api::types::{
 use weft_overlay::label::Explanation;
 
 use super::super::human;
-use super::super::table::{Cell, Sheet, Table, Tone};
+use super::super::table::{Cell, Sheet, Table, Tone, View};
 use super::bgp::label;
-use super::{View, rest};
+use super::{forwarding, rest};
 
 /// Most words of a list in a cell that is not wide.
 const FEW: usize = 4;
@@ -37,6 +39,7 @@ pub(super) fn tenants(tenants: &Vec<Tenant>, view: View) -> String {
         "ATTACHMENTS",
         "PREFIXES",
         "#ROUTES",
+        "STATE",
         "ROLE",
     ]);
     for tenant in tenants {
@@ -48,7 +51,11 @@ pub(super) fn tenants(tenants: &Vec<Tenant>, view: View) -> String {
             .collect();
         let down = tenant.attachments.iter().any(|attachment| !attachment.up);
         let attachments = tenant.attachments.iter().map(|attachment| {
-            let state = if attachment.up { "" } else { "(down)" };
+            let state = match (attachment.up, attachment.missing) {
+                (true, _) => "",
+                (false, true) => "(missing)",
+                (false, false) => "(down)",
+            };
             format!("{}{state}", attachment.interface)
         });
         table.row([
@@ -66,13 +73,14 @@ pub(super) fn tenants(tenants: &Vec<Tenant>, view: View) -> String {
             ),
             few(tenant.prefixes.iter().map(ToString::to_string), view).into(),
             human::count(tenant.routes).into(),
+            Cell::new(tenant.verdict.as_str(), forwarding::tone(tenant.verdict)),
             match tenant.stitched {
                 true => Cell::new("stitched", Tone::Dim),
                 false => Cell::default(),
             },
         ]);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 fn kernel_cell(state: &KernelState) -> Cell {
@@ -85,9 +93,20 @@ fn kernel_cell(state: &KernelState) -> Cell {
     Cell::new(state.code.as_str(), tone)
 }
 
+/// An address, with the UDP port where one is said.
+pub(in crate::cli) fn at_port(address: IpAddr, port: Option<u16>) -> String {
+    match port {
+        Some(port) => SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
+    }
+}
+
 fn next_hops(state: &KernelState, view: View) -> String {
     let ways = state.next_hops.iter().map(|way| match view.wide {
-        true => format!("{}@{}/{}", way.vni, way.address, way.encapsulation),
+        true => {
+            let address = at_port(way.address, way.port);
+            format!("{}@{address}/{}", way.vni, way.encapsulation)
+        }
         false => format!("{}@{}", way.vni, way.address),
     });
     ways.collect::<Vec<_>>().join(" ")
@@ -145,7 +164,7 @@ pub(super) fn tenant_routes(page: &Page<TenantRoute>, view: View) -> String {
             table.row(row);
         }
     }
-    table.render(view.colours) + &rest(page, "prefixes")
+    table.render(view) + &rest(page, "prefixes")
 }
 
 fn path_cells(route: &TenantRoute, path: &TenantPath, first: bool) -> Vec<Cell> {
@@ -221,7 +240,7 @@ pub(super) fn labels(labels: &Vec<LabelUse>, view: View) -> String {
             human::count(entry.prefixes).into(),
         ]);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 pub(super) fn explanations(explanations: &[Explanation], view: View) -> String {
@@ -239,7 +258,7 @@ pub(super) fn explanations(explanations: &[Explanation], view: View) -> String {
         format!(
             "{text}  {hex}\n{}\n{}",
             explanation.summary,
-            table.render(view.colours)
+            table.render(view)
         )
     });
     parts.collect::<Vec<_>>().join("\n")
@@ -270,7 +289,7 @@ pub(super) fn traffic(traffic: &[Traffic], view: View) -> String {
             human::count(one.sent_octets).into(),
         ]);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
@@ -278,7 +297,7 @@ pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
         return "no tunnel leads anywhere\n".to_owned();
     }
     let mut table = Table::new(&[
-        "ROUTER", "UNDERLAY", "#LOSS", "#OF", "#LAST", "#LEAST", "#MEAN", "#MOST",
+        "ROUTER", "UNDERLAY", "#MTU", "#LOSS", "#OF", "#LAST", "#LEAST", "#MEAN", "#MOST",
     ]);
     let millis = |micros: u64| Cell::from(format!("{:.3} ms", micros as f64 / 1000.0));
     for one in endpoints {
@@ -286,8 +305,12 @@ pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
             true => Cell::new("reached", Tone::Good),
             false => Cell::new("unreachable", Tone::Bad),
         };
-        let router = Cell::new(one.address.to_string(), Tone::Strong);
-        let mut row = vec![router, reached];
+        let router = at_port(one.address, one.port);
+        let router = Cell::new(router, Tone::Strong);
+        let mtu = one.path.map_or(Cell::from(""), |path| {
+            Cell::new(path.mtu.to_string(), Tone::Warning)
+        });
+        let mut row = vec![router, reached, mtu];
         if let Some(probes) = &one.probes {
             let loss = f64::from(probes.recent_lost) * 100.0 / f64::from(probes.recent.max(1));
             let tone = match probes.recent_lost {
@@ -303,7 +326,7 @@ pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
         }
         table.row(row);
     }
-    table.render(view.colours)
+    table.render(view)
 }
 
 /// What the kernel holds, beside what it should.
@@ -321,9 +344,13 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
     sheet.line("kernel", format!("Linux {}", kernel.release), Tone::Strong);
     for device in &kernel.devices {
         let state = if device.up { "" } else { ", down" };
+        let port = device.port.map(|port| format!(", UDP port {port}"));
         let text = format!(
-            "{}, {}, MTU {}{state}",
-            device.name, device.encapsulation, device.mtu
+            "{}, {}{}, MTU {}{state}",
+            device.name,
+            device.encapsulation,
+            port.unwrap_or_default(),
+            device.mtu
         );
         let tone = if device.up { Tone::Plain } else { Tone::Bad };
         sheet.line("device", text, tone);
@@ -333,18 +360,7 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
         Segmentation::Table => "a table each, with rules that lead into it",
     };
     sheet.line("tenants", tenants, Tone::Plain);
-    match kernel.settled {
-        true => sheet.line(
-            "state",
-            "settled: the kernel holds what it should",
-            Tone::Good,
-        ),
-        false => sheet.line(
-            "state",
-            "not settled: BGP has not converged yet",
-            Tone::Warning,
-        ),
-    }
+    forwarding::put(&mut sheet, &kernel.forwarding);
     sheet.line(
         "changes",
         format!(
@@ -356,14 +372,17 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
     );
     if let Some(drops) = kernel.drops {
         let text = format!(
-            "{} of an unknown VNI, {} for an address of another's, {} to an attachment of another's",
+            "{} of an unknown VNI, {} from who may not send them, {} for an address of another's, {} to an attachment of another's, {} of other protocols, {} to a breakout with a private source",
             human::count(drops.unknown_vni),
+            human::count(drops.unknown_sender),
             human::count(drops.foreign_address),
-            human::count(drops.foreign_attachment)
+            human::count(drops.foreign_attachment),
+            human::count(drops.other_protocol),
+            human::count(drops.untranslated)
         );
         sheet.line("dropped", text, Tone::Plain);
     }
-    let mut parts = vec![sheet.render(view.colours)];
+    let mut parts = vec![sheet.render(view)];
     if !kernel.objects.is_empty() {
         let mut table = Table::new(&["OBJECTS", "#INTENDED", "#KERNEL"]);
         for object in &kernel.objects {
@@ -373,7 +392,7 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
                 side(object.intended, object.count),
             ]);
         }
-        parts.push(table.render(view.colours));
+        parts.push(table.render(view));
     }
     if !kernel.tables.is_empty() {
         let mut table = Table::new(&["#TABLE", "TENANT", "VRF", "#INTENDED", "#KERNEL"]);
@@ -386,7 +405,7 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
                 side(entry.intended, entry.routes),
             ]);
         }
-        parts.push(table.render(view.colours));
+        parts.push(table.render(view));
     }
     if !kernel.tracked.is_empty() {
         let mut table = Table::new(&["ADDRESS", "UNDERLAY"]);
@@ -399,7 +418,7 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
                 },
             ]);
         }
-        parts.push(table.render(view.colours));
+        parts.push(table.render(view));
     }
     if kernel.refused.items.is_empty() {
         parts.push("the kernel refuses nothing\n".to_owned());
@@ -417,7 +436,7 @@ pub(super) fn kernel(kernel: &Kernel, view: View) -> String {
                 Cell::new(route.error.as_str(), Tone::Bad),
             ]);
         }
-        parts.push(table.render(view.colours) + &rest(&kernel.refused, "refused routes"));
+        parts.push(table.render(view) + &rest(&kernel.refused, "refused routes"));
     }
     parts.join("\n")
 }

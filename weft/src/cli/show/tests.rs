@@ -7,6 +7,7 @@ use super::*;
 const PLAIN: View = View {
     wide: false,
     colours: false,
+    width: None,
 };
 
 fn label(kind: LabelKind, vni: Option<u32>, endpoint: Ipv4Addr) -> Label {
@@ -15,6 +16,7 @@ fn label(kind: LabelKind, vni: Option<u32>, endpoint: Ipv4Addr) -> Label {
         kind,
         vni,
         encapsulation: Encapsulation::Vxlan,
+        port: None,
         endpoint: Some(endpoint),
         endpoint_id: None,
     }
@@ -30,6 +32,10 @@ fn neighbors_sample() -> Vec<Neighbor> {
         asn: 64601,
         kind: NeighborKind::IbgpClient,
         description: Some("edge".to_owned()),
+        source: None,
+        source_stale: None,
+        signed: true,
+        ttl_security: Some(1),
         state: SessionState::Established,
         since: Some(11_550),
         flaps: 2,
@@ -55,12 +61,15 @@ fn neighbors_sample() -> Vec<Neighbor> {
         rejected: 1,
         treat_as_withdraw: 0,
         attribute_discard: 0,
+        stripped: Stripped::default(),
         too_large: 0,
     };
     let down = Neighbor {
         address: Ipv4Addr::new(203, 0, 113, 2).into(),
         asn: 64999,
         kind: NeighborKind::Ebgp,
+        signed: false,
+        ttl_security: None,
         state: SessionState::Active,
         since: None,
         down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
@@ -69,6 +78,17 @@ fn neighbors_sample() -> Vec<Neighbor> {
         ..up.clone()
     };
     vec![up, down]
+}
+
+#[test]
+fn who_tells_of_a_neighbour_is_shown_where_somebody_does() {
+    let mut neighbors = neighbors_sample();
+    assert!(!bgp::neighbors(&neighbors, PLAIN).contains("SOURCE"));
+    neighbors[0].source = Some("_bgp._tcp.example.com".into());
+    neighbors[0].source_stale = Some("it timed out".into());
+    let shown = bgp::neighbors(&neighbors, PLAIN);
+    assert!(shown.contains("_bgp._tcp.example.com (stale)"), "{shown}");
+    assert!(shown.contains("source: it timed out"), "{shown}");
 }
 
 #[test]
@@ -87,6 +107,7 @@ NEIGHBOR         AS  KIND         STATE        SINCE  RECEIVED  ADVERTISED  WHY
         "\
 neighbor          198.51.100.2, AS 64601, ibgp-client
 description       edge
+guarded by        TCP MD5 signatures, TTL security over 1 hop
 state             established for 3h12m, 2 flaps
 was down          the neighbour restarted
 router id         192.0.2.1
@@ -225,21 +246,25 @@ fn tenants_and_the_kernel() {
         vni: 10001,
         vnis: vec![10001, 10003],
         table: Some(7001),
-        attachments: vec![Attachment {
-            interface: "red0".to_owned(),
-            up: false,
-        }],
+        attachments: [("red0", false), ("red1", true)]
+            .map(|(interface, missing)| Attachment {
+                interface: interface.to_owned(),
+                up: false,
+                missing,
+            })
+            .into(),
         prefixes: (0..6)
             .map(|n| format!("10.0.{n}.0/24").parse().unwrap())
             .collect(),
         routes: 2,
         stitched: true,
+        verdict: Verdict::Degraded,
     };
     assert_eq!(
         overlay::tenants(&vec![tenant], PLAIN),
         "\
-TENANT    VNI  MORE VNIS  TABLE  ATTACHMENTS  PREFIXES                                            ROUTES  ROLE
-red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/24 10.0.3.0/24 +2       2  stitched
+TENANT    VNI  MORE VNIS  TABLE  ATTACHMENTS               PREFIXES                                            ROUTES  STATE     ROLE
+red     10001  10003       7001  red0(down) red1(missing)  10.0.0.0/24 10.0.1.0/24 10.0.2.0/24 10.0.3.0/24 +2       2  degraded  stitched
 "
     );
     let kernel = Kernel {
@@ -247,11 +272,25 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
         devices: vec![Device {
             name: "vx0".to_owned(),
             encapsulation: Encapsulation::Vxlan,
+            port: None,
             mtu: 1450,
             up: true,
         }],
         segmentation: Segmentation::Table,
         settled: true,
+        forwarding: Forwarding {
+            verdict: Verdict::Degraded,
+            since: Some(75),
+            conditions: vec![Condition {
+                code: "device".to_owned(),
+                subject: "vx0".to_owned(),
+                severity: Verdict::Degraded,
+                text: "it is down".to_owned(),
+                remedy: Some("ip link set vx0 up".to_owned()),
+                since: 75,
+                count: 3,
+            }],
+        },
         objects: vec![ObjectCount {
             object: "routes".to_owned(),
             intended: 1201,
@@ -264,6 +303,9 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
             unknown_vni: 3,
             foreign_address: 4000,
             foreign_attachment: 0,
+            other_protocol: 0,
+            untranslated: 0,
+            unknown_sender: 5,
         }),
         tables: vec![KernelTable {
             table: 7001,
@@ -297,12 +339,14 @@ red     10001  10003       7001  red0(down)   10.0.0.0/24 10.0.1.0/24 10.0.2.0/2
     assert_eq!(
         overlay::kernel(&kernel, PLAIN),
         "\
-kernel   Linux 6.18.5
-device   vx0, vxlan, MTU 1450
-tenants  a table each, with rules that lead into it
-state    settled: the kernel holds what it should
-changes  1,300 requests, 1 repairs of what others changed
-dropped  3 of an unknown VNI, 4,000 for an address of another's, 0 to an attachment of another's
+kernel     Linux 6.18.5
+device     vx0, vxlan, MTU 1450
+tenants    a table each, with rules that lead into it
+state      degraded for 1m15s
+  because  device, vx0: it is down (for 1m15s)
+  remedy   ip link set vx0 up
+changes    1,300 requests, 1 repairs of what others changed
+dropped    3 of an unknown VNI, 5 from who may not send them, 4,000 for an address of another's, 0 to an attachment of another's, 0 of other protocols, 0 to a breakout with a private source
 
 OBJECTS  INTENDED  KERNEL
 routes      1,201   1,200
@@ -369,7 +413,13 @@ fn pages_are_collected_up_to_the_limit() {
 fn endpoints_show_loss_and_round_trips() {
     let of = |last, reachable, probes| Endpoint {
         address: Ipv4Addr::new(192, 0, 2, last).into(),
+        port: (last == 12).then_some(8472),
         reachable,
+        path: (last == 12).then_some(PathMtu {
+            mtu: 1350,
+            outer: 1400,
+            probed: false,
+        }),
         probes,
     };
     let probes = |recent_lost, round_trip| {
@@ -396,10 +446,10 @@ fn endpoints_show_loss_and_round_trips() {
         PLAIN,
     );
     let expected = "\
-ROUTER      UNDERLAY      LOSS  OF      LAST     LEAST      MEAN       MOST
-192.0.2.11  reached       25 %  32  0.950 ms  0.900 ms  1.234 ms  20.000 ms
-192.0.2.12  reached      100 %  32
-192.0.2.13  unreachable
+ROUTER           UNDERLAY      MTU   LOSS  OF      LAST     LEAST      MEAN       MOST
+192.0.2.11       reached             25 %  32  0.950 ms  0.900 ms  1.234 ms  20.000 ms
+192.0.2.12:8472  reached      1350  100 %  32
+192.0.2.13       unreachable
 ";
     assert_eq!(text, expected);
 }

@@ -52,5 +52,6 @@ pub(super) async fn known(state: &LiveState) -> Result<Known, Unavailable> {
         counts: counts.unwrap_or_default(),
         reasons: state.overlay.reasons().clone(),
         refused,
+        told: state.told.borrow().clone(),
     })
 }

@@ -3,6 +3,7 @@
 use weft_api::types as api;
 use weft_api::{KernelQuery, Unavailable};
 
+use super::forwarding::forwarding;
 use super::{LiveState, encapsulation, ended};
 
 /// All of it, with a page of what was refused.
@@ -51,6 +52,7 @@ pub(super) async fn kernel(
             .map(|device| api::Device {
                 name: device.name.clone(),
                 encapsulation: encapsulation(device.encapsulation),
+                port: device.port,
                 mtu: device.mtu,
                 up: device.up,
             })
@@ -61,6 +63,7 @@ pub(super) async fn kernel(
             api::Segmentation::Table
         },
         settled: status.settled,
+        forwarding: forwarding(state.conditions(&status)),
         objects: vec![
             count("routes", intended.routes, status.routes),
             count(
@@ -79,6 +82,9 @@ pub(super) async fn kernel(
             unknown_vni: drops.unknown_vni,
             foreign_address: drops.foreign_address,
             foreign_attachment: drops.foreign_attachment,
+            other_protocol: drops.other_protocol,
+            untranslated: drops.untranslated,
+            unknown_sender: drops.unknown_sender,
         }),
         tables: status
             .tenants

@@ -36,6 +36,7 @@ pub(super) async fn in_use(state: &LiveState) -> Result<Vec<api::LabelUse>, Unav
 /// A label community for the API; `None` for what is not ours or is ignored.
 pub(super) fn label(community: LargeCommunity, administrator: u32) -> Option<api::Label> {
     let decoded = LabelCommunity::decode(community, administrator)?.ok()?;
+    let mut port = None;
     let (kind, vni, encapsulated, endpoint) = match decoded {
         LabelCommunity::Label(label) => {
             let kind = match label.kind {
@@ -56,6 +57,11 @@ pub(super) fn label(community: LargeCommunity, administrator: u32) -> Option<api
             locator.encapsulation,
             Endpoint::Id(locator.id),
         ),
+        LabelCommunity::LocatorPort(said) => {
+            port = Some(said.port.get());
+            let id = Endpoint::Id(said.id);
+            (api::LabelKind::LocatorPort, None, said.encapsulation, id)
+        }
     };
     let (address, id) = match endpoint {
         Endpoint::V4(address) => (Some(address), None),
@@ -66,6 +72,7 @@ pub(super) fn label(community: LargeCommunity, administrator: u32) -> Option<api
         kind,
         vni: vni.map(|vni| vni.get()),
         encapsulation: encapsulation(encapsulated),
+        port,
         endpoint: address,
         endpoint_id: id,
     })

@@ -14,6 +14,7 @@
 //! | [`kernel`] | what the kernel holds |
 
 mod chain;
+mod forwarding;
 mod kernel;
 mod label;
 mod neighbor;
@@ -40,6 +41,8 @@ use weft_overlay::{Encapsulation, Vni};
 use super::core::Queries;
 use super::endpoints::Endpoints;
 use super::sites::SiteSpeakers;
+use super::told;
+use super::tunnels::Tunnels;
 use crate::config::Config;
 
 /// The running router.
@@ -51,9 +54,12 @@ pub(super) struct LiveState {
     dataplane: Dataplane,
     overlay: Queries,
     endpoints: Endpoints,
+    tunnels: Tunnels,
+    told: told::Reader,
 }
 
 impl LiveState {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the router")]
     pub(super) fn new(
         config: Config,
         bgp: Bgp,
@@ -61,6 +67,8 @@ impl LiveState {
         dataplane: Dataplane,
         overlay: Queries,
         endpoints: Endpoints,
+        tunnels: Tunnels,
+        told: told::Reader,
     ) -> Self {
         Self {
             config,
@@ -70,6 +78,8 @@ impl LiveState {
             dataplane,
             overlay,
             endpoints,
+            tunnels,
+            told,
         }
     }
 

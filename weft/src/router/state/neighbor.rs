@@ -32,6 +32,9 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         (true, true) => api::NeighborKind::IbgpClient,
     };
     let counters = status.counters;
+    let told = state.told.borrow().clone();
+    let teller = told.neighbors.get(&status.config.address);
+    let teller = teller.filter(|_| tenant.is_none());
     let prefixes = status
         .config
         .families
@@ -47,6 +50,13 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         asn: status.config.asn.0,
         kind,
         description: status.config.description.clone(),
+        source: teller.map(|of| of.source.clone()),
+        source_stale: teller.and_then(|of| of.stale.clone()),
+        signed: status.config.password.is_some(),
+        ttl_security: status
+            .config
+            .least_ttl
+            .map(|least| u8::MAX - least.max(1) + 1),
         state: session_state(status.state),
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
@@ -74,6 +84,11 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         rejected: counters.rejected,
         treat_as_withdraw: counters.treat_as_withdraw,
         attribute_discard: counters.attribute_discard,
+        stripped: api::Stripped {
+            vni: counters.stripped.vni,
+            kind: counters.stripped.kind,
+            endpoint: counters.stripped.endpoint,
+        },
         too_large: counters.too_large,
     }
 }
@@ -105,6 +120,7 @@ fn down(reason: &DownReason) -> api::Why<api::DownCode> {
         DownReason::NotificationSent(_) => api::DownCode::NotificationSent,
         DownReason::ConnectionLost(_) => api::DownCode::ConnectionLost,
         DownReason::ConnectFailed(_) => api::DownCode::ConnectFailed,
+        DownReason::LinkLost(_) => api::DownCode::LinkLost,
         DownReason::Restarted => api::DownCode::Restarted,
     };
     api::Why::new(code, reason.to_string())

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use weft_api::types as api;
-use weft_api::{PrefixMatch, RouteQuery, Unavailable};
-use weft_bgp::rib::{PeerId, Reason, RouteFilter, RoutePath};
+use weft_api::types::PrefixMatch;
+use weft_api::{RouteQuery, Unavailable};
+use weft_bgp::rib::{PeerId, PrefixSelection, Reason, RouteFilter, RoutePath};
 use weft_bgp_wire::Family;
 
 use super::label::label;
@@ -37,9 +38,14 @@ pub(super) async fn routes(
             api::Family::Ipv6Unicast => Family::Ipv6Unicast,
         }),
         prefix: query.prefix,
-        longer: query.prefix_match == PrefixMatch::Longer,
-        shorter: query.prefix_match == PrefixMatch::Shorter,
+        select: match query.prefix_match {
+            PrefixMatch::Exact => PrefixSelection::Exact,
+            PrefixMatch::Longer => PrefixSelection::Longer,
+            PrefixMatch::Shorter => PrefixSelection::Shorter,
+            PrefixMatch::Longest => PrefixSelection::Longest,
+        },
         peer,
+        community: query.community,
         large_community: query.large_community,
         vni: query.vni,
         after: query.after,

@@ -9,6 +9,7 @@ use weft_bgp::rib::PeerId;
 use weft_bgp_wire::Family;
 use weft_overlay::table;
 
+use super::forwarding::forwarding;
 use super::{LiveState, encapsulation, ended, family};
 
 /// Alarms in one answer.
@@ -16,24 +17,26 @@ const ALARMS: usize = 100;
 
 /// What it is and how it does.
 pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable> {
-    let (neighbors, addresses, prefixes, attribute_sets) = state
+    let (neighbors, addresses, prefixes, attribute_sets, awaited) = state
         .bgp
-        .with(|speaker, _| {
+        .with(|speaker, now| {
             let states: Vec<State> = speaker.states();
             (
                 states,
                 speaker.addresses(),
                 speaker.rib.prefixes(),
                 speaker.rib.attribute_sets(),
+                speaker.awaited(now),
             )
         })
         .await
         .ok_or_else(ended)?;
-    let (tenants, overlaps) = state
+    let (tenants, overlaps, conflicts) = state
         .overlay
         .ask(|overlay| {
             let overlaps: Vec<_> = overlay.overlaps().take(ALARMS).collect();
-            (overlay.tenants(), overlaps)
+            let conflicts: Vec<_> = overlay.locator_conflicts().take(ALARMS).collect();
+            (overlay.tenants(), overlaps, conflicts)
         })
         .await
         .ok_or_else(ended)?;
@@ -49,6 +52,10 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         version: env!("CARGO_PKG_VERSION").into(),
         uptime: state.started.elapsed().as_secs(),
         converged: state.overlay.converged(),
+        awaited: awaited.map(|awaited| api::Awaited {
+            neighbors: awaited.neighbors,
+            at_most: awaited.at_most.as_secs(),
+        }),
         overlay: state
             .config
             .overlay
@@ -73,18 +80,45 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         kernel_routes: kernel.routes as u64,
         kernel_refused: kernel.refused.len() as u64,
         memory: memory(),
-        alarms: overlaps
+        forwarding: forwarding(state.conditions(&kernel)),
+        alarms: state
+            .told
+            .borrow()
+            .alarms
             .iter()
-            .map(|overlap| overlap_hidden(overlap, &addresses))
+            .cloned()
+            .chain(conflicts.iter().map(|of| locator_conflict(of, &addresses)))
+            .chain(overlaps.iter().map(|of| overlap_hidden(of, &addresses)))
+            .take(ALARMS)
             .collect(),
     })
 }
 
+/// ` from ADDRESS`, of a neighbour that is still there.
+fn from_neighbor(source: u16, neighbors: &[(PeerId, IpAddr)]) -> String {
+    let neighbor = neighbors.iter().find(|(peer, _)| peer.0 == source);
+    neighbor.map_or_else(String::new, |(_, address)| format!(" from {address}"))
+}
+
+fn locator_conflict(
+    conflict: &table::LocatorConflict,
+    neighbors: &[(PeerId, IpAddr)],
+) -> api::Alarm {
+    let source = from_neighbor(conflict.source, neighbors);
+    let owner = conflict
+        .owner
+        .map_or_else(String::new, |owner| format!(": it is {owner}"));
+    api::Alarm {
+        code: "locator-conflict".into(),
+        text: format!(
+            "{}{source} is announced as the locator of endpoint id {}, which has an owner{owner}; one of the two is misconfigured, or lies",
+            conflict.other, conflict.id
+        ),
+    }
+}
+
 fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {
-    let source = neighbors
-        .iter()
-        .find(|(peer, _)| peer.0 == overlap.source)
-        .map_or_else(String::new, |(_, address)| format!(" from {address}"));
+    let source = from_neighbor(overlap.source, neighbors);
     api::Alarm {
         code: "overlap-hidden".into(),
         text: format!(

@@ -1,17 +1,21 @@
 //! Tenants and their tables: what the overlay decided beside what the kernel holds.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use weft_api::types as api;
-use weft_api::{PrefixMatch, TenantRouteQuery, Unavailable};
-use weft_dataplane::KernelRoute;
+use weft_api::types::PrefixMatch;
+use weft_api::{TenantRouteQuery, Unavailable};
+use weft_dataplane::{KernelRoute, TenantTable};
 use weft_overlay::Vni;
 use weft_overlay::intent::TenantId;
 use weft_overlay::label::{Endpoint, LabelCommunity};
 use weft_overlay::table::{self, Judged, Overlay, TenantStatus};
 
+use super::forwarding::verdict_of;
 use super::label::label;
 use super::{LiveState, encapsulation, ended, page, tenant_id, vnis_of};
 
@@ -23,25 +27,29 @@ pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Tenant>, Unavailab
         .await
         .ok_or_else(ended)?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
-    let table = |name: &str| {
-        kernel
-            .tenants
-            .iter()
-            .find(|of| of.name == name)
-            .map(|of| of.table)
-    };
+    let conditions = state.conditions(&kernel);
+    let tables: HashMap<&str, &TenantTable> = kernel
+        .tenants
+        .iter()
+        .map(|of| (of.name.as_str(), of))
+        .collect();
     let mut tenants: Vec<api::Tenant> = statuses
         .into_iter()
         .map(|status| {
-            let table = table(&status.config.name);
-            tenant(status, table)
+            let table = tables.get(status.config.name.as_str()).copied();
+            let verdict = verdict_of(&conditions, &status.config.name);
+            tenant(status, table, verdict)
         })
         .collect();
     tenants.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tenants)
 }
 
-fn tenant(status: TenantStatus, table: Option<u32>) -> api::Tenant {
+fn tenant(
+    status: TenantStatus,
+    kernel: Option<&TenantTable>,
+    verdict: api::Verdict,
+) -> api::Tenant {
     let mut vnis: Vec<u32> = vnis_of(&status.config).map(Vni::get).collect();
     vnis.sort_unstable();
     let attachments = status
@@ -51,15 +59,17 @@ fn tenant(status: TenantStatus, table: Option<u32>) -> api::Tenant {
         .map(|name| api::Attachment {
             interface: name.clone(),
             up: status.up.contains(name),
+            missing: kernel.is_some_and(|kernel| kernel.missing.contains(name)),
         });
     api::Tenant {
         vni: status.config.primary_vni.get(),
         vnis,
-        table,
+        table: kernel.map(|kernel| kernel.table),
         attachments: attachments.collect(),
         prefixes: status.announced,
         stitched: status.stitched,
         routes: status.routes as u64,
+        verdict,
         name: status.config.name,
     }
 }
@@ -76,11 +86,16 @@ pub(super) async fn routes(
         .overlay
         .ask(move |overlay| {
             let id = tenant_id(overlay, &name)?;
-            let wanted = |net: &IpNet| matches(net, query.prefix, query.prefix_match);
-            Some((
-                id,
-                overlay.tenant_routes(id, query.after, limit + 1, &wanted),
-            ))
+            let (wanted, how) = match (query.prefix, query.prefix_match) {
+                (Some(wanted), PrefixMatch::Longest) => {
+                    let covering = longest(overlay, id, wanted).unwrap_or(wanted);
+                    (Some(covering), PrefixMatch::Exact)
+                }
+                asked => asked,
+            };
+            let wanted = |net: &IpNet| wanted.is_none_or(|wanted| how.selects(net, &wanted));
+            let routes = overlay.tenant_routes(id, query.after, limit + 1, &wanted);
+            Some((id, routes))
         })
         .await
         .ok_or_else(ended)?;
@@ -95,12 +110,20 @@ pub(super) async fn routes(
     Ok(Some(page(routes.collect(), limit, total, |of| of.prefix)))
 }
 
-fn matches(net: &IpNet, wanted: Option<IpNet>, how: PrefixMatch) -> bool {
-    wanted.is_none_or(|wanted| match how {
-        PrefixMatch::Exact => *net == wanted,
-        PrefixMatch::Longer => wanted.contains(net),
-        PrefixMatch::Shorter => net.contains(&wanted),
-    })
+/// The longest prefix of a tenant's table that covers `wanted`.
+fn longest(overlay: &Overlay, tenant: TenantId, wanted: IpNet) -> Option<IpNet> {
+    let found: Cell<Option<IpNet>> = Cell::new(None);
+    let look = |net: &IpNet| {
+        let longer = found
+            .get()
+            .is_none_or(|of| net.prefix_len() > of.prefix_len());
+        if longer && net.contains(&wanted) {
+            found.set(Some(*net));
+        }
+        false
+    };
+    overlay.tenant_routes(tenant, None, 0, &look);
+    found.get()
 }
 
 /// A route of its table.
@@ -176,6 +199,7 @@ fn kernel_state(
         .map(|hop| api::KernelNextHop {
             vni: hop.vni.get(),
             encapsulation: encapsulation(hop.encapsulation),
+            port: hop.port.map(NonZeroU16::get),
             address: hop.address,
         })
         .collect();

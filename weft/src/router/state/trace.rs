@@ -75,7 +75,7 @@ pub(super) async fn trace(
         None => verdict(route.as_ref(), &kernel),
     };
     let live = match query.live {
-        true => Some(live(packet, &kernel).await),
+        true => Some(live(packet, query.size, &kernel).await),
         false => None,
     };
     let route = match route {
@@ -96,7 +96,8 @@ pub(super) async fn trace(
                 next_hop: tunnel.next_hop,
                 vni: tunnel.vni,
                 encapsulation: encapsulation(tunnel.encapsulation),
-                device: tunnel.device.to_owned(),
+                port: tunnel.port,
+                device: tunnel.device,
                 router: tunnel.destination,
                 mtu: tunnel.mtu,
                 error: tunnel.underlay.as_ref().err().cloned(),
@@ -104,6 +105,7 @@ pub(super) async fn trace(
             })
             .collect(),
         verdict,
+        forwarding: state.forwarding().await?,
         chain,
         chain_needs,
         live,
@@ -123,11 +125,13 @@ fn route_of(found: KernelMatch) -> api::TraceMatch {
 }
 
 /// Sends packets as the tenant's and says who answered.
-async fn live(packet: Packet, kernel: &KernelTrace) -> api::TraceLive {
+async fn live(packet: Packet, size: Option<u16>, kernel: &KernelTrace) -> api::TraceLive {
     let mut live = api::TraceLive {
         source: packet.source.or(kernel.own),
         reached: false,
         error: None,
+        size,
+        largest: None,
         hops: Vec::new(),
     };
     let Some(source) = live.source else {
@@ -143,15 +147,28 @@ async fn live(packet: Packet, kernel: &KernelTrace) -> api::TraceLive {
         source,
         destination: packet.destination,
         dscp: packet.dscp,
+        size,
     };
+    let sized = probe.clone();
     let answered = tokio::task::spawn_blocking(move || weft_dataplane::probe(&probe)).await;
     match answered.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok(hops) => {
             live.reached = hops.iter().any(|hop| hop.answer == ProbeAnswer::Reply);
+            live.largest = size.filter(|_| live.reached);
+            if size.is_some() && !live.reached {
+                let found = tokio::task::spawn_blocking(move || weft_dataplane::largest(&sized));
+                live.largest = found.await.ok().and_then(Result::ok).flatten();
+            }
             live.hops = hops.into_iter().map(hop).collect();
         }
         Err(error) if error.raw_os_error() == Some(nix::libc::EADDRNOTAVAIL) => {
-            live.error = Some(format!("{source} is no address of this router"));
+            let own = kernel.own.map_or_else(
+                || "one of its own".to_owned(),
+                |own| format!("{own}, or none"),
+            );
+            live.error = Some(format!(
+                "{source} is no address of this router, which cannot send from it and hear the answer: give {own}"
+            ));
         }
         Err(error) => live.error = Some(format!("cannot send: {error}")),
     }
@@ -170,6 +187,11 @@ fn hop(hop: ProbeHop) -> api::TraceHop {
             ProbeAnswer::TimeExceeded => api::TraceAnswer::TimeExceeded,
             ProbeAnswer::Reply => api::TraceAnswer::Reply,
             ProbeAnswer::Unreachable => api::TraceAnswer::Unreachable,
+            ProbeAnswer::TooLarge(_) => api::TraceAnswer::TooLarge,
+        },
+        mtu: match hop.answer {
+            ProbeAnswer::TooLarge(mtu) => Some(mtu),
+            _ => None,
         },
     }
 }

@@ -1,6 +1,7 @@
 //! Tunnels: what they carried, and the routers at their far ends.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use weft_api::Unavailable;
 use weft_api::types as api;
@@ -50,10 +51,22 @@ pub(super) async fn endpoints(
         endpoints
     });
     let endpoints = endpoints.await.ok_or_else(ended)?.into_iter();
+    let status = state.dataplane.status().await.unwrap_or_default();
+    let narrow = status.narrow_paths.into_iter().map(|path| {
+        let found = api::PathMtu {
+            mtu: path.mtu.into(),
+            outer: path.outer.into(),
+            probed: path.probed,
+        };
+        (path.endpoint, found)
+    });
+    let narrow: HashMap<IpAddr, api::PathMtu> = narrow.collect();
     Ok(endpoints
         .map(|(address, metric)| api::Endpoint {
             address,
+            port: status.ports.get(&address).copied(),
             reachable: metric.is_some(),
+            path: narrow.get(&address).copied(),
             probes: state.endpoints.probes(address),
         })
         .collect())

@@ -1,0 +1,106 @@
+//! What the kernel checks of a connection before anybody reads it: TCP MD5 signatures (RFC 2385), and how many hops a packet has
+//! come (the Generalized TTL Security Mechanism, RFC 5082).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use weft_bgp_core::speaker::Password;
+
+/// Octets of the kernel's `struct tcp_md5sig`: an address, flags, prefix length, key length, interface, and the key.
+const SIGNATURE: usize = 216;
+/// Octets of its address, a `struct sockaddr_storage`.
+const ADDRESS: usize = 128;
+
+fn set(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many octets as there are, and keeps no pointer to them.
+    #[allow(unsafe_code, reason = "nobody wraps these socket options")]
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Segments to and from this address are signed with the key; without one they no longer are.
+fn sign(socket: &impl AsFd, address: IpAddr, key: Option<&[u8]>) -> io::Result<()> {
+    let key = key.unwrap_or_default();
+    let mut value = [0; SIGNATURE];
+    let to = socket2::SockAddr::from(SocketAddr::new(address, 0));
+    // SAFETY: an address has as many octets as it says.
+    #[allow(unsafe_code, reason = "socket2 gives no octets of an address")]
+    let octets = unsafe { std::slice::from_raw_parts(to.as_ptr().cast::<u8>(), to.len() as usize) };
+    value[..octets.len()].copy_from_slice(octets);
+    let room = &mut value[ADDRESS + 8..];
+    let Some(room) = room.get_mut(..key.len()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    room.copy_from_slice(key);
+    value[ADDRESS + 2..ADDRESS + 4].copy_from_slice(&(key.len() as u16).to_ne_bytes());
+    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &value)
+}
+
+/// Signs what goes over a connection to a neighbour.
+///
+/// # Errors
+/// Where there is no key, or the kernel has no TCP MD5 signatures: there is to be no connection then.
+pub(crate) fn sign_connection(
+    socket: &impl AsFd,
+    address: IpAddr,
+    password: &Password,
+) -> io::Result<()> {
+    match password {
+        Password::Key(key) => sign(socket, address, Some(key)).map_err(explain),
+        Password::Unreadable(why) => Err(io::Error::other(why.to_string())),
+    }
+}
+
+/// Asks a listener for signatures of a neighbour's connections, or for none any more.
+///
+/// # Errors
+/// As [`sign_connection`]. What is not there need not go.
+pub(crate) fn sign_listener(
+    socket: &impl AsFd,
+    address: IpAddr,
+    password: Option<&Password>,
+) -> io::Result<()> {
+    match password {
+        Some(password) => sign_connection(socket, address, password),
+        None => match sign(socket, address, None) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            done => done.map_err(explain),
+        },
+    }
+}
+
+fn explain(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => io::Error::new(
+            error.kind(),
+            "this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)",
+        ),
+        _ => error,
+    }
+}
+
+/// Packets that have come over more hops than leave this TTL are dropped.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn expect_ttl(socket: &impl AsFd, address: IpAddr, least: u8) -> io::Result<()> {
+    /// Of linux/in6.h.
+    const IPV6_MINHOPCOUNT: i32 = 73;
+    let (level, option) = match address {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
+    };
+    set(socket, level, option, &i32::from(least).to_ne_bytes())
+}

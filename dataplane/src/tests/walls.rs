@@ -1,0 +1,361 @@
+//! What must not pass, tried from where an attacker stands: behind a breakout, at an attachment, in the underlay. Packets are
+//! counted where they would arrive.
+
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket,
+};
+use weft_overlay::intent::{Breakout, TenantIntent};
+
+use super::super::*;
+use super::breakout::uplink;
+use super::domain::{A, Mode, tenant};
+use super::lab::{Lab, Router, privileged};
+use super::{attached, counted, index};
+use crate::bpf::Classifier;
+use crate::netlink::socket::Netlink;
+
+/// Kinds of frames.
+const IPV4: u16 = 0x0800;
+const TAG: u16 = 0x8100;
+const LLDP: u16 = 0x88cc;
+
+/// Protocols of packets.
+const ICMP: u8 = 1;
+const GRE: u8 = 47;
+
+const RED: u32 = 10001;
+
+/// Segmentation that this kernel has, each with BPF and without.
+fn walls() -> Vec<(Mode, bool)> {
+    let possible = Mode::possible();
+    let modes = [false, true].map(|vrf| Mode { vrf, ..Mode::PLAIN });
+    let modes = modes.into_iter().filter(|mode| possible.contains(mode));
+    modes
+        .flat_map(|mode| [(mode, true), (mode, false)])
+        .collect()
+}
+
+fn start(lab: &Lab, (mode, bpf): (Mode, bool)) -> Router {
+    let config = mode.config(A);
+    if !bpf {
+        config.faults.refuse_bpf();
+    }
+    lab.start("a", config)
+}
+
+pub(super) fn red(breakout: bool) -> (TenantId, Option<TenantIntent>) {
+    let (id, intent) = tenant(0, "red", RED, Some("red0"));
+    let breakout = breakout.then(|| Breakout {
+        interface: "inet".into(),
+        source_nat: true,
+    });
+    (id, intent.map(|intent| TenantIntent { breakout, ..intent }))
+}
+
+/// Counts what comes in at a node that these matches say, in the order in which they stand.
+pub(super) fn count(lab: &Lab, node: &str, matches: &[&str]) {
+    let rules: String = matches
+        .iter()
+        .map(|each| format!("add rule inet c i {each} counter\n"))
+        .collect();
+    lab.run(
+        node,
+        &format!("echo 'add table inet c\nadd chain inet c i {{ type filter hook input priority 300; }}\n{rules}' | nft -f -"),
+    );
+}
+
+pub(super) fn answers(lab: &Lab, node: &str, to: &str) -> bool {
+    let ping = lab.try_run(node, &format!("ping -c 3 -i 0.05 -W 1 -q {to}"));
+    ping.status.success()
+}
+
+fn wait_until_answered(lab: &Lab, node: &str, to: &str) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !answers(lab, node, to) {
+        assert!(Instant::now() < end, "{node} never reached {to}");
+    }
+}
+
+pub(super) fn mac_of(lab: &Lab, node: &str, device: &str) -> [u8; 6] {
+    let text = lab.run(node, &format!("ip -o link show dev {device}"));
+    let words = text.split("link/ether ").nth(1).unwrap();
+    let octets = words.split(' ').next().unwrap().split(':');
+    let octets: Vec<u8> = octets
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+        .collect();
+    octets.try_into().unwrap()
+}
+
+fn checksum(octets: &[u8]) -> [u8; 2] {
+    let words = octets.chunks(2);
+    let mut sum: u32 = words
+        .map(|of| u32::from(u16::from_be_bytes([of[0], of[1]])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// An IPv4 packet of a protocol.
+fn packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let len = 20 + payload.len() as u8;
+    let mut packet = vec![0x45, 0, 0, len, 0, 1, 0, 0, 64, protocol, 0, 0];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum);
+    packet.extend(payload);
+    packet
+}
+
+pub(super) fn echo_request(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let mut icmp = [8, 0, 0, 0, 0, 7, 0, 1];
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum);
+    packet(ICMP, from, to, &icmp)
+}
+
+/// A frame with these kinds, each of a tag followed by VLAN 0, and a payload.
+pub(super) fn frame(to: [u8; 6], kinds: &[u16], payload: &[u8]) -> Vec<u8> {
+    let mut frame = to.to_vec();
+    frame.extend([2, 0, 0, 0, 0, 7]);
+    for kind in kinds {
+        frame.extend(kind.to_be_bytes());
+        if *kind == TAG {
+            frame.extend([0, 0]);
+        }
+    }
+    frame.extend(payload);
+    frame
+}
+
+#[allow(unsafe_code, reason = "nix makes no address of a link")]
+fn send_frame(lab: &Lab, node: &str, device: &str, frame: Vec<u8>) {
+    let link = index(lab, node, device);
+    lab.inside(node, move || {
+        let raw = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::empty(),
+            None,
+        );
+        let raw = raw.unwrap();
+        let to = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: link as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        let len = Some(size_of_val(&to) as u32);
+        // SAFETY: a whole `sockaddr_ll`, which outlives the call.
+        let to = unsafe { LinkAddr::from_raw((&raw const to).cast(), len) };
+        sendto(raw.as_raw_fd(), &frame, &to.unwrap(), MsgFlags::empty()).unwrap();
+    });
+}
+
+/// Whoever is on the link of a breakout and routes a tenant's prefix here reaches nobody: answers only come in.
+#[test]
+fn from_the_breakouts_outside_only_replies_come_in() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        count(
+            &lab,
+            "red",
+            &["icmp type echo-request", "udp dport 9999", "tcp dport 9999"],
+        );
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(true)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "192.0.2.99");
+        assert!(!answers(&lab, "net", "10.0.1.10"), "{wall:?}");
+        lab.inside("net", || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"in", "10.0.1.10:9999").unwrap();
+            let to = "10.0.1.10:9999".parse().unwrap();
+            assert!(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err());
+        });
+        assert_eq!(counted(&lab, "red", "c"), 0, "{wall:?}");
+        assert!(answers(&lab, "red", "192.0.2.99"), "{wall:?}");
+    }
+}
+
+/// A tenant whose way out is the uplink is the router to whoever is there: it must not speak for it.
+#[test]
+fn a_breakout_reaches_neither_control_nor_data_plane() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        lab.run("net", "ip addr add 192.0.2.98/32 dev lo");
+        count(
+            &lab,
+            "net",
+            &[
+                "ip saddr 203.0.113.1 tcp dport { 179, 4784 }",
+                "ip saddr 203.0.113.1 udp dport { 3784, 4784, 4789, 4790 }",
+                "ip saddr 203.0.113.1 ip protocol gre",
+                "ip daddr 203.0.113.9 icmp type echo-request",
+            ],
+        );
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(true)],
+            ..IntentDelta::default()
+        });
+        a.track(vec![[203, 0, 113, 9].into()]);
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "192.0.2.99");
+        lab.inside("red", || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for port in [3784, 4784, 4789, 4790] {
+                for to in ["192.0.2.99", "203.0.113.9"] {
+                    socket.send_to(b"in", (to, port)).unwrap();
+                }
+            }
+            let to = "192.0.2.99:179".parse().unwrap();
+            assert!(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err());
+        });
+        let (host, far) = (Ipv4Addr::new(10, 0, 1, 10), Ipv4Addr::new(192, 0, 2, 99));
+        let gre = packet(GRE, host, far, &[0, 0, 8, 0]);
+        let to = mac_of(&lab, "a", "red0");
+        send_frame(&lab, "red", "eth0", frame(to, &[IPV4], &gre));
+        assert!(!answers(&lab, "red", "203.0.113.9"), "{wall:?}");
+        assert_eq!(counted(&lab, "net", "c"), 0, "{wall:?}");
+        // What is not the router's business goes out as ever.
+        assert!(answers(&lab, "red", "192.0.2.98"), "{wall:?}");
+    }
+}
+
+/// Two priority tags hide a packet from what looks for IP; the kernel takes them off and reads on.
+#[test]
+fn only_internet_protocols_pass_an_attachment_or_a_tunnel() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        count(&lab, "a", &["icmp type echo-request"]);
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        let before = counted(&lab, "a", "c");
+        let to = mac_of(&lab, "a", "red0");
+        let host = Ipv4Addr::new(10, 0, 1, 10);
+        let own = echo_request(host, Ipv4Addr::new(10, 0, 1, 1));
+        let uplink = echo_request(host, Ipv4Addr::new(203, 0, 113, 1));
+        // One priority tag is what some hosts send: it is as none.
+        send_frame(&lab, "red", "eth0", frame(to, &[TAG, IPV4], &own));
+        assert_eq!(counted(&lab, "a", "c"), before + 1, "{wall:?}");
+        for kinds in [&[TAG, TAG, IPV4][..], &[TAG, TAG, TAG, IPV4]] {
+            for packet in [&own, &uplink] {
+                send_frame(&lab, "red", "eth0", frame(to, kinds, packet));
+            }
+        }
+        send_frame(&lab, "red", "eth0", frame(to, &[LLDP], &own));
+        // The same from the underlay, inside a tunnel.
+        let mut tunnelled = vec![8, 0, 0, 0];
+        tunnelled.extend((RED << 8).to_be_bytes());
+        let inside = mac_of(&lab, "a", "vx0");
+        tunnelled.extend(frame(inside, &[TAG, TAG, IPV4], &uplink));
+        lab.inside("net", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(&tunnelled, "192.0.2.1:4789").unwrap();
+        });
+        assert!(answers(&lab, "net", "203.0.113.1"));
+        // The underlay's own three. Without BPF walls read what is left when the kernel has taken the tags off: the tenant's own
+        // address answers.
+        let arrived = counted(&lab, "a", "c") - before - 1;
+        let own = if wall.1 { 0 } else { 2 };
+        assert_eq!(arrived, 3 + own, "{wall:?}");
+        if wall.1 {
+            let drops = a.status().drops.unwrap();
+            assert_eq!(drops.other_protocol, 6, "{wall:?}: {drops:?}");
+        }
+    }
+}
+
+/// Programs that somebody takes away come back at once, and no audit is waited for; the verdict has said so.
+#[test]
+fn programs_that_somebody_detaches_come_back() {
+    if !privileged() {
+        return;
+    }
+    let lab = uplink();
+    let a = lab.start("a", Mode::PLAIN.config(A));
+    a.apply(IntentDelta {
+        tenants: vec![red(false)],
+        ..IntentDelta::default()
+    });
+    assert_eq!(a.status().refused, []);
+    wait_until_answered(&lab, "red", "10.0.1.1");
+    for device in ["red0", "vx0"] {
+        let (link, before) = (index(&lab, "a", device), a.status().repairs);
+        lab.inside("a", move || {
+            Classifier::detach(&mut Netlink::open().unwrap(), link).unwrap();
+        });
+        let status = a.wait(|status| status.repairs > before);
+        assert!(attached(&lab, "a", device), "{device}");
+        let still = status.conditions.iter();
+        assert!(
+            !still
+                .map(|one| one.kind)
+                .any(|kind| kind == ConditionKind::Classifier),
+            "{device}"
+        );
+    }
+}
+
+/// A tenant that names what the router lives by does not get it, and keeps the rest.
+#[test]
+fn the_routers_own_interfaces_are_no_tenants() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        let a = start(&lab, wall);
+        a.watch_neighbors(vec![[203, 0, 113, 9].into()]);
+        let (id, intent) = red(false);
+        let names = ["inet", "lo", "red0", "vx0", "x\"y"];
+        let intent = intent.map(|intent| TenantIntent {
+            attachments: names.map(str::to_owned).to_vec(),
+            ..intent
+        });
+        a.apply(IntentDelta {
+            tenants: vec![(id, intent)],
+            ..IntentDelta::default()
+        });
+        let status = a.status();
+        assert_eq!(status.refused, [], "{wall:?}");
+        let refused = status.conditions.iter();
+        let refused: Vec<&str> = refused
+            .filter(|one| one.kind == ConditionKind::AttachmentRefused)
+            .map(|one| one.subject.as_str())
+            .collect();
+        assert_eq!(refused, ["inet", "lo", "vx0", "x\"y"], "{wall:?}");
+        let ruleset = ConditionKind::Ruleset;
+        assert!(!status.conditions.iter().any(|one| one.kind == ruleset));
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        assert!(answers(&lab, "a", "203.0.113.9"), "{wall:?}");
+        assert!(!answers(&lab, "red", "203.0.113.1"), "{wall:?}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Words of configurations, as routers and controllers take them alike: names of interfaces, route protocols.
+
+/// The protocol number of routes of ours in the kernel, and nobody else's to announce.
+pub const OWN_PROTOCOL: u8 = 87;
+
+/// The tunnel devices that routers make.
+pub const DEVICES: [&str; 4] = ["vx0", "vxg0", "wgre0", "wgre6"];
+
+/// Route protocols by name, as in iproute2's `rt_protos`.
+pub const PROTOCOLS: [(&str, u8); 12] = [
+    ("ra", 9),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dhcp", 16),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("openr", 99),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];
+
+/// The first number of a route protocol that a tenant may announce: those before are the kernel's and the administrator's.
+const FIRST_PROTOCOL: u8 = 5;
+
+/// Whether an interface may be a tenant's or a service's: the kernel takes the name (`dev_valid_name`), rulesets can carry it, and it
+/// is not one that the router itself lives by.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn interface(name: &str) -> Result<(), &'static str> {
+    let inside = |c: char| c.is_ascii_graphic() && !"/:\"'\\%".contains(c);
+    if name.is_empty()
+        || name.len() > 15
+        || matches!(name, "." | "..")
+        || !name
+            .chars()
+            .all(|c| inside(c) || (!c.is_ascii() && !c.is_whitespace()))
+    {
+        return Err(
+            "a name of an interface: 1 to 15 octets without `/`, `:`, `%`, quotes and spaces",
+        );
+    }
+    if name == "lo" {
+        return Err("an interface of the tenant: `lo` is the router's own");
+    }
+    let vrf = name.strip_prefix("vrf-");
+    let vrf = vrf.is_some_and(|rest| rest.bytes().all(|octet| octet.is_ascii_digit()));
+    if vrf || DEVICES.contains(&name) {
+        return Err("an interface of the tenant: this is a device that the router makes");
+    }
+    Ok(())
+}
+
+/// The number of a route protocol that a tenant may announce, by its name or number; `connected` and `static` are none.
+pub fn route_protocol(word: &str) -> Option<u8> {
+    if let Some((_, number)) = PROTOCOLS.iter().find(|(known, _)| *known == word) {
+        return Some(*number);
+    }
+    let number: u8 = word.parse().ok()?;
+    (number >= FIRST_PROTOCOL && number != OWN_PROTOCOL).then_some(number)
+}
+
+/// What a tenant may announce of the kernel's routes, in words.
+pub fn redistributable() -> String {
+    let names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+    format!(
+        "`connected`, `static`, {}, or the number of a route protocol, 5 to 255",
+        names.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_that_a_tenant_may_have() {
+        for good in [
+            "red0", "eth0.100", "veth-a_b", "vx1", "vrf-red", "lö0", "a+b",
+        ] {
+            assert_eq!(interface(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\tb",
+            "a\"b",
+            "a'b",
+            "a\\b",
+            "a%d",
+            "lo",
+            "vx0",
+            "wgre6",
+            "vrf-10001",
+            "sixteen-octets-1",
+            "\u{7f}",
+        ] {
+            assert!(interface(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn protocols_that_a_tenant_may_announce() {
+        assert_eq!(route_protocol("bird"), Some(12));
+        assert_eq!(route_protocol("42"), Some(42));
+        for bad in ["", "4", "87", "256", "everything", "-1", "connected"] {
+            assert_eq!(route_protocol(bad), None, "{bad}");
+        }
+    }
+}

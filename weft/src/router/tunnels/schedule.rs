@@ -1,0 +1,558 @@
+//! When which far router is asked in which tenant, and what follows from what comes back. No clock and no socket: time enters as an
+//! argument.
+//!
+//! Each far router has its turns, as often as the budget lets, and each turn is one of its tenants', the next one in a rotation.
+//! One that was lost is sent again at once, twice, together with one of another tenant, so that a far router that is gone, a tenant
+//! that is gone there, and a packet that was lost are told apart within the second. Only what has answered before can fall silent.
+//!
+//! Beside them go larger ones, that search how large a packet to each far router may be: in what the budget has left of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use weft_dataplane::{FarEnd, PathSearch};
+use weft_overlay::Vni;
+
+/// Between two probes of the router: its budget is 100 a second.
+const PACE: Duration = Duration::from_millis(10);
+/// Between two turns of a far router at least.
+const TURN: Duration = Duration::from_millis(250);
+/// Of ten probes that the budget has room for, turns take eight. The rest is for those that are sent again.
+const TURNS: u32 = 8;
+/// How long an answer is waited for: three round trips and a little, between these; the longest while none is known.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+const A_LITTLE: Duration = Duration::from_millis(100);
+/// An answer that comes later than that is known no more.
+const LATE: Duration = Duration::from_secs(5);
+/// So many lost ones in a row are silence.
+const LOST: u32 = 3;
+/// Silent tenants of a far router that is back, and that are asked at once.
+const AT_ONCE: usize = 64;
+/// How large packets may be is confirmed so often at each far router, and so often at any.
+const CONFIRM: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+/// Where nothing answers, no size is tried for so long.
+const NOBODY: Duration = Duration::from_secs(1);
+/// In a tenant's entry: it has answered.
+const ANSWERED: u32 = 1 << 31;
+
+/// What is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) token: u64,
+    pub(super) far_end: FarEnd,
+    pub(super) vni: Vni,
+    /// Octets with outer headers, where they are what is asked about.
+    pub(super) size: Option<u16>,
+}
+
+/// What does not answer, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// A far router, in all tenants.
+    FarEnd(FarEnd, Instant),
+    /// A tenant there.
+    Tenant(FarEnd, Vni, Instant),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    far_end: FarEnd,
+    vni: u32,
+    size: Option<u16>,
+    sent: Instant,
+    lost: bool,
+}
+
+/// Lost probes of a tenant, one behind the other.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    lost: u32,
+    /// When the first of them was sent.
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Far {
+    /// VNIs, sorted, each with [`ANSWERED`] where it has. Four octets, since there may be millions.
+    tenants: Vec<u32>,
+    answered: usize,
+    last_answered: Option<u32>,
+    /// Whose turn is next in the rotation.
+    next: usize,
+    due: Instant,
+    /// The next turn is a silent tenant's, where there is one.
+    silent_next: bool,
+    round_trip: Option<Duration>,
+    /// Tenants that have answered, and of which the last probe was lost.
+    doubts: BTreeMap<u32, Doubt>,
+    /// Nothing has come back of what was sent since then.
+    lost_since: Option<Instant>,
+    silent: bool,
+    /// How large packets to it may be, and when the next one is to be sent that asks.
+    path: Option<PathSearch>,
+    path_due: Option<Instant>,
+}
+
+impl Far {
+    fn new(now: Instant) -> Self {
+        Self {
+            tenants: Vec::new(),
+            answered: 0,
+            last_answered: None,
+            next: 0,
+            due: now,
+            silent_next: false,
+            round_trip: None,
+            doubts: BTreeMap::new(),
+            lost_since: None,
+            silent: false,
+            path: None,
+            path_due: None,
+        }
+    }
+
+    fn position(&self, vni: u32) -> Option<usize> {
+        self.tenants
+            .binary_search_by_key(&vni, |entry| entry & !ANSWERED)
+            .ok()
+    }
+
+    fn has_answered(&self, vni: u32) -> bool {
+        self.position(vni)
+            .is_some_and(|at| self.tenants[at] & ANSWERED != 0)
+    }
+
+    /// Goes over to these VNIs; what is known of those that stay is kept.
+    fn adopt(&mut self, vnis: &[Vni]) {
+        let same = self.tenants.len() == vnis.len()
+            && (self.tenants.iter().zip(vnis)).all(|(entry, vni)| entry & !ANSWERED == vni.get());
+        if same {
+            return;
+        }
+        let after: Vec<u32> = vnis
+            .iter()
+            .map(|vni| match self.has_answered(vni.get()) {
+                true => vni.get() | ANSWERED,
+                false => vni.get(),
+            })
+            .collect();
+        let next = self.tenants.get(self.next).map(|entry| entry & !ANSWERED);
+        self.tenants = after;
+        self.next = next.map_or(0, |next| {
+            self.tenants
+                .partition_point(|entry| entry & !ANSWERED < next)
+        });
+        let answered = self.tenants.iter().filter(|entry| *entry & ANSWERED != 0);
+        self.answered = answered.count();
+        let doubts = std::mem::take(&mut self.doubts).into_iter();
+        self.doubts = doubts
+            .filter(|(vni, _)| self.position(*vni).is_some())
+            .collect();
+        // Whoever was silent may be gone.
+        self.silent &= self.answered > 0;
+    }
+
+    fn patience(&self) -> Duration {
+        let (least, most) = PATIENCE;
+        self.round_trip
+            .map_or(most, |time| (time * 3 + A_LITTLE).clamp(least, most))
+    }
+
+    /// Whose turn it is.
+    fn turn(&mut self) -> Option<u32> {
+        self.silent_next = !self.silent_next;
+        if self.silent_next
+            && let Some(vni) = self.next_silent()
+        {
+            return Some(vni);
+        }
+        let entry = self
+            .tenants
+            .get(self.next)
+            .or_else(|| self.tenants.first())?;
+        let vni = entry & !ANSWERED;
+        self.next = if self.next + 1 < self.tenants.len() {
+            self.next + 1
+        } else {
+            0
+        };
+        Some(vni)
+    }
+
+    /// The silent tenant that has waited longest for its turn: each turn is one lost probe more.
+    fn next_silent(&self) -> Option<u32> {
+        let silent = self.doubts.iter().filter(|(_, doubt)| doubt.lost >= LOST);
+        silent
+            .min_by_key(|(_, doubt)| doubt.lost)
+            .map(|(vni, _)| *vni)
+    }
+
+    /// Another tenant that has answered, to be asked beside one that did not.
+    fn witness(&self, vni: u32) -> Option<u32> {
+        let last = self.last_answered.filter(|last| *last != vni);
+        if let Some(last) = last.filter(|last| self.has_answered(*last)) {
+            return Some(last);
+        }
+        let at = self.position(vni)?;
+        let (before, after) = self.tenants.split_at(at);
+        let mut others = after.iter().skip(1).chain(before);
+        // A few are looked at: where hardly any has answered there is no hurry.
+        others
+            .by_ref()
+            .take(64)
+            .find(|entry| *entry & ANSWERED != 0)
+            .map(|entry| entry & !ANSWERED)
+    }
+}
+
+/// Far routers and their turns.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    far_ends: BTreeMap<FarEnd, Far>,
+    due: BTreeSet<(Instant, FarEnd)>,
+    /// When which of them is asked how large packets may be.
+    paths_due: BTreeSet<(Instant, FarEnd)>,
+    path_next: bool,
+    /// Of these something else was found than before.
+    path_news: BTreeSet<FarEnd>,
+    /// What was lost is sent again before others have their turns, every second time.
+    again: VecDeque<(FarEnd, u32)>,
+    again_next: bool,
+    asked: HashMap<u64, Asked>,
+    /// When what was asked is lost, and when it is forgotten.
+    deadlines: BTreeSet<(Instant, u64)>,
+    last_token: u64,
+    /// Nothing is sent before.
+    free_at: Option<Instant>,
+    changed: bool,
+}
+
+impl Schedule {
+    /// Goes over to these far routers and their VNIs. What has answered is known of those that stay.
+    pub(super) fn adopt(&mut self, now: Instant, far_ends: &BTreeMap<FarEnd, Vec<Vni>>) {
+        let (due, paths_due) = (&mut self.due, &mut self.paths_due);
+        self.far_ends.retain(|far_end, far| {
+            let stays = far_ends.contains_key(far_end);
+            if !stays {
+                due.remove(&(far.due, *far_end));
+                paths_due.retain(|(_, of)| of != far_end);
+            }
+            stays
+        });
+        for (far_end, vnis) in far_ends {
+            let far = self.far_ends.entry(*far_end).or_insert_with(|| {
+                due.insert((now, *far_end));
+                Far::new(now)
+            });
+            far.adopt(vnis);
+        }
+    }
+
+    /// Octets that a packet to each may have with its outer headers, as far as its link and the kernel know.
+    pub(super) fn set_widest(&mut self, now: Instant, widest: &BTreeMap<FarEnd, u16>) {
+        for (far_end, top) in widest {
+            let Some(far) = self.far_ends.get_mut(far_end) else {
+                continue;
+            };
+            match &mut far.path {
+                Some(path) if path.top() == *top => continue,
+                Some(path) => path.set_top(now, *top),
+                None => {
+                    far.path = Some(PathSearch::new(now, *top, far_end.address.is_ipv6()));
+                }
+            }
+            self.plan_path(now, *far_end);
+        }
+    }
+
+    /// How large packets may be, of those of which it is known: octets with outer headers, and what the link and the kernel let.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (FarEnd, u16, u16)> {
+        let all = self.far_ends.keys();
+        all.filter_map(|far_end| self.path(*far_end))
+    }
+
+    /// The same of those of which something else was found since this was asked last.
+    pub(super) fn take_path_news(&mut self) -> Vec<(FarEnd, u16, u16)> {
+        let news = std::mem::take(&mut self.path_news).into_iter();
+        news.filter_map(|far_end| self.path(far_end)).collect()
+    }
+
+    fn path(&self, far_end: FarEnd) -> Option<(FarEnd, u16, u16)> {
+        let path = self.far_ends.get(&far_end)?.path.as_ref()?;
+        Some((far_end, path.found()?, path.top()))
+    }
+
+    fn plan_path(&mut self, now: Instant, far_end: FarEnd) {
+        let Some(far) = self.far_ends.get_mut(&far_end) else {
+            return;
+        };
+        let next = far.path.as_ref().and_then(|path| path.next(now));
+        if let Some(before) = std::mem::replace(&mut far.path_due, next) {
+            self.paths_due.remove(&(before, far_end));
+        }
+        self.paths_due.extend(next.map(|next| (next, far_end)));
+    }
+
+    /// The far router whose turn it is to be asked how large packets may be, in which tenant, and with which size.
+    fn pop_path(&mut self, now: Instant) -> Option<(FarEnd, u32, u16)> {
+        let (each, any) = CONFIRM;
+        let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
+        let confirm = each.max(any.saturating_mul(count));
+        while let Some((due, far_end)) = self.paths_due.first().copied()
+            && due <= now
+        {
+            self.paths_due.pop_first();
+            let Some(far) = self.far_ends.get_mut(&far_end) else {
+                continue;
+            };
+            far.path_due = None;
+            let vni = far.last_answered.filter(|vni| far.has_answered(*vni));
+            let Some(vni) = vni.filter(|_| !far.silent) else {
+                far.path_due = Some(now + NOBODY);
+                self.paths_due.insert((now + NOBODY, far_end));
+                continue;
+            };
+            let size = far.path.as_mut().and_then(|path| path.poll(now, confirm));
+            self.plan_path(now, far_end);
+            if let Some(size) = size {
+                return Some((far_end, vni, size));
+            }
+        }
+        None
+    }
+
+    fn handle_path(&mut self, now: Instant, asked: Asked, size: u16, came_back: bool) {
+        let far = self.far_ends.get_mut(&asked.far_end);
+        if let Some(path) = far.and_then(|far| far.path.as_mut()) {
+            let before = path.found();
+            path.handle(now, size, came_back);
+            if path.found() != before {
+                self.path_news.insert(asked.far_end);
+            }
+            self.plan_path(now, asked.far_end);
+        }
+    }
+
+    /// The next probe that is to be sent now.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Ask> {
+        self.expire(now);
+        if self.free_at.is_some_and(|free_at| now < free_at) {
+            return None;
+        }
+        self.path_next = !self.path_next;
+        let mut path = self.path_next.then(|| self.pop_path(now)).flatten();
+        let turn_is_due = self.due.first().is_some_and(|(due, _)| *due <= now);
+        let (far_end, vni) = match path {
+            Some((far_end, vni, _)) => (far_end, vni),
+            None => match self.pop_small(now, turn_is_due) {
+                Some(next) => next,
+                None => {
+                    path = self.pop_path(now);
+                    let (far_end, vni, _) = path?;
+                    (far_end, vni)
+                }
+            },
+        };
+        let size = path.map(|(.., size)| size);
+        self.free_at = Some(now + PACE);
+        self.last_token += 1;
+        let token = self.last_token;
+        let patience = self.far_ends.get(&far_end)?.patience();
+        let asked = Asked {
+            far_end,
+            vni,
+            size,
+            sent: now,
+            lost: false,
+        };
+        self.asked.insert(token, asked);
+        self.deadlines.insert((now + patience, token));
+        Some(Ask {
+            token,
+            far_end,
+            vni: Vni::new(vni).ok()?,
+            size,
+        })
+    }
+
+    fn pop_small(&mut self, now: Instant, turn_is_due: bool) -> Option<(FarEnd, u32)> {
+        self.again_next = !self.again_next;
+        let again = self.again_next || !turn_is_due;
+        match again.then(|| self.pop_again()).flatten() {
+            Some(next) => Some(next),
+            None if turn_is_due => self.pop_turn(now),
+            None => None,
+        }
+    }
+
+    fn pop_again(&mut self) -> Option<(FarEnd, u32)> {
+        loop {
+            let (far_end, vni) = self.again.pop_front()?;
+            let far = self.far_ends.get(&far_end);
+            if far.is_some_and(|far| far.position(vni).is_some()) {
+                return Some((far_end, vni));
+            }
+        }
+    }
+
+    fn pop_turn(&mut self, now: Instant) -> Option<(FarEnd, u32)> {
+        let between = self.between_turns();
+        let (_, far_end) = self.due.pop_first()?;
+        let far = self.far_ends.get_mut(&far_end)?;
+        far.due = now + between;
+        self.due.insert((far.due, far_end));
+        Some((far_end, far.turn()?))
+    }
+
+    fn between_turns(&self) -> Duration {
+        let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
+        TURN.max(PACE.saturating_mul(count) * 10 / TURNS)
+    }
+
+    /// When [`Schedule::poll`] is to be called again at the latest.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let again = self.again.front().and(self.free_at);
+        let turn = self.due.first().map(|(due, _)| *due);
+        let turn = turn.map(|due| self.free_at.map_or(due, |free_at| due.max(free_at)));
+        let path = self.paths_due.first().map(|(due, _)| *due);
+        let path = path.map(|due| self.free_at.map_or(due, |free_at| due.max(free_at)));
+        let asked = deadline.into_iter().chain(again);
+        asked.chain(turn).chain(path).min()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, token)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            let Some(asked) = self.asked.get_mut(&token) else {
+                continue;
+            };
+            if asked.lost {
+                self.asked.remove(&token);
+                continue;
+            }
+            asked.lost = true;
+            let asked = *asked;
+            match asked.size {
+                Some(size) => {
+                    self.asked.remove(&token);
+                    self.handle_path(now, asked, size, false);
+                }
+                None => {
+                    self.deadlines.insert((asked.sent + LATE, token));
+                    self.handle_lost(asked);
+                }
+            }
+        }
+    }
+
+    fn handle_lost(&mut self, asked: Asked) {
+        let Some(far) = self.far_ends.get_mut(&asked.far_end) else {
+            return;
+        };
+        let again = (asked.far_end, asked.vni);
+        if !far.has_answered(asked.vni) {
+            // It need not be able to; but another one is.
+            let witness = far.witness(asked.vni);
+            let witness = witness.filter(|_| far.doubts.is_empty() && !far.silent);
+            self.again.extend(witness.map(|vni| (asked.far_end, vni)));
+            return;
+        }
+        let doubt = far.doubts.entry(asked.vni).or_insert(Doubt {
+            lost: 0,
+            since: asked.sent,
+        });
+        doubt.lost = doubt.lost.saturating_add(1);
+        let lost = doubt.lost;
+        let since = *far.lost_since.get_or_insert(asked.sent);
+        far.lost_since = Some(since.min(asked.sent));
+        match far.doubts.len() {
+            _ if lost > 1 || far.silent => {}
+            1 => {
+                self.again.extend([again, again]);
+                let witness = far.witness(asked.vni);
+                self.again.extend(witness.map(|vni| (asked.far_end, vni)));
+            }
+            // A witness, which calls no other: with it all is known of this far router.
+            _ => {
+                self.again.push_front(again);
+                self.again.push_front(again);
+            }
+        }
+        let silent = far.doubts.values().filter(|doubt| doubt.lost >= LOST);
+        // One tenant may be gone there alone: another one has to be lost, too, before the far router is.
+        if !far.silent && silent.count() >= far.answered.min(2) {
+            far.silent = true;
+            self.changed = true;
+        }
+        self.changed |= lost == LOST;
+    }
+
+    /// A probe came back.
+    pub(super) fn handle_answer(&mut self, now: Instant, token: u64) {
+        let Some(asked) = self.asked.remove(&token) else {
+            return;
+        };
+        if let Some(size) = asked.size {
+            return self.handle_path(now, asked, size, true);
+        }
+        let Some(far) = self.far_ends.get_mut(&asked.far_end) else {
+            return;
+        };
+        let Some(at) = far.position(asked.vni) else {
+            return;
+        };
+        if far.tenants[at] & ANSWERED == 0 {
+            far.tenants[at] |= ANSWERED;
+            far.answered += 1;
+        }
+        far.last_answered = Some(asked.vni);
+        let time = now.saturating_duration_since(asked.sent);
+        far.round_trip = Some(match far.round_trip {
+            // One that took longer is believed at once, one that took less slowly.
+            Some(before) if before > time => (before * 7 + time) / 8,
+            _ => time,
+        });
+        let doubt = far.doubts.remove(&asked.vni);
+        self.changed |= far.silent || doubt.is_some_and(|doubt| doubt.lost >= LOST);
+        far.lost_since = None;
+        if std::mem::take(&mut far.silent) {
+            // They were lost with it: whoever is silent still is found anew.
+            let others = std::mem::take(&mut far.doubts).into_keys().take(AT_ONCE);
+            self.again.extend(others.map(|vni| (asked.far_end, vni)));
+        }
+    }
+
+    /// Something fell silent or answers again since this was asked last.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What is silent now, by far router.
+    pub(super) fn silent(&self) -> impl Iterator<Item = Silent> {
+        self.far_ends.iter().flat_map(|(far_end, far)| {
+            let whole = far.silent.then_some(far.lost_since).flatten();
+            let whole = whole.map(|since| Silent::FarEnd(*far_end, since));
+            let tenants = far.doubts.iter();
+            let tenants = tenants
+                .filter(|(_, doubt)| !far.silent && doubt.lost >= LOST)
+                .filter_map(|(vni, doubt)| {
+                    Some(Silent::Tenant(*far_end, Vni::new(*vni).ok()?, doubt.since))
+                });
+            whole.into_iter().chain(tenants)
+        })
+    }
+
+    /// Far routers that have ever answered in some tenant, and those of them that are silent.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let answered = self.far_ends.values().filter(|far| far.answered > 0);
+        answered.fold((0, 0), |(all, silent), far| {
+            (all + 1, silent + usize::from(far.silent))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
