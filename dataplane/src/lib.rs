@@ -39,7 +39,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
@@ -295,6 +295,7 @@ enum Command {
 pub struct Dataplane {
     commands: mpsc::Sender<Command>,
     found_state: bool,
+    targets: watch::Receiver<u64>,
 }
 
 impl Dataplane {
@@ -309,11 +310,13 @@ impl Dataplane {
         let (commands, inbox) = mpsc::channel(16);
         // Rare events; the data plane waits for its owner, who never waits for an event to be taken.
         let (events, outbox) = mpsc::channel(1024);
-        let found_state = actor::spawn(config, inbox, events).await?;
+        let (version, targets) = watch::channel(1);
+        let found_state = actor::spawn(config, inbox, events, version).await?;
         Ok((
             Self {
                 commands,
                 found_state,
+                targets,
             },
             outbox,
         ))
@@ -432,6 +435,11 @@ impl Dataplane {
     /// What was carried for each VNI to and from each router, by VNI and address; none where the kernel does not count.
     pub async fn traffic(&self) -> Vec<Traffic> {
         self.ask(Command::Traffic).await.unwrap_or_default()
+    }
+
+    /// Changes with what [`Dataplane::probe_targets`] answers, to that version.
+    pub fn probe_targets_version(&self) -> watch::Receiver<u64> {
+        self.targets.clone()
     }
 
     /// What probes inside the tunnels can be sent to; `None` where that is what version `known` said. 0 is none.

@@ -27,7 +27,7 @@ pub(super) struct Shared {
 impl Actor {
     /// Makes or changes what routes share; those that use it already are not touched.
     pub(super) fn set_group(&mut self, id: GroupId, group: Group) {
-        self.targets_version += 1;
+        self.note_targets();
         for hop in &group.hops.0 {
             let carrier = Carrier::to(hop);
             let peer = (carrier, hop.address, hop.endpoint_id);
@@ -118,7 +118,7 @@ impl Actor {
         let Some(shared) = self.groups.remove(&id) else {
             return;
         };
-        self.targets_version += 1;
+        self.note_targets();
         for object in shared.objects.into_iter().flatten().flatten() {
             self.next_hops.release(object);
         }

@@ -184,7 +184,7 @@ impl Actor {
 
     /// Brings what tenants have on their attachments into their tables: networks of addresses, static routes.
     pub(super) fn attach(&mut self) {
-        self.targets_version += 1;
+        self.note_targets();
         self.steps.changed = true;
         self.screen_attachments();
         self.segment();

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
@@ -225,7 +225,8 @@ pub(crate) struct Actor {
     rules_suspected: bool,
     pending: Changes,
     /// Another one when there are other targets of probes.
-    targets_version: u64,
+    /// Which version of the targets of probes it is.
+    targets: watch::Sender<u64>,
     route_requests: u64,
     repairs: u64,
     events_lost: u64,
@@ -236,6 +237,7 @@ pub(crate) async fn spawn(
     config: DataplaneConfig,
     inbox: mpsc::Receiver<Command>,
     events: mpsc::Sender<DataplaneEvent>,
+    targets: watch::Sender<u64>,
 ) -> Result<bool, Error> {
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()
@@ -255,7 +257,7 @@ pub(crate) async fn spawn(
                 }
             };
             runtime.block_on(async {
-                match Actor::new(config, events) {
+                match Actor::new(config, events, targets) {
                     Ok((actor, changes, found)) => {
                         // Where nobody waits for the answer, nobody sends commands either.
                         let _ = ready.send(Ok(found));
@@ -283,6 +285,7 @@ impl Actor {
     fn new(
         config: DataplaneConfig,
         events: mpsc::Sender<DataplaneEvent>,
+        targets: watch::Sender<u64>,
     ) -> Result<(Self, mpsc::Receiver<Changes>, bool), Error> {
         #[cfg_attr(not(test), expect(unused_mut, reason = "tests plan faults"))]
         let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
@@ -358,7 +361,7 @@ impl Actor {
             watch_rules_at: None,
             rules_suspected: false,
             pending: Changes::default(),
-            targets_version: 1,
+            targets,
             route_requests: 0,
             repairs: 0,
             events_lost: 0,

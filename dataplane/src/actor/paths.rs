@@ -180,7 +180,7 @@ impl Actor {
         path.kernel = kernel;
         let path = *path;
         self.paths.set(endpoint, path);
-        self.targets_version += 1;
+        self.note_targets();
     }
 
     /// Takes what probes found.
@@ -284,7 +284,7 @@ impl Actor {
             }
         }
         self.note_paths(now);
-        self.targets_version += 1;
+        self.note_targets();
     }
 
     /// Far ends whose way is narrower than the device that leads there.

@@ -36,9 +36,15 @@ pub struct ProbedTenant {
 }
 
 impl Actor {
+    /// What can be probed may be something else now.
+    pub(super) fn note_targets(&self) {
+        self.targets.send_modify(|version| *version += 1);
+    }
+
     /// What can be probed, unless it is what `known` was.
     pub(super) fn probe_targets(&self, known: u64) -> Option<ProbeTargets> {
-        if known == self.targets_version {
+        let version = *self.targets.borrow();
+        if known == version {
             return None;
         }
         let names = self.tenants.iter().flat_map(|(id, tenant)| {
@@ -93,7 +99,7 @@ impl Actor {
         });
         Some(ProbeTargets {
             widest: widest.collect(),
-            version: self.targets_version,
+            version,
             tenants,
             far_ends,
         })

@@ -541,7 +541,7 @@ impl Actor {
                     info!(device = %carrier.name(), mtu, "MTU follows the underlay");
                     device.mtu = mtu;
                     self.paths.refit();
-                    self.targets_version += 1;
+                    self.note_targets();
                 }
                 Ok(refused) => warn!(mtu, kernel = %refused[0].1, "the kernel refused the MTU"),
                 Err(error) => warn!(mtu, %error, "cannot set the MTU"),

@@ -23,6 +23,8 @@ use crate::config::Config;
 /// How often is looked at which tenants and far routers there are, and whether silent ones answer through the underlay. Looking may
 /// take a hundredth of the time at most.
 const LOOK: Duration = Duration::from_secs(1);
+/// What can be probed has changed: it is looked at so long after the last look, and in a hundredth of the time at most, too.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two questions of the kernel about one far router.
 const ASK_KERNEL: Duration = Duration::from_millis(100);
 /// Silent far routers that are asked through the underlay.
@@ -159,6 +161,8 @@ impl Prober {
         let mut echo: Option<TunnelEcho> = None;
         let mut said = false;
         let mut look_at = Instant::now();
+        let mut look_again_at = look_at;
+        let mut version = self.dataplane.probe_targets_version();
         loop {
             let next = self.schedule.next().filter(|_| echo.is_some());
             let next = next.map_or(look_at, |next| next.min(look_at));
@@ -176,6 +180,10 @@ impl Prober {
                     if self.underlay.handle_answer(from) {
                         self.judge();
                     }
+                    true
+                }
+                Ok(()) = version.changed() => {
+                    look_at = look_at.min(look_again_at);
                     true
                 }
                 () = tokio::time::sleep_until(next.into()) => false,
@@ -199,7 +207,9 @@ impl Prober {
                 let all = self.schedule.paths().collect();
                 self.tell_paths(all).await;
                 self.judge();
-                look_at = now + LOOK.max(now.elapsed() * 100);
+                let pause = now.elapsed() * 100;
+                look_at = now + LOOK.max(pause);
+                look_again_at = now + LOOK_AGAIN.max(pause);
             }
             if let Some(echo) = echo.as_ref().filter(|_| !received) {
                 while let Some(ask) = self.schedule.poll(Instant::now()) {

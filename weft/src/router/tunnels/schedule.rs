@@ -32,6 +32,8 @@ const AT_ONCE: usize = 64;
 const CONFIRM: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
 /// Where nothing answers, no size is tried for so long.
 const NOBODY: Duration = Duration::from_secs(1);
+/// Who is routed to no more, and comes back within that time, is known to have answered.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// In a tenant's entry: it has answered.
 const ANSWERED: u32 = 1 << 31;
 
@@ -76,6 +78,9 @@ struct Far {
     /// VNIs, sorted, each with [`ANSWERED`] where it has. Four octets, since there may be millions.
     tenants: Vec<u32>,
     answered: usize,
+    /// VNIs that have answered and are routed to no more, sorted; since when no other has gone.
+    gone: Vec<u32>,
+    gone_at: Instant,
     last_answered: Option<u32>,
     /// Whose turn is next in the rotation.
     next: usize,
@@ -98,6 +103,8 @@ impl Far {
         Self {
             tenants: Vec::new(),
             answered: 0,
+            gone: Vec::new(),
+            gone_at: now,
             last_answered: None,
             next: 0,
             due: now,
@@ -122,8 +129,8 @@ impl Far {
             .is_some_and(|at| self.tenants[at] & ANSWERED != 0)
     }
 
-    /// Goes over to these VNIs; what is known of those that stay is kept.
-    fn adopt(&mut self, vnis: &[Vni]) {
+    /// Goes over to these VNIs; what is known of those that stay, or come back, is kept.
+    fn adopt(&mut self, now: Instant, vnis: &[Vni]) {
         let same = self.tenants.len() == vnis.len()
             && (self.tenants.iter().zip(vnis)).all(|(entry, vni)| entry & !ANSWERED == vni.get());
         if same {
@@ -131,11 +138,15 @@ impl Far {
         }
         let after: Vec<u32> = vnis
             .iter()
-            .map(|vni| match self.has_answered(vni.get()) {
-                true => vni.get() | ANSWERED,
-                false => vni.get(),
-            })
+            .map(|vni| vni.get())
+            .map(
+                |vni| match self.has_answered(vni) || self.remembers(now, vni) {
+                    true => vni | ANSWERED,
+                    false => vni,
+                },
+            )
             .collect();
+        self.remember(now, vnis);
         let next = self.tenants.get(self.next).map(|entry| entry & !ANSWERED);
         self.tenants = after;
         self.next = next.map_or(0, |next| {
@@ -150,6 +161,31 @@ impl Far {
             .collect();
         // Whoever was silent may be gone.
         self.silent &= self.answered > 0;
+    }
+
+    /// Of what it had before it goes over to these VNIs.
+    fn remember(&mut self, now: Instant, vnis: &[Vni]) {
+        let stays = |vni: u32| vnis.binary_search_by_key(&vni, |of| of.get()).is_ok();
+        let answered = self.tenants.iter().filter(|entry| *entry & ANSWERED != 0);
+        let leave = answered.map(|entry| entry & !ANSWERED);
+        let leave: Vec<u32> = leave.filter(|vni| !stays(*vni)).collect();
+        if self.forgets(now) {
+            self.gone.clear();
+        }
+        self.gone.retain(|vni| !stays(*vni));
+        if !leave.is_empty() {
+            self.gone_at = now;
+            self.gone.extend(leave);
+            self.gone.sort_unstable();
+        }
+    }
+
+    fn remembers(&self, now: Instant, vni: u32) -> bool {
+        !self.forgets(now) && self.gone.binary_search(&vni).is_ok()
+    }
+
+    fn forgets(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.gone_at) >= REMEMBERED
     }
 
     fn patience(&self) -> Duration {
@@ -209,6 +245,8 @@ impl Far {
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     far_ends: BTreeMap<FarEnd, Far>,
+    /// Those that no route leads to any more, and that have answered of late.
+    former: BTreeMap<FarEnd, Far>,
     due: BTreeSet<(Instant, FarEnd)>,
     /// When which of them is asked how large packets may be.
     paths_due: BTreeSet<(Instant, FarEnd)>,
@@ -230,21 +268,31 @@ pub(super) struct Schedule {
 impl Schedule {
     /// Goes over to these far routers and their VNIs. What has answered is known of those that stay.
     pub(super) fn adopt(&mut self, now: Instant, far_ends: &BTreeMap<FarEnd, Vec<Vni>>) {
-        let (due, paths_due) = (&mut self.due, &mut self.paths_due);
-        self.far_ends.retain(|far_end, far| {
-            let stays = far_ends.contains_key(far_end);
-            if !stays {
-                due.remove(&(far.due, *far_end));
-                paths_due.retain(|(_, of)| of != far_end);
+        self.former.retain(|_, far| !far.forgets(now));
+        let leaves = |far_end: &FarEnd, _: &mut Far| !far_ends.contains_key(far_end);
+        for (far_end, mut far) in self.far_ends.extract_if(.., leaves) {
+            self.due.remove(&(far.due, far_end));
+            self.paths_due.retain(|(_, leads_to)| *leads_to != far_end);
+            far.adopt(now, &[]);
+            if !far.gone.is_empty() {
+                let round_trip = far.round_trip;
+                let (gone, gone_at) = (far.gone, far.gone_at);
+                let former = Far {
+                    gone,
+                    gone_at,
+                    round_trip,
+                    ..Far::new(now)
+                };
+                self.former.insert(far_end, former);
             }
-            stays
-        });
+        }
         for (far_end, vnis) in far_ends {
             let far = self.far_ends.entry(*far_end).or_insert_with(|| {
-                due.insert((now, *far_end));
-                Far::new(now)
+                self.due.insert((now, *far_end));
+                let former = self.former.remove(far_end);
+                former.map_or_else(|| Far::new(now), |far| Far { due: now, ..far })
             });
-            far.adopt(vnis);
+            far.adopt(now, vnis);
         }
     }
 
