@@ -151,7 +151,11 @@ impl PathSearch {
             Phase::Confirming(lost) if lost + 1 < TRIES => {
                 self.begin(Phase::Confirming(lost + 1), [size]);
             }
-            Phase::Confirming(_) => self.search(self.least - 1, size, size.saturating_add(1)),
+            // With the size that was lost once more: the whole way may have been cut, and be back.
+            Phase::Confirming(_) => {
+                let limit = size.saturating_add(1);
+                self.search(self.least - 1, limit, limit);
+            }
             Phase::Searching(search) if self.waiting.is_empty() && self.unsent.is_empty() => {
                 self.end_round(now, search);
             }
@@ -297,6 +301,19 @@ mod tests {
         let until = now + CONFIRM * 4;
         run(&mut search, &mut now, until, (0, &mut all));
         assert_eq!(search.found(), Some(1500));
+        // It is cut for as long as it takes to be doubted, and no longer.
+        let mut left = 3;
+        let mut first = || {
+            left -= 1;
+            left >= 0
+        };
+        now += CONFIRM;
+        for _ in 0..8 {
+            let until = now;
+            run(&mut search, &mut now, until, (1500, &mut first));
+            assert_eq!(search.found(), Some(1500));
+        }
+        assert!(left < 0);
         // One of ten is lost, without a pattern.
         let mut state: u32 = 1;
         let mut some = || {
