@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use weft_overlay::Vni;
 use weft_overlay::chain::{Direction, Fragments, Match};
 
+use self::tree::{Field, Node, Part, Tree};
 use crate::model::Family;
+
+mod tree;
 
 /// Our table of chains.
 pub(crate) const TABLE: &str = "weft-chains";
@@ -260,38 +263,92 @@ fn conditions(matches: &Match, family: Family) -> Option<(String, String)> {
     Some((common, with_ports))
 }
 
-fn put_rules(out: &mut String, rules: &[StepRule], family: Family) {
+/// One rule, for packets of this part.
+fn put_rule(out: &mut String, rule: &StepRule, family: Family, part: Part) {
     // What does not say its ports.
     let fragment = match family {
         Family::V4 => "ip frag-off & 0x1fff != 0 ",
         Family::V6 => "frag frag-off != 0 ",
     };
-    for rule in rules {
-        let verdict = match rule.verdict {
-            Verdict::Mark(mark) => format!("meta mark set 0x{mark:08x} accept"),
-            Verdict::Leave => "accept".to_owned(),
-            Verdict::Drop => "drop".to_owned(),
-        };
-        let counter = &rule.counter;
-        let mut put = |condition: &str, counter: &str, verdict: &str| {
-            let _ = writeln!(out, "    {condition}counter name \"{counter}\" {verdict}");
-        };
-        let Some(matches) = &rule.matches else {
-            put("", counter, &verdict);
-            continue;
-        };
-        let Some((common, with_ports)) = conditions(matches, family) else {
-            continue;
-        };
+    let verdict = match rule.verdict {
+        Verdict::Mark(mark) => format!("meta mark set 0x{mark:08x} accept"),
+        Verdict::Leave => "accept".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+    };
+    let counter = &rule.counter;
+    let mut put = |condition: &str, counter: &str, verdict: &str| {
+        let _ = writeln!(out, "    {condition}counter name \"{counter}\" {verdict}");
+    };
+    let Some(matches) = &rule.matches else {
+        return put("", counter, &verdict);
+    };
+    let Some((common, with_ports)) = conditions(matches, family) else {
+        return;
+    };
+    if part != Part::WithoutPorts || with_ports.is_empty() {
         put(&format!("{common}{with_ports}"), counter, &verdict);
-        if let Fragments::Follow { unless } = &rule.fragments {
-            for other in unless {
-                if let Some((other, _)) = conditions(other, family) {
-                    put(&format!("{common}{other}{fragment}"), &rule.dropped, "drop");
+    }
+    if let Fragments::Follow { unless } = &rule.fragments
+        && part != Part::WithPorts
+    {
+        for other in unless {
+            if let Some((other, _)) = conditions(other, family) {
+                put(&format!("{common}{other}{fragment}"), &rule.dropped, "drop");
+            }
+        }
+        put(&format!("{common}{fragment}"), counter, &verdict);
+    }
+}
+
+/// A chain that begins with `first` and goes on with the rules, and the chains that it looks up.
+fn put_chain(out: &mut String, name: &str, first: &str, rules: &[StepRule], family: Family) {
+    let tree = Tree::new(rules, family);
+    for (at, (node, part)) in tree.nodes.iter().enumerate() {
+        match at == tree.root {
+            true => {
+                let _ = write!(out, "  chain {name} {{\n{first}");
+            }
+            false => {
+                let _ = writeln!(out, "  chain {name}-{at} {{");
+            }
+        }
+        match node {
+            Node::List(list) => {
+                for rule in list {
+                    put_rule(out, &rules[*rule], family, *part);
                 }
             }
-            put(&format!("{common}{fragment}"), counter, &verdict);
+            Node::Split { field, ways, rest } => {
+                let (field, value) = field_word(*field, family);
+                let ways = ways.iter().map(|((low, high), to)| {
+                    let (low, high) = (value(*low), value(*high));
+                    match low == high {
+                        true => format!("{low} : goto {name}-{to}"),
+                        false => format!("{low}-{high} : goto {name}-{to}"),
+                    }
+                });
+                let ways: Vec<String> = ways.collect();
+                let _ = writeln!(out, "    {field} vmap {{ {} }}", ways.join(", "));
+                let _ = writeln!(out, "    goto {name}-{rest}");
+            }
         }
+        out.push_str("  }\n");
+    }
+}
+
+/// How nft writes a field, and its values.
+type FieldWord = (&'static str, fn(u128) -> String);
+
+fn field_word(field: Field, family: Family) -> FieldWord {
+    let v4 = |value: u128| std::net::Ipv4Addr::from_bits(value as u32).to_string();
+    let v6 = |value: u128| std::net::Ipv6Addr::from_bits(value).to_string();
+    match (field, family) {
+        (Field::Destination, Family::V4) => ("ip daddr", v4),
+        (Field::Destination, Family::V6) => ("ip6 daddr", v6),
+        (Field::Source, Family::V4) => ("ip saddr", v4),
+        (Field::Source, Family::V6) => ("ip6 saddr", v6),
+        (Field::DestinationPort, _) => ("th dport", |value| value.to_string()),
+        (Field::SourcePort, _) => ("th sport", |value| value.to_string()),
     }
 }
 
@@ -350,23 +407,22 @@ impl StepRules {
                 continue;
             }
             for (family, word) in FAMILIES {
-                let _ = writeln!(out, "  chain {name}-{word} {{");
                 // What is for the link itself, and for the router.
                 let local = match family {
-                    Family::V4 => "ip daddr 224.0.0.0/3 accept",
+                    Family::V4 => "ip daddr { 224.0.0.0/4, 255.255.255.255 } accept",
                     Family::V6 => "ip6 daddr { fe80::/10, ff00::/8 } accept",
                 };
-                let _ = writeln!(out, "    {local}");
+                let mut first = format!("    {local}\n");
                 let own: Vec<&IpAddr> = place
                     .own
                     .iter()
                     .filter(|of| of.is_ipv4() == (family == Family::V4))
                     .collect();
                 if !own.is_empty() {
-                    let _ = writeln!(out, "    {word} daddr {} accept", join(own));
+                    let _ = writeln!(first, "    {word} daddr {} accept", join(own));
                 }
-                put_rules(&mut out, &place.rules[family as usize], family);
-                out.push_str("  }\n");
+                let rules = &place.rules[family as usize];
+                put_chain(&mut out, &format!("{name}-{word}"), &first, rules, family);
             }
             put_hook(&mut out, name, &place.devices);
             // Where the classifier is, they come as undecided.
@@ -377,9 +433,8 @@ impl StepRules {
         if !self.arrivals.is_empty() && !self.tunnels.is_empty() {
             for (mark, rules) in &self.arrivals {
                 for (family, word) in FAMILIES {
-                    let _ = writeln!(out, "  chain arrived-{mark:08x}-{word} {{");
-                    put_rules(&mut out, &rules[family as usize], family);
-                    out.push_str("  }\n");
+                    let name = format!("arrived-{mark:08x}-{word}");
+                    put_chain(&mut out, &name, "", &rules[family as usize], family);
                 }
                 let _ = writeln!(out, "  chain arrived-{mark:08x} {{");
                 put_families(&mut out, &format!("arrived-{mark:08x}"));

@@ -478,9 +478,20 @@ fn send(lab: &Lab, port: u16, dscp: u8, len: usize, count: usize) -> Vec<(Vec<u8
 
 #[test]
 fn conditions_choose_the_chain_and_packets_arrive_as_they_were_sent() {
-    if !privileged() {
-        return;
+    if privileged() {
+        conditions_choose_among(0);
     }
+}
+
+/// So many that they are looked up: by destination, by source and by port.
+#[test]
+fn conditions_choose_the_same_chain_among_dozens() {
+    if privileged() {
+        conditions_choose_among(60);
+    }
+}
+
+fn conditions_choose_among(others: u16) {
     const UDP: u8 = 17;
     let domain = at_one_router();
     let lab = &domain.lab;
@@ -510,12 +521,34 @@ fn conditions_choose_the_chain_and_packets_arrive_as_they_were_sent() {
         destinations: vec!["10.0.2.0/24".parse().unwrap()],
         ..Match::default()
     };
-    let chains = vec![
-        of("past", &[], port(9000)),
-        of("some", &[FIREWALL], port(5000)),
-        of("marked", &[INSPECTION], marked),
-        of("pings", &[FIREWALL, INSPECTION], pings),
-    ];
+    let other = |at: u16| {
+        let prefix = |second| vec![format!("10.{second}.{}.0/24", at / 3).parse().unwrap()];
+        let mut matches = Match::default();
+        let services: &[u32] = match at % 3 {
+            0 => {
+                matches.destinations = prefix(7);
+                &[INSPECTION]
+            }
+            1 => {
+                matches.sources = prefix(8);
+                &[FIREWALL, INSPECTION]
+            }
+            _ => {
+                matches = port(10_000 + 10 * at);
+                &[FIREWALL]
+            }
+        };
+        Chain {
+            symmetric: at.is_multiple_of(2),
+            ..of(&format!("other-{at}"), services, matches)
+        }
+    };
+    let mut chains: Vec<Chain> = (0..others).map(other).collect();
+    // Two of them before the others, two behind.
+    chains.insert(0, of("past", &[], port(9000)));
+    chains.insert(1, of("some", &[FIREWALL], port(5000)));
+    chains.push(of("marked", &[INSPECTION], marked));
+    chains.push(of("pings", &[FIREWALL, INSPECTION], pings));
     let services = vec![firewall(true), inspection(true)];
     let mut delta = red(Some("red0"), services, chains);
     delta.services = [FIREWALL, INSPECTION]
@@ -544,6 +577,10 @@ fn conditions_choose_the_chain_and_packets_arrive_as_they_were_sent() {
     };
     assert_eq!(whole(5001, 0, 100), (3, 0));
     assert_eq!(whole(7000, 0, 100), (0, 0));
+    if others > 0 {
+        assert_eq!(whole(10_021, 0, 100), (3, 0));
+        assert_eq!(whole(10_019, 46, 100), (0, 3));
+    }
     assert_eq!(whole(7000, 46, 100), (0, 3));
     // The first chain that matches: one of them leads past all others.
     assert_eq!(whole(9000, 46, 100), (0, 0));

@@ -10,7 +10,7 @@ mod check;
 mod tests;
 pub mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -368,9 +368,19 @@ pub fn fragments(turns: &[Turn], at: usize) -> Fragments {
         .iter()
         .filter(|other| other.rest != turn.rest && !past(other));
     let others = others.filter_map(|other| Some(other.matches.as_ref()?.without_ports()));
-    Fragments::Follow {
-        unless: others.filter(|other| other.overlaps(&own)).collect(),
+    // Many chains differ in ports alone: one that says all of it stands for the rest.
+    let mut unless: Vec<Match> = Vec::new();
+    let mut seen = HashSet::new();
+    for other in others.filter(|other| other.overlaps(&own)) {
+        if other.covers(&own) {
+            unless = vec![other];
+            break;
+        }
+        if seen.insert(other.clone()) {
+            unless.push(other);
+        }
     }
+    Fragments::Follow { unless }
 }
 
 /// What comes next at each place, the first turn whose packets they are; what has no turn leaves the chain. `chains` are

@@ -150,20 +150,45 @@ pub(crate) fn services(site: u8, services: usize) -> Result<Vec<Service>> {
     all.collect()
 }
 
-/// From the first host to the second.
-pub(crate) fn chains(services: usize) -> Result<Vec<Chain>> {
+/// Where the chain of what is measured stands among others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Order {
+    #[default]
+    First,
+    Last,
+    /// What is measured takes no chain.
+    Nowhere,
+}
+
+/// From the first host to the second, and so many that nothing takes.
+pub(crate) fn chains(services: usize, others: usize, order: Order) -> Result<Vec<Chain>> {
     if services == 0 {
         return Ok(Vec::new());
     }
-    Ok(vec![Chain {
-        name: "all".into(),
-        matches: Match {
-            destinations: vec!["10.0.2.0/24".parse()?],
-            ..Match::default()
-        },
-        services: (1..=services).map(vni).collect::<Result<_>>()?,
-        symmetric: false,
-    }])
+    let labels: Vec<Vni> = (1..=services).map(vni).collect::<Result<_>>()?;
+    let chain = |name: String, destination: String| -> Result<Chain> {
+        Ok(Chain {
+            name,
+            matches: Match {
+                destinations: vec![destination.parse()?],
+                ..Match::default()
+            },
+            services: labels.clone(),
+            symmetric: false,
+        })
+    };
+    let mut chains = Vec::new();
+    for other in 0..others {
+        let destination = format!("10.{}.{}.0/24", 1 + other / 256, other % 256);
+        chains.push(chain(format!("other-{other}"), destination)?);
+    }
+    let own = chain("all".into(), "10.0.2.0/24".into())?;
+    match order {
+        Order::First => chains.insert(0, own),
+        Order::Last => chains.push(own),
+        Order::Nowhere => {}
+    }
+    Ok(chains)
 }
 
 /// Where each label's packets go; `hop` is the way to the other router.

@@ -22,7 +22,7 @@ struct Arguments {
     /// How long one measurement takes, s.
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Only this encapsulation, such as `vxlan` or `gre6`; or `tenants`, many of them; or `chain`, services on the way.
+    /// Only this encapsulation, such as `vxlan` or `gre6`; or `tenants`, many of them; `chain`, services on the way; or `chains`, many of them.
     #[arg(long)]
     only: Option<String>,
 }
@@ -38,6 +38,9 @@ const LOADS: [(&str, &str, bool); 4] = [
 
 /// How many tenants the routers have, where that is what is measured; by hand with a rule a tenant, as iproute2 has it.
 const TENANTS: [u32; 3] = [16, 256, 4000];
+
+/// How many chains, where that is what is measured: beside Weft with one.
+const CHAINS: [usize; 2] = [100, 500];
 
 /// How packets are carried, as both sides set it up.
 struct Mode {
@@ -160,6 +163,26 @@ fn main() -> Result<()> {
             let hand = Pair::new("h", &MODES[0], false, load)?;
             for load in [LOADS[0], LOADS[2]] {
                 side_by_side(&mut out, &arguments, &name, load, &weft, &hand)?;
+            }
+        }
+    }
+    if only.is_none_or(|only| only == "chains") {
+        for (order, words) in [
+            (chain::Order::First, "the first is taken"),
+            (chain::Order::Last, "the last is taken"),
+            (chain::Order::Nowhere, "none is taken"),
+        ] {
+            let one = Load {
+                services: 1,
+                chains: 1,
+                order,
+                ..Load::default()
+            };
+            let few = Pair::new("h", &MODES[0], true, one)?;
+            for chains in CHAINS {
+                let name = format!("vxlan, {chains} chains beside 1 of Weft, {words}");
+                let many = Pair::new("w", &MODES[0], true, Load { chains, ..one })?;
+                side_by_side(&mut out, &arguments, &name, LOADS[0], &many, &few)?;
             }
         }
     }

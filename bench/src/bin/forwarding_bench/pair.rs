@@ -30,6 +30,9 @@ pub(crate) struct Load {
     pub(crate) others: u32,
     /// Services on the way from the first host to the second.
     pub(crate) services: usize,
+    /// Chains that nothing takes, and where the one that is taken stands among them.
+    pub(crate) chains: usize,
+    pub(crate) order: chain::Order,
 }
 
 /// Two routers with a host of one tenant behind each.
@@ -232,7 +235,7 @@ impl Pair {
             attachments: vec!["red0".into()],
             breakout: None,
             services: chain::services(site, load.services)?,
-            chains: chain::chains(load.services)?,
+            chains: chain::chains(load.services, load.chains, load.order)?,
         };
         let group = Group {
             hops: NextHopSet(vec![hop]),
