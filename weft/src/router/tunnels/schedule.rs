@@ -269,8 +269,12 @@ impl Schedule {
     /// Goes over to these far routers and their VNIs. What has answered is known of those that stay.
     pub(super) fn adopt(&mut self, now: Instant, far_ends: &BTreeMap<FarEnd, Vec<Vni>>) {
         self.former.retain(|_, far| !far.forgets(now));
-        let leaves = |far_end: &FarEnd, _: &mut Far| !far_ends.contains_key(far_end);
-        for (far_end, mut far) in self.far_ends.extract_if(.., leaves) {
+        let present = self.far_ends.keys();
+        let leaving = present.filter(|far_end| !far_ends.contains_key(far_end));
+        for far_end in leaving.copied().collect::<Vec<_>>() {
+            let Some(mut far) = self.far_ends.remove(&far_end) else {
+                continue;
+            };
             self.due.remove(&(far.due, far_end));
             self.paths_due.retain(|(_, leads_to)| *leads_to != far_end);
             far.adopt(now, &[]);
