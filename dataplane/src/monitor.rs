@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 use tokio::sync::mpsc;
 
@@ -80,6 +81,15 @@ const GROUPS: [u32; 12] = [
     RTNLGRP_IPV6_NETCONF,
 ];
 
+/// Octets of events that may wait for a socket's reader: as many as are asked for, whatever the host's `net.core.rmem_max` is, which needs
+/// CAP_NET_ADMIN in the host's own user namespace; else as many as that lets.
+pub(crate) fn set_buffer(socket: &Socket, octets: usize) -> io::Result<()> {
+    match setsockopt(socket, sockopt::RcvBufForce, &octets) {
+        Ok(()) => Ok(()),
+        Err(_) => Ok(setsockopt(socket, sockopt::RcvBuf, &octets)?),
+    }
+}
+
 /// Starts the thread; it ends when the receiver is gone and something happens.
 pub(crate) fn start(
     protocol: u8,
@@ -88,7 +98,7 @@ pub(crate) fn start(
 ) -> io::Result<mpsc::Receiver<Changes>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind(&SocketAddr::new(0, 0))?;
-    socket.set_rx_buf_sz(i32::try_from(buffer).unwrap_or(i32::MAX))?;
+    set_buffer(&socket, buffer)?;
     for group in GROUPS {
         socket.add_membership(group)?;
     }

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::OnceLock;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -27,6 +28,44 @@ const NFT_MSG_OBJECTS: std::ops::RangeInclusive<u16> = 18..=21;
 const NFTA_TABLE: u16 = 1;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
+
+/// Octets of events that may wait: what loads a table is told as a whole, some 10 KiB per chain of services.
+const BUFFER: usize = 64 << 20;
+/// Events that were lost may have been anybody's. They are taken for a change by somebody else, at once and then after a pause, which
+/// doubles: what is loaded then may be what they are lost by.
+const DOUBT: Duration = Duration::from_secs(1);
+const DOUBT_LONGEST: Duration = Duration::from_secs(60);
+
+/// When lost events are told of.
+#[derive(Debug, Default)]
+struct Doubts {
+    waits: bool,
+    /// Not before, and how long it was waited for last.
+    until: Option<(Instant, Duration)>,
+}
+
+impl Doubts {
+    /// Events were lost.
+    fn raise(&mut self) {
+        self.waits = true;
+    }
+
+    /// Whether it is to be told now.
+    fn poll(&mut self, now: Instant) -> bool {
+        let pause = match self.until {
+            Some((until, _)) if now < until => return false,
+            Some((until, pause)) if now < until + 2 * DOUBT_LONGEST => {
+                (pause * 2).min(DOUBT_LONGEST)
+            }
+            _ => DOUBT,
+        };
+        let told = std::mem::take(&mut self.waits);
+        if told {
+            self.until = Some((now + pause, pause));
+        }
+        told
+    }
+}
 
 /// What this process signs its tables with.
 pub(crate) fn signature() -> &'static str {
@@ -101,6 +140,7 @@ fn is_ours(message: &[u8]) -> bool {
 pub(crate) fn start(sender: mpsc::Sender<Changes>) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind(&SocketAddr::new(0, 0))?;
+    monitor::set_buffer(&socket, BUFFER)?;
     socket.add_membership(NFNLGRP_NFTABLES)?;
     SockRef::from(&socket).set_read_timeout(Some(monitor::LOOK))?;
     thread::Builder::new()
@@ -112,14 +152,18 @@ pub(crate) fn start(sender: mpsc::Sender<Changes>) -> io::Result<()> {
 fn run(socket: &Socket, sender: &mpsc::Sender<Changes>) {
     let mut buffer = Vec::with_capacity(1 << 17);
     let mut transaction = Transaction::default();
+    let mut doubts = Doubts::default();
     loop {
         buffer.clear();
         let foreign = match socket.recv(&mut buffer, 0) {
             Ok(_) => transaction.read(&buffer, signature()),
-            // What was lost may have been anything.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                transaction = Transaction::default();
+                doubts.raise();
+                false
+            }
             Err(_) if sender.is_closed() => return,
-            Err(error) if monitor::is_nothing(&error) => continue,
+            Err(error) if monitor::is_nothing(&error) => false,
             Err(error) => {
                 tracing::error!(%error, "nftables' events can no longer be read");
                 return;
@@ -129,6 +173,7 @@ fn run(socket: &Socket, sender: &mpsc::Sender<Changes>) {
             walls: true,
             ..Changes::default()
         };
+        let foreign = foreign || doubts.poll(Instant::now());
         if foreign && sender.blocking_send(changes).is_err() {
             return;
         }
@@ -157,6 +202,25 @@ mod tests {
         out.extend(body);
         out.resize(out.len().next_multiple_of(4), 0);
         out
+    }
+
+    #[test]
+    fn lost_events_are_told_of_at_a_falling_rate() {
+        let start = Instant::now();
+        let mut doubts = Doubts::default();
+        assert!(!doubts.poll(start));
+        // Whatever is done about it, events are lost again.
+        let mut told = Vec::new();
+        for tenth in 0..6000 {
+            doubts.raise();
+            let now = start + Duration::from_millis(100 * tenth);
+            told.extend(doubts.poll(now).then_some(tenth));
+        }
+        assert_eq!(told[..4], [0, 10, 30, 70]);
+        assert!(told.len() < 20, "{told:?}");
+        let later = start + Duration::from_secs(1000);
+        doubts.raise();
+        assert!(doubts.poll(later));
     }
 
     #[test]
