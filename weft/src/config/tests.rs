@@ -76,7 +76,7 @@ discovery:
   - mdns: { interface: eth0 }
 networks: [198.51.100.0/24]
 install: [192.0.2.0/24]
-api: { listen: \"[::1]:80\" }
+api: { listen: /run/weft-a/api.sock, group: adm }
 log: { level: debug, format: json }
 ";
 
@@ -367,7 +367,15 @@ fn wrong_values_say_what_is_allowed() {
         ),
         (
             "api: { listen: 8179 }",
-            "2:16 api.listen: found `8179`, expected an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+            "2:16 api.listen: found `8179`, expected the absolute path of a Unix socket, or an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+        ),
+        (
+            "api: { listen: \"[::]:8179\" }",
+            "2:16 api.listen: other hosts reach [::]:8179, and the API asks nobody who he is (listen at a Unix socket or the loopback; `unprotected: true` opens it to whoever reaches it, behind a firewall)",
+        ),
+        (
+            "api: { listen: 127.0.0.1:8179, group: weft }",
+            "2:39 api.group: a TCP port has no group: every user of this host may use it",
         ),
         (
             "log: { level: warning }",
