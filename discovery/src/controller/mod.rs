@@ -33,7 +33,7 @@ use crate::exchange::Introduction;
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
 use crate::pki::{
-    Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
+    self, Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
 };
 use crate::store::{Etcd, Redb, StoreError};
 use exchange::Exchange;
@@ -116,6 +116,12 @@ impl Folder {
     /// The first operator's token.
     pub fn operator(&self) -> PathBuf {
         self.0.join(OPERATOR)
+    }
+
+    /// Nobody but the owner uses it. The authority's certificate is no secret: who gave it to others may.
+    fn keep_private(&self) {
+        let secrets = [AUTHORITY_KEY, SETTINGS, OPERATOR, DATASTORE, DOMAIN];
+        pki::keep_private(&self.0, &secrets);
     }
 
     /// Its settings.
@@ -272,6 +278,7 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ControllerError> {
+    folder.keep_private();
     let settings = folder.settings()?;
     let name = folder.domain()?;
     let database = folder.open(&settings, &name).await?;

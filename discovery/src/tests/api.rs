@@ -328,6 +328,50 @@ async fn a_token_of_a_tenant_that_was_rolled_back_is_good_for_no_later_one() {
     assert_eq!(mode("controller/domain.redb"), 0o600);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_others_could_read_are_their_owners_again_after_a_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let mut controller = Running::new(&scratch, 30).await;
+    controller
+        .join("a1", "router", &scratch.path("a1"))
+        .await
+        .unwrap();
+    controller.kill().await;
+    let mode = |path: &str| {
+        let metadata = std::fs::metadata(scratch.path(path)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    let widen = |path: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(scratch.path(path), mode).unwrap();
+    };
+    let folders = ["controller", "a1"];
+    let files = [
+        "controller/domain.redb",
+        "controller/authority.key",
+        "controller/operator.token",
+        "a1/router.key",
+        "a1/member.json",
+    ];
+    for folder in folders {
+        widen(folder, 0o755);
+    }
+    for file in files {
+        widen(file, 0o664);
+    }
+    widen("controller/authority.pem", 0o644);
+    controller.start().await;
+    Membership::load(&scratch.path("a1")).unwrap().unwrap();
+    for folder in folders {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    for file in files {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    assert_eq!(mode("controller/authority.pem"), 0o644, "no secret");
+}
+
 /// `WEFT_UPDATE=1 cargo test -p weft-discovery` writes it.
 #[test]
 fn the_published_document_is_current() {

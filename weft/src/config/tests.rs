@@ -477,7 +477,15 @@ fn tenants_must_not_share() {
         ),
         (
             "- { name: red, vni: 1, interfaces: [a-name-of-16-oct] }",
-            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:`, `%`, quotes and spaces",
+            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: letters, digits, `-`, `_`, `.`, `+` and `@`, at most 15, the first a letter, a digit or `_` (`ip link set dev OLD name NEW` gives it one)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: ['eth*'] }",
+            "4:37 tenants[0].interfaces[0]: found the text \"eth*\", expected a name of an interface: letters, digits, `-`, `_`, `.`, `+` and `@`, at most 15, the first a letter, a digit or `_` (`ip link set dev OLD name NEW` gives it one)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: [default] }",
+            "4:37 tenants[0].interfaces[0]: found `default`, expected an interface: the kernel knows every interface's settings by this name",
         ),
         (
             "- { name: red, vni: 1, redistribute: [87] }",

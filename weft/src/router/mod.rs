@@ -76,6 +76,7 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
         warn!("what chains ran before is not known: {error:#}");
         History::new(state, name)
     });
+    history.keep_private();
     history.check(&config)?;
     runtime.block_on(run_router(file.to_owned(), config, history, record))
 }
