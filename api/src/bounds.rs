@@ -21,16 +21,18 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 /// Octets that the body of a request has at most.
 pub const BODY: usize = 1 << 20;
 
-/// The same, where bodies are bounded: each is read, within [`BODY_TIME`], before anything looks at the request. Streams of gRPC pass.
-pub fn bodies(app: Router) -> Router {
-    app.layer(from_fn(read_body))
+/// The same, where bodies are bounded: each is read, within [`BODY_TIME`], before anything looks at the request. Those pass as they come
+/// that `streams` says so of.
+pub fn bodies(app: Router, streams: fn(&Request) -> bool) -> Router {
+    app.layer(from_fn(move |request: Request, next: Next| async move {
+        match streams(&request) {
+            true => next.run(request).await,
+            false => read_body(request, next).await,
+        }
+    }))
 }
 
 async fn read_body(request: Request, next: Next) -> Response {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return next.run(request).await;
-    }
     let (parts, body) = request.into_parts();
     let announced = body.size_hint().lower() > BODY as u64;
     let read = async {

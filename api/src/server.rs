@@ -183,7 +183,7 @@ pub async fn serve<S: RouterState>(
     state: Arc<S>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    let app = bounds::bodies(router(state));
+    let app = bounds::bodies(router(state), |_| false);
     let app = match &listener {
         Listener::Unix(..) => app,
         Listener::Tcp(listener) => {

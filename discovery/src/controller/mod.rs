@@ -9,7 +9,9 @@
 //! | [`grpc`] | the same over gRPC, and the protocol of routers |
 //! | [`metrics`] | what can be counted |
 //! | [`listen`] | connections |
+//! | [`audit`] | who did what, in the log |
 
+mod audit;
 pub mod exchange;
 mod grpc;
 pub mod hub;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::info;
+use weft_api::bounds;
 
 use crate::EtcdTls;
 use crate::database::{Database, Rejection};
@@ -36,6 +39,7 @@ use crate::pki::{
     self, Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
 };
 use crate::store::{Etcd, Redb, StoreError};
+use audit::Audit;
 use exchange::Exchange;
 use hub::Hub;
 
@@ -253,6 +257,7 @@ pub struct Controller {
     hub: Hub,
     exchange: Exchange,
     introduction: Introduction,
+    audit: Audit,
     /// When the certificate ends that the controller shows, s since 1970.
     until: AtomicI64,
 }
@@ -304,12 +309,15 @@ pub async fn serve(
         authority,
         hub: Hub::new(database.clone()),
         exchange: Exchange::default(),
+        audit: Audit::default(),
         until: AtomicI64::new(0),
         database,
     });
     info!(domain = name, %address, revision = state.revision, "controller started");
     ready(address);
     let app = rest::router(controller.clone()).merge(grpc::router(controller.clone())?);
+    let app = bounds::bodies(app, listen::streams);
+    let app = audit::audited(app, controller.clone());
     let follow = controller.hub.follow();
     let exchange = exchange::run(controller.clone());
     tokio::select! {
