@@ -90,7 +90,8 @@ pub const API: &str = "127.0.0.1:8179";
 
 /// A router's configuration that says [`API`], where it says nothing of the API.
 pub(crate) fn with_api(config: &str) -> String {
-    match config.trim_start().starts_with("router: {") && !config.contains("\napi:") {
+    let router = config.lines().any(|line| line.starts_with("router: {"));
+    match router && !config.contains("\napi:") {
         true => format!("{}\napi: {{ listen: {API} }}\n", config.trim_end()),
         false => config.to_owned(),
     }
