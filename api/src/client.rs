@@ -1,10 +1,13 @@
 //! A small blocking client, for the command line.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+
+mod unix;
 
 /// Longer than any answer takes; a router under load may be slow.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,11 +41,14 @@ pub enum ClientError {
 /// A client of one router's API.
 pub struct Client {
     agent: ureq::Agent,
+    /// Where the API is, for errors.
     base: String,
+    /// What paths are put to.
+    url: String,
 }
 
 impl Client {
-    /// For the API at `base`, such as `http://127.0.0.1:8179`.
+    /// For the API at `base`: the path of a Unix socket such as `/run/weft/api.sock`, or a URL such as `http://127.0.0.1:8179`.
     pub fn new(base: &str) -> Self {
         Self::with_timeout(base, TIMEOUT)
     }
@@ -55,13 +61,22 @@ impl Client {
             .proxy(None)
             .user_agent(concat!("weft/", env!("CARGO_PKG_VERSION")))
             .build();
+        if base.starts_with('/') {
+            return Self {
+                agent: unix::agent(config, Path::new(base)),
+                base: base.to_owned(),
+                url: "http://localhost".to_owned(),
+            };
+        }
         let base = base.trim_end_matches('/');
+        let base = match base.contains("://") {
+            true => base.to_owned(),
+            false => format!("http://{base}"),
+        };
         Self {
             agent: config.into(),
-            base: match base.contains("://") {
-                true => base.to_owned(),
-                false => format!("http://{base}"),
-            },
+            url: base.clone(),
+            base,
         }
     }
 
@@ -74,22 +89,40 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
-        let path: String = path
-            .iter()
-            .map(|part| format!("/{}", escape(part)))
-            .collect();
-        let url = format!("{}/api/v1{path}", self.base);
+        let path = written(path);
+        let request = with(self.agent.get(self.at(&path)), query);
+        self.read(request.call(), "GET", &path)
+    }
+
+    /// The same by POST, for what does something; without a body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        let path = written(path);
+        let request = with(self.agent.post(self.at(&path)), query);
+        self.read(request.send_empty(), "POST", &path)
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}/api/v1{path}", self.url)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        method: &str,
+        path: &str,
+    ) -> Result<T, ClientError> {
         let unexpected = |reason: String| ClientError::Unexpected {
             url: self.base.clone(),
             reason,
         };
-        let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut response = self
-            .agent
-            .get(&url)
-            .query_pairs(pairs)
-            .call()
-            .map_err(|error| self.error(&error))?;
+        let mut response = response.map_err(|error| self.error(&error))?;
         let status = response.status().as_u16();
         let body = response
             .body_mut()
@@ -99,12 +132,14 @@ impl Client {
             .map_err(|error| self.error(&error))?;
         if status == 200 {
             return serde_json::from_slice(&body).map_err(|error| {
-                unexpected(format!("its answer to GET {path} {}", misfit(&error)))
+                unexpected(format!("its answer to {method} {path} {}", misfit(&error)))
             });
         }
         match serde_json::from_slice(&body) {
             Ok(problem) => Err(ClientError::Problem(problem)),
-            Err(_) => Err(unexpected(format!("HTTP status {status} to GET {path}"))),
+            Err(_) => Err(unexpected(format!(
+                "HTTP status {status} to {method} {path}"
+            ))),
         }
     }
 
@@ -137,6 +172,17 @@ fn misfit(error: &serde_json::Error) -> String {
         Category::Syntax => "is no JSON".to_owned(),
         Category::Eof | Category::Io => "breaks off".to_owned(),
     }
+}
+
+fn with<B>(request: ureq::RequestBuilder<B>, query: &[(&str, String)]) -> ureq::RequestBuilder<B> {
+    request.query_pairs(query.iter().map(|(name, value)| (*name, value.as_str())))
+}
+
+/// Segments as a path.
+fn written(path: &[&str]) -> String {
+    path.iter()
+        .map(|part| format!("/{}", escape(part)))
+        .collect()
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986 section 2.3).

@@ -4,7 +4,10 @@
 //! bad one with a problem document (RFC 9457) that says what was found and what is allowed. Reasons are data: why a
 //! path lost or a route is not in the kernel is a word for programs ([`types::Why::code`]) with a text for humans.
 
+mod address;
+pub mod bounds;
 mod client;
+mod guard;
 mod metrics;
 mod openapi;
 mod problem;
@@ -15,6 +18,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
+pub use address::{Address, Listener, SOCKET};
 pub use client::{Client, ClientError};
 pub use openapi::document;
 pub use problem::{InvalidField, InvalidParameter, Problem};

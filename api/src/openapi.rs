@@ -9,7 +9,7 @@ use crate::server;
 #[openapi(
     info(
         title = "Weft router",
-        description = "State of a Weft router. Read-only. Errors are problem documents (RFC 9457).",
+        description = "State of a Weft router. GET changes nothing and sends nothing; POST to a tenant's `trace` sends packets. Errors are problem documents (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
@@ -21,6 +21,7 @@ use crate::server;
         server::tenant,
         server::tenant_routes,
         server::trace,
+        server::trace_live,
         server::labels,
         server::services,
         server::chains,
@@ -53,7 +54,8 @@ impl Modify for Problems {
                 .build()
         };
         let operations = document.paths.paths.values_mut();
-        for operation in operations.filter_map(|path| path.get.as_mut()) {
+        let operations = operations.flat_map(|path| [&mut path.get, &mut path.post]);
+        for operation in operations.flatten() {
             for (status, description) in [
                 ("400", "A parameter is wrong, or is not known"),
                 ("503", "The router is starting or stopping; ask again"),

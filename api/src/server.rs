@@ -3,15 +3,26 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, OriginalUri, Path, Query, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
 
+use crate::address::Listener;
+use crate::bounds::{self, Places, Rate};
+use crate::guard;
 use crate::problem::Problem;
 use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
 use crate::types::{
@@ -141,7 +152,10 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .route("/tenants", get(tenants::<S>))
         .route("/tenants/{name}", get(tenant::<S>))
         .route("/tenants/{name}/routes", get(tenant_routes::<S>))
-        .route("/tenants/{name}/trace", get(trace::<S>))
+        .route(
+            "/tenants/{name}/trace",
+            get(trace::<S>).post(trace_live::<S>),
+        )
         .route("/labels", get(labels::<S>))
         .route("/services", get(services::<S>))
         .route("/chains", get(chains::<S>))
@@ -157,18 +171,111 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .with_state(state)
 }
 
-/// Serves the API on `listener` until `stop` resolves; answers under way are finished.
-///
-/// # Errors
-/// Of the listener.
+/// Connections at once, to one router.
+const CONNECTIONS: usize = 256;
+/// Of those, from one address, at a TCP port.
+pub(crate) const CONNECTIONS_EACH: usize = 192;
+
+/// Serves the API on `listener` until `stop` resolves; answers under way are finished. At a TCP port, requests are refused that a
+/// browser sends for somebody else's page.
 pub async fn serve<S: RouterState>(
-    listener: TcpListener,
+    listener: Listener,
     state: Arc<S>,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(stop)
-        .await
+) {
+    let app = bounds::bodies(router(state), |_| false);
+    let app = match &listener {
+        Listener::Unix(..) => app,
+        Listener::Tcp(listener) => {
+            let address = listener.local_addr().map(|address| address.ip());
+            let loopback = address.is_ok_and(|address| address.to_canonical().is_loopback());
+            guard::tcp(app, loopback)
+        }
+    };
+    let places = Places::new(CONNECTIONS, CONNECTIONS_EACH);
+    let refused = Rate::new(1, Duration::from_secs(60));
+    let (stopping, stopped) = watch::channel(());
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener) => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // No file descriptor is left, most likely: others will end.
+                warn!(%error, "cannot accept a connection to the API");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = places.take(from) else {
+            if let Some(left_out) = refused.pass() {
+                warn!(
+                    ?from,
+                    before = left_out,
+                    "too many connections to the API: one is closed"
+                );
+            }
+            continue;
+        };
+        let (app, stopped) = (app.clone(), stopped.clone());
+        connections.spawn(async move {
+            match stream {
+                Stream::Unix(stream) => connection(stream, app, stopped).await,
+                Stream::Tcp(stream) => connection(stream, app, stopped).await,
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    drop(stopping);
+    while connections.join_next().await.is_some() {}
+}
+
+enum Stream {
+    Unix(tokio::net::UnixStream),
+    Tcp(tokio::net::TcpStream),
+}
+
+async fn accept(listener: &Listener) -> std::io::Result<(Stream, Option<IpAddr>)> {
+    Ok(match listener {
+        Listener::Unix(listener, _) => (Stream::Unix(listener.accept().await?.0), None),
+        Listener::Tcp(listener) => {
+            let (stream, from) = listener.accept().await?;
+            (Stream::Tcp(stream), Some(from.ip()))
+        }
+    })
+}
+
+/// One connection, until it ends or `stopping` is gone and what was asked is answered.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    app: Router,
+    mut stopping: watch::Receiver<()>,
+) {
+    let service = TowerToHyperService::new(app.into_service());
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds::HEADERS);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        // Nothing is sent: it is dropped.
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "a connection to the API broke");
+    }
 }
 
 async fn unknown(OriginalUri(uri): OriginalUri) -> Problem {
@@ -179,7 +286,11 @@ async fn unknown(OriginalUri(uri): OriginalUri) -> Problem {
 }
 
 async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
-    let detail = format!("{} does not take {method}, allowed: GET, HEAD", uri.path());
+    let allowed = match uri.path().ends_with("/trace") {
+        true => "GET, HEAD, POST",
+        false => "GET, HEAD",
+    };
+    let detail = format!("{} does not take {method}, allowed: {allowed}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
@@ -354,12 +465,12 @@ pub(crate) async fn tenant_routes<S: RouterState>(
         ("protocol" = Option<u32>, Query, description = "IP protocol, where a service chain looks at it", minimum = 0, maximum = 255),
         ("source_port" = Option<u32>, Query, description = "Source port, where a service chain looks at it", minimum = 0, maximum = 65535),
         ("destination_port" = Option<u32>, Query, description = "Destination port, where a service chain looks at it", minimum = 0, maximum = 65535),
-        ("live" = Option<bool>, Query, description = "Send packets of the tenant, and say who answers; takes up to some seconds"),
     ),
     responses(
         (status = 200, description = "The way of the tenant's packet, as the overlay decided and as the kernel answers", body = Trace),
         (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        (status = 405, description = "`live=true` sends packets, which takes POST", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -367,8 +478,59 @@ pub(crate) async fn trace<S: RouterState>(
     State(state): State<Arc<S>>,
     Name(name): Name,
     Pairs(pairs): Pairs,
+) -> Result<Json<Trace>, Response> {
+    let query = TraceQuery::parse(pairs).map_err(IntoResponse::into_response)?;
+    if query.live || query.size.is_some() {
+        let detail =
+            "GET sends no packets, which `live` and `size` ask for: send the same request by POST";
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
+        return Err(([(ALLOW, "POST")], problem).into_response());
+    }
+    let traced = traced(&*state, name, query).await;
+    traced.map_err(IntoResponse::into_response)
+}
+
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{name}/trace", tag = "overlay",
+    params(
+        ("name" = String, Path, description = "The tenant's name"),
+        ("destination" = String, Query, description = "Where the packet goes, an IP address"),
+        ("from" = Option<String>, Query, description = "Where it comes from, an IP address"),
+        ("dscp" = Option<u32>, Query, description = "Differentiated services code point", minimum = 0, maximum = 63),
+        ("protocol" = Option<u32>, Query, description = "IP protocol, where a service chain looks at it", minimum = 0, maximum = 255),
+        ("source_port" = Option<u32>, Query, description = "Source port, where a service chain looks at it", minimum = 0, maximum = 65535),
+        ("destination_port" = Option<u32>, Query, description = "Destination port, where a service chain looks at it", minimum = 0, maximum = 65535),
+        ("size" = Option<u32>, Query, description = "Octets that each packet has, IP header included; what fits is found where they do not", minimum = 96, maximum = 65000),
+        ("live" = Option<bool>, Query, description = "`true`, which is what POST means"),
+    ),
+    responses(
+        (status = 200, description = "The way of the tenant's packet, as the overlay decided and as the kernel answers, and who answers to packets of the tenant that are sent; takes up to some seconds", body = Trace),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such tenant", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn trace_live<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Name(name): Name,
+    Pairs(pairs): Pairs,
 ) -> Answer<Trace> {
-    let query = TraceQuery::parse(pairs)?;
+    if pairs
+        .iter()
+        .any(|(name, value)| name == "live" && value != "true")
+    {
+        let detail =
+            "POST sends packets, which `live` says again or not at all: ask by GET to send none";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let query = TraceQuery {
+        live: true,
+        ..TraceQuery::parse(pairs)?
+    };
+    traced(&*state, name, query).await
+}
+
+async fn traced<S: RouterState>(state: &S, name: String, query: TraceQuery) -> Answer<Trace> {
     match state.trace(name.clone(), query).await? {
         Some(trace) => Ok(Json(trace)),
         None => Err(no_tenant(&name)),

@@ -16,7 +16,7 @@ use crate::TraceQuery;
 use crate::query::{KernelQuery, RouteQuery, TenantRouteQuery};
 use crate::server::{RouterState, Unavailable, router, serve};
 use crate::types::*;
-use crate::{Client, ClientError};
+use crate::{Address, Client, ClientError, Listener};
 
 /// A router with one neighbour, one tenant, and five routes 10.0.0.0/24 to 10.0.4.0/24.
 struct Fake {
@@ -618,6 +618,7 @@ async fn the_client_speaks_with_the_server() {
     let stopped = async {
         let _ = stopped.await;
     };
+    let listener = Listener::Tcp(listener);
     let server = tokio::spawn(serve(listener, Arc::new(Fake { stopping: false }), stopped));
     let url = base.clone();
     tokio::task::spawn_blocking(move || {
@@ -647,7 +648,7 @@ async fn the_client_speaks_with_the_server() {
     .await
     .unwrap();
     stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     let error =
         tokio::task::spawn_blocking(move || Client::new(&base).get::<Status>(&["status"], &[]))
             .await
@@ -663,6 +664,220 @@ async fn the_client_speaks_with_the_server() {
             .starts_with("no router answers at http://127.0.0.1:"),
         "{error}"
     );
+}
+
+/// A server at a Unix socket of this test's own, which ends with the test's runtime.
+async fn at_a_socket(name: &str) -> (std::path::PathBuf, Address) {
+    let folder = std::env::temp_dir().join(format!("weft-api-{}-{name}", std::process::id()));
+    let path = folder.join("api.sock");
+    let address: Address = path.to_str().unwrap().parse().unwrap();
+    let listener = address.listen(None).await.unwrap();
+    let never = std::future::pending();
+    tokio::spawn(serve(listener, Arc::new(Fake { stopping: false }), never));
+    (folder, address)
+}
+
+/// What comes back for these octets until the other end closes.
+async fn exchange(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    octets: &[u8],
+) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    stream.write_all(octets).await.unwrap();
+    let mut said = Vec::new();
+    // A connection that is reset is closed, too.
+    let _ = stream.read_to_end(&mut said).await;
+    String::from_utf8(said).unwrap()
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_its_owners_and_the_client_speaks_there() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, address) = at_a_socket("owner").await;
+    let path = folder.join("api.sock");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let place = path.to_str().unwrap().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let client = Client::new(&place);
+        let status: Status = client.get(&["status"], &[]).unwrap();
+        assert_eq!(status.name, "a1");
+        let error = client.get::<Tenant>(&["tenants", "a/b"], &[]).unwrap_err();
+        assert!(matches!(error, ClientError::Problem(_)), "{error}");
+    })
+    .await
+    .unwrap();
+    // A second one is told that the first is there.
+    let error = address.listen(None).await.unwrap_err().to_string();
+    assert_eq!(error, "another program listens there");
+    // A file of something else is left alone.
+    let other = folder.join("file");
+    std::fs::write(&other, "").unwrap();
+    let error = Address::Unix(other.clone()).listen(None).await.unwrap_err();
+    assert!(error.to_string().contains("no socket"), "{error}");
+    assert!(other.exists());
+    // What a process left that is no more is taken away; the file goes with its listener.
+    let stale = folder.join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let listener = Address::Unix(stale.clone()).listen(None).await.unwrap();
+    drop(listener);
+    assert!(!stale.exists());
+    let error = Address::Unix(stale).listen(Some("no-such-group")).await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("there is no group `no-such-group`"),
+        "{error}"
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn nobody_answers_at_a_socket_that_is_not_there() {
+    let error = tokio::task::spawn_blocking(|| {
+        Client::new("/nowhere/api.sock").get::<Status>(&["status"], &[])
+    });
+    let error = error.await.unwrap().unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("no router answers at /nowhere/api.sock: "),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_browser_sends_for_another_site_is_refused_at_a_port() {
+    let ask = async |loopback: bool, headers: &[(&str, &str)]| {
+        let state = Arc::new(Fake { stopping: false });
+        let app = crate::guard::tcp(crate::router(state), loopback);
+        let request = headers
+            .iter()
+            .fold(Request::get("/api/v1/status"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        let request = request.body(Body::empty()).unwrap();
+        let answer = app.oneshot(request).await.unwrap();
+        answer.status().as_u16()
+    };
+    for host in [
+        "127.0.0.1:8179",
+        "127.0.0.1",
+        "localhost:9000",
+        "LOCALHOST",
+        "[::1]:8179",
+    ] {
+        assert_eq!(ask(true, &[("host", host)]).await, 200, "{host}");
+        let origin = format!("http://{host}");
+        let same = [("host", host), ("origin", origin.as_str())];
+        assert_eq!(ask(true, &same).await, 200, "{host}");
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://127.0.0.1:8179",
+            "http://127.0.0.1:1",
+        ] {
+            let other = [("host", host), ("origin", origin)];
+            assert_eq!(ask(true, &other).await, 403, "{host} {origin}");
+        }
+    }
+    // A name that somebody points at this host.
+    for host in [
+        "evil.example:8179",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil@127.0.0.1",
+        "192.0.2.1:8179",
+        "",
+    ] {
+        assert_eq!(ask(true, &[("host", host)]).await, 421, "{host}");
+    }
+    assert_eq!(ask(true, &[]).await, 421);
+    let twice = [("host", "localhost"), ("host", "evil.example")];
+    assert_eq!(ask(true, &twice).await, 421);
+    assert_eq!(ask(false, &[("host", "192.0.2.1:8179")]).await, 200);
+    assert_eq!(ask(false, &[("host", "evil.example:8179")]).await, 421);
+}
+
+#[tokio::test]
+async fn sending_packets_takes_post() {
+    let ask = async |request: axum::http::request::Builder| {
+        let request = request.body(Body::empty()).unwrap();
+        let state = Arc::new(Fake { stopping: false });
+        crate::router(state).oneshot(request).await.unwrap()
+    };
+    let path = "/api/v1/tenants/red/trace?destination=10.0.2.10";
+    let refused = ask(Request::get(format!("{path}&live=true"))).await;
+    assert_eq!(refused.status().as_u16(), 405);
+    assert_eq!(refused.headers()["allow"], "POST");
+    assert_eq!(
+        ask(Request::get(format!("{path}&size=1400")))
+            .await
+            .status(),
+        405
+    );
+    assert_eq!(ask(Request::get(path)).await.status(), 200);
+    assert_eq!(ask(Request::post(path)).await.status(), 200);
+    assert_eq!(
+        ask(Request::post(format!("{path}&live=true&size=1400")))
+            .await
+            .status(),
+        200
+    );
+    assert_eq!(
+        ask(Request::post(format!("{path}&live=false")))
+            .await
+            .status(),
+        400
+    );
+}
+
+#[tokio::test]
+async fn silent_and_slow_connections_end_and_bodies_are_bounded() {
+    let (folder, _) = at_a_socket("bounds").await;
+    let path = folder.join("api.sock");
+    let connect = async || tokio::net::UnixStream::connect(&path).await.unwrap();
+    let large = format!(
+        "POST /api/v1/tenants/red/trace?destination=10.0.2.10 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        crate::bounds::BODY + 1
+    );
+    let said = exchange(connect().await, large.as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    // Of the machine's own clock: a connection that says nothing, one that stops in the head, one in the body.
+    let slow = "POST /api/v1/tenants/red/trace?destination=10.0.2.10 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+    let (silent, head, body) = tokio::join!(
+        exchange(connect().await, b""),
+        exchange(connect().await, b"GET / HTTP/1.1\r\nHost:"),
+        exchange(connect().await, slow.as_bytes()),
+    );
+    assert_eq!(silent, "");
+    assert!(!head.contains(" 200 "), "{head}");
+    assert!(body.starts_with("HTTP/1.1 408 "), "{body}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_port_has_so_many_connections_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let never = std::future::pending();
+    let state = Arc::new(Fake { stopping: false });
+    tokio::spawn(serve(Listener::Tcp(listener), state, never));
+    let mut held = Vec::new();
+    for _ in 0..crate::server::CONNECTIONS_EACH {
+        held.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let connect = async || tokio::net::TcpStream::connect(address).await.unwrap();
+    let ask = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(exchange(connect().await, ask).await, "");
+    // Who had a place and goes gives it to another.
+    drop(held);
+    while !exchange(connect().await, ask)
+        .await
+        .starts_with("HTTP/1.1 200 ")
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// `WEFT_UPDATE=1 cargo test` writes the file anew.

@@ -234,6 +234,12 @@ mod tests {
                 "interfaces[0]: found `vx0`",
             ),
             (json!({ "interfaces": ["a\"b"] }), "interfaces[0]: found"),
+            (json!({ "interfaces": ["eth*"] }), "interfaces[0]: found"),
+            (json!({ "interfaces": ["a\nb"] }), "interfaces[0]: found"),
+            (
+                json!({ "interfaces": ["all"] }),
+                "interfaces[0]: found `all`",
+            ),
             (
                 json!({ "interfaces": ["sixteen-octets-1"] }),
                 "interfaces[0]: found",

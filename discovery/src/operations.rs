@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weft_overlay::words;
 
 use crate::attachments::{check_asn, check_unicast, unfit};
 use crate::chains::operations as chains;
@@ -19,21 +20,15 @@ use crate::pki::random;
 
 pub(crate) type Done<T> = Result<T, Rejection>;
 
-/// A name: letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit.
+/// A name as [`words::name`] has it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_name(name: &str) -> Done<()> {
-    let inside = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
-    let good = name.len() <= 63
-        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
-        && name.chars().all(inside);
-    match good {
-        true => Ok(()),
-        false => Err(Rejection::Invalid(format!(
-            "`{name}` is no name: letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit"
-        ))),
-    }
+    words::name(name).map_err(|allowed| {
+        let found = name.escape_debug();
+        Rejection::Invalid(format!("found `{found}`, expected {allowed}"))
+    })
 }
 
 pub(crate) fn missing(what: &str, name: &str) -> Rejection {

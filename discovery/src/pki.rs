@@ -1,6 +1,7 @@
 //! The domain's certificate authority, and tokens.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::OffsetDateTime;
+use tracing::{error, warn};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509CertificationRequest};
 
 /// How long a certificate is good that a controller shows to another domain's: it makes one for each connection.
@@ -353,6 +355,32 @@ pub fn create_private_folder(path: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Takes a folder and what it has of these files from everybody but their owner, whatever made them wider, and says so in the log. What is
+/// not there, or is a symbolic link, stays as it is.
+pub fn keep_private(folder: &Path, files: &[&str]) {
+    let files = files.iter().map(|file| folder.join(file));
+    for path in std::iter::once(folder.to_owned()).chain(files) {
+        let Ok(there) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
+        let mode = there.permissions().mode() & 0o7777;
+        if there.is_symlink() || mode & 0o077 == 0 {
+            continue;
+        }
+        let path_shown = path.display();
+        let narrow = mode & 0o700;
+        match std::fs::set_permissions(&path, std::fs::Permissions::from_mode(narrow)) {
+            Ok(()) => warn!(
+                "others could use {path_shown} (mode {mode:04o}): it is its owner's alone now ({narrow:04o}). Where somebody may have read \
+                 a key or a token there, make new ones"
+            ),
+            Err(error) => error!(
+                "others can use {path_shown} (mode {mode:04o}), and that cannot be changed: {error}"
+            ),
+        }
+    }
 }
 
 /// Reads a file.

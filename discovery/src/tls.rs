@@ -20,7 +20,9 @@ use tokio_rustls::rustls::{
 use crate::pki::{PkiError, sha256};
 
 /// What HTTP/2 is called in the handshake, and what HTTP/1.1 is.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+/// HTTP/2 among them (RFC 9113 section 3.1).
+pub(crate) const HTTP2: &[u8] = b"h2";
 
 fn wrong(error: impl std::fmt::Display) -> PkiError {
     PkiError::Invalid(error.to_string())

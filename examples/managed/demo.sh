@@ -47,7 +47,7 @@ cut -c1-90 run/a1.yaml
 say "The lab: two controllers, four routers, two hosts in network namespaces"
 started=$(date +%s%N)
 "$weft" lab up topology.clab.yaml
-established() { [ "$(in_node "$1" curl -fsS http://127.0.0.1:8179/api/v1/status | jq -r '.neighbors_established')" = "$2" ]; }
+established() { [ "$(in_node "$1" curl -fsS --unix-socket /run/weft/api.sock http://localhost/api/v1/status | jq -r '.neighbors_established')" = "$2" ]; }
 wait_for "the session of a1 and ea" 20 established a1 1
 wait_for "the session of b1 and eb" 20 established b1 1
 printf 'joined, registered, and every session inside the domains is up %d ms after the start\n' $((($(date +%s%N) - started) / 1000000))

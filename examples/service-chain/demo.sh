@@ -11,7 +11,7 @@ say() { printf '\n%s== %s%s\n' "$bold" "$*" "$off"; }
 shown() { printf '%s$ %s%s\n' "$dim" "$*" "$off"; }
 fail() { printf '%s%s%s\n' "$red" "$*" "$off" >&2; exit 1; }
 in_node() { local node=$1; shift; "$weft" lab exec --lab "$lab" "$node" -- "$@"; }
-api() { in_node "$1" curl -fsS "http://127.0.0.1:8179/api/v1/$2"; }
+api() { in_node "$1" curl -fsS --unix-socket /run/weft/api.sock "http://localhost/api/v1/$2"; }
 wait_for() { # what, seconds, command
   local what=$1 deadline=$((SECONDS + $2)); shift 2
   until "$@" >/dev/null 2>&1; do

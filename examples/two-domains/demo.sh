@@ -13,7 +13,7 @@ say() { printf '\n%s== %s%s\n' "$bold" "$*" "$off"; }
 shown() { printf '%s$ %s%s\n' "$dim" "$*" "$off"; }
 fail() { printf '%s%s%s\n' "$red" "$*" "$off" >&2; exit 1; }
 in_node() { local node=$1; shift; "$weft" lab exec --lab "$lab" "$node" -- "$@"; }
-api() { in_node "$1" curl -fsS "http://127.0.0.1:8179/api/v1/$2"; }
+api() { in_node "$1" curl -fsS --unix-socket /run/weft/api.sock "http://localhost/api/v1/$2"; }
 
 say "The lab: nine nodes in network namespaces, five of them routers"
 shown "weft lab up topology.clab.yaml"
@@ -88,7 +88,7 @@ shown "weft show labels $community"
 "$weft" show labels "$community"
 
 say "The same by REST"
-shown "curl http://127.0.0.1:8179/api/v1/tenants/red/routes?prefix=10.0.1.0/24"
+shown "curl --unix-socket /run/weft/api.sock http://localhost/api/v1/tenants/red/routes?prefix=10.0.1.0/24"
 api b1 'tenants/red/routes?prefix=10.0.1.0/24' | jq .
 
 say "What the transit has of all this: routes like any other"

@@ -25,23 +25,41 @@ pub const PROTOCOLS: [(&str, u8); 12] = [
 /// The first number of a route protocol that a tenant may announce: those before are the kernel's and the administrator's.
 const FIRST_PROTOCOL: u8 = 5;
 
-/// Whether an interface may be a tenant's or a service's: the kernel takes the name (`dev_valid_name`), rulesets can carry it, and it
-/// is not one that the router itself lives by.
+/// A name that people give: of a domain, router, tenant, service, chain or peer. It reaches tools, files and labels of certificates as it is.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is allowed.
+pub fn name(text: &str) -> Result<(), &'static str> {
+    let inside = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+    match text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(inside)
+    {
+        true => Ok(()),
+        false => Err(
+            "a name of letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit",
+        ),
+    }
+}
+
+/// Whether an interface may be a tenant's or a service's: no tool, ruleset or path reads more in its name than a name, the kernel takes it
+/// (`dev_valid_name`, and no `all` and `default`, which are settings of every interface), and it is not one that the router itself lives by.
+///
+/// # Errors
+/// What is allowed.
 pub fn interface(name: &str) -> Result<(), &'static str> {
-    let inside = |c: char| c.is_ascii_graphic() && !"/:\"'\\%".contains(c);
-    if name.is_empty()
-        || name.len() > 15
-        || matches!(name, "." | "..")
-        || !name
-            .chars()
-            .all(|c| inside(c) || (!c.is_ascii() && !c.is_whitespace()))
+    let inside = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.+@".contains(&octet);
+    if name.len() > 15
+        || !name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        || !name.bytes().all(inside)
     {
         return Err(
-            "a name of an interface: 1 to 15 octets without `/`, `:`, `%`, quotes and spaces",
+            "a name of an interface: letters, digits, `-`, `_`, `.`, `+` and `@`, at most 15, the first a letter, a digit or `_` (`ip link \
+             set dev OLD name NEW` gives it one)",
         );
+    }
+    if matches!(name, "all" | "default") {
+        return Err("an interface: the kernel knows every interface's settings by this name");
     }
     if name == "lo" {
         return Err("an interface of the tenant: `lo` is the router's own");
@@ -79,7 +97,16 @@ mod tests {
     #[test]
     fn interfaces_that_a_tenant_may_have() {
         for good in [
-            "red0", "eth0.100", "veth-a_b", "vx1", "vrf-red", "lö0", "a+b",
+            "red0",
+            "eth0.100",
+            "veth-a_b",
+            "vx1",
+            "vrf-red",
+            "a+b",
+            "_x",
+            "0a",
+            "a@b",
+            "fifteen-octets1",
         ] {
             assert_eq!(interface(good), Ok(()), "{good}");
         }
@@ -101,8 +128,38 @@ mod tests {
             "vrf-10001",
             "sixteen-octets-1",
             "\u{7f}",
+            "all",
+            "default",
+            // nftables reads it as every interface that begins so.
+            "eth*",
+            "*",
+            "a$b",
+            "a`b`",
+            "a;b",
+            "a#b",
+            "a{b}",
+            "a\nb",
+            "-a",
+            ".a",
+            "lö0",
+            "\u{200b}a",
         ] {
             assert!(interface(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_people_may_give() {
+        let longest = "a".repeat(63);
+        for good in ["a1", "R-1.example", "0_x", "a..b", &longest] {
+            assert_eq!(name(good), Ok(()), "{good}");
+        }
+        let longer = "a".repeat(64);
+        for bad in [
+            "", ".", "..", "../a", "a/b", "a b", "a\nb", "a\"b", "a'b", "-a", "_a", "a\0", "a%2f",
+            "ä", &longer,
+        ] {
+            assert!(name(bad).is_err(), "{bad:?}");
         }
     }
 

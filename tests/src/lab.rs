@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{netns_command, wait_until, weft};
+use crate::{API, netns_command, wait_until, weft, with_api};
 
 /// A lab that is up; it goes down with the value.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Lab {
         let directory = std::env::temp_dir().join(format!("weft-test-{name}"));
         std::fs::create_dir_all(&directory).unwrap();
         for (file, text) in files {
-            std::fs::write(directory.join(file), text).unwrap();
+            std::fs::write(directory.join(file), with_api(text)).unwrap();
         }
         let file = directory.join("lab.clab.yaml");
         std::fs::write(&file, format!("name: {name}\n{topology}")).unwrap();
@@ -128,7 +128,8 @@ impl Lab {
 
     /// Writes a configuration in place: the node has this file bound.
     fn configure(&self, node: &str, config: &str) {
-        std::fs::write(self.path(&format!("{node}.yaml")), config).unwrap();
+        let file = self.path(&format!("{node}.yaml"));
+        std::fs::write(file, with_api(config)).unwrap();
     }
 
     /// Gives the node's router another configuration, and waits until it says what changed, or that it is wrong: the line of its
@@ -165,7 +166,7 @@ impl Lab {
         let words = [
             "lab", "exec", "--lab", &self.name, node, "--", "sh", "-c", line,
         ];
-        output(Command::new(weft()).args(words))
+        output(Command::new(weft()).env("WEFT_API", API).args(words))
     }
 
     fn lab(&self, verb: &str, node: &str) -> String {
@@ -174,10 +175,19 @@ impl Lab {
 
     /// The node's answer to a GET of `/api/v1/PATH`; `None` where there is no router, or a problem is the answer.
     pub fn get(&self, node: &str, path: &str) -> Option<Value> {
-        let url = format!("http://127.0.0.1:8179/api/v1/{path}");
+        self.ask(node, "GET", path)
+    }
+
+    /// The same of a POST without a body.
+    pub fn post(&self, node: &str, path: &str) -> Option<Value> {
+        self.ask(node, "POST", path)
+    }
+
+    fn ask(&self, node: &str, method: &str, path: &str) -> Option<Value> {
+        let url = format!("http://{API}/api/v1/{path}");
         let answer = self
             .command(node, "curl")
-            .args(["-sf", "--max-time", "10", &url])
+            .args(["-sf", "-X", method, "--max-time", "10", &url])
             .output()
             .unwrap();
         answer

@@ -85,9 +85,22 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Where routers of tests have their API: at a port, which is reached by a network namespace alone, without a node's files.
+pub const API: &str = "127.0.0.1:8179";
+
+/// A router's configuration that says [`API`], where it says nothing of the API.
+pub(crate) fn with_api(config: &str) -> String {
+    let router = config.lines().any(|line| line.starts_with("router: {"));
+    match router && !config.contains("\napi:") {
+        true => format!("{}\napi: {{ listen: {API} }}\n", config.trim_end()),
+        false => config.to_owned(),
+    }
+}
+
 /// `ip netns exec NETNS PROGRAM`, for arguments to be added.
 pub fn netns_command(netns: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", netns]).arg(program);
+    command.env("WEFT_API", API);
     command
 }

@@ -76,13 +76,13 @@ impl Controller {
         command
             .args(["controller", "run", "--folder"])
             .arg(self.folder.join("c"));
-        self.child = Some(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
+        let log = std::fs::File::create(self.log()).unwrap();
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// What it writes, beside the folder: a disk that is full is full of other things.
+    fn log(&self) -> PathBuf {
+        self.folder.with_extension("log")
     }
 
     fn kill(&mut self) {
@@ -113,6 +113,7 @@ impl Drop for Controller {
             let _ = Command::new("umount").arg(&self.folder).status();
         }
         let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_file(self.log());
     }
 }
 
@@ -243,4 +244,46 @@ async fn a_full_disk_refuses_changes_and_loses_none() {
     made.push("after".into());
     made.sort();
     assert_eq!(names().await, made);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_did_what_from_where_is_in_the_log_and_refusals_at_a_rate() {
+    let controller = Controller::new("audit", None);
+    controller.up().await;
+    let rest = controller.rest();
+    create(&rest, "red", "").await.unwrap();
+    let operator = std::fs::read_to_string(controller.folder.join("c/operator.token")).unwrap();
+    let parts: Vec<&str> = operator.trim().split('.').collect();
+    let [weft, id, secret, fingerprint] = parts[..] else {
+        panic!("{operator}");
+    };
+    // Somebody tries secrets, far faster than a log is to grow.
+    let wrong = format!(
+        "{weft}.{id}.{}.{fingerprint}",
+        secret.replace(|_| true, "0")
+    );
+    let stranger = Rest::new(&controller.address, wrong.parse().unwrap());
+    for _ in 0..200 {
+        assert_eq!(get(&stranger, "tenants").await, None);
+    }
+    create(&rest, "blue", "").await.unwrap();
+    let log = std::fs::read_to_string(controller.log()).unwrap();
+    let lines = |words: &[&str]| {
+        let lines = log.lines();
+        lines
+            .filter(|line| words.iter().all(|word| line.contains(word)))
+            .count()
+    };
+    let who = format!("who=\"token {id} (operator)\"");
+    let done = [
+        "audit",
+        &who,
+        "POST /api/v1/tenants",
+        "201",
+        "from=\"127.0.0.1:",
+    ];
+    assert_eq!(lines(&done), 2, "{log}");
+    let refused = lines(&["audit: refused", "GET /api/v1/tenants", "401"]);
+    assert!((20..100).contains(&refused), "{log}");
+    assert!(!log.contains(secret), "a secret is in the log");
 }

@@ -142,7 +142,7 @@ fn everybody_sends_as_each_endpoint_accepts() {
                     "{trace}"
                 );
                 // And so packets go: the far router, the host.
-                let trace = lab.get(from, &format!("{path}&live=true")).unwrap();
+                let trace = lab.post(from, &path).unwrap();
                 let hops: Vec<(&str, &str)> = trace["live"]["hops"]
                     .as_array()
                     .unwrap()

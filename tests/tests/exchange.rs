@@ -222,9 +222,8 @@ fn domains_that_trust_each_other_through_the_loss_of_a_controller() {
     wait_until("the end of the session", PATIENCE, || {
         lab.neighbor("ea", "192.0.2.2").is_none().then_some(())
     });
-    let far = wait_until("eb is told", PATIENCE, || {
-        lab.neighbor("eb", "192.0.2.1")
-            .filter(|of| of["state"] != "established")
+    // It connects again at once and is refused, which is the last that the neighbour shows: what it was told is in the log.
+    wait_until("eb is told", PATIENCE, || {
+        lab.log("eb").contains("Peer De-configured").then_some(())
     });
-    assert!(far.to_string().contains("Peer De-configured"), "{far}");
 }

@@ -11,6 +11,7 @@ use weft_tests::{Lab, need, weft};
 const R: &str = "router: { name: r, router_id: 192.0.2.1, asn: 64601 }
 overlay: { global_administrator: 64512, endpoint: 192.0.2.1 }
 tenants: [{ name: red, vni: 10001, interfaces: [red0], prefixes: [10.0.1.0/24] }]
+api: { listen: 127.0.0.1:8179 }
 ";
 
 /// A router `r` that runs, and a node `n` that has what it needs for one, and none.
@@ -102,4 +103,34 @@ fn a_start_that_fails_leaves_nothing_behind() {
         assert_eq!(kernel(&lab, "n"), before, "{address}");
         drop(taken);
     }
+}
+
+#[test]
+fn the_api_is_at_a_socket_of_its_owners_which_commands_ask() {
+    if !need(&["ip", "nft", "curl", "stat"]) {
+        return;
+    }
+    let config = R.replace("api: { listen: 127.0.0.1:8179 }", "api: {}");
+    let nodes = [
+        (
+            "r",
+            true,
+            forwarding(&["lo 192.0.2.1/32", "red0 10.0.1.1/24"]),
+        ),
+        ("red-r", false, Vec::new()),
+    ];
+    let links = [("r:red0", "red-r:eth1")];
+    let lab = Lab::up(&topology(&nodes, &links), &[("r.yaml".into(), config)]);
+    let show = "while ! env -u WEFT_API weft show tenants; do sleep 0.05; done";
+    assert!(lab.shell("r", show).contains("red"));
+    let socket = "/run/weft/api.sock";
+    let file = lab.shell("r", &format!("stat -c '%F %a' {socket}"));
+    assert_eq!(file.trim(), "socket 600");
+    let curl = format!("curl -sf --unix-socket {socket} http://localhost/api/v1/status");
+    assert!(lab.shell("r", &curl).contains("\"name\":\"r\""));
+    assert!(!lab.run("r", "ss -Hltn").contains(":8179"));
+    // What a killed process leaves is no obstacle.
+    lab.kill("r");
+    lab.start("r");
+    assert!(lab.shell("r", show).contains("red"));
 }

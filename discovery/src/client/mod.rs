@@ -226,6 +226,7 @@ impl Membership {
     /// # Errors
     /// Where what is there cannot be read.
     pub fn load(folder: &Path) -> Result<Option<Self>, ClientError> {
+        pki::keep_private(folder, &[MEMBER, KEY, CERTIFICATE, GENERATION, VIEW]);
         if !folder.join(MEMBER).exists() {
             return Ok(None);
         }

@@ -28,6 +28,7 @@ struct Snapshot {
     revision: u64,
     writes: u64,
     failed: u64,
+    refused: u64,
     joined: i64,
     connected: i64,
     lagging: i64,
@@ -57,6 +58,7 @@ impl Snapshot {
             revision: state.revision,
             writes: controller.database.written(),
             failed: controller.database.failed(),
+            refused: controller.audit.refused(),
             joined: state.routers().count() as i64,
             connected: count(&|_| true),
             lagging: count(&behind),
@@ -156,6 +158,11 @@ impl Collector for Snapshot {
                 "weft_controller_failed_writes",
                 "Changes that the datastore did not take.",
                 self.failed,
+            ),
+            (
+                "weft_controller_refused_requests",
+                "Requests that were refused for who asked.",
+                self.refused,
             ),
         ];
         for (name, help, value) in counters {

@@ -9,7 +9,9 @@
 //! | [`grpc`] | the same over gRPC, and the protocol of routers |
 //! | [`metrics`] | what can be counted |
 //! | [`listen`] | connections |
+//! | [`audit`] | who did what, in the log |
 
+mod audit;
 pub mod exchange;
 mod grpc;
 pub mod hub;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::info;
+use weft_api::bounds;
 
 use crate::EtcdTls;
 use crate::database::{Database, Rejection};
@@ -33,9 +36,10 @@ use crate::exchange::Introduction;
 use crate::model::{Domain, Scope};
 use crate::operations::{self, NewToken};
 use crate::pki::{
-    Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
+    self, Authority, PkiError, TokenText, create_private_folder, read_file, sha256, write_secret,
 };
 use crate::store::{Etcd, Redb, StoreError};
+use audit::Audit;
 use exchange::Exchange;
 use hub::Hub;
 
@@ -116,6 +120,12 @@ impl Folder {
     /// The first operator's token.
     pub fn operator(&self) -> PathBuf {
         self.0.join(OPERATOR)
+    }
+
+    /// Nobody but the owner uses it. The authority's certificate is no secret: who gave it to others may.
+    fn keep_private(&self) {
+        let secrets = [AUTHORITY_KEY, SETTINGS, OPERATOR, DATASTORE, DOMAIN];
+        pki::keep_private(&self.0, &secrets);
     }
 
     /// Its settings.
@@ -247,6 +257,7 @@ pub struct Controller {
     hub: Hub,
     exchange: Exchange,
     introduction: Introduction,
+    audit: Audit,
     /// When the certificate ends that the controller shows, s since 1970.
     until: AtomicI64,
 }
@@ -272,6 +283,7 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ControllerError> {
+    folder.keep_private();
     let settings = folder.settings()?;
     let name = folder.domain()?;
     let database = folder.open(&settings, &name).await?;
@@ -297,12 +309,15 @@ pub async fn serve(
         authority,
         hub: Hub::new(database.clone()),
         exchange: Exchange::default(),
+        audit: Audit::default(),
         until: AtomicI64::new(0),
         database,
     });
     info!(domain = name, %address, revision = state.revision, "controller started");
     ready(address);
     let app = rest::router(controller.clone()).merge(grpc::router(controller.clone())?);
+    let app = bounds::bodies(app, listen::streams);
+    let app = audit::audited(app, controller.clone());
     let follow = controller.hub.follow();
     let exchange = exchange::run(controller.clone());
     tokio::select! {

@@ -162,6 +162,10 @@ impl Memory {
         let mut before = std::mem::take(&mut self.known);
         let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
         for (name, record) in said {
+            let (name, record) = match shown(&name) {
+                Ok(()) => (name, record),
+                Err(reason) => (name.escape_debug().to_string(), Err(reason)),
+            };
             let checked = record.and_then(|peer| {
                 peer.check()?;
                 match addresses.get(&peer.address) {
@@ -189,6 +193,17 @@ impl Memory {
             stale.get_or_insert_with(|| why.to_owned());
         }
         self.silent = Some(why.to_owned());
+    }
+}
+
+/// What a source calls a peer reaches logs and terminals: it has no characters there that do something.
+fn shown(name: &str) -> Result<(), String> {
+    match name.len() <= 255 && name.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(
+            "its name has other characters than visible ones of ASCII and blanks, or more than 255 of them"
+                .to_owned(),
+        ),
     }
 }
 
@@ -329,6 +344,20 @@ mod tests {
                 ((*name).to_owned(), record)
             })
             .collect()
+    }
+
+    #[test]
+    fn a_name_that_would_do_something_in_a_terminal_is_refused_as_it_is_written() {
+        let mut memory = Memory::default();
+        memory.hear(said(&[
+            ("a", Ok(peer(1))),
+            ("b\u{1b}[2J", Ok(peer(2))),
+            ("c\nweft: all is well", Ok(peer(3))),
+        ]));
+        let known: Vec<&String> = memory.known.keys().collect();
+        assert_eq!(known, ["a"]);
+        let refused: Vec<&String> = memory.refused.keys().collect();
+        assert_eq!(refused, ["b\\u{1b}[2J", "c\\nweft: all is well"]);
     }
 
     #[test]

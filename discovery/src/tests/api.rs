@@ -14,6 +14,11 @@ async fn curl(
     curl_with(controller, &token, method, path, headers, body).await
 }
 
+fn operator(controller: &Running) -> String {
+    let token = std::fs::read_to_string(controller.folder.operator()).unwrap();
+    token.trim().to_owned()
+}
+
 /// The same with another token.
 pub(super) async fn curl_with(
     controller: &Running,
@@ -326,6 +331,99 @@ async fn a_token_of_a_tenant_that_was_rolled_back_is_good_for_no_later_one() {
     };
     assert_eq!(mode("controller"), 0o700);
     assert_eq!(mode("controller/domain.redb"), 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_others_could_read_are_their_owners_again_after_a_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let mut controller = Running::new(&scratch, 30).await;
+    controller
+        .join("a1", "router", &scratch.path("a1"))
+        .await
+        .unwrap();
+    controller.kill().await;
+    let mode = |path: &str| {
+        let metadata = std::fs::metadata(scratch.path(path)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    let widen = |path: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(scratch.path(path), mode).unwrap();
+    };
+    let folders = ["controller", "a1"];
+    let files = [
+        "controller/domain.redb",
+        "controller/authority.key",
+        "controller/operator.token",
+        "a1/router.key",
+        "a1/member.json",
+    ];
+    for folder in folders {
+        widen(folder, 0o755);
+    }
+    for file in files {
+        widen(file, 0o664);
+    }
+    widen("controller/authority.pem", 0o644);
+    controller.start().await;
+    Membership::load(&scratch.path("a1")).unwrap().unwrap();
+    for folder in folders {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    for file in files {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    assert_eq!(mode("controller/authority.pem"), 0o644, "no secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_is_counted_and_bodies_are_bounded() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let refused = async || {
+        let metrics = tokio::process::Command::new("curl")
+            .args(["-s", "--cacert"])
+            .arg(controller.folder.authority())
+            .arg("-H")
+            .arg(format!("Authorization: Bearer {}", operator(&controller)))
+            .arg(format!("https://{}/metrics", controller.address))
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8(metrics.stdout).unwrap();
+        let mut lines = text.lines();
+        let line =
+            lines.find_map(|line| line.strip_prefix("weft_controller_refused_requests_total "));
+        line.unwrap_or_else(|| panic!("{text}"))
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert_eq!(refused().await, 0);
+    let unknown = "weft.0000000000.00.00";
+    let (status, _) = curl_with(&controller, unknown, "GET", "tenants", &[], "").await;
+    assert_eq!((status, refused().await), (401, 1));
+    let reader = controller.token(json!({ "kind": "reader" })).await;
+    let (status, _) = curl_with(&controller, &reader, "POST", "tenants", &[], "{}").await;
+    assert_eq!((status, refused().await), (403, 2));
+    // Joining is asked for by gRPC.
+    let nobody: TokenText = controller
+        .token(json!({ "kind": "reader" }))
+        .await
+        .parse()
+        .unwrap();
+    let address = controller.address.to_string();
+    let folder = scratch.path("a1");
+    Membership::join(&address, &nobody, "a1", &folder)
+        .await
+        .unwrap_err();
+    assert_eq!(refused().await, 3);
+    controller.join("a1", "router", &folder).await.unwrap();
+    assert_eq!(refused().await, 3);
+    // Before anything is read of it.
+    let large = ["Content-Length: 1048577"];
+    let (status, _) = curl(&controller, "POST", "tenants", &large, "{}").await;
+    assert_eq!(status, 413);
 }
 
 /// `WEFT_UPDATE=1 cargo test -p weft-discovery` writes it.

@@ -85,7 +85,7 @@ async fn nobody_joins_without_a_good_token_and_nothing_is_told_without_a_certifi
     let mut guessed = good.clone();
     guessed.secret = "0".repeat(48);
     assert!(refused(join(&guessed, "a1").await).contains("not known here"));
-    assert!(refused(join(&good, "no name").await).contains("is no name"));
+    assert!(refused(join(&good, "no name").await).contains("expected a name of letters"));
     // One use, one name, one lifetime.
     let scope = json!({ "kind": "join", "role": "router", "name": "a1" });
     let body = json!({ "scope": scope, "uses": 1 });

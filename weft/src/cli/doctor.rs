@@ -23,8 +23,8 @@ pub(super) struct Arguments {
     /// Print every finding as JSON.
     #[arg(long)]
     json: bool,
-    /// Where the API of the router is that runs here.
-    #[arg(long, env = "WEFT_API", default_value = API, value_name = "URL")]
+    /// Where the API of the router is that runs here: the path of its Unix socket, or a URL.
+    #[arg(long, env = "WEFT_API", default_value = API, value_name = "PLACE")]
     api: String,
 }
 

@@ -62,9 +62,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     ] {
         query.extend(number.map(|number| (name, number.to_string())));
     }
-    query.extend(arguments.live.then(|| ("live", "true".to_owned())));
     query.extend(arguments.size.map(|size| ("size", size.to_string())));
-    let trace: Trace = screen.get(&["tenants", &arguments.tenant, "trace"], &query)?;
+    let path = ["tenants", &arguments.tenant, "trace"];
+    let trace: Trace = match arguments.live {
+        true => screen.post(&path, &query)?,
+        false => screen.get(&path, &query)?,
+    };
     screen.print(&trace, view)?;
     let answered = trace.live.as_ref().is_none_or(|live| live.reached);
     Ok(match trace.verdict.code {

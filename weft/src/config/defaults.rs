@@ -1,6 +1,6 @@
 //! What holds where the file says nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use weft_bgp_wire::{Asn, Family, RouterId};
@@ -101,8 +101,4 @@ pub(crate) fn families() -> Vec<Family> {
 
 pub(crate) fn encapsulation() -> Encapsulation {
     Encapsulation::Vxlan
-}
-
-pub(crate) fn api_listen() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 8179))
 }

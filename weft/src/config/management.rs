@@ -1,10 +1,10 @@
 //! Who manages the router: the domain's controller, the REST API, the log.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use weft_api::Address;
 
 use super::defaults;
 use super::reader::Cursor;
@@ -25,22 +25,21 @@ pub(crate) struct Controller {
     pub state: PathBuf,
 }
 
-/// The REST API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+/// The REST API. It has no authentication of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Api {
-    /// Address and port. The API has no authentication: keep it on the loopback, or behind a firewall.
-    #[serde(default = "defaults::api_listen")]
+    /// The absolute path of a Unix socket, whose file says who may use it; or an address and a port. At a port, requests with another
+    /// `Host` than an address or `localhost` are refused, and those of other sites' pages; every user of this host may ask.
+    #[serde(default)]
     #[schemars(with = "String")]
-    pub listen: SocketAddr,
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self {
-            listen: defaults::api_listen(),
-        }
-    }
+    pub listen: Address,
+    /// Group that may use the Unix socket, too; its owner alone by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Listen at an address that other hosts reach: whoever reaches it may read everything and send packets into tenants.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unprotected: bool,
 }
 
 /// The log, on standard error.
@@ -110,13 +109,49 @@ pub(super) fn controller(at: &Cursor<'_>) -> Option<Controller> {
 }
 
 pub(super) fn api(at: &Cursor<'_>) -> Option<Api> {
-    let mut fields = at.fields("a mapping with `listen`")?;
-    let listen: Option<SocketAddr> = fields.optional("listen", |at| {
-        at.parse("an address and a port, such as 127.0.0.1:8179 or [::1]:8179")
+    let mut fields = at.fields("a mapping with `listen`, and `group`")?;
+    let listen = fields.optional("listen", |at| {
+        let listen: Address = at.parse(
+            "the absolute path of a Unix socket, or an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+        )?;
+        match &listen {
+            // What `sockaddr_un` holds, unix(7).
+            Address::Unix(path) if path.as_os_str().len() > 107 => {
+                at.expected("a path of at most 107 octets")
+            }
+            _ => Some((listen, at)),
+        }
     });
+    let group = fields.optional("group", |at| {
+        Some((text(&at, "the name of a group of this host")?, at))
+    });
+    let unprotected = fields.optional("unprotected", |at| at.bool());
     fields.finish();
+    let unprotected = unprotected.unwrap_or_default();
+    let (listen, listen_at) = listen.unzip();
+    let listen = listen.unwrap_or_default();
+    if let Some(at) = listen_at
+        && listen.is_reachable_from_elsewhere()
+        && !unprotected
+    {
+        at.problem(
+            format!("other hosts reach {listen}, and the API asks nobody who he is"),
+            Some("listen at a Unix socket or the loopback; `unprotected: true` opens it to whoever reaches it, behind a firewall".into()),
+        );
+    }
+    let (group, group_at) = group.unzip();
+    if let Some(at) = group_at
+        && matches!(listen, Address::Tcp(_))
+    {
+        at.problem(
+            "a TCP port has no group: every user of this host may use it",
+            None,
+        );
+    }
     Some(Api {
-        listen: listen.unwrap_or_else(defaults::api_listen),
+        listen,
+        group,
+        unprotected,
     })
 }
 

@@ -76,7 +76,7 @@ discovery:
   - mdns: { interface: eth0 }
 networks: [198.51.100.0/24]
 install: [192.0.2.0/24]
-api: { listen: \"[::1]:80\" }
+api: { listen: /run/weft-a/api.sock, group: adm }
 log: { level: debug, format: json }
 ";
 
@@ -367,7 +367,15 @@ fn wrong_values_say_what_is_allowed() {
         ),
         (
             "api: { listen: 8179 }",
-            "2:16 api.listen: found `8179`, expected an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+            "2:16 api.listen: found `8179`, expected the absolute path of a Unix socket, or an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+        ),
+        (
+            "api: { listen: \"[::]:8179\" }",
+            "2:16 api.listen: other hosts reach [::]:8179, and the API asks nobody who he is (listen at a Unix socket or the loopback; `unprotected: true` opens it to whoever reaches it, behind a firewall)",
+        ),
+        (
+            "api: { listen: 127.0.0.1:8179, group: weft }",
+            "2:39 api.group: a TCP port has no group: every user of this host may use it",
         ),
         (
             "log: { level: warning }",
@@ -469,7 +477,15 @@ fn tenants_must_not_share() {
         ),
         (
             "- { name: red, vni: 1, interfaces: [a-name-of-16-oct] }",
-            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: 1 to 15 octets without `/`, `:`, `%`, quotes and spaces",
+            "4:37 tenants[0].interfaces[0]: found `a-name-of-16-oct`, expected a name of an interface: letters, digits, `-`, `_`, `.`, `+` and `@`, at most 15, the first a letter, a digit or `_` (`ip link set dev OLD name NEW` gives it one)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: ['eth*'] }",
+            "4:37 tenants[0].interfaces[0]: found the text \"eth*\", expected a name of an interface: letters, digits, `-`, `_`, `.`, `+` and `@`, at most 15, the first a letter, a digit or `_` (`ip link set dev OLD name NEW` gives it one)",
+        ),
+        (
+            "- { name: red, vni: 1, interfaces: [default] }",
+            "4:37 tenants[0].interfaces[0]: found `default`, expected an interface: the kernel knows every interface's settings by this name",
         ),
         (
             "- { name: red, vni: 1, redistribute: [87] }",

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use weft_bgp_wire::Asn;
 use weft_overlay::{Vni, VniSet, words};
 
-use super::encoding::look_alike;
 use super::node::Position;
 use super::reader::{At, Cursor};
 use super::serial::host_bits;
@@ -140,17 +139,10 @@ fn vni_range(at: &Cursor<'_>) -> Option<(Vni, Vni)> {
 }
 
 pub(super) fn name(at: &Cursor<'_>) -> Option<String> {
-    let fits = |text: &&str| {
-        let allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
-        text.len() <= 63
-            && text.bytes().all(allowed)
-            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-    };
-    match at.scalar().filter(fits) {
-        Some(text) => Some(text.to_owned()),
-        None => at.expected(
-            "a name of letters, digits, `-`, `_` and `.`, at most 63, the first a letter or digit",
-        ),
+    let text = at.scalar().unwrap_or_default();
+    match words::name(text) {
+        Ok(()) => Some(text.to_owned()),
+        Err(allowed) => at.expected(allowed),
     }
 }
 
@@ -158,8 +150,7 @@ pub(super) fn name(at: &Cursor<'_>) -> Option<String> {
 pub(crate) fn interface(at: &Cursor<'_>) -> Option<String> {
     let name = at.scalar().unwrap_or_default();
     match words::interface(name) {
-        Ok(()) if !name.contains(|c| look_alike(c).is_some()) => Some(name.to_owned()),
-        Ok(()) => at.expected("a name of an interface without invisible characters"),
+        Ok(()) => Some(name.to_owned()),
         Err(allowed) => at.expected(allowed),
     }
 }

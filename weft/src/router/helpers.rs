@@ -16,7 +16,7 @@ use super::managed;
 use crate::config::Config;
 
 /// The file in the router's folder.
-const FILE: &str = "helpers.json";
+pub(super) const FILE: &str = "helpers.json";
 /// Between two writes: sessions come up and flap many at a time.
 const PAUSE: Duration = Duration::from_secs(1);
 

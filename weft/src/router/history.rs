@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tracing::warn;
-use weft_discovery::pki::{create_private_folder, write_secret};
+use weft_discovery::pki::{create_private_folder, keep_private, write_secret};
 use weft_overlay::Vni;
 use weft_overlay::chain::{Chain, Service};
 use weft_overlay::table::TenantConfig;
@@ -76,6 +76,13 @@ impl History {
         let texts: Vec<String> = serde_json::from_slice(&octets).context(name.clone())?;
         let versions = texts.iter().map(|text| Ok(Config::parse(&name, text)?));
         versions.collect()
+    }
+
+    /// Nobody but the owner uses the folder and what is in it.
+    pub(super) fn keep_private(&self) {
+        if let Some(folder) = self.file.as_ref().and_then(|file| file.parent()) {
+            keep_private(folder, &[FILE, super::helpers::FILE]);
+        }
     }
 
     /// Looks whether a configuration can follow.

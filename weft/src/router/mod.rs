@@ -76,6 +76,7 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
         warn!("what chains ran before is not known: {error:#}");
         History::new(state, name)
     });
+    history.keep_private();
     history.check(&config)?;
     runtime.block_on(run_router(file.to_owned(), config, history, record))
 }
@@ -112,14 +113,17 @@ async fn run_router(
     };
     history.add(&config);
     // What else may be in the way is found out before the kernel is touched.
-    let listener = tokio::net::TcpListener::bind(config.api.listen)
-        .await
-        .with_context(|| {
-            format!(
-                "cannot listen for the API at {}; `api.listen` chooses another address",
-                config.api.listen
-            )
-        })?;
+    let api = &config.api;
+    let listener = api.listen.listen(api.group.as_deref()).await;
+    let listener = listener.with_context(|| {
+        format!(
+            "cannot listen for the API at {}; `api.listen` chooses another place",
+            api.listen
+        )
+    })?;
+    if api.listen.is_reachable_from_elsewhere() {
+        warn!(api = %api.listen, "other hosts may reach the API, which asks nobody who he is");
+    }
     weft_bgp::can_listen(&setup::listen(&config))?;
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let first = !dataplane.found_state();

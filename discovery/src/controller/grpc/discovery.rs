@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::controller::Controller;
+use crate::controller::audit::{self, Entry, Outcome};
 use crate::controller::listen::Caller;
 use crate::model::{Registration, key};
 use crate::operations;
@@ -69,6 +70,26 @@ impl Server {
             certificate,
             authority: authority.certificate().to_vec(),
         })
+    }
+
+    /// A router joins with a token.
+    async fn let_in(&self, request: JoinRequest) -> Result<Identity, Status> {
+        let hash = sha256(request.secret.as_bytes());
+        self.check_join(&request, &hash)?;
+        let identity = self.identity(&request.name, &request.certificate_request)?;
+        let who = pki::identity(&identity.certificate).map_err(invalid)?;
+        let (token, name) = (request.token_id.clone(), request.name.clone());
+        let what = format!("router {name} joins");
+        let change = move |transaction: &mut crate::database::Transaction<'_>| {
+            operations::join(transaction, &token, &hash, &name, &who.key)
+        };
+        let actor = format!("token {}", request.token_id);
+        self.controller
+            .database
+            .change(&actor, what, change)
+            .await?;
+        info!(router = request.name, "router joined");
+        Ok(identity)
     }
 
     /// The datastore knows all that the router was told of.
@@ -165,23 +186,25 @@ impl Discovery for Server {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<ToRouter, Status>> + Send>>;
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Identity>, Status> {
+        let from = audit::from(request.extensions().get());
         let request = request.into_inner();
-        let hash = sha256(request.secret.as_bytes());
-        self.check_join(&request, &hash)?;
-        let identity = self.identity(&request.name, &request.certificate_request)?;
-        let who = pki::identity(&identity.certificate).map_err(invalid)?;
-        let (token, name) = (request.token_id.clone(), request.name.clone());
-        let what = format!("router {name} joins");
-        let change = move |transaction: &mut crate::database::Transaction<'_>| {
-            operations::join(transaction, &token, &hash, &name, &who.key)
+        let state = self.controller.database.state();
+        let token = state.token(&key::token(&request.token_id));
+        let who = audit::named(&request.token_id, token);
+        let what = format!("join as {}", request.name.escape_debug());
+        let joined = self.let_in(request).await;
+        let (result, outcome) = match &joined {
+            Ok(_) => ("Ok".to_owned(), Outcome::Changed),
+            Err(status) => (format!("{:?}", status.code()), Outcome::Refused),
         };
-        let actor = format!("token {}", request.token_id);
-        self.controller
-            .database
-            .change(&actor, what, change)
-            .await?;
-        info!(router = request.name, "router joined");
-        Ok(Response::new(identity))
+        self.controller.audit.note(&Entry {
+            who,
+            from,
+            what,
+            result,
+            outcome,
+        });
+        Ok(Response::new(joined?))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Identity>, Status> {

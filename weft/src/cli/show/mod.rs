@@ -35,18 +35,18 @@ pub(super) struct Arguments {
 }
 
 /// The API of the router on this host.
-pub(super) const API: &str = "http://127.0.0.1:8179";
+pub(super) const API: &str = weft_api::SOCKET;
 
 /// Which router is asked, and how its answer is printed.
 #[derive(Args)]
 pub(super) struct Target {
-    /// Where the router's API is.
+    /// Where the router's API is: the path of its Unix socket, or a URL.
     #[arg(
         long,
         global = true,
         env = "WEFT_API",
         default_value = API,
-        value_name = "URL"
+        value_name = "PLACE"
     )]
     api: String,
     /// How to print.
@@ -290,6 +290,14 @@ impl Screen {
         query: &[(&str, String)],
     ) -> anyhow::Result<T> {
         Ok(self.client.get(path, query)?)
+    }
+
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        Ok(self.client.post(path, query)?)
     }
 
     fn show<T: DeserializeOwned + Serialize>(

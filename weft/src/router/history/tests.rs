@@ -104,3 +104,23 @@ fn what_cannot_be_read_is_told_and_written_anew() {
         history.check(&config((20001, 20002), THERE)).unwrap_err();
     }
 }
+
+#[test]
+fn nobody_else_reads_what_ran() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("private");
+    let mut history = History::open(Some(&folder.0), "a").unwrap();
+    history.add(&config((20001, 20002), THERE));
+    let own = folder.0.join("a");
+    let modes = || {
+        [own.clone(), own.join(FILE)].map(|path| {
+            let there = fs::metadata(path).unwrap();
+            there.permissions().mode() & 0o777
+        })
+    };
+    assert_eq!(modes(), [0o700, 0o600]);
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(own.join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
+    history.keep_private();
+    assert_eq!(modes(), [0o700, 0o600]);
+}
