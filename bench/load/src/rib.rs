@@ -66,6 +66,7 @@ impl Bench {
                 enhanced_refresh: false,
                 local_address: IpAddr::from(router_id.0),
                 local_address_v6: None,
+                shared_link: None,
             };
             rib.peer_up(peer, up);
         }

@@ -18,6 +18,8 @@ pub mod error_code {
     pub const CEASE: u8 = 6;
     /// ROUTE-REFRESH Message Error (RFC 7313).
     pub const ROUTE_REFRESH: u8 = 7;
+    /// Send Hold Timer Expired (RFC 9687).
+    pub const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
 }
 
 /// Subcodes of the Message Header Error.
@@ -174,6 +176,7 @@ impl Notification {
             5 => "Finite State Machine Error",
             6 => "Cease",
             7 => "ROUTE-REFRESH Message Error",
+            8 => "Send Hold Timer Expired",
             _ => "Unknown Error",
         };
         let subcode = match (self.code, self.subcode) {

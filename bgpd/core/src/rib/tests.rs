@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
@@ -56,6 +57,7 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
         enhanced_refresh: false,
         local_address: IpAddr::from([192, 0, 2, 254]),
         local_address_v6: None,
+        shared_link: None,
     }
 }
 
@@ -1010,5 +1012,80 @@ fn what_is_stale_from_an_earlier_restart_stays_where_rfc_8538_applies() {
             bench.rib.peer_up(PeerId(1), up(1, false));
         }
         assert_eq!(bench.lost(P).len(), usize::from(older));
+    }
+}
+
+/// RFC 2545 section 3: beside a global next hop stands a link-local one where the next hop and the neighbour are on one link, and there
+/// alone.
+#[test]
+fn a_link_local_next_hop_is_told_on_its_own_link() {
+    let link: SharedLink = SharedLink {
+        subnet: "2001:db8:1::/64".parse().unwrap(),
+        link_local: "fe80::1".parse().unwrap(),
+    };
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp, Ibgp, Ibgp], false);
+    for peer in 1..=5 {
+        let kind = bench.kinds[usize::from(peer) - 1];
+        let mut config = peer_config(peer, kind);
+        config.next_hop_self = peer == 5;
+        let mut up = up(peer, false);
+        up.families = vec![Family::Ipv6Unicast];
+        up.local_address = "2001:db8:1::1".parse().unwrap();
+        up.shared_link = [1, 3, 5].contains(&peer).then_some(link);
+        bench.rib.peer_down(PeerId(peer), PeerDown::Flush);
+        bench.rib.add_peer(PeerId(peer), config);
+        bench.rib.peer_up(PeerId(peer), up);
+    }
+    let told = |bench: &mut Bench, peer: u16| -> Vec<NextHop> {
+        let mut told = Vec::new();
+        while let Some(octets) = bench.rib.poll_transmit(PeerId(peer)) {
+            let mut rest = &octets[..];
+            while let Some(frame) = next_frame(rest, 4096).unwrap() {
+                let update = UpdateView::split(&rest[HEADER_LEN..frame.len]).unwrap();
+                rest = &rest[frame.len..];
+                let context = AttributeContext {
+                    four_octet_as: true,
+                    peer: PeerType::Internal,
+                    has_nlri: false,
+                };
+                let mut decoder = AttributeDecoder::new();
+                let decoded = decoder.decode(update.attributes, &context).unwrap();
+                told.extend(decoded.mp_reach.and_then(|reach| reach.next_hop));
+            }
+        }
+        told
+    };
+    let on_link = NextHop {
+        address: "2001:db8:1::7".parse().unwrap(),
+        link_local: Some("fe80::7".parse().unwrap()),
+    };
+    let elsewhere = NextHop {
+        address: "2001:db8:2::7".parse().unwrap(),
+        ..on_link
+    };
+    let own = |link_local: Option<Ipv6Addr>| NextHop {
+        address: "2001:db8:1::1".parse().unwrap(),
+        link_local,
+    };
+    for (received, kept) in [(on_link, on_link.link_local), (elsewhere, None)] {
+        bench.update(1, |out, context| {
+            let mut builder = AttributesBuilder::new();
+            builder.set_origin(Origin::Igp);
+            builder.set_as_sequence(&[Asn(7)]);
+            let family = Family::Ipv6Unicast;
+            let mut writer =
+                UpdateWriter::announce(out, context, family, builder.octets(), received).unwrap();
+            writer.push(0, "2001:db8:f::/48".parse::<Ipv6Net>().unwrap());
+            writer.finish();
+        });
+        let plain = NextHop::from(received.address);
+        let kept = NextHop {
+            link_local: kept,
+            ..plain
+        };
+        assert_eq!(told(&mut bench, 2), [own(None)]);
+        assert_eq!(told(&mut bench, 3), [kept]);
+        assert_eq!(told(&mut bench, 4), [plain]);
+        assert_eq!(told(&mut bench, 5), [own(Some(link.link_local))]);
     }
 }

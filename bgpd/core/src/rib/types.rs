@@ -1,10 +1,10 @@
 //! What goes into a RIB and what comes out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, CommunityPattern, Family, LargeCommunityPattern,
     NextHop, Notification, Origin, RouterId,
@@ -133,6 +133,17 @@ pub struct PeerUp {
     pub local_address: IpAddr,
     /// Our IPv6 address for IPv6 routes where the session runs over IPv4.
     pub local_address_v6: Option<std::net::Ipv6Addr>,
+    /// The link that it is on, where our next hop of IPv6 routes and the neighbour are on one.
+    pub shared_link: Option<SharedLink>,
+}
+
+/// A link of ours and a neighbour's: what is said to it of next hops there has link-local addresses too (RFC 2545 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedLink {
+    /// Global addresses on it.
+    pub subnet: Ipv6Net,
+    /// Our link-local address on it.
+    pub link_local: Ipv6Addr,
 }
 
 /// What becomes of a neighbour's routes when its session ends.

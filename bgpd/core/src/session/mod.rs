@@ -459,7 +459,7 @@ impl Session {
         self.handle_error(now, id, error);
     }
 
-    /// Octets that prove the neighbour alive: the hold timer starts over.
+    /// A good message came: the hold timer starts over.
     pub fn handle_alive(&mut self, now: Instant, id: ConnectionId) {
         let Some(at) = self.position(id) else { return };
         let connection = &mut self.connections[at];

@@ -161,12 +161,12 @@ impl Line {
                     self.speakers[at].as_mut().unwrap().handle_connected(
                         peer,
                         id,
-                        address(at),
+                        address(at).into(),
                         self.now,
                     );
                     let far = self.speakers[other].as_mut().unwrap();
                     let peer = far.find(address(at)).unwrap();
-                    far.handle_accepted(peer, id, address(other), self.now);
+                    far.handle_accepted(peer, id, address(other).into(), self.now);
                 }
                 Action::Close(id) => {
                     for octets in self.speakers[at].as_mut().unwrap().take_closing(id) {
@@ -467,4 +467,23 @@ fn a_refresh_between_marks_sweeps_what_is_gone() {
         .unwrap()
         .handle_octets(id, &mark(RouteRefresh::END), now);
     assert!(line.knows(1, P) && !line.knows(1, Q));
+}
+
+/// RFC 4271 section 8.2.2: messages hold a session. Who sends one an octet at a time is away.
+#[test]
+fn pieces_of_a_message_do_not_hold_a_session() {
+    let mut line = Line::new(2);
+    let id = *line.wires.keys().next().unwrap();
+    let speaker = line.speakers[1].as_mut().unwrap();
+    let mut now = line.now;
+    let header = [&[0xff; 16][..], &[16, 0, 2]].concat();
+    for octet in header.iter().chain(&[0; 20]) {
+        now += Duration::from_secs(5);
+        speaker.handle_octets(id, &[*octet], now);
+        speaker.handle_timeout(now);
+    }
+    let status = &speaker.neighbors()[0];
+    assert_ne!(status.state, State::Established);
+    let why = status.last_reason.to_string();
+    assert!(why.contains("Hold Timer Expired"), "{why}");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_bgp_wire::{Asn, Family, Problem, RouterId};
 
-use crate::rib::{PeerCounters, PeerId, PrefixFilter};
+use crate::rib::{PeerCounters, PeerId, PrefixFilter, SharedLink};
 use crate::session::{ConnectionId, DownReason, Negotiated, State};
 
 /// What this router is, to its neighbours.
@@ -131,6 +131,24 @@ impl NeighborConfig {
             ..self.clone()
         };
         taken == *other
+    }
+}
+
+/// Our end of a transport connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalEnd {
+    /// Our address.
+    pub address: IpAddr,
+    /// The link, where the neighbour and the next hop that we name of IPv6 routes are on one.
+    pub shared_link: Option<SharedLink>,
+}
+
+impl From<IpAddr> for LocalEnd {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            shared_link: None,
+        }
     }
 }
 
