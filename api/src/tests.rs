@@ -47,6 +47,8 @@ fn neighbor() -> Neighbor {
         since: Some(7),
         flaps: 1,
         down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
+        shutdown: None,
+        max_prefixes: None,
         stale: false,
         negotiated: Some(samples::negotiated()),
         prefixes: vec![NeighborPrefixes {

@@ -379,6 +379,16 @@ impl Runtime {
                     }
                 }
                 Action::Refused(peer, reason) => self.log_refused(peer, &reason),
+                Action::NearLimit(peer, near) => {
+                    let Some(config) = self.speaker.config_of(peer) else {
+                        continue;
+                    };
+                    let (neighbor, now) = (config.address, Instant::now());
+                    let (family, paths, most) = (near.family, near.accepted, near.limit);
+                    if let Some(more) = self.quiet.admits(Some(neighbor), Topic::NearLimit, now) {
+                        warn!(%neighbor, %family, paths, most, more, "the neighbour announces nearly as much as it may; more than max_prefixes ends the session");
+                    }
+                }
                 Action::Heard => self.heard = true,
                 Action::Converged { complete } => {
                     self.sessions = true;

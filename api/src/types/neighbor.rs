@@ -97,6 +97,12 @@ pub struct Neighbor {
     /// Why it is down, or was last; absent where it never was down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Why<DownCode>>,
+    /// The configuration keeps the session down, with these words for the neighbour (RFC 9003); empty where it is told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<String>,
+    /// Paths of one family that it may announce; more end the session. Absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
     /// Its routes of an earlier session are kept (RFC 4724).
     pub stale: bool,
     /// What was negotiated, while the session is established.

@@ -68,10 +68,20 @@ pub(crate) struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub ttl_security: Option<u8>,
-    /// Most prefixes of one family taken from it; more end the session (RFC 4486).
+    /// Most prefixes of one family that are taken from it, or paths where it sends several a prefix: at four fifths there is a warning in
+    /// the log, and more end the session (RFC 4486) for five minutes, or until this changes. By default 2,000,000 from eBGP neighbours,
+    /// 100,000 from tenants' own routers, and no limit for iBGP ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_prefixes: Option<u32>,
+    /// Keep the session down: `true`, or a text of at most 255 octets that the neighbour is told (RFC 9003).
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serial::shutdown"
+    )]
+    #[schemars(with = "Option<serial::BoolOr<serial::Communication>>")]
+    pub shutdown: Option<String>,
     /// How often our own AS may stand in its paths.
     #[serde(default)]
     #[schemars(range(max = 10))]
@@ -174,6 +184,14 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
     let max_prefixes = fields.optional("max_prefixes", |at| {
         number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
     });
+    let shutdown = fields.optional("shutdown", |at| match at.scalar() {
+        Some("true") => Some(Some(String::new())),
+        Some("false") => Some(None),
+        Some(text) if text.len() <= 255 && !text.chars().any(char::is_control) => {
+            Some(Some(text.to_owned()))
+        }
+        _ => at.expected("true, false, or a text of one line, at most 255 octets"),
+    });
     let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
     let enforce_first_as = fields.optional("enforce_first_as", |at| at.bool());
     let martians = fields.optional("martians", |at| {
@@ -195,6 +213,7 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
         password_file,
         ttl_security,
         max_prefixes,
+        shutdown: shutdown.flatten(),
         allow_own_as: allow_own_as.unwrap_or_default(),
         enforce_first_as: enforce_first_as.unwrap_or_else(defaults::yes),
         martians: martians.unwrap_or_default(),

@@ -241,6 +241,7 @@ fn session(
         accept_martians: of.martians == config::Martians::Accept,
         import_class: 0,
         export_class: 0,
+        shutdown: of.shutdown.clone(),
     }
 }
 

@@ -49,6 +49,8 @@ struct Peer {
     /// Kept over a restart, for the routes that are.
     router_id: Option<RouterId>,
     counters: PeerCounters,
+    /// It was said that it is near its limit, by [`Family::index`].
+    warned: [bool; 2],
 }
 
 /// What the families have in common.
@@ -223,6 +225,7 @@ impl Rib {
             up: None,
             router_id: None,
             counters,
+            warned: [false; 2],
         });
     }
 
@@ -266,6 +269,7 @@ impl Rib {
     pub fn peer_down(&mut self, peer: PeerId, down: PeerDown) {
         if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
             state.up = None;
+            state.warned = [false; 2];
         }
         families!(self, rib => rib.leave(peer));
         for family in Family::ALL {
@@ -457,15 +461,31 @@ impl Rib {
     }
 
     /// RFC 4486: more prefixes than allowed end the session.
-    fn check_limit(&self, peer: PeerId, outcome: UpdateOutcome) -> Result<UpdateOutcome, Reset> {
-        let Some(state) = self.shared.peer(peer) else {
+    fn check_limit(
+        &mut self,
+        peer: PeerId,
+        mut outcome: UpdateOutcome,
+    ) -> Result<UpdateOutcome, Reset> {
+        let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
             return Ok(outcome);
         };
         let Some(limit) = state.config.max_prefixes else {
             return Ok(outcome);
         };
         for family in Family::ALL {
-            if state.counters.accepted[family.index()] > limit {
+            let accepted = state.counters.accepted[family.index()];
+            let warned = &mut state.warned[family.index()];
+            if *warned {
+                *warned = accepted > limit / 2;
+            } else if accepted > limit - limit / 5 {
+                *warned = true;
+                outcome.near_limit = Some(NearLimit {
+                    family,
+                    accepted,
+                    limit,
+                });
+            }
+            if accepted > limit {
                 let mut data = family.afi().to_be_bytes().to_vec();
                 data.push(family.safi());
                 data.extend_from_slice(&limit.to_be_bytes());

@@ -513,6 +513,53 @@ fn more_prefixes_than_allowed_end_the_session() {
 }
 
 #[test]
+fn near_its_limit_a_neighbour_is_named_once() {
+    let mut bench = Bench::new(&[Ebgp], false);
+    let mut limited = peer_config(1, Ebgp);
+    limited.max_prefixes = Some(10);
+    bench.rib.set_import(PeerId(1), &limited);
+    let mut named = Vec::new();
+    let mut step = |bench: &mut Bench, at: u8, on: bool| {
+        let prefix = format!("10.{at}.0.0/16");
+        if !on {
+            return bench.withdraw(1, 0, &prefix);
+        }
+        let mut section = Vec::new();
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_as_sequence(&[Asn(65001)]);
+        let (family, next_hop) = (Family::Ipv4Unicast, NextHop::from(address(1)));
+        encode_attributes(builder.view(), &next_hop, family, true, &mut section);
+        let context = EncodeContext {
+            max_len: 4096,
+            four_octet_as: true,
+            add_path: [false; 2],
+        };
+        let mut out = Vec::new();
+        let mut writer =
+            UpdateWriter::announce(&mut out, &context, family, &section, next_hop).unwrap();
+        writer.push(0, prefix.parse::<Ipv4Net>().unwrap());
+        writer.finish();
+        let outcome = bench.rib.handle_update(PeerId(1), &out[HEADER_LEN..]);
+        named.extend(outcome.unwrap().near_limit.map(|near| near.accepted));
+    };
+    for at in 1..=10 {
+        step(&mut bench, at, true);
+    }
+    // A few less, and more again, are no news; half of it is.
+    for (at, on) in [(10, false), (9, false), (9, true), (10, true)] {
+        step(&mut bench, at, on);
+    }
+    for at in 4..=10 {
+        step(&mut bench, at, false);
+    }
+    for at in 4..=10 {
+        step(&mut bench, at, true);
+    }
+    assert_eq!(named, [9, 9]);
+}
+
+#[test]
 fn well_known_communities_keep_routes_back() {
     let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp], false);
     let community = |value: Community| {

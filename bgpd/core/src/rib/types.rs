@@ -165,8 +165,21 @@ pub enum PeerDown {
 pub struct UpdateOutcome {
     /// The End-of-RIB marker of this family (RFC 4724 section 2).
     pub end_of_rib: Option<Family>,
+    /// It brought the neighbour near its limit; said once, until it is well below.
+    pub near_limit: Option<NearLimit>,
     /// What was wrong with it, for the log; empty in nearly every case.
     pub problems: Vec<weft_bgp_wire::Problem>,
+}
+
+/// A neighbour announces more than four fifths of the prefixes that it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NearLimit {
+    /// Of which family.
+    pub family: Family,
+    /// Paths held from it.
+    pub accepted: u32,
+    /// [`PeerConfig::max_prefixes`].
+    pub limit: u32,
 }
 
 /// Why the session must end.

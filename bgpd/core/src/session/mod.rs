@@ -34,6 +34,8 @@ pub use types::*;
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 /// First pause after a failed attempt; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// A neighbour that announced more prefixes than it may would do so again: there is no session for so long (RFC 4486 section 4).
+const OVER_LIMIT_PAUSE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 enum Phase {
@@ -76,6 +78,8 @@ pub struct Session {
     dial: Dial,
     connections: Vec<Connection>,
     failures: u32,
+    /// No session before: the neighbour announced more prefixes than it may.
+    barred: Option<Instant>,
     /// State of a small generator for jitter; seeded from outside, so that runs replay.
     seed: u64,
     /// The R bit of our next OPEN, and the F bit of its families.
@@ -93,6 +97,7 @@ impl Session {
             dial: Dial::Stopped,
             connections: Vec::new(),
             failures: 0,
+            barred: None,
             seed: seed | 1,
             restarting,
             last_reason: DownReason::NeverUp,
@@ -208,7 +213,25 @@ impl Session {
             self.handle_error(now, id, notification.clone());
         }
         self.dial = Dial::Stopped;
+        self.barred = None;
         self.last_reason = DownReason::AdminDown;
+    }
+
+    /// What kept the session down may be over, as where the neighbour may announce more prefixes: it is tried at once.
+    pub fn retry(&mut self) {
+        self.barred = None;
+        self.dial_again();
+    }
+
+    fn dial_again(&mut self) {
+        if matches!(self.dial, Dial::Wait { .. }) && self.connections.is_empty() {
+            self.failures = 0;
+            self.connect();
+        }
+    }
+
+    fn is_barred(&self, now: Instant) -> bool {
+        self.barred.is_some_and(|until| now < until)
     }
 
     /// The link to the neighbour lost its carrier: connections end without a word, which would not arrive.
@@ -220,10 +243,9 @@ impl Session {
     }
 
     /// The link to the neighbour has its carrier again: what waits to connect does so now.
-    pub fn handle_link_back(&mut self) {
-        if matches!(self.dial, Dial::Wait { .. }) && self.connections.is_empty() {
-            self.failures = 0;
-            self.connect();
+    pub fn handle_link_back(&mut self, now: Instant) {
+        if !self.is_barred(now) {
+            self.dial_again();
         }
     }
 
@@ -325,7 +347,7 @@ impl Session {
         let taken = self
             .negotiated()
             .is_some_and(|negotiated| negotiated.graceful_restart.is_none());
-        if self.dial == Dial::Stopped || crowded || taken {
+        if self.dial == Dial::Stopped || crowded || taken || self.is_barred(now) {
             let subcode = if taken {
                 cease::COLLISION
             } else {
@@ -667,6 +689,18 @@ impl Session {
         if !collision {
             self.last_reason = reason.clone();
         }
+        if is_over_limit(&reason) {
+            self.barred = Some(now + OVER_LIMIT_PAUSE);
+            let others: Vec<ConnectionId> = self.connections.iter().map(|one| one.id).collect();
+            for other in others {
+                self.handle_error(
+                    now,
+                    other,
+                    Notification::cease(cease::CONNECTION_REJECTED, ""),
+                );
+            }
+            self.last_reason = reason.clone();
+        }
         if self.connections.is_empty()
             && matches!(self.dial, Dial::Resting)
             && reason != DownReason::Restarted
@@ -681,6 +715,9 @@ impl Session {
                     DownReason::NotificationReceived(_) | DownReason::NotificationSent(_)
                 ),
             );
+        }
+        if let (Dial::Wait { until, .. }, Some(barred)) = (&mut self.dial, self.barred) {
+            *until = barred.max(*until);
         }
     }
 
@@ -758,6 +795,18 @@ impl Session {
         self.outputs.push_back(Output::Send(id, octets.into()));
         true
     }
+}
+
+/// The neighbour announced more prefixes than it may.
+fn is_over_limit(reason: &DownReason) -> bool {
+    let DownReason::NotificationSent(notification) = reason else {
+        return false;
+    };
+    let inside = match notification.is_hard_reset() {
+        true => Notification::decode(&notification.data),
+        false => notification.clone(),
+    };
+    (inside.code, inside.subcode) == (error_code::CEASE, cease::MAX_PREFIXES)
 }
 
 /// Which routes stay after the end of a session, and for how long (RFC 4724 section 4.2, RFC 8538 section 4).

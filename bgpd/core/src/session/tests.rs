@@ -324,6 +324,31 @@ fn too_many_prefixes_end_a_session_for_good() {
     );
 }
 
+/// It would announce them again: neither end opens a session for five minutes, unless the limit changes.
+#[test]
+fn who_announced_too_much_is_not_let_in_again_at_once() {
+    for lifted in [false, true] {
+        for graceful in [None, Some(120)] {
+            let mut bench = Bench::new(|_, config| config.graceful_restart = graceful);
+            bench.start();
+            let id = bench.sides[0].connections[0].id;
+            let limit = Notification::cease(cease::MAX_PREFIXES, "");
+            bench.sides[0].handle_error(bench.now, id, limit);
+            bench.run(true);
+            bench.sides[0].handle_link_back(bench.now);
+            bench.advance(Duration::from_secs(240), true);
+            assert_eq!(bench.states()[0], State::Idle);
+            if lifted {
+                bench.sides[0].retry();
+                bench.run(true);
+            } else {
+                bench.advance(Duration::from_secs(90), true);
+            }
+            assert_eq!(bench.states(), UP, "{lifted} {graceful:?}");
+        }
+    }
+}
+
 #[test]
 fn what_ends_a_session_decides_whether_routes_stay() {
     for (end, retained) in [

@@ -143,6 +143,9 @@ impl Speaker {
                             self.actions
                                 .push_back(Action::Problems(peer, outcome.problems));
                         }
+                        if let Some(near) = outcome.near_limit {
+                            self.actions.push_back(Action::NearLimit(peer, near));
+                        }
                         if let Some(family) = outcome.end_of_rib {
                             self.handle_end_of_rib(peer, family);
                         }

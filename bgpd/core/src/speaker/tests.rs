@@ -81,6 +81,7 @@ fn speaker(
                 accept_martians: false,
                 import_class: 0,
                 export_class: 0,
+                shutdown: None,
             },
             now,
         );
@@ -180,6 +181,7 @@ impl Line {
                 }
                 Action::Neighbor { .. }
                 | Action::Problems(..)
+                | Action::NearLimit(..)
                 | Action::Heard
                 | Action::Converged { .. } => {}
             }
@@ -486,4 +488,42 @@ fn pieces_of_a_message_do_not_hold_a_session() {
     assert_ne!(status.state, State::Established);
     let why = status.last_reason.to_string();
     assert!(why.contains("Hold Timer Expired"), "{why}");
+}
+
+/// RFC 9003: the session ends with the operator's words, stays away whoever calls, and is back when that is over.
+#[test]
+fn a_neighbour_that_is_shut_down_stays_so_until_it_is_not() {
+    let mut line = Line::new(2);
+    line.originate(0, P, true);
+    let configured = |line: &Line| {
+        let status = &line.speakers[1].as_ref().unwrap().neighbors()[0];
+        status.config.clone()
+    };
+    let set = |line: &mut Line, shutdown: Option<&str>| {
+        let mut config = configured(line);
+        config.shutdown = shutdown.map(str::to_owned);
+        let now = line.now;
+        let changes = line.speakers[1]
+            .as_mut()
+            .unwrap()
+            .set_neighbors(vec![config], now);
+        assert_eq!((changes.changed, changes.restarted), (1, 0));
+        line.run();
+    };
+    set(&mut line, Some("new cables, back at noon"));
+    assert!(!line.knows(1, P), "graceful restart keeps nothing");
+    let told = &line.speakers[0].as_ref().unwrap().neighbors()[0];
+    let why = told.last_reason.to_string();
+    assert!(
+        why.contains("Administrative Shutdown (6/2) \"new cables, back at noon\""),
+        "{why}"
+    );
+    set(&mut line, Some("new cables, back at one"));
+    line.advance(Duration::from_secs(600));
+    let status = &line.speakers[1].as_ref().unwrap().neighbors()[0];
+    assert_eq!(status.state, State::Idle);
+    assert_eq!(status.last_reason.to_string(), "administratively down");
+    set(&mut line, None);
+    line.advance(Duration::from_secs(60));
+    assert!(line.knows(1, P));
 }

@@ -284,6 +284,13 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         };
         sheet.line(name, &down.text, Tone::Plain);
     }
+    if let Some(words) = &neighbor.shutdown {
+        let text = match words.is_empty() {
+            true => "by the configuration".to_owned(),
+            false => format!("by the configuration: {words}"),
+        };
+        sheet.line("shut down", text, Tone::Warning);
+    }
     if neighbor.stale {
         let text = "routes of the earlier session are kept until it is back";
         sheet.line("restart", text, Tone::Warning);
@@ -331,11 +338,17 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         sheet.line(
             prefixes.family.as_str(),
             format!(
-                "{} received, {} advertised",
+                "{} received{}, {} advertised",
                 human::count(prefixes.received),
+                neighbor.max_prefixes.map_or_else(String::new, |most| {
+                    format!(" of at most {}", human::count(most.into()))
+                }),
                 human::count(prefixes.advertised)
             ),
-            Tone::Plain,
+            match neighbor.max_prefixes {
+                Some(most) if prefixes.received * 5 > u64::from(most) * 4 => Tone::Warning,
+                _ => Tone::Plain,
+            },
         );
     }
     let trouble = neighbor.treat_as_withdraw + neighbor.attribute_discard + neighbor.too_large;

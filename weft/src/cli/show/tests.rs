@@ -40,6 +40,8 @@ fn neighbors_sample() -> Vec<Neighbor> {
         since: Some(11_550),
         flaps: 2,
         down: Some(Why::new(DownCode::Restarted, "the neighbour restarted")),
+        shutdown: None,
+        max_prefixes: None,
         stale: false,
         negotiated: Some(Negotiated {
             router_id: Ipv4Addr::new(192, 0, 2, 1),
@@ -119,6 +121,16 @@ ipv4-unicast      497,323 received, 3 advertised
 updates           60,000 received, 1 prefixes rejected, 0 treated as withdraw, 0 attributes discarded, 0 routes too large
 "
     );
+    let mut limited = sample[0].clone();
+    limited.max_prefixes = Some(2_000_000);
+    limited.shutdown = Some("new cables".to_owned());
+    let shown = bgp::neighbor(&limited, PLAIN);
+    for line in [
+        "497,323 received of at most 2,000,000, 3 advertised",
+        "shut down         by the configuration: new cables",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
     assert_eq!(
         bgp::neighbors(&vec![], PLAIN),
         "no neighbours are configured\n"

@@ -61,6 +61,8 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
         down: (status.last_reason != DownReason::NeverUp).then(|| down(&status.last_reason)),
+        shutdown: status.config.shutdown.clone(),
+        max_prefixes: status.config.max_prefixes,
         stale: status.stale,
         negotiated: status
             .negotiated
