@@ -54,6 +54,7 @@ impl Bench {
                 accept_martians: false,
                 import_class: 0,
                 export_class: 0,
+                role: None,
             };
             rib.add_peer(peer, config);
             let up = PeerUp {

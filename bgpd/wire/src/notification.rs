@@ -46,6 +46,8 @@ pub mod open_error {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// Unsupported Capability (RFC 5492).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// Role Mismatch (RFC 9234).
+    pub const ROLE_MISMATCH: u8 = 11;
 }
 
 /// Subcodes of the UPDATE Message Error.
@@ -189,6 +191,7 @@ impl Notification {
             (2, 4) => "Unsupported Optional Parameter",
             (2, 6) => "Unacceptable Hold Time",
             (2, 7) => "Unsupported Capability",
+            (2, 11) => "Role Mismatch",
             (3, 1) => "Malformed Attribute List",
             (3, 2) => "Unrecognized Well-known Attribute",
             (3, 3) => "Missing Well-known Attribute",

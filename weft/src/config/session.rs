@@ -24,6 +24,34 @@ pub(crate) enum Martians {
     Accept,
 }
 
+/// What this router is to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// It carries the neighbour's packets to everywhere.
+    Provider,
+    /// The neighbour carries this router's packets to everywhere.
+    Customer,
+    /// Both carry packets to their own customers.
+    Peer,
+    /// A route server.
+    Rs,
+    /// A client of a route server.
+    RsClient,
+}
+
+impl From<Role> for weft_bgp_wire::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Provider => Self::Provider,
+            Role::Customer => Self::Customer,
+            Role::Peer => Self::Peer,
+            Role::Rs => Self::RouteServer,
+            Role::RsClient => Self::RouteServerClient,
+        }
+    }
+}
+
 /// What sessions with neighbours of the router and of its tenants have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Session {
@@ -82,6 +110,14 @@ pub(crate) struct Session {
     )]
     #[schemars(with = "Option<serial::BoolOr<serial::Communication>>")]
     pub shutdown: Option<String>,
+    /// eBGP: what this router is to the neighbour (RFC 9234), as `local role` in BIRD and `local-role` in FRR: `customer` of its provider,
+    /// `provider` of its customer, `peer` of a peer, `rs-client` of a route server, `rs` of such a client. The neighbour has to say the other
+    /// side, where it says any. Routes that it leaks are refused, and ours are marked as for customers only where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// With `role`: no session with a neighbour that does not say its role.
+    #[serde(default)]
+    pub role_strict: bool,
     /// How often our own AS may stand in its paths.
     #[serde(default)]
     #[schemars(range(max = 10))]
@@ -192,6 +228,32 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
         }
         _ => at.expected("true, false, or a text of one line, at most 255 octets"),
     });
+    let role = fields.optional("role", |at| {
+        let role = at.choice(&[
+            ("provider", Role::Provider),
+            ("customer", Role::Customer),
+            ("peer", Role::Peer),
+            ("rs", Role::Rs),
+            ("rs-client", Role::RsClient),
+        ])?;
+        if number.is_some() && number == router.map(|router| router.asn) {
+            at.problem(
+                "routers of one AS have no roles towards each other (RFC 9234)",
+                Some("remove it, or correct the neighbour's `asn`".to_owned()),
+            );
+        }
+        Some(role)
+    });
+    let role_strict = fields.optional("role_strict", |at| {
+        let strict = at.bool()?;
+        if strict && role.is_none() {
+            at.problem(
+                "the neighbour has to say its role, and this router has none towards it",
+                Some("add `role`, what this router is to the neighbour".to_owned()),
+            );
+        }
+        Some(strict)
+    });
     let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
     let enforce_first_as = fields.optional("enforce_first_as", |at| at.bool());
     let martians = fields.optional("martians", |at| {
@@ -214,6 +276,8 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
         ttl_security,
         max_prefixes,
         shutdown: shutdown.flatten(),
+        role,
+        role_strict: role_strict.unwrap_or_default(),
         allow_own_as: allow_own_as.unwrap_or_default(),
         enforce_first_as: enforce_first_as.unwrap_or_else(defaults::yes),
         martians: martians.unwrap_or_default(),

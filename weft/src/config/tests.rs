@@ -886,3 +886,38 @@ fn a_session_is_shut_down_with_or_without_words() {
         );
     }
 }
+
+/// RFC 9234.
+#[test]
+fn roles_are_of_ebgp_neighbours() {
+    use super::session::Role;
+    for (word, role) in [
+        ("provider", Role::Provider),
+        ("customer", Role::Customer),
+        ("peer", Role::Peer),
+        ("rs", Role::Rs),
+        ("rs-client", Role::RsClient),
+    ] {
+        let config = good(&format!(
+            "{ROUTER}neighbors:\n  - {{ address: 192.0.2.1, asn: 64602, role: {word}, role_strict: true }}\n"
+        ));
+        let session = &config.neighbors[0].session;
+        assert_eq!((session.role, session.role_strict), (Some(role), true));
+        assert_eq!(weft_bgp_wire::Role::from(role).to_string(), word);
+        assert_eq!(good(&config.to_yaml().unwrap()), config);
+    }
+    let neighbor =
+        |rest: &str| format!("{ROUTER}neighbors:\n  - {{ address: 192.0.2.1, {rest} }}\n");
+    assert_eq!(
+        lines(&neighbor("asn: 64601, role: peer")),
+        [
+            "3:45 neighbors[0].role: routers of one AS have no roles towards each other (RFC 9234) (remove it, or correct the neighbour's `asn`)"
+        ]
+    );
+    assert_eq!(
+        lines(&neighbor("asn: 64602, role_strict: true")),
+        [
+            "3:52 neighbors[0].role_strict: the neighbour has to say its role, and this router has none towards it (add `role`, what this router is to the neighbour)"
+        ]
+    );
+}

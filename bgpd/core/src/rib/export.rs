@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use weft_bgp_wire::{
-    AttributesBuilder, EncodeContext, Family, NextHop, UpdateWriter, code, encode_attributes,
+    AttributesBuilder, EncodeContext, Family, NextHop, Role, UpdateWriter, code, encode_attributes,
 };
 
 use super::Shared;
@@ -25,6 +25,8 @@ pub(crate) struct ExportSettings {
     pub(crate) shared_link: Option<SharedLink>,
     pub(crate) filter: PrefixFilter,
     pub(crate) export_class: u32,
+    /// What we are to them (RFC 9234).
+    pub(crate) role: Option<Role>,
 }
 
 impl ExportSettings {
@@ -50,6 +52,7 @@ impl ExportSettings {
             shared_link: up.shared_link.filter(|_| family == Family::Ipv6Unicast),
             filter: config.export_filter.clone(),
             export_class: config.export_class,
+            role: config.role,
         }
     }
 
@@ -209,6 +212,9 @@ impl ExportBatch {
         if key.no_advertise || (key.no_export && !internal) {
             return None;
         }
+        if key.only_to_customer.is_some() && settings.role.is_some_and(Role::holds_back) {
+            return None;
+        }
         // RFC 4456 section 6: from a non-client to clients only.
         if source == Some(PeerKind::Ibgp) && settings.target == PeerKind::Ibgp {
             return None;
@@ -271,6 +277,9 @@ impl ExportBatch {
             }
         } else {
             edit.prepend_as(shared.config.asn);
+            if key.only_to_customer.is_none() && settings.role.is_some_and(Role::marks_export) {
+                edit.set_only_to_customer(shared.config.asn);
+            }
             settings.own_next_hop()?
         };
         let start = self.octets.len();

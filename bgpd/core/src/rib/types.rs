@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv6Net};
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, CommunityPattern, Family, LargeCommunityPattern,
-    NextHop, Notification, Origin, RouterId,
+    NextHop, Notification, Origin, Role, RouterId,
 };
 
 /// A neighbour's number in this process, dense from 1; 0 is this router itself.
@@ -110,6 +110,8 @@ pub struct PeerConfig {
     pub import_class: u32,
     /// Handed to the [`ExportHook`] with routes to it.
     pub export_class: u32,
+    /// What we are to it (RFC 9234): routes that it leaks are refused, and ours are marked.
+    pub role: Option<Role>,
 }
 
 /// What a session negotiated.
@@ -242,6 +244,8 @@ pub struct AttributeKey {
     pub reflection_loop: bool,
     /// ORIGIN.
     pub origin: Origin,
+    /// ONLY_TO_CUSTOMER.
+    pub only_to_customer: Option<Asn>,
     /// Carries a large community of the overlay.
     pub labelled: bool,
     /// Carries NO_ADVERTISE.
@@ -493,6 +497,8 @@ pub struct PeerCounters {
     /// Prefixes announced by it that the import rules refused: own AS, another AS in front, reflection loop, martian, filter, too many paths of one
     /// prefix.
     pub rejected: u64,
+    /// Of these, those that the neighbour leaks: its role and ONLY_TO_CUSTOMER forbid it to announce them (RFC 9234).
+    pub route_leaks: u64,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).

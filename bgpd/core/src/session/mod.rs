@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use weft_bgp_wire::{
     AddPathMode, Asn, Capability, Family, GracefulRestart, GracefulRestartFamily, MAX_MESSAGE_LEN,
-    MAX_MESSAGE_LEN_EXTENDED, MessageType, Notification, Open, RouteRefresh, RouterId, cease,
+    MAX_MESSAGE_LEN_EXTENDED, MessageType, Notification, Open, Role, RouteRefresh, RouterId, cease,
     encode_keepalive, error_code, fsm_error, open_error,
 };
 
@@ -389,6 +389,7 @@ impl Session {
             Capability::ExtendedMessage,
             Capability::FourOctetAs(config.local_asn),
         ]);
+        capabilities.extend(config.role.map(|role| Capability::Role(role as u8)));
         if config.add_path_send || config.add_path_receive {
             let mode = AddPathMode {
                 receive: config.add_path_receive,
@@ -509,6 +510,13 @@ impl Session {
                 [],
             ));
         }
+        if !self.roles_match(&open) {
+            return Err(Notification::new(
+                error_code::OPEN,
+                open_error::ROLE_MISMATCH,
+                [],
+            ));
+        }
         let negotiated = self.negotiate(&open);
         if negotiated.families.is_empty() {
             let mut data = Vec::new();
@@ -539,6 +547,22 @@ impl Session {
         Ok(())
     }
 
+    /// RFC 9234 section 4.2: the roles that the neighbour says are all the one that goes with ours; one that says none is taken, unless
+    /// that is not wanted.
+    fn roles_match(&self, open: &Open) -> bool {
+        let Some(role) = self.config.role else {
+            return true;
+        };
+        let mut said = open.capabilities.iter().filter_map(|one| match one {
+            Capability::Role(said) => Some(*said),
+            _ => None,
+        });
+        let Some(first) = said.next() else {
+            return !self.config.role_strict;
+        };
+        first == role.counterpart() as u8 && said.all(|more| more == first)
+    }
+
     fn negotiate(&self, open: &Open) -> Negotiated {
         let config = &self.config;
         let theirs = open.families();
@@ -561,6 +585,7 @@ impl Session {
             route_refresh: false,
             enhanced_refresh: false,
             graceful_restart: None,
+            role: None,
         };
         for capability in &open.capabilities {
             match capability {
@@ -583,6 +608,7 @@ impl Session {
                 Capability::GracefulRestart(restart) if config.graceful_restart.is_some() => {
                     negotiated.graceful_restart = Some(restart.clone());
                 }
+                Capability::Role(role) => negotiated.role = Role::from_octet(*role),
                 Capability::GracefulRestart(_)
                 | Capability::MultiProtocol(..)
                 | Capability::Unknown(..) => {}

@@ -107,6 +107,8 @@ impl Speaker {
             add_path_send: config.add_path_send,
             add_path_receive: config.add_path_receive,
             graceful_restart: config.graceful_restart,
+            role: config.role,
+            role_strict: config.role_strict,
         };
         let mut session = Session::new(
             session,
@@ -313,5 +315,6 @@ fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
         accept_martians: config.accept_martians,
         import_class: config.import_class,
         export_class: config.export_class,
+        role: config.role,
     }
 }

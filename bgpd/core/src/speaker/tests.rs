@@ -81,6 +81,8 @@ fn speaker(
                 accept_martians: false,
                 import_class: 0,
                 export_class: 0,
+                role: None,
+                role_strict: false,
                 shutdown: None,
             },
             now,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_bgp_wire::{Asn, Family, Problem, RouterId};
+use weft_bgp_wire::{Asn, Family, Problem, Role, RouterId};
 
 use crate::rib::{NearLimit, PeerCounters, PeerId, PrefixFilter, SharedLink};
 use crate::session::{ConnectionId, DownReason, Negotiated, State};
@@ -114,6 +114,10 @@ pub struct NeighborConfig {
     pub import_class: u32,
     /// For the export hook: how routes to it are edited.
     pub export_class: u32,
+    /// What we are to it (RFC 9234); of an eBGP neighbour alone.
+    pub role: Option<Role>,
+    /// There is no session unless it says its role too.
+    pub role_strict: bool,
     /// There is to be no session, and what the neighbour is told of that (RFC 9003); empty for nothing.
     pub shutdown: Option<String>,
 }

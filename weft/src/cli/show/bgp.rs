@@ -334,6 +334,22 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
             Tone::Plain,
         );
     }
+    if let Some(role) = neighbor.role {
+        let said = neighbor.negotiated.as_ref().map(|agreed| agreed.role);
+        let text = match said {
+            None => role.to_string(),
+            Some(Some(said)) => format!("{role}, and the neighbour says that it is {said}"),
+            Some(None) => format!("{role}, and the neighbour says nothing of its own"),
+        };
+        sheet.line("role", text, Tone::Plain);
+    }
+    if neighbor.route_leaks > 0 {
+        let text = format!(
+            "{} prefixes rejected, which the neighbour was not to pass on to this router",
+            human::count(neighbor.route_leaks)
+        );
+        sheet.line("route leaks", text, Tone::Warning);
+    }
     for prefixes in &neighbor.prefixes {
         sheet.line(
             prefixes.family.as_str(),
