@@ -222,7 +222,7 @@ impl Snapshot {
             "1 where the session is established.",
             each(|neighbor| u64::from(neighbor.state == SessionState::Established)),
         )?;
-        let counters: [Counter<Neighbor>; 5] = [
+        let counters: [Counter<Neighbor>; 6] = [
             (
                 "weft_bgp_neighbor_flaps",
                 "How often the session went down.",
@@ -237,6 +237,11 @@ impl Snapshot {
                 "weft_bgp_neighbor_rejected",
                 "Prefixes from the neighbour that import rules rejected.",
                 |neighbor| neighbor.rejected,
+            ),
+            (
+                "weft_bgp_neighbor_route_leaks",
+                "Of these, prefixes that roles and ONLY_TO_CUSTOMER forbid it to announce (RFC 9234).",
+                |neighbor| neighbor.route_leaks,
             ),
             (
                 "weft_bgp_neighbor_treat_as_withdraw",

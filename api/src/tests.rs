@@ -47,6 +47,9 @@ fn neighbor() -> Neighbor {
         since: Some(7),
         flaps: 1,
         down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
+        shutdown: None,
+        max_prefixes: None,
+        role: None,
         stale: false,
         negotiated: Some(samples::negotiated()),
         prefixes: vec![NeighborPrefixes {
@@ -56,6 +59,7 @@ fn neighbor() -> Neighbor {
         }],
         updates: 0,
         rejected: 0,
+        route_leaks: 0,
         treat_as_withdraw: 0,
         attribute_discard: 0,
         stripped: Stripped::default(),

@@ -11,6 +11,7 @@
 //! | owner -> speaker | commands | the caller waits |
 
 mod connection;
+mod link;
 mod listen;
 mod quiet;
 mod runtime;

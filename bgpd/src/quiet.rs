@@ -21,6 +21,8 @@ pub(crate) enum Topic {
     Refused { by_us: bool, code: u8, subcode: u8 },
     /// A connection from an address that is no neighbour, or from a tenant without any; these have one topic together.
     Stranger,
+    /// Nearly as many prefixes as it may announce.
+    NearLimit,
     /// A connection that would have to be signed, and cannot be asked to.
     Unsigned,
     /// A connection that the kernel does not hand over.

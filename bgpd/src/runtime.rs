@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
 use weft_bgp_core::session::{ConnectionId, DownReason, State};
-use weft_bgp_core::speaker::{Action, Speaker};
+use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Speaker};
+use weft_bgp_wire::Family;
 
 use crate::connection::{self, Write};
+use crate::link;
 use crate::listen::{self, Instances};
 use crate::quiet::{Quiet, Topic};
 use crate::{Bgp, BgpConfig, BgpEvent, Command, Scope, ShutdownMode, secure};
@@ -148,6 +150,20 @@ struct Runtime {
     _listeners: JoinSet<()>,
 }
 
+/// Our end of a connection to this neighbour.
+fn local_end(config: &NeighborConfig, address: IpAddr) -> LocalEnd {
+    let next_hop = match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => config.local_address_v6,
+    };
+    LocalEnd {
+        address,
+        shared_link: next_hop
+            .filter(|_| config.families.contains(&Family::Ipv6Unicast))
+            .and_then(|next_hop| link::shared(address, config.address, next_hop)),
+    }
+}
+
 impl Runtime {
     async fn run(
         mut self,
@@ -266,9 +282,9 @@ impl Runtime {
                     .and_then(|()| stream.local_addr());
                 match prepared {
                     Ok(local) => {
+                        let local = local_end(config, local.ip().to_canonical());
                         let id = self.adopt(peer, stream);
-                        self.speaker
-                            .handle_accepted(peer, id, local.ip().to_canonical(), now);
+                        self.speaker.handle_accepted(peer, id, local, now);
                     }
                     Err(error) => {
                         debug!(neighbor = %from.ip(), %error, "an accepted connection broke at once")
@@ -288,6 +304,10 @@ impl Runtime {
         let now = Instant::now();
         match result.and_then(|stream| Ok((stream.local_addr()?.ip(), stream))) {
             Ok((local, stream)) => {
+                let local = match self.speaker.config_of(peer) {
+                    Some(config) => local_end(config, local),
+                    None => local.into(),
+                };
                 let id = self.adopt(peer, stream);
                 self.speaker.handle_connected(peer, id, local, now);
             }
@@ -359,6 +379,16 @@ impl Runtime {
                     }
                 }
                 Action::Refused(peer, reason) => self.log_refused(peer, &reason),
+                Action::NearLimit(peer, near) => {
+                    let Some(config) = self.speaker.config_of(peer) else {
+                        continue;
+                    };
+                    let (neighbor, now) = (config.address, Instant::now());
+                    let (family, paths, most) = (near.family, near.accepted, near.limit);
+                    if let Some(more) = self.quiet.admits(Some(neighbor), Topic::NearLimit, now) {
+                        warn!(%neighbor, %family, paths, most, more, "the neighbour announces nearly as much as it may; more than max_prefixes ends the session");
+                    }
+                }
                 Action::Heard => self.heard = true,
                 Action::Converged { complete } => {
                     self.sessions = true;

@@ -56,6 +56,9 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         accept_martians: false,
         import_class: 0,
         export_class: 0,
+        role: None,
+        role_strict: false,
+        shutdown: None,
     }
 }
 

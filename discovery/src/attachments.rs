@@ -29,7 +29,7 @@ pub struct SiteNeighbor {
     /// Hops to it, 1 for one on the link; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
-    /// Prefixes that it may announce; any number where absent.
+    /// Prefixes of one family that it may announce; 100,000 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_prefixes: Option<u32>,
 }

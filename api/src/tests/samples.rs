@@ -18,6 +18,7 @@ pub(super) fn negotiated() -> Negotiated {
         max_message: 65_535,
         route_refresh: true,
         graceful_restart: Some(120),
+        role: None,
     }
 }
 

@@ -59,6 +59,22 @@ words! {
     }
 }
 
+words! {
+    /// What one end of an eBGP session is to the other (RFC 9234).
+    Role {
+        /// It carries the other's packets to everywhere.
+        Provider = "provider",
+        /// The other carries its packets to everywhere.
+        Customer = "customer",
+        /// Both carry packets to their own customers.
+        Peer = "peer",
+        /// A route server.
+        Rs = "rs",
+        /// A client of a route server.
+        RsClient = "rs-client",
+    }
+}
+
 /// A BGP neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Neighbor {
@@ -97,6 +113,15 @@ pub struct Neighbor {
     /// Why it is down, or was last; absent where it never was down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Why<DownCode>>,
+    /// The configuration keeps the session down, with these words for the neighbour (RFC 9003); empty where it is told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<String>,
+    /// Paths of one family that it may announce; more end the session. Absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
+    /// What this router is to it (RFC 9234).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// Its routes of an earlier session are kept (RFC 4724).
     pub stale: bool,
     /// What was negotiated, while the session is established.
@@ -108,6 +133,9 @@ pub struct Neighbor {
     pub updates: u64,
     /// Prefixes announced by it that the import rules refused.
     pub rejected: u64,
+    /// Of these, those that it leaks: its role and ONLY_TO_CUSTOMER forbid it to announce them (RFC 9234).
+    #[serde(default)]
+    pub route_leaks: u64,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
@@ -153,6 +181,9 @@ pub struct Negotiated {
     /// The neighbour's restart time in seconds, where both ends restart gracefully (RFC 4724).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<u64>,
+    /// What the neighbour says that it is to this router (RFC 9234).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
 /// Prefixes exchanged with a neighbour.

@@ -54,6 +54,7 @@ impl Bench {
                 accept_martians: false,
                 import_class: 0,
                 export_class: 0,
+                role: None,
             };
             rib.add_peer(peer, config);
             let up = PeerUp {
@@ -66,6 +67,7 @@ impl Bench {
                 enhanced_refresh: false,
                 local_address: IpAddr::from(router_id.0),
                 local_address_v6: None,
+                shared_link: None,
             };
             rib.peer_up(peer, up);
         }

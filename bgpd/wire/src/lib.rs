@@ -21,6 +21,7 @@ mod nlri;
 mod notification;
 mod open;
 mod pattern;
+mod role;
 mod update;
 
 use std::fmt;
@@ -44,6 +45,7 @@ pub use notification::{
 };
 pub use open::{AddPathMode, Capability, GracefulRestart, GracefulRestartFamily, Open};
 pub use pattern::{CommunityPattern, LargeCommunityPattern};
+pub use role::Role;
 pub use update::{
     EncodeContext, EncodeError, UpdateView, UpdateWriter, encode_attributes, encode_end_of_rib,
 };

@@ -18,6 +18,8 @@ pub mod error_code {
     pub const CEASE: u8 = 6;
     /// ROUTE-REFRESH Message Error (RFC 7313).
     pub const ROUTE_REFRESH: u8 = 7;
+    /// Send Hold Timer Expired (RFC 9687).
+    pub const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
 }
 
 /// Subcodes of the Message Header Error.
@@ -44,6 +46,8 @@ pub mod open_error {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// Unsupported Capability (RFC 5492).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// Role Mismatch (RFC 9234).
+    pub const ROLE_MISMATCH: u8 = 11;
 }
 
 /// Subcodes of the UPDATE Message Error.
@@ -174,6 +178,7 @@ impl Notification {
             5 => "Finite State Machine Error",
             6 => "Cease",
             7 => "ROUTE-REFRESH Message Error",
+            8 => "Send Hold Timer Expired",
             _ => "Unknown Error",
         };
         let subcode = match (self.code, self.subcode) {
@@ -186,6 +191,7 @@ impl Notification {
             (2, 4) => "Unsupported Optional Parameter",
             (2, 6) => "Unacceptable Hold Time",
             (2, 7) => "Unsupported Capability",
+            (2, 11) => "Role Mismatch",
             (3, 1) => "Malformed Attribute List",
             (3, 2) => "Unrecognized Well-known Attribute",
             (3, 3) => "Missing Well-known Attribute",

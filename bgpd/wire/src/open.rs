@@ -65,6 +65,8 @@ pub enum Capability {
     RouteRefresh,
     /// Extended message, code 6 (RFC 8654).
     ExtendedMessage,
+    /// BGP Role, code 9 (RFC 9234): what the sender is to the other end; [`crate::Role::from_octet`] knows those that are assigned.
+    Role(u8),
     /// Graceful restart, code 64.
     GracefulRestart(GracefulRestart),
     /// 4-octet AS number, code 65 (RFC 6793).
@@ -89,6 +91,7 @@ impl Capability {
             6 => all_consuming(take(0usize))
                 .map(|_| Self::ExtendedMessage)
                 .parse(value),
+            9 => all_consuming(be_u8).map(Self::Role).parse(value),
             64 => all_consuming((be_u16, many0((be_u16, be_u8, be_u8))))
                 .map(|(head, families)| {
                     Self::GracefulRestart(GracefulRestart {
@@ -145,6 +148,7 @@ impl Capability {
                 out.extend_from_slice(&[0, *safi]);
             }
             Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
+            Self::Role(role) => out.push(*role),
             Self::GracefulRestart(gr) => {
                 let head = (u16::from(gr.restarting) << 15)
                     | (u16::from(gr.notification) << 14)
@@ -177,6 +181,7 @@ impl Capability {
             Self::MultiProtocol(..) => 1,
             Self::RouteRefresh => 2,
             Self::ExtendedMessage => 6,
+            Self::Role(_) => 9,
             Self::GracefulRestart(_) => 64,
             Self::FourOctetAs(_) => 65,
             Self::AddPath(_) => 69,

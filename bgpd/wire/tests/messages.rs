@@ -18,6 +18,7 @@ fn open() -> Open {
             Capability::MultiProtocol(2, 1),
             Capability::RouteRefresh,
             Capability::ExtendedMessage,
+            Capability::Role(4),
             Capability::GracefulRestart(GracefulRestart {
                 restarting: true,
                 notification: true,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::controller::Access;
 use super::output::Output;
 use crate::config::places::Places;
-use crate::config::{Config, Neighbor, SiteNeighbor, Tenant};
+use crate::config::{Config, Neighbor, SiteNeighbor, Tenant, defaults};
 
 /// What the domain has already that this is to fit with.
 struct Domain {
@@ -298,6 +298,9 @@ fn site_neighbor(of: &SiteNeighbor) -> (Value, Vec<String>) {
         if let Some(value) = document.get(key).filter(|value| !value.is_null()) {
             carried.insert(key.to_owned(), value.clone());
         }
+    }
+    if of.session.max_prefixes == Some(defaults::SITE_MAX_PREFIXES) {
+        carried.remove("max_prefixes");
     }
     let carried = Value::from(carried);
     let lost = lost("tenants", of, &carried);

@@ -87,6 +87,12 @@ pub(crate) fn max_paths() -> u32 {
     32
 }
 
+/// From an eBGP neighbour, a family: twice what the Internet has.
+pub(crate) const MAX_PREFIXES: u32 = 2_000_000;
+
+/// From a tenant's own router, a family.
+pub(crate) const SITE_MAX_PREFIXES: u32 = 100_000;
+
 pub(crate) fn bgp_port() -> u16 {
     179
 }

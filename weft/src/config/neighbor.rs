@@ -271,10 +271,14 @@ pub(super) fn read<'a>(
     }
     fields.finish();
     let (placed, asn) = (read.address?, number?);
+    let max_prefixes = read.session.max_prefixes;
     let neighbor = Neighbor {
         address: placed.value,
         asn,
-        session: read.session,
+        session: Session {
+            max_prefixes: max_prefixes.or((!ibgp).then_some(defaults::MAX_PREFIXES)),
+            ..read.session
+        },
         fast_external_fallover: fallover.unwrap_or_else(defaults::yes),
         add_path: add_path.unwrap_or_default(),
         max_paths: max_paths.unwrap_or(match ibgp {
@@ -341,10 +345,14 @@ pub(super) fn read_site<'a>(
     }
     fields.finish();
     let (placed, asn) = (read.address?, read.asn?);
+    let max_prefixes = read.session.max_prefixes;
     let neighbor = SiteNeighbor {
         address: placed.value,
         asn,
-        session: read.session,
+        session: Session {
+            max_prefixes: max_prefixes.or(Some(defaults::SITE_MAX_PREFIXES)),
+            ..read.session
+        },
         as_override: as_override.unwrap_or_default(),
         ttl: read.ttl.unwrap_or_else(defaults::ttl),
     };

@@ -179,6 +179,24 @@ impl<T: JsonSchema> JsonSchema for BoolOr<T> {
     }
 }
 
+/// What the neighbour is told.
+#[derive(JsonSchema)]
+#[schemars(transparent, inline)]
+#[expect(dead_code, reason = "for the schema")]
+pub(super) struct Communication(#[schemars(length(max = 255))] String);
+
+/// The words that a session is kept down with; `true` for none.
+pub(super) fn shutdown<S: Serializer>(
+    words: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match words.as_deref() {
+        Some("") => serializer.serialize_bool(true),
+        Some(words) => serializer.serialize_str(words),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// The network of an address with host bits, for the suggestion; `None` where there are none.
 pub(super) fn host_bits(net: IpNet) -> Option<IpNet> {
     (net.addr() != net.network()).then(|| net.trunc())

@@ -24,6 +24,34 @@ pub(crate) enum Martians {
     Accept,
 }
 
+/// What this router is to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// It carries the neighbour's packets to everywhere.
+    Provider,
+    /// The neighbour carries this router's packets to everywhere.
+    Customer,
+    /// Both carry packets to their own customers.
+    Peer,
+    /// A route server.
+    Rs,
+    /// A client of a route server.
+    RsClient,
+}
+
+impl From<Role> for weft_bgp_wire::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Provider => Self::Provider,
+            Role::Customer => Self::Customer,
+            Role::Peer => Self::Peer,
+            Role::Rs => Self::RouteServer,
+            Role::RsClient => Self::RouteServerClient,
+        }
+    }
+}
+
 /// What sessions with neighbours of the router and of its tenants have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Session {
@@ -68,10 +96,28 @@ pub(crate) struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub ttl_security: Option<u8>,
-    /// Most prefixes of one family taken from it; more end the session (RFC 4486).
+    /// Most prefixes of one family that are taken from it, or paths where it sends several a prefix: at four fifths there is a warning in
+    /// the log, and more end the session (RFC 4486) for five minutes, or until this changes. By default 2,000,000 from eBGP neighbours,
+    /// 100,000 from tenants' own routers, and no limit for iBGP ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_prefixes: Option<u32>,
+    /// Keep the session down: `true`, or a text of at most 255 octets that the neighbour is told (RFC 9003).
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serial::shutdown"
+    )]
+    #[schemars(with = "Option<serial::BoolOr<serial::Communication>>")]
+    pub shutdown: Option<String>,
+    /// eBGP: what this router is to the neighbour (RFC 9234), as `local role` in BIRD and `local-role` in FRR: `customer` of its provider,
+    /// `provider` of its customer, `peer` of a peer, `rs-client` of a route server, `rs` of such a client. The neighbour has to say the other
+    /// side, where it says any. Routes that it leaks are refused, and ours are marked as for customers only where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// With `role`: no session with a neighbour that does not say its role.
+    #[serde(default)]
+    pub role_strict: bool,
     /// How often our own AS may stand in its paths.
     #[serde(default)]
     #[schemars(range(max = 10))]
@@ -174,6 +220,40 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
     let max_prefixes = fields.optional("max_prefixes", |at| {
         number_of(&at, "a number of prefixes", 1, u64::from(u32::MAX))
     });
+    let shutdown = fields.optional("shutdown", |at| match at.scalar() {
+        Some("true") => Some(Some(String::new())),
+        Some("false") => Some(None),
+        Some(text) if text.len() <= 255 && !text.chars().any(char::is_control) => {
+            Some(Some(text.to_owned()))
+        }
+        _ => at.expected("true, false, or a text of one line, at most 255 octets"),
+    });
+    let role = fields.optional("role", |at| {
+        let role = at.choice(&[
+            ("provider", Role::Provider),
+            ("customer", Role::Customer),
+            ("peer", Role::Peer),
+            ("rs", Role::Rs),
+            ("rs-client", Role::RsClient),
+        ])?;
+        if number.is_some() && number == router.map(|router| router.asn) {
+            at.problem(
+                "routers of one AS have no roles towards each other (RFC 9234)",
+                Some("remove it, or correct the neighbour's `asn`".to_owned()),
+            );
+        }
+        Some(role)
+    });
+    let role_strict = fields.optional("role_strict", |at| {
+        let strict = at.bool()?;
+        if strict && role.is_none() {
+            at.problem(
+                "the neighbour has to say its role, and this router has none towards it",
+                Some("add `role`, what this router is to the neighbour".to_owned()),
+            );
+        }
+        Some(strict)
+    });
     let allow_own_as = fields.optional("allow_own_as", |at| number_of(&at, "a count", 0, 10));
     let enforce_first_as = fields.optional("enforce_first_as", |at| at.bool());
     let martians = fields.optional("martians", |at| {
@@ -195,6 +275,9 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
         password_file,
         ttl_security,
         max_prefixes,
+        shutdown: shutdown.flatten(),
+        role,
+        role_strict: role_strict.unwrap_or_default(),
         allow_own_as: allow_own_as.unwrap_or_default(),
         enforce_first_as: enforce_first_as.unwrap_or_else(defaults::yes),
         martians: martians.unwrap_or_default(),

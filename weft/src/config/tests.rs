@@ -855,3 +855,85 @@ fn an_as_number_in_another_notation_is_told_how_it_is_written() {
         }
     }
 }
+
+/// What nobody limits is limited by whom it comes from.
+#[test]
+fn prefixes_are_limited_by_who_announces_them() {
+    let config = good(&format!(
+        "{ROUTER}{OVERLAY}tenants:\n  - name: red\n    vni: 1\n    interfaces: [red0]\n    neighbors:\n      - {{ address: 10.0.0.2, asn: 65001 }}\n\
+         neighbors:\n  - {{ address: 192.0.2.1, asn: 64601 }}\n  - {{ address: 192.0.2.2, asn: 64602 }}\n  - {{ address: 192.0.2.3, asn: 64602, max_prefixes: 5 }}\n"
+    ));
+    let limits: Vec<Option<u32>> = config
+        .neighbors
+        .iter()
+        .map(|neighbor| neighbor.session.max_prefixes)
+        .collect();
+    assert_eq!(limits, [None, Some(2_000_000), Some(5)]);
+    let site = &config.tenants[0].neighbors[0];
+    assert_eq!(site.session.max_prefixes, Some(100_000));
+}
+
+#[test]
+fn a_session_is_shut_down_with_or_without_words() {
+    let shutdown = |value: &str| {
+        let config = good(&format!(
+            "{ROUTER}neighbors:\n  - {{ address: 192.0.2.1, asn: 64602{value} }}\n"
+        ));
+        let again = good(&config.to_yaml().unwrap());
+        assert_eq!(again.neighbors, config.neighbors, "printed and read again");
+        config.neighbors[0].session.shutdown.clone()
+    };
+    assert_eq!(shutdown(""), None);
+    assert_eq!(shutdown(", shutdown: false"), None);
+    assert_eq!(shutdown(", shutdown: true"), Some(String::new()));
+    assert_eq!(
+        shutdown(", shutdown: \"new cables\""),
+        Some("new cables".to_owned())
+    );
+    let long =
+        format!("{ROUTER}neighbors:\n  - address: 192.0.2.1\n    asn: 64602\n    shutdown: ");
+    for value in ["[a]".to_owned(), "é".repeat(128)] {
+        assert_eq!(
+            lines(&format!("{long}{value}"))[0]
+                .split_once("expected")
+                .unwrap()
+                .1,
+            " true, false, or a text of one line, at most 255 octets"
+        );
+    }
+}
+
+/// RFC 9234.
+#[test]
+fn roles_are_of_ebgp_neighbours() {
+    use super::session::Role;
+    for (word, role) in [
+        ("provider", Role::Provider),
+        ("customer", Role::Customer),
+        ("peer", Role::Peer),
+        ("rs", Role::Rs),
+        ("rs-client", Role::RsClient),
+    ] {
+        let config = good(&format!(
+            "{ROUTER}neighbors:\n  - {{ address: 192.0.2.1, asn: 64602, role: {word}, role_strict: true }}\n"
+        ));
+        let session = &config.neighbors[0].session;
+        assert_eq!((session.role, session.role_strict), (Some(role), true));
+        assert_eq!(weft_bgp_wire::Role::from(role).to_string(), word);
+        assert_eq!(good(&config.to_yaml().unwrap()), config);
+    }
+    let neighbor =
+        |rest: &str| format!("{ROUTER}neighbors:\n  - {{ address: 192.0.2.1, {rest} }}\n");
+    assert_eq!(
+        lines(&neighbor("asn: 64601, role: peer")),
+        [
+            "3:45 neighbors[0].role: routers of one AS have no roles towards each other (RFC 9234) (remove it, or correct the neighbour's `asn`)"
+        ]
+    );
+    assert_eq!(
+        lines(&neighbor("asn: 64602, role_strict: true")),
+        [
+            "3:52 neighbors[0].role_strict: the neighbour has to say its role, and this router has none towards it (add `role`, what this router is to the neighbour)"
+        ]
+    );
+}

@@ -241,6 +241,9 @@ fn session(
         accept_martians: of.martians == config::Martians::Accept,
         import_class: 0,
         export_class: 0,
+        role: of.role.map(Into::into),
+        role_strict: of.role_strict,
+        shutdown: of.shutdown.clone(),
     }
 }
 

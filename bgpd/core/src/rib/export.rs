@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use weft_bgp_wire::{
-    AttributesBuilder, EncodeContext, Family, NextHop, UpdateWriter, code, encode_attributes,
+    AttributesBuilder, EncodeContext, Family, NextHop, Role, UpdateWriter, code, encode_attributes,
 };
 
 use super::Shared;
 use super::index::Tagged;
 use super::interner::AttributeId;
 use super::table::{Entry, Path};
-use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrefixFilter};
+use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrefixFilter, SharedLink};
 
 /// Everything that the octets for a neighbour depend on: neighbours with equal settings share an update group.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +21,12 @@ pub(crate) struct ExportSettings {
     pub(crate) next_hop_self: bool,
     /// The next hop that we name: `None` where the session has no address of the family.
     pub(crate) local_address: Option<IpAddr>,
+    /// As in [`PeerUp`], for the family whose next hops have link-local addresses.
+    pub(crate) shared_link: Option<SharedLink>,
     pub(crate) filter: PrefixFilter,
     pub(crate) export_class: u32,
+    /// What we are to them (RFC 9234).
+    pub(crate) role: Option<Role>,
 }
 
 impl ExportSettings {
@@ -45,8 +49,29 @@ impl ExportSettings {
             target: config.kind,
             next_hop_self: config.next_hop_self,
             local_address,
+            shared_link: up.shared_link.filter(|_| family == Family::Ipv6Unicast),
             filter: config.export_filter.clone(),
             export_class: config.export_class,
+            role: config.role,
+        }
+    }
+
+    /// This router as next hop.
+    fn own_next_hop(&self) -> Option<NextHop> {
+        Some(NextHop {
+            address: self.local_address?,
+            link_local: self.shared_link.map(|link| link.link_local),
+        })
+    }
+
+    /// Somebody else as next hop: a link-local address means something to who is on that link (RFC 2545 section 3).
+    fn kept_next_hop(&self, received: NextHop) -> NextHop {
+        let on_link = |link: SharedLink| matches!(received.address, IpAddr::V6(address) if link.subnet.contains(&address));
+        NextHop {
+            address: received.address,
+            link_local: received
+                .link_local
+                .filter(|_| self.shared_link.is_some_and(on_link)),
         }
     }
 
@@ -187,6 +212,9 @@ impl ExportBatch {
         if key.no_advertise || (key.no_export && !internal) {
             return None;
         }
+        if key.only_to_customer.is_some() && settings.role.is_some_and(Role::holds_back) {
+            return None;
+        }
         // RFC 4456 section 6: from a non-client to clients only.
         if source == Some(PeerKind::Ibgp) && settings.target == PeerKind::Ibgp {
             return None;
@@ -243,13 +271,16 @@ impl ExportBatch {
             }
             let named_self = own || (settings.next_hop_self && source == Some(PeerKind::Ebgp));
             if named_self {
-                settings.local_address?.into()
+                settings.own_next_hop()?
             } else {
-                received
+                settings.kept_next_hop(received)
             }
         } else {
             edit.prepend_as(shared.config.asn);
-            settings.local_address?.into()
+            if key.only_to_customer.is_none() && settings.role.is_some_and(Role::marks_export) {
+                edit.set_only_to_customer(shared.config.asn);
+            }
+            settings.own_next_hop()?
         };
         let start = self.octets.len();
         encode_attributes(

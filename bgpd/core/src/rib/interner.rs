@@ -34,7 +34,7 @@ const RAW_CACHE: usize = 1024;
 struct Raw {
     /// Its memory is used again for the next section in its place.
     section: Vec<u8>,
-    context: u8,
+    context: u64,
     id: Option<AttributeId>,
 }
 
@@ -179,14 +179,14 @@ impl Interner {
 
     /// What a section came to when it was last decoded in this context.
     #[inline]
-    pub(crate) fn raw(&self, section: &[u8], context: u8) -> Option<AttributeId> {
+    pub(crate) fn raw(&self, section: &[u8], context: u64) -> Option<AttributeId> {
         let raw = self.raw.get(raw_slot(section))?;
         raw.id
             .filter(|_| raw.context == context && *raw.section == *section)
     }
 
     /// Remembers what a section came to; holds a reference while it does.
-    pub(crate) fn remember(&mut self, section: &[u8], context: u8, id: AttributeId) {
+    pub(crate) fn remember(&mut self, section: &[u8], context: u64, id: AttributeId) {
         self.retain(id);
         if self.raw.is_empty() {
             self.raw.resize_with(RAW_CACHE, Raw::default);
@@ -240,6 +240,7 @@ fn key(attributes: AttributesView<'_>, config: &RibConfig) -> AttributeKey {
         own_as: path.count(config.asn).min(255) as u8,
         reflection_loop: attributes.originator_id() == Some(config.router_id)
             || attributes.cluster_list().any(|id| id == config.cluster_id),
+        only_to_customer: attributes.only_to_customer(),
         labelled: is_labelled(attributes, config),
         no_advertise: has(Community::NO_ADVERTISE),
         no_export: has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED),

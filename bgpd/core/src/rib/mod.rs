@@ -27,8 +27,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use smallvec::SmallVec;
 use weft_bgp_wire::{
     AttributeContext, AttributeDecoder, AttributesBuilder, AttributesView, Family, MpReach,
-    NextHop, Nlri, NlriError, NlriIter, Notification, PeerType, RouterId, Treatment, UpdateView,
-    cease, error_code, update_error,
+    NextHop, Nlri, NlriError, NlriIter, Notification, PeerType, Role, RouterId, Treatment,
+    UpdateView, cease, error_code, update_error,
 };
 
 use decision::Candidate;
@@ -49,6 +49,8 @@ struct Peer {
     /// Kept over a restart, for the routes that are.
     router_id: Option<RouterId>,
     counters: PeerCounters,
+    /// It was said that it is near its limit, by [`Family::index`].
+    warned: [bool; 2],
 }
 
 /// What the families have in common.
@@ -223,6 +225,7 @@ impl Rib {
             up: None,
             router_id: None,
             counters,
+            warned: [false; 2],
         });
     }
 
@@ -266,6 +269,7 @@ impl Rib {
     pub fn peer_down(&mut self, peer: PeerId, down: PeerDown) {
         if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
             state.up = None;
+            state.warned = [false; 2];
         }
         families!(self, rib => rib.leave(peer));
         for family in Family::ALL {
@@ -298,7 +302,7 @@ impl Rib {
     pub fn handle_update(&mut self, peer: PeerId, body: &[u8]) -> Result<UpdateOutcome, Reset> {
         let mut update = UpdateView::split(body)?;
         let mut outcome = UpdateOutcome::default();
-        let Some((add_path, negotiated, context, import_class)) =
+        let Some((add_path, negotiated, context, import_class, marks)) =
             self.shared.peer(peer).and_then(|state| {
                 let up = state.up.as_ref()?;
                 let peer = if state.config.kind == PeerKind::Ebgp {
@@ -317,7 +321,15 @@ impl Rib {
                 };
                 let negotiated = Family::ALL.map(|family| up.families.contains(&family));
                 let import_class = state.config.import_class;
-                Some((up.add_path_receive, negotiated, context, import_class))
+                let marks = state.config.role.is_some_and(Role::marks_import);
+                let marks = marks.then_some(state.config.asn);
+                Some((
+                    up.add_path_receive,
+                    negotiated,
+                    context,
+                    import_class,
+                    marks,
+                ))
             })
         else {
             return Ok(outcome);
@@ -336,9 +348,10 @@ impl Rib {
         if update.attributes.is_empty() && update.nlri.is_empty() {
             return Ok(outcome);
         }
-        let cached = u8::from(context.four_octet_as)
-            | u8::from(context.peer == PeerType::External) << 1
-            | u8::from(context.has_nlri) << 2;
+        let cached = u64::from(context.four_octet_as)
+            | u64::from(context.peer == PeerType::External) << 1
+            | u64::from(context.has_nlri) << 2
+            | marks.map_or(0, |asn| u64::from(asn.0) << 3);
         let strips = self.shared.labels() && self.shared.hook.strips(import_class);
         // What another neighbour may say this one may not, perhaps.
         let known = self.shared.interner.raw(update.attributes, cached);
@@ -373,9 +386,18 @@ impl Rib {
         } else {
             Stripped::default()
         };
-        let attributes = match stripped == Stripped::default() {
-            true => decoded.attributes,
-            false => edit.view(),
+        let is_stripped = stripped != Stripped::default();
+        // RFC 9234 section 5: what a provider, a peer or a route server announces is for our customers only.
+        let marks = marks.filter(|_| decoded.attributes.only_to_customer().is_none());
+        if let Some(asn) = marks {
+            if !is_stripped {
+                edit.load(decoded.attributes);
+            }
+            edit.set_only_to_customer(asn);
+        }
+        let attributes = match is_stripped || marks.is_some() {
+            true => edit.view(),
+            false => decoded.attributes,
         };
         let mut v4_set = None;
         let mut other_set = None;
@@ -386,7 +408,7 @@ impl Rib {
                     .interner
                     .intern(attributes, IpAddr::from(next_hop).into());
                 if let Some(id) = id
-                    && stripped == Stripped::default()
+                    && !is_stripped
                     && decoded.problems.is_empty()
                     && decoded.mp_reach.is_none()
                     && decoded.mp_unreach.is_none()
@@ -457,15 +479,31 @@ impl Rib {
     }
 
     /// RFC 4486: more prefixes than allowed end the session.
-    fn check_limit(&self, peer: PeerId, outcome: UpdateOutcome) -> Result<UpdateOutcome, Reset> {
-        let Some(state) = self.shared.peer(peer) else {
+    fn check_limit(
+        &mut self,
+        peer: PeerId,
+        mut outcome: UpdateOutcome,
+    ) -> Result<UpdateOutcome, Reset> {
+        let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
             return Ok(outcome);
         };
         let Some(limit) = state.config.max_prefixes else {
             return Ok(outcome);
         };
         for family in Family::ALL {
-            if state.counters.accepted[family.index()] > limit {
+            let accepted = state.counters.accepted[family.index()];
+            let warned = &mut state.warned[family.index()];
+            if *warned {
+                *warned = accepted > limit / 2;
+            } else if accepted > limit - limit / 5 {
+                *warned = true;
+                outcome.near_limit = Some(NearLimit {
+                    family,
+                    accepted,
+                    limit,
+                });
+            }
+            if accepted > limit {
                 let mut data = family.afi().to_be_bytes().to_vec();
                 data.push(family.safi());
                 data.extend_from_slice(&limit.to_be_bytes());
@@ -676,7 +714,9 @@ fn announce<P: Tagged>(
     // An IPv4-mapped address is no router's; the labels of a path lead on all the same.
     let mapped =
         matches!(next_hop.address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
-    let allowed = own && first && !key.reflection_loop && (key.labelled || !mapped);
+    let leak = config.role.zip(key.only_to_customer);
+    let leak = leak.is_some_and(|(role, otc)| role.is_leak(otc, config.asn));
+    let allowed = own && first && !leak && !key.reflection_loop && (key.labelled || !mapped);
     let (filter, martians) = (config.import_filter.clone(), config.accept_martians);
     let mut rejected = 0;
     runs(rib, shared, field, add_path, |rib, shared, nlri| {
@@ -696,6 +736,7 @@ fn announce<P: Tagged>(
         && let Some(Some(state)) = shared.peers.get_mut(peer.index())
     {
         state.counters.rejected += rejected;
+        state.counters.route_leaks += if leak { rejected } else { 0 };
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
@@ -42,6 +43,7 @@ fn peer_config(peer: u16, kind: PeerKind) -> PeerConfig {
         accept_martians: false,
         import_class: 0,
         export_class: 0,
+        role: None,
     }
 }
 
@@ -56,6 +58,7 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
         enhanced_refresh: false,
         local_address: IpAddr::from([192, 0, 2, 254]),
         local_address_v6: None,
+        shared_link: None,
     }
 }
 
@@ -508,6 +511,53 @@ fn more_prefixes_than_allowed_end_the_session() {
     };
     let reset = bench.rib.handle_update(PeerId(1), &body).unwrap_err();
     assert_eq!((reset.code, reset.subcode), (6, 1));
+}
+
+#[test]
+fn near_its_limit_a_neighbour_is_named_once() {
+    let mut bench = Bench::new(&[Ebgp], false);
+    let mut limited = peer_config(1, Ebgp);
+    limited.max_prefixes = Some(10);
+    bench.rib.set_import(PeerId(1), &limited);
+    let mut named = Vec::new();
+    let mut step = |bench: &mut Bench, at: u8, on: bool| {
+        let prefix = format!("10.{at}.0.0/16");
+        if !on {
+            return bench.withdraw(1, 0, &prefix);
+        }
+        let mut section = Vec::new();
+        let mut builder = AttributesBuilder::new();
+        builder.set_origin(Origin::Igp);
+        builder.set_as_sequence(&[Asn(65001)]);
+        let (family, next_hop) = (Family::Ipv4Unicast, NextHop::from(address(1)));
+        encode_attributes(builder.view(), &next_hop, family, true, &mut section);
+        let context = EncodeContext {
+            max_len: 4096,
+            four_octet_as: true,
+            add_path: [false; 2],
+        };
+        let mut out = Vec::new();
+        let mut writer =
+            UpdateWriter::announce(&mut out, &context, family, &section, next_hop).unwrap();
+        writer.push(0, prefix.parse::<Ipv4Net>().unwrap());
+        writer.finish();
+        let outcome = bench.rib.handle_update(PeerId(1), &out[HEADER_LEN..]);
+        named.extend(outcome.unwrap().near_limit.map(|near| near.accepted));
+    };
+    for at in 1..=10 {
+        step(&mut bench, at, true);
+    }
+    // A few less, and more again, are no news; half of it is.
+    for (at, on) in [(10, false), (9, false), (9, true), (10, true)] {
+        step(&mut bench, at, on);
+    }
+    for at in 4..=10 {
+        step(&mut bench, at, false);
+    }
+    for at in 4..=10 {
+        step(&mut bench, at, true);
+    }
+    assert_eq!(named, [9, 9]);
 }
 
 #[test]
@@ -1010,5 +1060,203 @@ fn what_is_stale_from_an_earlier_restart_stays_where_rfc_8538_applies() {
             bench.rib.peer_up(PeerId(1), up(1, false));
         }
         assert_eq!(bench.lost(P).len(), usize::from(older));
+    }
+}
+
+/// RFC 2545 section 3: beside a global next hop stands a link-local one where the next hop and the neighbour are on one link, and there
+/// alone.
+#[test]
+fn a_link_local_next_hop_is_told_on_its_own_link() {
+    let link: SharedLink = SharedLink {
+        subnet: "2001:db8:1::/64".parse().unwrap(),
+        link_local: "fe80::1".parse().unwrap(),
+    };
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp, Ibgp, Ibgp], false);
+    for peer in 1..=5 {
+        let kind = bench.kinds[usize::from(peer) - 1];
+        let mut config = peer_config(peer, kind);
+        config.next_hop_self = peer == 5;
+        let mut up = up(peer, false);
+        up.families = vec![Family::Ipv6Unicast];
+        up.local_address = "2001:db8:1::1".parse().unwrap();
+        up.shared_link = [1, 3, 5].contains(&peer).then_some(link);
+        bench.rib.peer_down(PeerId(peer), PeerDown::Flush);
+        bench.rib.add_peer(PeerId(peer), config);
+        bench.rib.peer_up(PeerId(peer), up);
+    }
+    let told = |bench: &mut Bench, peer: u16| -> Vec<NextHop> {
+        let mut told = Vec::new();
+        while let Some(octets) = bench.rib.poll_transmit(PeerId(peer)) {
+            let mut rest = &octets[..];
+            while let Some(frame) = next_frame(rest, 4096).unwrap() {
+                let update = UpdateView::split(&rest[HEADER_LEN..frame.len]).unwrap();
+                rest = &rest[frame.len..];
+                let context = AttributeContext {
+                    four_octet_as: true,
+                    peer: PeerType::Internal,
+                    has_nlri: false,
+                };
+                let mut decoder = AttributeDecoder::new();
+                let decoded = decoder.decode(update.attributes, &context).unwrap();
+                told.extend(decoded.mp_reach.and_then(|reach| reach.next_hop));
+            }
+        }
+        told
+    };
+    let on_link = NextHop {
+        address: "2001:db8:1::7".parse().unwrap(),
+        link_local: Some("fe80::7".parse().unwrap()),
+    };
+    let elsewhere = NextHop {
+        address: "2001:db8:2::7".parse().unwrap(),
+        ..on_link
+    };
+    let own = |link_local: Option<Ipv6Addr>| NextHop {
+        address: "2001:db8:1::1".parse().unwrap(),
+        link_local,
+    };
+    for (received, kept) in [(on_link, on_link.link_local), (elsewhere, None)] {
+        bench.update(1, |out, context| {
+            let mut builder = AttributesBuilder::new();
+            builder.set_origin(Origin::Igp);
+            builder.set_as_sequence(&[Asn(7)]);
+            let family = Family::Ipv6Unicast;
+            let mut writer =
+                UpdateWriter::announce(out, context, family, builder.octets(), received).unwrap();
+            writer.push(0, "2001:db8:f::/48".parse::<Ipv6Net>().unwrap());
+            writer.finish();
+        });
+        let plain = NextHop::from(received.address);
+        let kept = NextHop {
+            link_local: kept,
+            ..plain
+        };
+        assert_eq!(told(&mut bench, 2), [own(None)]);
+        assert_eq!(told(&mut bench, 3), [kept]);
+        assert_eq!(told(&mut bench, 4), [plain]);
+        assert_eq!(told(&mut bench, 5), [own(Some(link.link_local))]);
+    }
+}
+
+/// RFC 9234 section 5: for each role of ours, what is taken, what is put into ONLY_TO_CUSTOMER, and to whom it goes on with what.
+#[test]
+fn only_to_customer_follows_the_roles() {
+    const OTHER: u32 = 7;
+    let roles = [
+        Role::Provider,
+        Role::RouteServer,
+        Role::RouteServerClient,
+        Role::Customer,
+        Role::Peer,
+    ];
+    // Neighbours 1 to 5 have these roles' counterparts, 6 has none, 7 is inside.
+    let kinds = [Ebgp, Ebgp, Ebgp, Ebgp, Ebgp, Ebgp, Ibgp];
+    let bench = || {
+        let mut bench = Bench::new(&kinds, false);
+        for (peer, role) in (1..).zip(roles) {
+            let mut config = peer_config(peer, Ebgp);
+            config.role = Some(role);
+            bench.rib.peer_down(PeerId(peer), PeerDown::Flush);
+            bench.rib.add_peer(PeerId(peer), config);
+            bench.rib.peer_up(PeerId(peer), up(peer, false));
+        }
+        bench
+    };
+    let otc_of = |octets: &[u8]| -> Option<Option<u32>> {
+        let update = UpdateView::split(octets).unwrap();
+        let context = AttributeContext {
+            four_octet_as: true,
+            peer: PeerType::Internal,
+            has_nlri: true,
+        };
+        let mut decoder = AttributeDecoder::new();
+        let decoded = decoder.decode(update.attributes, &context).unwrap();
+        (!update.nlri.is_empty()).then(|| decoded.attributes.only_to_customer().map(|asn| asn.0))
+    };
+    for from in 1..=7 {
+        let asn = peer_config(from, kinds[usize::from(from) - 1]).asn.0;
+        for sent in [None, Some(asn), Some(OTHER)] {
+            let mut bench = bench();
+            // Twice: the second time the attributes are known already.
+            for _ in 0..2 {
+                let first = if from == 7 { OTHER } else { asn };
+                bench.announce(from, 0, P, &[first], |edit| {
+                    if let Some(otc) = sent {
+                        edit.set_only_to_customer(Asn(otc));
+                    }
+                });
+            }
+            let role = roles.get(usize::from(from) - 1).copied();
+            let held = match (role, sent) {
+                (Some(Role::Provider | Role::RouteServer), Some(_)) => None,
+                (Some(Role::Peer), Some(OTHER)) => None,
+                (Some(Role::Customer | Role::RouteServerClient | Role::Peer), None) => {
+                    Some(Some(asn))
+                }
+                _ => Some(sent),
+            };
+            let counters = bench.rib.counters(PeerId(from));
+            let leaks = if held.is_none() { 2 } else { 0 };
+            assert_eq!(counters.route_leaks, leaks, "{role:?} {sent:?}");
+            for to in (1..=7).filter(|to| *to != from) {
+                let mut told = None;
+                while let Some(octets) = bench.rib.poll_transmit(PeerId(to)) {
+                    let mut rest = &octets[..];
+                    while let Some(frame) = next_frame(rest, 4096).unwrap() {
+                        told = told.or(otc_of(&rest[HEADER_LEN..frame.len]));
+                        rest = &rest[frame.len..];
+                    }
+                }
+                let target = roles.get(usize::from(to) - 1).copied();
+                let expected = held.and_then(|otc| match (target, otc) {
+                    (Some(Role::Customer | Role::Peer | Role::RouteServerClient), Some(_)) => None,
+                    (Some(Role::Provider | Role::Peer | Role::RouteServer), None) => {
+                        Some(Some(OWN.0))
+                    }
+                    _ => Some(otc),
+                });
+                assert_eq!(told, expected, "{sent:?} from {role:?} to {target:?}");
+            }
+        }
+    }
+}
+
+/// The same octets from neighbours of different roles are different routes.
+#[test]
+fn what_attributes_came_to_is_remembered_by_who_may_send_them() {
+    let mut bench = Bench::new(&[Ebgp, Ebgp, Ibgp], false);
+    let mut provider = peer_config(2, Ebgp);
+    provider.role = Some(Role::Customer);
+    bench.rib.peer_down(PeerId(2), PeerDown::Flush);
+    bench.rib.add_peer(PeerId(2), provider);
+    bench.rib.peer_up(PeerId(2), up(2, false));
+    let otc = |bench: &Bench, prefix: &str| {
+        let filter = RouteFilter {
+            prefix: Some(prefix.parse().unwrap()),
+            ..RouteFilter::default()
+        };
+        let page = bench.rib.routes(&filter, 1);
+        let path = &page.routes[0].paths[0];
+        path.attributes.key().only_to_customer
+    };
+    for (peer, prefix, expected) in [
+        (1, "10.1.0.0/16", None),
+        (2, "10.2.0.0/16", Some(Asn(65002))),
+        (1, "10.3.0.0/16", None),
+        (2, "10.4.0.0/16", Some(Asn(65002))),
+    ] {
+        bench.update(peer, |out, context| {
+            let mut builder = AttributesBuilder::new();
+            builder.set_origin(Origin::Igp);
+            builder.set_as_sequence(&[Asn(7)]);
+            let (family, next_hop) = (Family::Ipv4Unicast, NextHop::from(address(1)));
+            let mut section = Vec::new();
+            encode_attributes(builder.view(), &next_hop, family, true, &mut section);
+            let mut writer =
+                UpdateWriter::announce(out, context, family, &section, next_hop).unwrap();
+            writer.push(0, prefix.parse::<Ipv4Net>().unwrap());
+            writer.finish();
+        });
+        assert_eq!(otc(&bench, prefix), expected, "{prefix}");
     }
 }

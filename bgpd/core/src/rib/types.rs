@@ -1,13 +1,13 @@
 //! What goes into a RIB and what comes out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, CommunityPattern, Family, LargeCommunityPattern,
-    NextHop, Notification, Origin, RouterId,
+    NextHop, Notification, Origin, Role, RouterId,
 };
 
 /// A neighbour's number in this process, dense from 1; 0 is this router itself.
@@ -110,6 +110,8 @@ pub struct PeerConfig {
     pub import_class: u32,
     /// Handed to the [`ExportHook`] with routes to it.
     pub export_class: u32,
+    /// What we are to it (RFC 9234): routes that it leaks are refused, and ours are marked.
+    pub role: Option<Role>,
 }
 
 /// What a session negotiated.
@@ -133,6 +135,17 @@ pub struct PeerUp {
     pub local_address: IpAddr,
     /// Our IPv6 address for IPv6 routes where the session runs over IPv4.
     pub local_address_v6: Option<std::net::Ipv6Addr>,
+    /// The link that it is on, where our next hop of IPv6 routes and the neighbour are on one.
+    pub shared_link: Option<SharedLink>,
+}
+
+/// A link of ours and a neighbour's: what is said to it of next hops there has link-local addresses too (RFC 2545 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedLink {
+    /// Global addresses on it.
+    pub subnet: Ipv6Net,
+    /// Our link-local address on it.
+    pub link_local: Ipv6Addr,
 }
 
 /// What becomes of a neighbour's routes when its session ends.
@@ -154,8 +167,21 @@ pub enum PeerDown {
 pub struct UpdateOutcome {
     /// The End-of-RIB marker of this family (RFC 4724 section 2).
     pub end_of_rib: Option<Family>,
+    /// It brought the neighbour near its limit; said once, until it is well below.
+    pub near_limit: Option<NearLimit>,
     /// What was wrong with it, for the log; empty in nearly every case.
     pub problems: Vec<weft_bgp_wire::Problem>,
+}
+
+/// A neighbour announces more than four fifths of the prefixes that it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NearLimit {
+    /// Of which family.
+    pub family: Family,
+    /// Paths held from it.
+    pub accepted: u32,
+    /// [`PeerConfig::max_prefixes`].
+    pub limit: u32,
 }
 
 /// Why the session must end.
@@ -218,6 +244,8 @@ pub struct AttributeKey {
     pub reflection_loop: bool,
     /// ORIGIN.
     pub origin: Origin,
+    /// ONLY_TO_CUSTOMER.
+    pub only_to_customer: Option<Asn>,
     /// Carries a large community of the overlay.
     pub labelled: bool,
     /// Carries NO_ADVERTISE.
@@ -469,6 +497,8 @@ pub struct PeerCounters {
     /// Prefixes announced by it that the import rules refused: own AS, another AS in front, reflection loop, martian, filter, too many paths of one
     /// prefix.
     pub rejected: u64,
+    /// Of these, those that the neighbour leaks: its role and ONLY_TO_CUSTOMER forbid it to announce them (RFC 9234).
+    pub route_leaks: u64,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).

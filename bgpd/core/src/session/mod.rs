@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use weft_bgp_wire::{
     AddPathMode, Asn, Capability, Family, GracefulRestart, GracefulRestartFamily, MAX_MESSAGE_LEN,
-    MAX_MESSAGE_LEN_EXTENDED, MessageType, Notification, Open, RouteRefresh, RouterId, cease,
+    MAX_MESSAGE_LEN_EXTENDED, MessageType, Notification, Open, Role, RouteRefresh, RouterId, cease,
     encode_keepalive, error_code, fsm_error, open_error,
 };
 
@@ -34,6 +34,8 @@ pub use types::*;
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 /// First pause after a failed attempt; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// A neighbour that announced more prefixes than it may would do so again: there is no session for so long (RFC 4486 section 4).
+const OVER_LIMIT_PAUSE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 enum Phase {
@@ -76,6 +78,8 @@ pub struct Session {
     dial: Dial,
     connections: Vec<Connection>,
     failures: u32,
+    /// No session before: the neighbour announced more prefixes than it may.
+    barred: Option<Instant>,
     /// State of a small generator for jitter; seeded from outside, so that runs replay.
     seed: u64,
     /// The R bit of our next OPEN, and the F bit of its families.
@@ -93,6 +97,7 @@ impl Session {
             dial: Dial::Stopped,
             connections: Vec::new(),
             failures: 0,
+            barred: None,
             seed: seed | 1,
             restarting,
             last_reason: DownReason::NeverUp,
@@ -208,7 +213,25 @@ impl Session {
             self.handle_error(now, id, notification.clone());
         }
         self.dial = Dial::Stopped;
+        self.barred = None;
         self.last_reason = DownReason::AdminDown;
+    }
+
+    /// What kept the session down may be over, as where the neighbour may announce more prefixes: it is tried at once.
+    pub fn retry(&mut self) {
+        self.barred = None;
+        self.dial_again();
+    }
+
+    fn dial_again(&mut self) {
+        if matches!(self.dial, Dial::Wait { .. }) && self.connections.is_empty() {
+            self.failures = 0;
+            self.connect();
+        }
+    }
+
+    fn is_barred(&self, now: Instant) -> bool {
+        self.barred.is_some_and(|until| now < until)
     }
 
     /// The link to the neighbour lost its carrier: connections end without a word, which would not arrive.
@@ -220,10 +243,9 @@ impl Session {
     }
 
     /// The link to the neighbour has its carrier again: what waits to connect does so now.
-    pub fn handle_link_back(&mut self) {
-        if matches!(self.dial, Dial::Wait { .. }) && self.connections.is_empty() {
-            self.failures = 0;
-            self.connect();
+    pub fn handle_link_back(&mut self, now: Instant) {
+        if !self.is_barred(now) {
+            self.dial_again();
         }
     }
 
@@ -325,7 +347,7 @@ impl Session {
         let taken = self
             .negotiated()
             .is_some_and(|negotiated| negotiated.graceful_restart.is_none());
-        if self.dial == Dial::Stopped || crowded || taken {
+        if self.dial == Dial::Stopped || crowded || taken || self.is_barred(now) {
             let subcode = if taken {
                 cease::COLLISION
             } else {
@@ -367,6 +389,7 @@ impl Session {
             Capability::ExtendedMessage,
             Capability::FourOctetAs(config.local_asn),
         ]);
+        capabilities.extend(config.role.map(|role| Capability::Role(role as u8)));
         if config.add_path_send || config.add_path_receive {
             let mode = AddPathMode {
                 receive: config.add_path_receive,
@@ -459,7 +482,7 @@ impl Session {
         self.handle_error(now, id, error);
     }
 
-    /// Octets that prove the neighbour alive: the hold timer starts over.
+    /// A good message came: the hold timer starts over.
     pub fn handle_alive(&mut self, now: Instant, id: ConnectionId) {
         let Some(at) = self.position(id) else { return };
         let connection = &mut self.connections[at];
@@ -484,6 +507,13 @@ impl Session {
             return Err(Notification::new(
                 error_code::OPEN,
                 open_error::BAD_BGP_IDENTIFIER,
+                [],
+            ));
+        }
+        if !self.roles_match(&open) {
+            return Err(Notification::new(
+                error_code::OPEN,
+                open_error::ROLE_MISMATCH,
                 [],
             ));
         }
@@ -517,6 +547,22 @@ impl Session {
         Ok(())
     }
 
+    /// RFC 9234 section 4.2: the roles that the neighbour says are all the one that goes with ours; one that says none is taken, unless
+    /// that is not wanted.
+    fn roles_match(&self, open: &Open) -> bool {
+        let Some(role) = self.config.role else {
+            return true;
+        };
+        let mut said = open.capabilities.iter().filter_map(|one| match one {
+            Capability::Role(said) => Some(*said),
+            _ => None,
+        });
+        let Some(first) = said.next() else {
+            return !self.config.role_strict;
+        };
+        first == role.counterpart() as u8 && said.all(|more| more == first)
+    }
+
     fn negotiate(&self, open: &Open) -> Negotiated {
         let config = &self.config;
         let theirs = open.families();
@@ -539,6 +585,7 @@ impl Session {
             route_refresh: false,
             enhanced_refresh: false,
             graceful_restart: None,
+            role: None,
         };
         for capability in &open.capabilities {
             match capability {
@@ -561,6 +608,7 @@ impl Session {
                 Capability::GracefulRestart(restart) if config.graceful_restart.is_some() => {
                     negotiated.graceful_restart = Some(restart.clone());
                 }
+                Capability::Role(role) => negotiated.role = Role::from_octet(*role),
                 Capability::GracefulRestart(_)
                 | Capability::MultiProtocol(..)
                 | Capability::Unknown(..) => {}
@@ -667,6 +715,18 @@ impl Session {
         if !collision {
             self.last_reason = reason.clone();
         }
+        if is_over_limit(&reason) {
+            self.barred = Some(now + OVER_LIMIT_PAUSE);
+            let others: Vec<ConnectionId> = self.connections.iter().map(|one| one.id).collect();
+            for other in others {
+                self.handle_error(
+                    now,
+                    other,
+                    Notification::cease(cease::CONNECTION_REJECTED, ""),
+                );
+            }
+            self.last_reason = reason.clone();
+        }
         if self.connections.is_empty()
             && matches!(self.dial, Dial::Resting)
             && reason != DownReason::Restarted
@@ -681,6 +741,9 @@ impl Session {
                     DownReason::NotificationReceived(_) | DownReason::NotificationSent(_)
                 ),
             );
+        }
+        if let (Dial::Wait { until, .. }, Some(barred)) = (&mut self.dial, self.barred) {
+            *until = barred.max(*until);
         }
     }
 
@@ -758,6 +821,18 @@ impl Session {
         self.outputs.push_back(Output::Send(id, octets.into()));
         true
     }
+}
+
+/// The neighbour announced more prefixes than it may.
+fn is_over_limit(reason: &DownReason) -> bool {
+    let DownReason::NotificationSent(notification) = reason else {
+        return false;
+    };
+    let inside = match notification.is_hard_reset() {
+        true => Notification::decode(&notification.data),
+        false => notification.clone(),
+    };
+    (inside.code, inside.subcode) == (error_code::CEASE, cease::MAX_PREFIXES)
 }
 
 /// Which routes stay after the end of a session, and for how long (RFC 4724 section 4.2, RFC 8538 section 4).

@@ -23,6 +23,8 @@ fn config(side: usize) -> SessionConfig {
         add_path_send: true,
         add_path_receive: true,
         graceful_restart: Some(120),
+        role: None,
+        role_strict: false,
     }
 }
 
@@ -324,6 +326,31 @@ fn too_many_prefixes_end_a_session_for_good() {
     );
 }
 
+/// It would announce them again: neither end opens a session for five minutes, unless the limit changes.
+#[test]
+fn who_announced_too_much_is_not_let_in_again_at_once() {
+    for lifted in [false, true] {
+        for graceful in [None, Some(120)] {
+            let mut bench = Bench::new(|_, config| config.graceful_restart = graceful);
+            bench.start();
+            let id = bench.sides[0].connections[0].id;
+            let limit = Notification::cease(cease::MAX_PREFIXES, "");
+            bench.sides[0].handle_error(bench.now, id, limit);
+            bench.run(true);
+            bench.sides[0].handle_link_back(bench.now);
+            bench.advance(Duration::from_secs(240), true);
+            assert_eq!(bench.states()[0], State::Idle);
+            if lifted {
+                bench.sides[0].retry();
+                bench.run(true);
+            } else {
+                bench.advance(Duration::from_secs(90), true);
+            }
+            assert_eq!(bench.states(), UP, "{lifted} {graceful:?}");
+        }
+    }
+}
+
 #[test]
 fn what_ends_a_session_decides_whether_routes_stay() {
     for (end, retained) in [
@@ -371,4 +398,68 @@ fn an_open_that_never_comes_is_not_waited_for_for_ever() {
     bench.now += Duration::from_secs(241);
     bench.sides[0].handle_timeout(bench.now);
     assert_eq!(bench.sides[0].state(), State::Idle);
+}
+
+/// RFC 9234 section 4.2, table 2.
+#[test]
+fn roles_have_to_go_together() {
+    use weft_bgp_wire::Role::{Customer, Peer, Provider, RouteServer, RouteServerClient};
+    let all = [Provider, RouteServer, RouteServerClient, Customer, Peer];
+    for ours in all {
+        for theirs in all {
+            let mut bench = Bench::new(|side, config| config.role = Some([ours, theirs][side]));
+            bench.start();
+            let good = matches!(
+                (ours, theirs),
+                (Provider, Customer)
+                    | (Customer, Provider)
+                    | (RouteServer, RouteServerClient)
+                    | (RouteServerClient, RouteServer)
+                    | (Peer, Peer)
+            );
+            assert_eq!(bench.states() == UP, good, "{ours} and {theirs}");
+            if good {
+                assert_eq!(bench.sides[0].negotiated().unwrap().role, Some(theirs));
+            } else {
+                let why = bench.sides[0].last_reason().to_string();
+                assert!(why.contains("Role Mismatch (2/11)"), "{why}");
+            }
+        }
+    }
+    for (strict, silent) in [(false, true), (true, false)] {
+        let mut bench = Bench::new(|side, config| {
+            config.role = (side == 0).then_some(Peer);
+            config.role_strict = strict;
+        });
+        bench.start();
+        assert_eq!(bench.states() == UP, silent, "strict: {strict}");
+    }
+}
+
+/// Several roles are one where they are the same; an octet that is no role goes with none.
+#[test]
+fn a_role_that_is_said_twice_is_the_same() {
+    for (said, good) in [
+        (&[0][..], true),
+        (&[0, 0], true),
+        (&[0, 4], false),
+        (&[3], false),
+        (&[7], false),
+    ] {
+        let mut bench = Bench::new(|_, config| config.role = Some(weft_bgp_wire::Role::Customer));
+        let session = &mut bench.sides[0];
+        session.start();
+        session.handle_connected(bench.now, ConnectionId(1));
+        let mut open = bench.sides[1].our_open();
+        open.capabilities
+            .retain(|one| !matches!(one, Capability::Role(_)));
+        open.capabilities
+            .extend(said.iter().map(|role| Capability::Role(*role)));
+        let mut octets = Vec::new();
+        open.encode(&mut octets);
+        let session = &mut bench.sides[0];
+        let body = &octets[HEADER_LEN..];
+        session.handle_message(bench.now, ConnectionId(1), MessageType::Open, body);
+        assert_eq!(session.state() == State::OpenConfirm, good, "{said:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use weft_bgp_wire::{Asn, Family, GracefulRestart, Notification, RouteRefresh, RouterId};
+use weft_bgp_wire::{Asn, Family, GracefulRestart, Notification, Role, RouteRefresh, RouterId};
 
 /// A transport connection; unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +63,10 @@ pub struct SessionConfig {
     pub add_path_receive: bool,
     /// Offer graceful restart (RFC 4724, RFC 8538) with this restart time, 1..=4095 s.
     pub graceful_restart: Option<u16>,
+    /// What we are to the neighbour (RFC 9234); on eBGP sessions alone.
+    pub role: Option<Role>,
+    /// There is no session with a neighbour that does not say its role.
+    pub role_strict: bool,
 }
 
 /// What both ends agreed on.
@@ -88,6 +92,8 @@ pub struct Negotiated {
     pub enhanced_refresh: bool,
     /// The neighbour's graceful restart capability, where both ends offer it.
     pub graceful_restart: Option<GracefulRestart>,
+    /// What the neighbour says that it is to us (RFC 9234).
+    pub role: Option<Role>,
 }
 
 /// Why a session went down, or does not come up.

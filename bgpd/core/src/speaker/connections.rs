@@ -2,24 +2,23 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use weft_bgp_wire::{HEADER_LEN, MessageType, next_frame};
 
-use super::types::Action;
+use super::types::{Action, LocalEnd};
 use super::{Connection, Speaker};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Session};
 
 impl Speaker {
-    /// A connection that [`Action::Connect`] asked for is open; `local` is our address on it.
+    /// A connection that [`Action::Connect`] asked for is open; `local` is our end of it.
     pub fn handle_connected(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
-        local: IpAddr,
+        local: LocalEnd,
         now: Instant,
     ) {
         self.open(peer, id, local, now, Session::handle_connected);
@@ -37,7 +36,13 @@ impl Speaker {
     }
 
     /// A neighbour opened a connection to us.
-    pub fn handle_accepted(&mut self, peer: PeerId, id: ConnectionId, local: IpAddr, now: Instant) {
+    pub fn handle_accepted(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        local: LocalEnd,
+        now: Instant,
+    ) {
         self.open(peer, id, local, now, Session::handle_accepted);
     }
 
@@ -45,7 +50,7 @@ impl Speaker {
         &mut self,
         peer: PeerId,
         id: ConnectionId,
-        local: IpAddr,
+        local: LocalEnd,
         now: Instant,
         handle: fn(&mut Session, Instant, ConnectionId),
     ) {
@@ -81,16 +86,16 @@ impl Speaker {
         let peer = connection.peer;
         let mut partial = std::mem::take(&mut connection.partial);
         let mut octets = octets;
-        let mut ended = false;
+        let (mut ended, mut alive) = (false, false);
         if !partial.is_empty() {
             octets = complete(&mut partial, octets);
-            match self.handle_messages(peer, id, &partial, now) {
+            match self.handle_messages(peer, id, &partial, now, &mut alive) {
                 Some(used) => drop(partial.drain(..used)),
                 None => ended = true,
             }
         }
         if !ended && partial.is_empty() {
-            match self.handle_messages(peer, id, octets, now) {
+            match self.handle_messages(peer, id, octets, now, &mut alive) {
                 Some(used) => partial.extend_from_slice(&octets[used..]),
                 None => ended = true,
             }
@@ -98,19 +103,21 @@ impl Speaker {
         if !ended && let Some(connection) = self.connections.get_mut(&id) {
             connection.partial = partial;
         }
-        if let Some(neighbor) = self.neighbor_mut(peer) {
+        if alive && let Some(neighbor) = self.neighbor_mut(peer) {
             neighbor.session.handle_alive(now, id);
         }
         self.drain(peer, now);
     }
 
-    /// Takes whole messages; returns the octets used, or `None` where the connection has ended.
+    /// Takes whole messages; returns the octets used, or `None` where the connection has ended. `alive` where an UPDATE was good: it
+    /// holds the session, as pieces of messages do not (RFC 4271 section 8.2.2, events 26 and 27).
     fn handle_messages(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
         octets: &[u8],
         now: Instant,
+        alive: &mut bool,
     ) -> Option<usize> {
         let mut used = 0;
         loop {
@@ -130,10 +137,14 @@ impl Speaker {
                 neighbor.updates += 1;
                 match self.rib.handle_update(peer, body) {
                     Ok(outcome) => {
+                        *alive = true;
                         if !outcome.problems.is_empty() {
                             neighbor.problems += outcome.problems.len() as u64;
                             self.actions
                                 .push_back(Action::Problems(peer, outcome.problems));
+                        }
+                        if let Some(near) = outcome.near_limit {
+                            self.actions.push_back(Action::NearLimit(peer, near));
                         }
                         if let Some(family) = outcome.end_of_rib {
                             self.handle_end_of_rib(peer, family);
@@ -206,7 +217,7 @@ impl Speaker {
 }
 
 impl Connection {
-    fn new(peer: PeerId, local: IpAddr) -> Self {
+    fn new(peer: PeerId, local: LocalEnd) -> Self {
         Self {
             peer,
             local,

@@ -58,7 +58,7 @@ struct Stale {
 
 struct Connection {
     peer: PeerId,
-    local: IpAddr,
+    local: LocalEnd,
     /// The start of a message whose end is not there yet.
     partial: Vec<u8>,
     /// Messages of the session, which go before routes.

@@ -47,6 +47,19 @@ impl Speaker {
                 || neighbor.config.allow_own_as != config.allow_own_as
                 || neighbor.config.enforce_first_as != config.enforce_first_as
                 || neighbor.config.accept_martians != config.accept_martians;
+            let shutdown = (&neighbor.config.shutdown, &config.shutdown);
+            match shutdown {
+                (None, Some(communication)) => {
+                    let shutdown = Notification::cease(cease::ADMIN_SHUTDOWN, communication);
+                    neighbor.stop(shutdown, now);
+                    neighbor.awaited.clear();
+                }
+                (Some(_), None) => neighbor.session.start(),
+                _ if neighbor.config.max_prefixes != config.max_prefixes => {
+                    neighbor.session.retry();
+                }
+                _ => {}
+            }
             neighbor.config = config;
             let import = peer_config(asn, &neighbor.config);
             let asked = !refresh || neighbor.session.state() != State::Established || {
@@ -94,15 +107,22 @@ impl Speaker {
             add_path_send: config.add_path_send,
             add_path_receive: config.add_path_receive,
             graceful_restart: config.graceful_restart,
+            role: config.role,
+            role_strict: config.role_strict,
         };
         let mut session = Session::new(
             session,
             self.next_seed,
             self.config.restarting && self.converging.is_some(),
         );
-        session.start();
+        match &config.shutdown {
+            None => session.start(),
+            Some(_) => session.stop(now, Notification::cease(cease::ADMIN_SHUTDOWN, "")),
+        }
         let helpers = self.config.helpers.as_ref();
-        let awaited = match helpers.is_none_or(|helpers| helpers.contains(&config.address)) {
+        let awaited = match config.shutdown.is_none()
+            && helpers.is_none_or(|helpers| helpers.contains(&config.address))
+        {
             true => config.families.clone(),
             false => Vec::new(),
         };
@@ -182,7 +202,7 @@ impl Speaker {
         if let Some(neighbor) = self.neighbor_mut(peer) {
             match lost {
                 Some(interface) => neighbor.session.handle_link_lost(now, interface),
-                None => neighbor.session.handle_link_back(),
+                None => neighbor.session.handle_link_back(now),
             }
         }
         self.drain(peer, now);
@@ -295,5 +315,6 @@ fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
         accept_martians: config.accept_martians,
         import_class: config.import_class,
         export_class: config.export_class,
+        role: config.role,
     }
 }

@@ -116,8 +116,9 @@ impl Speaker {
                 add_path_send: negotiated.add_path_send,
                 add_path_receive: negotiated.add_path_receive,
                 router_id: negotiated.router_id,
-                local_address: local,
+                local_address: local.address,
                 local_address_v6,
+                shared_link: local.shared_link,
                 enhanced_refresh: negotiated.enhanced_refresh,
             },
         );

@@ -81,6 +81,9 @@ fn speaker(
                 accept_martians: false,
                 import_class: 0,
                 export_class: 0,
+                role: None,
+                role_strict: false,
+                shutdown: None,
             },
             now,
         );
@@ -161,12 +164,12 @@ impl Line {
                     self.speakers[at].as_mut().unwrap().handle_connected(
                         peer,
                         id,
-                        address(at),
+                        address(at).into(),
                         self.now,
                     );
                     let far = self.speakers[other].as_mut().unwrap();
                     let peer = far.find(address(at)).unwrap();
-                    far.handle_accepted(peer, id, address(other), self.now);
+                    far.handle_accepted(peer, id, address(other).into(), self.now);
                 }
                 Action::Close(id) => {
                     for octets in self.speakers[at].as_mut().unwrap().take_closing(id) {
@@ -180,6 +183,7 @@ impl Line {
                 }
                 Action::Neighbor { .. }
                 | Action::Problems(..)
+                | Action::NearLimit(..)
                 | Action::Heard
                 | Action::Converged { .. } => {}
             }
@@ -467,4 +471,61 @@ fn a_refresh_between_marks_sweeps_what_is_gone() {
         .unwrap()
         .handle_octets(id, &mark(RouteRefresh::END), now);
     assert!(line.knows(1, P) && !line.knows(1, Q));
+}
+
+/// RFC 4271 section 8.2.2: messages hold a session. Who sends one an octet at a time is away.
+#[test]
+fn pieces_of_a_message_do_not_hold_a_session() {
+    let mut line = Line::new(2);
+    let id = *line.wires.keys().next().unwrap();
+    let speaker = line.speakers[1].as_mut().unwrap();
+    let mut now = line.now;
+    let header = [&[0xff; 16][..], &[16, 0, 2]].concat();
+    for octet in header.iter().chain(&[0; 20]) {
+        now += Duration::from_secs(5);
+        speaker.handle_octets(id, &[*octet], now);
+        speaker.handle_timeout(now);
+    }
+    let status = &speaker.neighbors()[0];
+    assert_ne!(status.state, State::Established);
+    let why = status.last_reason.to_string();
+    assert!(why.contains("Hold Timer Expired"), "{why}");
+}
+
+/// RFC 9003: the session ends with the operator's words, stays away whoever calls, and is back when that is over.
+#[test]
+fn a_neighbour_that_is_shut_down_stays_so_until_it_is_not() {
+    let mut line = Line::new(2);
+    line.originate(0, P, true);
+    let configured = |line: &Line| {
+        let status = &line.speakers[1].as_ref().unwrap().neighbors()[0];
+        status.config.clone()
+    };
+    let set = |line: &mut Line, shutdown: Option<&str>| {
+        let mut config = configured(line);
+        config.shutdown = shutdown.map(str::to_owned);
+        let now = line.now;
+        let changes = line.speakers[1]
+            .as_mut()
+            .unwrap()
+            .set_neighbors(vec![config], now);
+        assert_eq!((changes.changed, changes.restarted), (1, 0));
+        line.run();
+    };
+    set(&mut line, Some("new cables, back at noon"));
+    assert!(!line.knows(1, P), "graceful restart keeps nothing");
+    let told = &line.speakers[0].as_ref().unwrap().neighbors()[0];
+    let why = told.last_reason.to_string();
+    assert!(
+        why.contains("Administrative Shutdown (6/2) \"new cables, back at noon\""),
+        "{why}"
+    );
+    set(&mut line, Some("new cables, back at one"));
+    line.advance(Duration::from_secs(600));
+    let status = &line.speakers[1].as_ref().unwrap().neighbors()[0];
+    assert_eq!(status.state, State::Idle);
+    assert_eq!(status.last_reason.to_string(), "administratively down");
+    set(&mut line, None);
+    line.advance(Duration::from_secs(60));
+    assert!(line.knows(1, P));
 }

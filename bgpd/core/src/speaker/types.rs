@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_bgp_wire::{Asn, Family, Problem, RouterId};
+use weft_bgp_wire::{Asn, Family, Problem, Role, RouterId};
 
-use crate::rib::{PeerCounters, PeerId, PrefixFilter};
+use crate::rib::{NearLimit, PeerCounters, PeerId, PrefixFilter, SharedLink};
 use crate::session::{ConnectionId, DownReason, Negotiated, State};
 
 /// What this router is, to its neighbours.
@@ -100,7 +100,7 @@ pub struct NeighborConfig {
     pub import_filter: PrefixFilter,
     /// Prefixes announced to it.
     pub export_filter: PrefixFilter,
-    /// Most prefixes a family.
+    /// Most prefixes a family; more end the session for five minutes.
     pub max_prefixes: Option<u32>,
     /// Most paths of one prefix.
     pub max_paths: u32,
@@ -114,6 +114,12 @@ pub struct NeighborConfig {
     pub import_class: u32,
     /// For the export hook: how routes to it are edited.
     pub export_class: u32,
+    /// What we are to it (RFC 9234); of an eBGP neighbour alone.
+    pub role: Option<Role>,
+    /// There is no session unless it says its role too.
+    pub role_strict: bool,
+    /// There is to be no session, and what the neighbour is told of that (RFC 9003); empty for nothing.
+    pub shutdown: Option<String>,
 }
 
 impl NeighborConfig {
@@ -128,9 +134,28 @@ impl NeighborConfig {
             enforce_first_as: other.enforce_first_as,
             accept_martians: other.accept_martians,
             import_class: other.import_class,
+            shutdown: other.shutdown.clone(),
             ..self.clone()
         };
         taken == *other
+    }
+}
+
+/// Our end of a transport connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalEnd {
+    /// Our address.
+    pub address: IpAddr,
+    /// The link, where the neighbour and the next hop that we name of IPv6 routes are on one.
+    pub shared_link: Option<SharedLink>,
+}
+
+impl From<IpAddr> for LocalEnd {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            shared_link: None,
+        }
     }
 }
 
@@ -176,6 +201,8 @@ pub enum Action {
     Refused(PeerId, DownReason),
     /// An UPDATE had problems that RFC 7606 treats without ending the session.
     Problems(PeerId, Vec<Problem>),
+    /// It announces nearly as many prefixes as it may.
+    NearLimit(PeerId, NearLimit),
     /// The routes of all neighbours are there; where [`SpeakerConfig::awaits_routes`], ours are still to come. Comes once at most.
     Heard,
     /// The routes of all neighbours are there (`complete`), or have been waited for long enough. Comes once.

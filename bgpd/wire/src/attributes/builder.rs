@@ -163,6 +163,12 @@ impl AttributesBuilder {
         self.set(OPTIONAL_NON_TRANSITIVE, code::CLUSTER_LIST, &value);
     }
 
+    /// Sets ONLY_TO_CUSTOMER.
+    pub fn set_only_to_customer(&mut self, asn: Asn) {
+        let value = asn.0.to_be_bytes();
+        self.set(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &value);
+    }
+
     /// Removes extended communities that do not cross the border of an AS (RFC 4360 section 6).
     pub fn keep_transitive_extended_communities(&mut self) {
         const NON_TRANSITIVE: u8 = 0x40;

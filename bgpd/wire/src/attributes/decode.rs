@@ -341,6 +341,8 @@ impl AttributeDecoder {
                     is_zero(&value[..asn_len]).then_some((Value, AttributeDiscard))
                 }
             }
+            // RFC 9234 section 5.
+            code::ONLY_TO_CUSTOMER => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
             code::COMMUNITIES => bad_multiple(value, 4),
             code::EXTENDED_COMMUNITIES => bad_multiple(value, 8),
             code::LARGE_COMMUNITY => bad_multiple(value, 12),
@@ -511,7 +513,8 @@ fn expected_flags(code: u8) -> Option<u8> {
         | code::EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
-        | code::LARGE_COMMUNITY => OPTIONAL_TRANSITIVE,
+        | code::LARGE_COMMUNITY
+        | code::ONLY_TO_CUSTOMER => OPTIONAL_TRANSITIVE,
         _ => return None,
     })
 }

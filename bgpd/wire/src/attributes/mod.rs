@@ -50,6 +50,8 @@ pub mod code {
     pub const AS4_AGGREGATOR: u8 = 18;
     /// LARGE_COMMUNITY (RFC 8092).
     pub const LARGE_COMMUNITY: u8 = 32;
+    /// ONLY_TO_CUSTOMER (RFC 9234).
+    pub const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// Attribute flags (RFC 4271 section 4.3).
@@ -299,6 +301,11 @@ impl<'a> AttributesView<'a> {
     pub fn originator_id(&self) -> Option<RouterId> {
         self.number(code::ORIGINATOR_ID)
             .map(|id| RouterId(id.into()))
+    }
+
+    /// ONLY_TO_CUSTOMER: the AS that said so.
+    pub fn only_to_customer(&self) -> Option<Asn> {
+        self.number(code::ONLY_TO_CUSTOMER).map(Asn)
     }
 
     /// CLUSTER_LIST, the last reflector first.

@@ -678,3 +678,29 @@ fn non_transitive_extended_communities_stay_inside() {
     builder.keep_transitive_extended_communities();
     assert_eq!(builder.octets(), []);
 }
+
+/// RFC 9234 section 5.
+#[test]
+fn only_to_customer_is_four_octets_and_known() {
+    let decode = |extra: &[u8]| {
+        let mut decoder = AttributeDecoder::new();
+        let section = with(extra);
+        let decoded = decoder.decode(&section, &EBGP).unwrap();
+        let otc = decoded.attributes.iter().find(|one| one.code == 35);
+        let otc = otc.map(|one| (one.flags, one.value.to_vec()));
+        (decoded.treatment, otc)
+    };
+    let whole = (0xc0, vec![0, 0, 0xfd, 0xe8]);
+    assert_eq!(
+        decode(&[0xc0, 35, 4, 0, 0, 0xfd, 0xe8]),
+        (Treatment::Accept, Some(whole))
+    );
+    for malformed in [
+        &[0xc0, 35, 2, 0xfd, 0xe8][..],
+        &[0xc0, 35, 0],
+        &[0xc0, 35, 8, 0, 0, 0, 1, 0, 0, 0, 2],
+        &[0x80, 35, 4, 0, 0, 0xfd, 0xe8],
+    ] {
+        assert_eq!(decode(malformed), (Treatment::TreatAsWithdraw, None));
+    }
+}

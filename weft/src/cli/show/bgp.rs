@@ -284,6 +284,13 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         };
         sheet.line(name, &down.text, Tone::Plain);
     }
+    if let Some(words) = &neighbor.shutdown {
+        let text = match words.is_empty() {
+            true => "by the configuration".to_owned(),
+            false => format!("by the configuration: {words}"),
+        };
+        sheet.line("shut down", text, Tone::Warning);
+    }
     if neighbor.stale {
         let text = "routes of the earlier session are kept until it is back";
         sheet.line("restart", text, Tone::Warning);
@@ -327,15 +334,37 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
             Tone::Plain,
         );
     }
+    if let Some(role) = neighbor.role {
+        let said = neighbor.negotiated.as_ref().map(|agreed| agreed.role);
+        let text = match said {
+            None => role.to_string(),
+            Some(Some(said)) => format!("{role}, and the neighbour says that it is {said}"),
+            Some(None) => format!("{role}, and the neighbour says nothing of its own"),
+        };
+        sheet.line("role", text, Tone::Plain);
+    }
+    if neighbor.route_leaks > 0 {
+        let text = format!(
+            "{} prefixes rejected, which the neighbour was not to pass on to this router",
+            human::count(neighbor.route_leaks)
+        );
+        sheet.line("route leaks", text, Tone::Warning);
+    }
     for prefixes in &neighbor.prefixes {
         sheet.line(
             prefixes.family.as_str(),
             format!(
-                "{} received, {} advertised",
+                "{} received{}, {} advertised",
                 human::count(prefixes.received),
+                neighbor.max_prefixes.map_or_else(String::new, |most| {
+                    format!(" of at most {}", human::count(most.into()))
+                }),
                 human::count(prefixes.advertised)
             ),
-            Tone::Plain,
+            match neighbor.max_prefixes {
+                Some(most) if prefixes.received * 5 > u64::from(most) * 4 => Tone::Warning,
+                _ => Tone::Plain,
+            },
         );
     }
     let trouble = neighbor.treat_as_withdraw + neighbor.attribute_discard + neighbor.too_large;

@@ -40,6 +40,9 @@ fn neighbors_sample() -> Vec<Neighbor> {
         since: Some(11_550),
         flaps: 2,
         down: Some(Why::new(DownCode::Restarted, "the neighbour restarted")),
+        shutdown: None,
+        max_prefixes: None,
+        role: None,
         stale: false,
         negotiated: Some(Negotiated {
             router_id: Ipv4Addr::new(192, 0, 2, 1),
@@ -51,6 +54,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
             max_message: 65_535,
             route_refresh: true,
             graceful_restart: Some(120),
+            role: None,
         }),
         prefixes: vec![NeighborPrefixes {
             family: Family::Ipv4Unicast,
@@ -59,6 +63,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         }],
         updates: 60_000,
         rejected: 1,
+        route_leaks: 0,
         treat_as_withdraw: 0,
         attribute_discard: 0,
         stripped: Stripped::default(),
@@ -119,6 +124,21 @@ ipv4-unicast      497,323 received, 3 advertised
 updates           60,000 received, 1 prefixes rejected, 0 treated as withdraw, 0 attributes discarded, 0 routes too large
 "
     );
+    let mut limited = sample[0].clone();
+    limited.max_prefixes = Some(2_000_000);
+    limited.shutdown = Some("new cables".to_owned());
+    limited.role = Some(Role::Customer);
+    limited.negotiated.as_mut().unwrap().role = Some(Role::Provider);
+    limited.route_leaks = 3;
+    let shown = bgp::neighbor(&limited, PLAIN);
+    for line in [
+        "497,323 received of at most 2,000,000, 3 advertised",
+        "role              customer, and the neighbour says that it is provider",
+        "route leaks       3 prefixes rejected,",
+        "shut down         by the configuration: new cables",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
     assert_eq!(
         bgp::neighbors(&vec![], PLAIN),
         "no neighbours are configured\n"

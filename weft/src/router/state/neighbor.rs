@@ -3,7 +3,7 @@
 use weft_api::Unavailable;
 use weft_api::types as api;
 use weft_bgp::{DownReason, NeighborStatus, State};
-use weft_bgp_wire::Family;
+use weft_bgp_wire::{Family, Role};
 
 use super::{LiveState, family};
 
@@ -61,6 +61,9 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
         down: (status.last_reason != DownReason::NeverUp).then(|| down(&status.last_reason)),
+        shutdown: status.config.shutdown.clone(),
+        max_prefixes: status.config.max_prefixes,
+        role: status.config.role.map(role),
         stale: status.stale,
         negotiated: status
             .negotiated
@@ -78,10 +81,12 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
                     .graceful_restart
                     .as_ref()
                     .map(|of| of.restart_time.into()),
+                role: negotiated.role.map(role),
             }),
         prefixes: prefixes.collect(),
         updates: status.updates,
         rejected: counters.rejected,
+        route_leaks: counters.route_leaks,
         treat_as_withdraw: counters.treat_as_withdraw,
         attribute_discard: counters.attribute_discard,
         stripped: api::Stripped {
@@ -99,6 +104,16 @@ fn families(which: [bool; 2]) -> Vec<api::Family> {
         .filter(|of| which[of.index()])
         .map(family)
         .collect()
+}
+
+fn role(of: Role) -> api::Role {
+    match of {
+        Role::Provider => api::Role::Provider,
+        Role::Customer => api::Role::Customer,
+        Role::Peer => api::Role::Peer,
+        Role::RouteServer => api::Role::Rs,
+        Role::RouteServerClient => api::Role::RsClient,
+    }
 }
 
 fn session_state(state: State) -> api::SessionState {
