@@ -4,7 +4,8 @@
 //! What is believed is confirmed now and then, so that a way that swallows large packets without a word does not swallow them for
 //! long. Where it does, a few sizes between the least and what was lost are sent at once; the largest that comes back and the next one
 //! that does not are what is searched between next. Three or four such rounds find the octet. What is smaller than it could be is
-//! tried again after ten minutes, or as soon as the kernel lets more.
+//! tried again after five seconds, since a way that is cut in the midst of a search looks narrow; then after twice as long each time, up
+//! to ten minutes; or as soon as the kernel lets more.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 const TRIES: usize = 3;
 /// Sizes that are tried at once.
 const VOLLEY: u32 = 8;
-/// PMTU_RAISE_TIMER of RFC 8899 section 5.1.1.
+/// Until more is tried: the first time, and PMTU_RAISE_TIMER of RFC 8899 section 5.1.1 in the end.
+const RAISE_FIRST: Duration = Duration::from_secs(5);
 const RAISE: Duration = Duration::from_secs(600);
 /// Less no node need take: what IPv4 hosts reassemble at least (RFC 1122 section 3.3.2), and what IPv6 links have (RFC 8200 section 5).
 const LEAST: [u16; 2] = [576, 1280];
@@ -56,6 +58,7 @@ pub struct PathSearch {
     lost: Vec<u16>,
     confirm_at: Instant,
     raise_at: Instant,
+    raise_after: Duration,
 }
 
 impl PathSearch {
@@ -78,6 +81,7 @@ impl PathSearch {
             lost: Vec::new(),
             confirm_at: now,
             raise_at: now + RAISE,
+            raise_after: RAISE_FIRST,
         }
     }
 
@@ -92,6 +96,7 @@ impl PathSearch {
             self.confirm_at = now;
         } else {
             self.raise_at = now;
+            self.raise_after = RAISE_FIRST;
         }
         self.top = top;
     }
@@ -122,7 +127,6 @@ impl PathSearch {
     pub fn poll(&mut self, now: Instant, confirm: Duration) -> Option<u16> {
         if self.unsent.is_empty() && self.waiting.is_empty() {
             if self.path < self.top && self.raise_at <= now {
-                self.raise_at = now + RAISE;
                 let limit = self.top.saturating_add(1);
                 self.search(self.path, limit, limit);
             } else if self.confirm_at <= now {
@@ -202,7 +206,11 @@ impl PathSearch {
         let over = search.low + 1 == search.limit || again && self.largest.is_none();
         if over || search.rounds == ROUNDS {
             // Where nothing came back, the way is not narrow but cut, which others judge.
-            self.raise_at = now + RAISE;
+            self.raise_at = now + self.raise_after;
+            self.raise_after = match self.path < self.top {
+                true => (self.raise_after * 2).min(RAISE),
+                false => RAISE_FIRST,
+            };
             return self.begin(Phase::Confirming(0), []);
         }
         self.begin_round(search);
@@ -273,9 +281,12 @@ mod tests {
         let until = now + CONFIRM * 2;
         run(&mut search, &mut now, until, (1400, &mut all));
         assert_eq!(search.found(), Some(1400));
-        let until = now + RAISE / 2;
-        run(&mut search, &mut now, until, (1500, &mut all));
+        // While it lasts it is tried seldom.
+        let until = now + RAISE * 6;
+        let sent = run(&mut search, &mut now, until, (1400, &mut all));
         assert_eq!(search.found(), Some(1400));
+        let confirmed = (RAISE * 6).as_secs() / CONFIRM.as_secs();
+        assert!(sent < confirmed as usize + 400, "{sent}");
         let until = now + RAISE;
         run(&mut search, &mut now, until, (1500, &mut all));
         assert_eq!(search.found(), Some(1500));
@@ -300,6 +311,19 @@ mod tests {
         run(&mut search, &mut now, until, (1500, &mut all));
         let until = now + CONFIRM * 4;
         run(&mut search, &mut now, until, (0, &mut all));
+        assert_eq!(search.found(), Some(1500));
+        // One packet gets through in the midst of what is cut.
+        let mut at = 0;
+        let mut one = || {
+            at += 1;
+            at != 12 && at < 40
+        };
+        now += CONFIRM;
+        let until = now + CONFIRM;
+        run(&mut search, &mut now, until, (1500, &mut one));
+        assert!(search.found() < Some(1500), "{:?}", search.found());
+        let until = now + 2 * CONFIRM;
+        run(&mut search, &mut now, until, (1500, &mut all));
         assert_eq!(search.found(), Some(1500));
         // It is cut for as long as it takes to be doubted, and no longer.
         let mut left = 3;
