@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::monitor::{self, Changes};
 use crate::nftables;
+use crate::upkeep::{Repairs, Turn};
 
 /// Events of nf_tables.
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -31,17 +32,12 @@ const NFGENMSG: usize = 4;
 
 /// Octets of events that may wait: what loads a table is told as a whole, some 10 KiB per chain of services.
 const BUFFER: usize = 64 << 20;
-/// Events that were lost may have been anybody's. They are taken for a change by somebody else, at once and then after a pause, which
-/// doubles: what is loaded then may be what they are lost by.
-const DOUBT: Duration = Duration::from_secs(1);
-const DOUBT_LONGEST: Duration = Duration::from_secs(60);
-
-/// When lost events are told of.
+/// Events that were lost may have been anybody's. They are taken for a change by somebody else, at a falling rate: what is loaded then may
+/// be what they are lost by.
 #[derive(Debug, Default)]
 struct Doubts {
     waits: bool,
-    /// Not before, and how long it was waited for last.
-    until: Option<(Instant, Duration)>,
+    repairs: Repairs,
 }
 
 impl Doubts {
@@ -52,17 +48,8 @@ impl Doubts {
 
     /// Whether it is to be told now.
     fn poll(&mut self, now: Instant) -> bool {
-        let pause = match self.until {
-            Some((until, _)) if now < until => return false,
-            Some((until, pause)) if now < until + 2 * DOUBT_LONGEST => {
-                (pause * 2).min(DOUBT_LONGEST)
-            }
-            _ => DOUBT,
-        };
-        let told = std::mem::take(&mut self.waits);
-        if told {
-            self.until = Some((now + pause, pause));
-        }
+        let told = self.waits && !matches!(self.repairs.turn(now, "events"), Turn::Wait(_));
+        self.waits &= !told;
         told
     }
 }
@@ -182,6 +169,8 @@ fn run(socket: &Socket, sender: &mpsc::Sender<Changes>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn message(kind: u16, table: &str, more: &[u8]) -> Vec<u8> {
@@ -216,7 +205,7 @@ mod tests {
             let now = start + Duration::from_millis(100 * tenth);
             told.extend(doubts.poll(now).then_some(tenth));
         }
-        assert_eq!(told[..4], [0, 10, 30, 70]);
+        assert_eq!(told[0], 0);
         assert!(told.len() < 20, "{told:?}");
         let later = start + Duration::from_secs(1000);
         doubts.raise();

@@ -256,26 +256,19 @@ pub(crate) fn next_hops(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<(
 }
 
 pub(crate) fn rules(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<Rule>> {
-    let mut all = Vec::new();
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let mut request = [0; 12];
-        request[0] = family;
-        let found = netlink.dump(
-            libc::RTM_GETRULE,
-            &request,
-            |rules: &mut Vec<Rule>, message| {
-                if let Ok(parsed) = RuleMessage::parse(message.payload) {
-                    rules.extend(get_rule(&parsed, protocol));
-                }
-            },
-        )?;
-        all.extend(found);
-    }
-    Ok(all)
+    dump_rules(netlink, |message| get_rule(message, protocol))
 }
 
 /// Policy rules of everybody else.
 pub(crate) fn foreign_rules(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<ForeignRule>> {
+    dump_rules(netlink, |message| get_foreign_rule(message, protocol))
+}
+
+/// Policy rules of both families, as far as `get` takes them.
+fn dump_rules<T, F>(netlink: &mut Netlink, get: impl Fn(&RuleMessage) -> F) -> io::Result<Vec<T>>
+where
+    F: IntoIterator<Item = T>,
+{
     let mut all = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         let mut request = [0; 12];
@@ -283,9 +276,9 @@ pub(crate) fn foreign_rules(netlink: &mut Netlink, protocol: u8) -> io::Result<V
         let found = netlink.dump(
             libc::RTM_GETRULE,
             &request,
-            |rules: &mut Vec<ForeignRule>, message| {
+            |rules: &mut Vec<T>, message| {
                 if let Ok(parsed) = RuleMessage::parse(message.payload) {
-                    rules.extend(get_foreign_rule(&parsed, protocol));
+                    rules.extend(get(&parsed));
                 }
             },
         )?;

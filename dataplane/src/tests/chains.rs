@@ -485,9 +485,9 @@ fn conditions_choose_the_chain_and_packets_arrive_as_they_were_sent() {
 
 /// So many that they are looked up: by destination, by source and by port.
 #[test]
-fn conditions_choose_the_same_chain_among_dozens() {
+fn conditions_choose_the_same_chain_among_a_hundred() {
     if privileged() {
-        conditions_choose_among(60);
+        conditions_choose_among(100);
     }
 }
 

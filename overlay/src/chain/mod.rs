@@ -10,7 +10,7 @@ mod check;
 mod tests;
 pub mod words;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -368,19 +368,41 @@ pub fn fragments(turns: &[Turn], at: usize) -> Fragments {
         .iter()
         .filter(|other| other.rest != turn.rest && !past(other));
     let others = others.filter_map(|other| Some(other.matches.as_ref()?.without_ports()));
-    // Many chains differ in ports alone: one that says all of it stands for the rest.
-    let mut unless: Vec<Match> = Vec::new();
-    let mut seen = HashSet::new();
-    for other in others.filter(|other| other.overlaps(&own)) {
-        if other.covers(&own) {
-            unless = vec![other];
-            break;
-        }
-        if seen.insert(other.clone()) {
-            unless.push(other);
+    let others: Vec<Match> = others.filter(|other| other.overlaps(&own)).collect();
+    let unless = match others.iter().find(|other| other.covers(&own)) {
+        // One that says all of it stands for the rest: many chains differ in ports alone.
+        Some(covers) => vec![covers.clone()],
+        None => joined(
+            joined(others, |matches| &mut matches.destinations),
+            |matches| &mut matches.sources,
+        ),
+    };
+    Fragments::Follow { unless }
+}
+
+/// Those that differ in one list of networks alone are one with all of these networks.
+fn joined(all: Vec<Match>, nets: impl Fn(&mut Match) -> &mut Vec<IpNet>) -> Vec<Match> {
+    let mut by_rest: HashMap<(Match, bool), usize> = HashMap::new();
+    let mut out: Vec<Match> = Vec::new();
+    for mut matches in all {
+        let own = std::mem::take(nets(&mut matches));
+        // One without networks has them all.
+        let key = (matches.clone(), own.is_empty());
+        match by_rest.get(&key) {
+            Some(at) => nets(&mut out[*at]).extend(own),
+            None => {
+                by_rest.insert(key, out.len());
+                *nets(&mut matches) = own;
+                out.push(matches);
+            }
         }
     }
-    Fragments::Follow { unless }
+    for matches in &mut out {
+        let nets = nets(matches);
+        nets.sort_unstable();
+        nets.dedup();
+    }
+    out
 }
 
 /// What comes next at each place, the first turn whose packets they are; what has no turn leaves the chain. `chains` are

@@ -147,7 +147,7 @@ fn chain(change: impl FnOnce(&mut Match)) -> StepRule {
 fn of_five_hundred_chains_a_packet_passes_a_few() {
     let prefix = |at: u64| net(10, at << 8, 24);
     type Shape = fn(u64, &dyn Fn(u64) -> IpNet) -> StepRule;
-    let shapes: [(&str, Shape); 5] = [
+    let shapes: [(&str, Shape); 6] = [
         ("by destination", |at, prefix| {
             chain(|matches| matches.destinations = vec![prefix(at)])
         }),
@@ -158,6 +158,15 @@ fn of_five_hundred_chains_a_packet_passes_a_few() {
             chain(|matches| {
                 matches.sources = vec![net(10, 0, 8)];
                 matches.destinations = vec![prefix(at)];
+            })
+        }),
+        ("from one site, and the other direction", |at, prefix| {
+            chain(|matches| {
+                let (site, other) = (vec![prefix(900)], vec![prefix(at / 2)]);
+                (matches.sources, matches.destinations) = match at % 2 {
+                    0 => (site, other),
+                    _ => (other, site),
+                };
             })
         }),
         ("by port", |at, _| {
@@ -210,7 +219,7 @@ fn a_tree_is_bounded_whatever_the_chains_are() {
         })
     };
     let nested = |at: u64| chain(|matches| matches.sources = vec![net(10, 0, 8 + (at % 24) as u8)]);
-    let shapes: [(&dyn Fn(u64) -> StepRule, usize); 2] = [(&half, 64), (&nested, 500)];
+    let shapes: [(&dyn Fn(u64) -> StepRule, usize); 2] = [(&half, 140), (&nested, 500)];
     for (shape, most) in shapes {
         let rules: Vec<StepRule> = (0..500).map(shape).collect();
         let tree = Tree::new(&rules, Family::V4);
