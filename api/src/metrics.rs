@@ -189,7 +189,12 @@ impl Snapshot {
             MetricType::Gauge,
             "weft_bgp_prefixes",
             "Prefixes in the Loc-RIB, by address family.",
-            prefixes.map(|of| (vec![("family", of.family.as_str().to_owned())], of.count)),
+            prefixes.map(|item| {
+                (
+                    vec![("family", item.family.as_str().to_owned())],
+                    item.count,
+                )
+            }),
         )?;
         let mut alarms: Vec<(&str, u64)> = vec![("locator-conflict", 0), ("overlap-hidden", 0)];
         for alarm in &status.alarms {
@@ -258,11 +263,11 @@ impl Snapshot {
             out.write(MetricType::Counter, name, help, each(value))?;
         }
         let stripped = self.neighbors.iter().flat_map(|neighbor| {
-            let of = neighbor.stripped;
+            let stripped = neighbor.stripped;
             [
-                ("vni", of.vni),
-                ("kind", of.kind),
-                ("endpoint", of.endpoint),
+                ("vni", stripped.vni),
+                ("kind", stripped.kind),
+                ("endpoint", stripped.endpoint),
             ]
             .map(|(reason, count)| {
                 let mut labels = identity(neighbor);
@@ -399,28 +404,28 @@ impl Snapshot {
     }
 
     fn chains(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let of = |service: &Service| {
+        let item = |service: &Service| {
             vec![
                 ("tenant", service.tenant.clone().unwrap_or_default()),
                 ("service", service.name.clone().unwrap_or_default()),
                 ("label", service.label.to_string()),
             ]
         };
-        let attached = || self.services.iter().filter(|of| !of.arms.is_empty());
+        let attached = || self.services.iter().filter(|item| !item.arms.is_empty());
         out.write(
             MetricType::Gauge,
             "weft_service_healthy",
             "1 while the service node that is attached here passes its health check, else 0.",
             attached().map(|service| {
                 let healthy = service.health.code == HealthCode::Healthy;
-                (of(service), u64::from(healthy))
+                (item(service), u64::from(healthy))
             }),
         )?;
         out.write(
             MetricType::Counter,
             "weft_service_dropped_packets",
             "Packets from the overlay with the service's label that were dropped: the node is down, or no chain here has it.",
-            attached().map(|service| (of(service), service.dropped)),
+            attached().map(|service| (item(service), service.dropped)),
         )?;
         let steps = |value: fn(&crate::types::ChainStep) -> u64| {
             self.chains.iter().flat_map(move |chain| {

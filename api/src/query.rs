@@ -148,7 +148,7 @@ impl Parameters {
         let prefix = self.take("prefix", allowed, |text| {
             text.parse().ok().or_else(|| {
                 address = true;
-                text.parse().ok().map(|of: IpAddr| IpNet::from(of))
+                text.parse().ok().map(|one: IpAddr| IpNet::from(one))
             })
         });
         if let Some(prefix) = prefix.filter(|prefix| prefix.trunc() != *prefix) {

@@ -193,7 +193,7 @@ impl RouterState for Fake {
     }
 
     async fn traffic(&self) -> Result<Vec<Traffic>, Unavailable> {
-        let of = |tenant: &str, vni| Traffic {
+        let each = |tenant: &str, vni| Traffic {
             tenant: Some(tenant.to_owned()),
             vni,
             endpoint: [192, 0, 2, 11].into(),
@@ -202,11 +202,11 @@ impl RouterState for Fake {
             sent_packets: 8,
             sent_octets: 800,
         };
-        self.answer(vec![of("red", 10001), of("blue", 10002)])
+        self.answer(vec![each("red", 10001), each("blue", 10002)])
     }
 
     async fn endpoints(&self, tenant: Option<String>) -> Result<Vec<Endpoint>, Unavailable> {
-        let of = |last, probes| Endpoint {
+        let each = |last, probes| Endpoint {
             address: [192, 0, 2, last].into(),
             port: None,
             reachable: true,
@@ -225,7 +225,7 @@ impl RouterState for Fake {
                 most: 1500,
             }),
         };
-        let mut all = vec![of(11, Some(probes)), of(12, None)];
+        let mut all = vec![each(11, Some(probes)), each(12, None)];
         all.truncate(if tenant.is_some() { 1 } else { 2 });
         self.answer(all)
     }

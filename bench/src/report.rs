@@ -213,14 +213,14 @@ impl Report {
     }
 
     /// Median of the rounds' ratios of Weft to another.
-    fn median_ratio(&self, row: usize, other: Kind, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+    fn median_ratio(&self, row: usize, other: Kind, each: impl Fn(&Sample) -> f64) -> Option<f64> {
         let rounds = |kind| self.samples.get(&(row, kind));
         let (weft, other) = (rounds(Kind::Weft)?, rounds(other)?);
         let mut ratios: Vec<f64> = weft
             .iter()
             .filter_map(|(round, one)| {
                 let (_, other) = other.iter().find(|(other, _)| other == round)?;
-                Some(of(one) / of(other))
+                Some(each(one) / each(other))
             })
             .collect();
         ratios.sort_by(f64::total_cmp);

@@ -268,7 +268,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     let rule = Rule {
         family: Family::V4,
         priority: crate::model::RULE_TENANT,
-        of: RuleMatch::Tunnel(10_001),
+        matches: RuleMatch::Tunnel(10_001),
         action: RuleAction::Table(10_001),
     };
     let refusal = one(&mut netlink, libc::RTM_NEWRULE, NEW, &|out| {
@@ -410,8 +410,8 @@ fn links() -> Vec<Finding> {
                 // At another one it needs this one for far routers alone.
                 let mut ours = links.iter().filter(|link| is_ours(link));
                 let elsewhere = ours.any(|link| {
-                    let of = link.tunnel.map(Carrier::encapsulation);
-                    of == Some(carrier.encapsulation())
+                    let each = link.tunnel.map(Carrier::encapsulation);
+                    each == Some(carrier.encapsulation())
                 });
                 let taken = match elsewhere {
                     true => Health::Warning,

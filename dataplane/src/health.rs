@@ -132,7 +132,7 @@ fn get(mut stream: TcpStream, to: SocketAddr, path: &str, until: Instant) -> io:
     let line = line.lines().next().unwrap_or_default();
     let status = line
         .strip_prefix("HTTP/")
-        .and_then(|of| of.split(' ').nth(1));
+        .and_then(|one| one.split(' ').nth(1));
     match status.and_then(|status| status.parse::<u16>().ok()) {
         Some(200..400) => Ok(()),
         _ => Err(io::Error::other(format!("answered `{line}`"))),

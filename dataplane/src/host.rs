@@ -36,7 +36,7 @@ impl Sysctl {
 
 /// What forwarding needs of the namespace.
 pub(crate) fn sysctls() -> Vec<Sysctl> {
-    let of = |path: &str, value, why, cost| Sysctl {
+    let one = |path: &str, value, why, cost| Sysctl {
         path: path.to_owned(),
         value,
         why,
@@ -44,73 +44,73 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
     };
     let (down, degraded) = (Some(Severity::Down), Some(Severity::Degraded));
     vec![
-        of(
+        one(
             "net/ipv4/ip_forward",
             "1",
             "tenants' packets are forwarded",
             down,
         ),
-        of(
+        one(
             "net/ipv6/conf/all/forwarding",
             "1",
             "tenants' packets are forwarded",
             degraded,
         ),
-        of(
+        one(
             "net/ipv4/ip_early_demux",
             "0",
             "a router forwards more than it receives: no look for a socket before the look for a route",
             None,
         ),
-        of(
+        one(
             "net/ipv4/fib_multipath_hash_policy",
             "1",
             "equal ways are shared by flows, ports included",
             None,
         ),
-        of(
+        one(
             "net/ipv6/fib_multipath_hash_policy",
             "1",
             "equal ways are shared by flows, ports included",
             None,
         ),
-        of(
+        one(
             "net/ipv4/nexthop_compat_mode",
             "0",
             "replacing a next-hop object must not touch its routes",
             None,
         ),
-        of(
+        one(
             "net/ipv4/fwmark_reflect",
             "1",
             "the router's answers to a tenant find the tenant's table",
             degraded,
         ),
-        of(
+        one(
             "net/ipv6/fwmark_reflect",
             "1",
             "the router's answers to a tenant find the tenant's table",
             degraded,
         ),
-        of(
+        one(
             "net/ipv4/tcp_fwmark_accept",
             "1",
             "a tenant's router that connects is answered by the tenant's table",
             None,
         ),
-        of(
+        one(
             "net/ipv4/tcp_l3mdev_accept",
             "1",
             "a tenant's router connects in its VRF",
             None,
         ),
-        of(
+        one(
             "net/ipv4/conf/all/send_redirects",
             "0",
             "an edge sends packets back out of the device that they came in",
             None,
         ),
-        of(
+        one(
             "net/ipv4/conf/all/rp_filter",
             "0",
             "source checks look into the main table, not the tenant's",
@@ -121,7 +121,7 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
 
 /// What forwarding needs of a device that tenants' packets come in by.
 pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
-    let of = |name: &str, value, why, cost| Sysctl {
+    let one = |name: &str, value, why, cost| Sysctl {
         path: format!("net/ipv4/conf/{device}/{name}"),
         value,
         why,
@@ -129,25 +129,25 @@ pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
     };
     let degraded = Some(Severity::Degraded);
     vec![
-        of(
+        one(
             "forwarding",
             "1",
             "tenants' packets that come in by it are forwarded",
             degraded,
         ),
-        of(
+        one(
             "rp_filter",
             "0",
             "source checks look into the main table, not the tenant's",
             degraded,
         ),
-        of(
+        one(
             "accept_local",
             "1",
             "a tenant's host may have an address that the router has in another tenant, and nothing is looked up for its source",
             degraded,
         ),
-        of(
+        one(
             "send_redirects",
             "0",
             "packets go back out of the device that they came in",

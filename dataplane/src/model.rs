@@ -320,7 +320,7 @@ pub(crate) enum RuleAction {
 pub(crate) struct Rule {
     pub(crate) family: Family,
     pub(crate) priority: u32,
-    pub(crate) of: RuleMatch,
+    pub(crate) matches: RuleMatch,
     pub(crate) action: RuleAction,
 }
 

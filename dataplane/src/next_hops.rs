@@ -199,9 +199,11 @@ impl NextHops {
 
     /// Some object that is wanted, or that the kernel holds, leads through a link.
     pub(crate) fn lead_through(&self, link: u32) -> bool {
-        let leads = |of: &NextHop| matches!(of, NextHop::Tunnel(of) if of.interface == link);
+        let leads = |one: &NextHop| matches!(one, NextHop::Tunnel(one) if one.interface == link);
         let mut all = self.objects.values();
-        all.any(|of| of.held.as_ref().is_some_and(leads) || of.references > 0 && leads(&of.wanted))
+        all.any(|one| {
+            one.held.as_ref().is_some_and(leads) || one.references > 0 && leads(&one.wanted)
+        })
     }
 
     /// Something refers to it.

@@ -376,15 +376,15 @@ impl Resolver {
                     Some(Step::Hidden)
                 }
                 Answer::Ours(_) => step,
-                Answer::Foreign(of) => {
+                Answer::Foreign(one) => {
                     let goes_first = |(prefix, _): &(IpNet, u32)| {
-                        let (ours, theirs) = (prefix.prefix_len(), of.prefix.prefix_len());
-                        ours > theirs || (ours == theirs && underlay_metric(prefix) < of.metric)
+                        let (ours, theirs) = (prefix.prefix_len(), one.prefix.prefix_len());
+                        ours > theirs || (ours == theirs && underlay_metric(prefix) < one.metric)
                     };
                     Some(
                         match step.filter(|_| ours.as_ref().is_some_and(goes_first)) {
                             Some(step) => step,
-                            None if of.ways.is_empty() => Step::Nothing,
+                            None if one.ways.is_empty() => Step::Nothing,
                             None => Step::Foreign,
                         },
                     )
@@ -446,7 +446,7 @@ impl Resolver {
     /// Where routes lead by a next hop that is reached as `last` is.
     fn spec_at(&self, last: u32, sets: &mut WaySets) -> Option<RouteSpec> {
         let hop = self.hop(last)?;
-        let Some(Answer::Foreign(of)) = &hop.answer else {
+        let Some(Answer::Foreign(one)) = &hop.answer else {
             return None;
         };
         // What is on the link itself is its own gateway.
@@ -454,7 +454,7 @@ impl Resolver {
             gateway: way.gateway.or(Some(hop.address)),
             ..*way
         };
-        let ways: Vec<Way> = of.ways.iter().map(with_gateway).collect();
+        let ways: Vec<Way> = one.ways.iter().map(with_gateway).collect();
         let (first, several) = (ways.first().copied()?, ways.len() > 1);
         if several && let Some(set) = sets.number(ways) {
             return Some(RouteSpec::Ways(set));

@@ -95,7 +95,7 @@ fn tunnel_kind(infos: &[LinkInfo]) -> Option<Carrier> {
         LinkInfo::Data(InfoData::Vxlan(data)) => Some(&data[..]),
         _ => None,
     });
-    let port = data.unwrap_or_default().iter().find_map(|of| match of {
+    let port = data.unwrap_or_default().iter().find_map(|one| match one {
         InfoVxlan::Port(port) => Some(*port),
         _ => None,
     });

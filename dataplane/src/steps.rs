@@ -416,7 +416,7 @@ impl StepRules {
                 let own: Vec<&IpAddr> = place
                     .own
                     .iter()
-                    .filter(|of| of.is_ipv4() == (family == Family::V4))
+                    .filter(|each| each.is_ipv4() == (family == Family::V4))
                     .collect();
                 if !own.is_empty() {
                     let _ = writeln!(first, "    {word} daddr {} accept", join(own));
@@ -505,10 +505,10 @@ fn counters() -> Option<BTreeMap<String, (u64, u64)>> {
         .output()
         .ok()?;
     let listing: Listing = serde_json::from_slice(&output.stdout).ok()?;
-    let counters = listing.nftables.into_iter().filter_map(|of| of.counter);
+    let counters = listing.nftables.into_iter().filter_map(|each| each.counter);
     Some(
         counters
-            .map(|of| (of.name, (of.packets, of.bytes)))
+            .map(|each| (each.name, (each.packets, each.bytes)))
             .collect(),
     )
 }

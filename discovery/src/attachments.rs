@@ -197,7 +197,8 @@ impl SiteNeighbor {
                 "a number of prefixes, 1 to 4294967295",
             ));
         }
-        let one_line = |of: &String| of.chars().count() <= 128 && !of.chars().any(char::is_control);
+        let one_line =
+            |one: &String| one.chars().count() <= 128 && !one.chars().any(char::is_control);
         match &self.description {
             Some(text) if !one_line(text) => Err(unfit(
                 field("description"),
@@ -218,7 +219,7 @@ mod tests {
     fn refusal(new: Value) -> String {
         let new: NewAttachment = serde_json::from_value(new).expect("a body");
         new.check(64601)
-            .map_or_else(|of| of.to_string(), |()| "taken".into())
+            .map_or_else(|one| one.to_string(), |()| "taken".into())
     }
 
     #[test]

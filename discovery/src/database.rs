@@ -72,14 +72,15 @@ impl<'a> Transaction<'a> {
     pub fn get(&self, key: &str) -> Option<&Record> {
         match self.changed.get(key) {
             Some(changed) => changed.as_ref(),
-            None => self.state.get(key).map(|of| &of.record),
+            None => self.state.get(key).map(|one| &one.record),
         }
     }
 
     /// The records whose keys begin so, by key, with this transaction's own changes.
     pub fn below(&self, prefix: &str) -> Vec<Record> {
         let there = self.state.below(prefix);
-        let mut found: BTreeMap<&str, &Record> = there.map(|(key, of)| (key, &of.record)).collect();
+        let mut found: BTreeMap<&str, &Record> =
+            there.map(|(key, one)| (key, &one.record)).collect();
         for (key, changed) in &self.changed {
             match changed {
                 Some(record) if key.starts_with(prefix) => found.insert(key, record),
@@ -101,7 +102,7 @@ impl<'a> Transaction<'a> {
 
     fn changes(self) -> Vec<Change> {
         let changes = self.changed.into_iter().map(|(key, new)| Change {
-            old: self.state.get(&key).map(|of| of.record.clone()),
+            old: self.state.get(&key).map(|one| one.record.clone()),
             new,
             key,
         });
@@ -321,7 +322,7 @@ impl<S: Store> Writer<S> {
     /// Another controller has written these.
     async fn take_in(&mut self, revisions: Vec<Revision>) {
         let mut state = (**self.publish.borrow()).clone();
-        let first = revisions.first().map(|of| of.number);
+        let first = revisions.first().map(|one| one.number);
         if first != Some(state.revision + 1) {
             return self.reload().await;
         }

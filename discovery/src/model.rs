@@ -342,19 +342,19 @@ impl Record {
             Self::Domain(_) => "domain".into(),
             Self::Router(router) => key::router(&router.name),
             Self::Tenant(tenant) => key::tenant(&tenant.name),
-            Self::Attachment(of) => key::attachment(&of.tenant, &of.router),
-            Self::Vni(of) => key::vni(of.vni),
+            Self::Attachment(each) => key::attachment(&each.tenant, &each.router),
+            Self::Vni(each) => key::vni(each.vni),
             Self::Token(token) => key::token(&token.id),
             Self::Request(request) => key::request(&request.actor, &request.key),
             Self::Trust(trust) => key::trust(&trust.name),
             Self::Share(share) => key::share(&share.domain, &share.tenant),
             Self::Remote(remote) => key::remote(&remote.name),
-            Self::RemoteRouter(of) => key::remote_router(&of.domain, &of.name),
-            Self::RemoteTenant(of) => key::remote_tenant(&of.domain, &of.name),
-            Self::Service(of) => key::service(&of.tenant, &of.name),
-            Self::Chain(of) => key::chain(&of.tenant, &of.name),
-            Self::RemoteService(of) => key::remote_service(&of.domain, of.vni, &of.name),
-            Self::PastChains(of) => key::past_chains(&of.tenant),
+            Self::RemoteRouter(each) => key::remote_router(&each.domain, &each.name),
+            Self::RemoteTenant(each) => key::remote_tenant(&each.domain, &each.name),
+            Self::Service(each) => key::service(&each.tenant, &each.name),
+            Self::Chain(each) => key::chain(&each.tenant, &each.name),
+            Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
+            Self::PastChains(each) => key::past_chains(&each.tenant),
         }
     }
 }
@@ -474,7 +474,7 @@ macro_rules! records {
 
         /// All of them, by key.
         pub fn $all(&self) -> impl Iterator<Item = &$kind> {
-            self.below($prefix).filter_map(|(_, of)| match &of.record {
+            self.below($prefix).filter_map(|(_, each)| match &each.record {
                 Record::$kind(record) => Some(record),
                 _ => None,
             })
@@ -486,7 +486,7 @@ impl State {
     /// One of these records at this revision.
     pub fn new(revision: u64, records: impl IntoIterator<Item = Versioned>) -> Self {
         let records = records.into_iter();
-        let records = records.map(|of| (of.record.key(), Arc::new(of)));
+        let records = records.map(|each| (each.record.key(), Arc::new(each)));
         Self {
             revision,
             records: records.collect(),
@@ -502,7 +502,7 @@ impl State {
     pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Versioned)> {
         let from = self.records.range(prefix.to_owned()..);
         from.take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(key, of)| (key.as_str(), of.as_ref()))
+            .map(|(key, each)| (key.as_str(), each.as_ref()))
     }
 
     /// The domain.
@@ -532,7 +532,7 @@ impl State {
     /// What a VNI of the domain's range is used for.
     pub fn vni(&self, number: u32) -> Option<&VniUse> {
         match &self.get(&key::vni(number))?.record {
-            Record::Vni(of) => Some(of),
+            Record::Vni(each) => Some(each),
             _ => None,
         }
     }

@@ -193,7 +193,7 @@ pub fn join(
 ) -> Done<()> {
     check_name(name)?;
     let before = router_of(transaction, name).ok();
-    let known = before.as_ref().filter(|of| of.key == router_key);
+    let known = before.as_ref().filter(|one| one.key == router_key);
     let record = match transaction.get(&key::token(token)) {
         Some(Record::Token(token)) => Some(token),
         _ => None,
@@ -201,27 +201,27 @@ pub fn join(
     let Some((mut token, role)) = may_join(record, hash, name, before.as_ref(), router_key)? else {
         return Ok(());
     };
-    if known.is_some_and(|of| of.role == role) {
+    if known.is_some_and(|one| one.role == role) {
         return Ok(());
     }
     // It keeps what the operator added, and is what it was until it registers anew: with another key its starts are counted anew.
-    let registration = before.as_ref().and_then(|of| of.registration.clone());
-    let registration = registration.map(|of| Registration {
+    let registration = before.as_ref().and_then(|one| one.registration.clone());
+    let registration = registration.map(|one| Registration {
         generation: match known {
-            Some(_) => of.generation,
+            Some(_) => one.generation,
             None => 0,
         },
-        ..of
+        ..one
     });
     let router = Router {
         name: name.to_owned(),
         role,
         key: router_key.to_owned(),
         registration,
-        controller: before.as_ref().and_then(|of| of.controller.clone()),
-        expired: before.as_ref().is_some_and(|of| of.expired),
-        external_address: before.as_ref().and_then(|of| of.external_address),
-        peers: before.map(|of| of.peers).unwrap_or_default(),
+        controller: before.as_ref().and_then(|one| one.controller.clone()),
+        expired: before.as_ref().is_some_and(|one| one.expired),
+        external_address: before.as_ref().and_then(|one| one.external_address),
+        peers: before.map(|one| one.peers).unwrap_or_default(),
         claim: None,
     };
     transaction.put(Record::Router(router));
@@ -306,7 +306,7 @@ pub fn register(
         let allowed = "an id in the form of an IPv4 address, not 0.0.0.0";
         return Err(unfit("router_id", registration.router_id, allowed));
     }
-    for other in transaction.state().routers().filter(|of| of.name != name) {
+    for other in transaction.state().routers().filter(|one| one.name != name) {
         let Some(known) = &other.registration else {
             continue;
         };
@@ -421,7 +421,7 @@ pub fn expire(
     controller: Option<&str>,
 ) -> Done<()> {
     let mut router = router_of(transaction, name)?;
-    let latest = router.registration.as_ref().map(|of| of.generation);
+    let latest = router.registration.as_ref().map(|one| one.generation);
     // Otherwise it has come back since, here or elsewhere.
     if latest == Some(generation) && router.controller.as_deref() == controller {
         router.expired = true;
@@ -508,7 +508,7 @@ pub fn change_router(
 pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
     router_of(transaction, name)?;
     let attachments = transaction.state().attachments();
-    for attachment in attachments.filter(|of| of.router == name) {
+    for attachment in attachments.filter(|one| one.router == name) {
         transaction.delete(&key::attachment(&attachment.tenant, name));
     }
     chains::forget_router(transaction, name);
@@ -579,8 +579,8 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
                     Some(offered(transaction, home, there)?)
                 }
             };
-            let vni = offer.as_ref().map(|of| of.vni).or(new.vni);
-            let id = offer.and_then(|of| of.id);
+            let vni = offer.as_ref().map(|one| one.vni).or(new.vni);
+            let id = offer.and_then(|one| one.id);
             let vni = vni.unwrap_or_default();
             (foreign_vni(transaction, &domain, home, vni)?, id)
         }
@@ -616,13 +616,13 @@ pub(crate) fn foreign_vni(
 /// A VNI that no tenant and no service here has.
 fn unused(transaction: &Transaction<'_>, vni: u32) -> Done<u32> {
     let state = transaction.state();
-    if let Some(other) = state.tenants().find(|of| of.vni == vni) {
+    if let Some(other) = state.tenants().find(|one| one.vni == vni) {
         return Err(Rejection::Conflict(format!(
             "tenant `{}` has VNI {vni}",
             other.name
         )));
     }
-    if let Some(other) = state.services().find(|of| of.label == vni) {
+    if let Some(other) = state.services().find(|one| one.label == vni) {
         return Err(Rejection::Conflict(format!(
             "service `{}` of tenant `{}` has label {vni}",
             other.name, other.tenant
@@ -640,10 +640,10 @@ pub(crate) fn chosen_vni(transaction: &Transaction<'_>, field: &str, vni: u32) -
     let state = transaction.state();
     let mut tenants = state.remote_tenants();
     let mut services = state.remote_services();
-    let told = tenants.find(|of| of.vni == vni);
-    let told = told.map(|of| (&of.domain, format!("tenant `{}`", of.name)));
+    let told = tenants.find(|one| one.vni == vni);
+    let told = told.map(|one| (&one.domain, format!("tenant `{}`", one.name)));
     let told = told.or_else(|| {
-        let told = services.find(|of| of.label == vni)?;
+        let told = services.find(|one| one.label == vni)?;
         Some((&told.domain, format!("service `{}`", told.name)))
     });
     if let Some((domain, what)) = told {
@@ -652,13 +652,13 @@ pub(crate) fn chosen_vni(transaction: &Transaction<'_>, field: &str, vni: u32) -
         )));
     }
     match transaction.get(&key::vni(vni)) {
-        Some(Record::Vni(of)) if of.tenant.is_some() => Err(Rejection::Conflict(format!(
+        Some(Record::Vni(one)) if one.tenant.is_some() => Err(Rejection::Conflict(format!(
             "tenant `{}` has VNI {vni}",
-            of.tenant.as_deref().unwrap_or_default()
+            one.tenant.as_deref().unwrap_or_default()
         ))),
-        Some(Record::Vni(of)) if of.free_at > now() => Err(Rejection::Conflict(format!(
+        Some(Record::Vni(one)) if one.free_at > now() => Err(Rejection::Conflict(format!(
             "VNI {vni} rests for {} s more: another tenant had it, whose packets may be on their way still",
-            (of.free_at - now()) / 1000 + 1
+            (one.free_at - now()) / 1000 + 1
         ))),
         _ => Ok(vni),
     }
@@ -670,15 +670,15 @@ pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u
     let mut rested: Option<(u64, u32)> = None;
     for (key, _) in transaction.state().below("vni/") {
         // As this transaction has left it.
-        let Some(Record::Vni(of)) = transaction.get(key) else {
+        let Some(Record::Vni(one)) = transaction.get(key) else {
             continue;
         };
-        if of.vni == next {
+        if one.vni == next {
             next += 1;
         }
-        let own = (domain.first_vni..=domain.last_vni).contains(&of.vni);
-        if own && of.tenant.is_none() && of.free_at <= now() {
-            let this = (of.free_at, of.vni);
+        let own = (domain.first_vni..=domain.last_vni).contains(&one.vni);
+        if own && one.tenant.is_none() && one.free_at <= now() {
+            let this = (one.free_at, one.vni);
             rested = Some(rested.map_or(this, |best| best.min(this)));
         }
     }
@@ -733,7 +733,7 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
         if let Some(peer) = router
             .peers
             .iter()
-            .find(|of| of.tenants.iter().any(|of| of == name))
+            .find(|one| one.tenants.iter().any(|one| one == name))
         {
             return Err(Rejection::Conflict(format!(
                 "router `{}` shares it with `{}`: take it from that peer first",
@@ -788,7 +788,7 @@ pub fn put_attachment(
     router_of(transaction, router)?;
     new.check(domain_of(transaction)?.asn)?;
     let before = match transaction.get(&key::attachment(tenant, router)) {
-        Some(Record::Attachment(of)) => of.breakout.clone(),
+        Some(Record::Attachment(one)) => one.breakout.clone(),
         _ => None,
     };
     if !operator && before != new.breakout {
@@ -798,7 +798,7 @@ pub fn put_attachment(
     }
     let own = format!("tenant `{tenant}`'s");
     for (interface, owner) in chains::interfaces(transaction.state(), router) {
-        if owner != own && new.interfaces.iter().any(|of| of == interface) {
+        if owner != own && new.interfaces.iter().any(|one| one == interface) {
             return Err(Rejection::Conflict(format!(
                 "interface `{interface}` of router `{router}` is {owner}"
             )));
@@ -846,7 +846,7 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
     let restored = |key: &str| {
         ["tenant/", "attachment/", "vni/", "service/", "chain/"]
             .iter()
-            .any(|of| key.starts_with(of))
+            .any(|one| key.starts_with(one))
             || key == key::DOMAIN
     };
     for change in since
@@ -883,22 +883,22 @@ pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<
 }
 
 fn check_attachment(transaction: &Transaction<'_>, key: &str) -> Done<()> {
-    if let Some(Record::Service(of)) = transaction.get(key) {
-        for attachment in &of.attachments {
+    if let Some(Record::Service(one)) = transaction.get(key) {
+        for attachment in &one.attachments {
             router_of(transaction, &attachment.router).map_err(|_| {
                 Rejection::Conflict(format!(
                     "service `{}` of tenant `{}` had a node at router `{}`, which has been removed since",
-                    of.name, of.tenant, attachment.router
+                    one.name, one.tenant, attachment.router
                 ))
             })?;
         }
     }
-    if let Some(Record::Attachment(of)) = transaction.get(key) {
-        tenant_of(transaction, &of.tenant)?;
-        router_of(transaction, &of.router).map_err(|_| {
+    if let Some(Record::Attachment(one)) = transaction.get(key) {
+        tenant_of(transaction, &one.tenant)?;
+        router_of(transaction, &one.router).map_err(|_| {
             Rejection::Conflict(format!(
                 "tenant `{}` was attached to router `{}`, which has been removed since",
-                of.tenant, of.router
+                one.tenant, one.router
             ))
         })?;
     }

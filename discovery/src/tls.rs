@@ -54,7 +54,7 @@ pub fn server(
         own: authority.to_vec(),
         provider: provider.clone(),
     });
-    let chain = [certificate, authority].map(|of| CertificateDer::from(of.to_vec()));
+    let chain = [certificate, authority].map(|one| CertificateDer::from(one.to_vec()));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(wrong)?
@@ -95,7 +95,7 @@ pub fn client(
         .with_custom_certificate_verifier(Arc::new(trusted));
     let mut config = match identity {
         Some((chain, private)) => {
-            let chain = chain.iter().map(|of| CertificateDer::from(of.to_vec()));
+            let chain = chain.iter().map(|one| CertificateDer::from(one.to_vec()));
             builder
                 .with_client_auth_cert(chain.collect(), key(private)?)
                 .map_err(wrong)?
@@ -257,7 +257,7 @@ impl ServerCertVerifier for Trusted {
             Trust::Fingerprint(fingerprint) => {
                 let mut chain = intermediates.iter();
                 chain
-                    .find(|of| sha256(of) == *fingerprint)
+                    .find(|one| sha256(one) == *fingerprint)
                     .map(AsRef::as_ref)
             }
         };

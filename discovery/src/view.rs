@@ -45,11 +45,11 @@ pub struct Index<'a> {
 impl<'a> Index<'a> {
     /// Of this state.
     pub fn new(state: &'a State) -> Self {
-        let reflectors = state.routers().filter(|of| of.role == Role::Reflector);
+        let reflectors = state.routers().filter(|one| one.role == Role::Reflector);
         let mut attachments: HashMap<&str, Vec<&Attachment>> = HashMap::new();
         for attachment in state.attachments() {
-            let of = attachments.entry(&attachment.router).or_default();
-            of.push(attachment);
+            let one = attachments.entry(&attachment.router).or_default();
+            one.push(attachment);
         }
         Self {
             state,
@@ -138,9 +138,11 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
         view.insert(key, Item { item });
     }
     let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
-    let attached = attachments.iter().map(|of| (of.tenant.as_str(), Some(*of)));
+    let attached = attachments
+        .iter()
+        .map(|one| (one.tenant.as_str(), Some(*one)));
     // Where only a node of its services is, or a choice between their routers, a tenant has nothing else.
-    let is_attached = |tenant: &str| attachments.iter().any(|of| of.tenant == tenant);
+    let is_attached = |tenant: &str| attachments.iter().any(|one| one.tenant == tenant);
     let mut chained: BTreeSet<&str> = index.chains.tenants_at(name).collect();
     let stitched = peers::stitched(state, router).into_iter();
     chained.extend(stitched.filter(|tenant| index.chains.choose(tenant)));
@@ -164,9 +166,9 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
             told.redistribute.clone_from(&attachment.redistribute);
             let neighbors = attachment.neighbors.iter();
             told.neighbors = neighbors.map(site_neighbor).collect();
-            told.breakout = attachment.breakout.as_ref().map(|of| proto::Breakout {
-                interface: of.interface.clone(),
-                source_nat: of.source_nat,
+            told.breakout = attachment.breakout.as_ref().map(|one| proto::Breakout {
+                interface: one.interface.clone(),
+                source_nat: one.source_nat,
             });
         }
         index.chains.tell(name, &mut told);
@@ -177,14 +179,14 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
     Some(view)
 }
 
-fn site_neighbor(of: &SiteNeighbor) -> proto::SiteNeighbor {
+fn site_neighbor(one: &SiteNeighbor) -> proto::SiteNeighbor {
     proto::SiteNeighbor {
-        address: of.address.to_string(),
-        asn: of.asn,
-        as_override: of.as_override,
-        description: of.description.clone(),
-        ttl: of.ttl.map(u32::from),
-        max_prefixes: of.max_prefixes,
+        address: one.address.to_string(),
+        asn: one.asn,
+        as_override: one.as_override,
+        description: one.description.clone(),
+        ttl: one.ttl.map(u32::from),
+        max_prefixes: one.max_prefixes,
     }
 }
 
@@ -249,8 +251,8 @@ impl Affected {
                         return Self::All;
                     }
                     names.insert(name.to_owned());
-                    let reflectors = state.routers().filter(|of| of.role == Role::Reflector);
-                    names.extend(reflectors.map(|of| of.name.clone()));
+                    let reflectors = state.routers().filter(|one| one.role == Role::Reflector);
+                    names.extend(reflectors.map(|one| one.name.clone()));
                 }
                 (Some("attachment"), Some(_), Some(router)) => {
                     names.insert(router.to_owned());
@@ -261,18 +263,18 @@ impl Affected {
                 (Some("service" | "chain" | "tenant"), Some(name), _) => {
                     names.extend(chains::routers(state, name));
                     for record in [&change.old, &change.new] {
-                        if let Some(crate::model::Record::Service(of)) = record {
-                            names.extend(of.attachments.iter().map(|of| of.router.clone()));
+                        if let Some(crate::model::Record::Service(one)) = record {
+                            names.extend(one.attachments.iter().map(|one| one.router.clone()));
                         }
                     }
                     if state.trusts().next().is_some() {
                         names.extend(edges(state));
                     }
-                    let edges = state.routers().filter(|of| {
-                        let mut peers = of.peers.iter();
-                        peers.any(|peer| peer.tenants.iter().any(|of| of == name))
+                    let edges = state.routers().filter(|one| {
+                        let mut peers = one.peers.iter();
+                        peers.any(|peer| peer.tenants.iter().any(|one| one == name))
                     });
-                    names.extend(edges.map(|of| of.name.clone()));
+                    names.extend(edges.map(|one| one.name.clone()));
                 }
                 _ => {}
             }

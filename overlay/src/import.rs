@@ -279,7 +279,7 @@ mod tests {
     ) -> (Vec<LargeCommunity>, [u64; 3]) {
         let prefix: IpNet = "192.0.2.1/32".parse().unwrap();
         match policy.strip(communities, ADMINISTRATOR, [prefix].into_iter()) {
-            Some((kept, of)) => (kept, [of.vni, of.kind, of.endpoint]),
+            Some((kept, one)) => (kept, [one.vni, one.kind, one.endpoint]),
             None => (communities.to_vec(), [0; 3]),
         }
     }

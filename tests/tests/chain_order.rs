@@ -14,7 +14,7 @@ const ROUTERS: [&str; 4] = ["e", "f", "i", "x"];
 
 /// What a router is: labels of the firewall and the inspection, and the order of the chain.
 fn config(name: &str, (firewall, inspection): (u32, u32), order: &str) -> String {
-    let host = ROUTERS.iter().position(|of| *of == name).unwrap() + 1;
+    let host = ROUTERS.iter().position(|one| *one == name).unwrap() + 1;
     let (tenant, services) = match name {
         "e" => ("interfaces: [red0], prefixes: [10.0.1.0/24]", ["", ""]),
         "x" => ("interfaces: [red0], prefixes: [10.0.2.0/24]", ["", ""]),
@@ -35,9 +35,9 @@ fn config(name: &str, (firewall, inspection): (u32, u32), order: &str) -> String
     };
     let neighbors: String = match name {
         "f" => [1, 3, 4]
-            .map(|of| {
+            .map(|one| {
                 format!(
-                    "  - {{ address: 10.255.{of}.1, asn: 64601, route_reflector_client: true }}\n"
+                    "  - {{ address: 10.255.{one}.1, asn: 64601, route_reflector_client: true }}\n"
                 )
             })
             .concat(),

@@ -128,7 +128,7 @@ async fn create(rest: &Rest, name: &str, description: &str) -> Result<u64, Strin
         .ask("POST".parse().unwrap(), "tenants", Some(&body))
         .await;
     created
-        .map(|of| of["vni"].as_u64().unwrap())
+        .map(|one| one["vni"].as_u64().unwrap())
         .map_err(|error| error.to_string())
 }
 
@@ -136,10 +136,10 @@ async fn create(rest: &Rest, name: &str, description: &str) -> Result<u64, Strin
 async fn tenants(rest: &Rest) -> Vec<(String, u64)> {
     let all = get(rest, "tenants").await.unwrap();
     let all = all["items"].as_array().unwrap().iter();
-    all.map(|of| {
+    all.map(|one| {
         (
-            of["name"].as_str().unwrap().to_owned(),
-            of["vni"].as_u64().unwrap(),
+            one["name"].as_str().unwrap().to_owned(),
+            one["vni"].as_u64().unwrap(),
         )
     })
     .collect()

@@ -33,7 +33,7 @@ fn established(lab: &Lab, node: &str, address: &str) {
         Duration::from_secs(60),
         || {
             lab.neighbor(node, address)
-                .filter(|of| of["state"] == "established")
+                .filter(|one| one["state"] == "established")
         },
     );
 }

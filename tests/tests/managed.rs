@@ -171,7 +171,7 @@ impl Scratch {
             || {
                 let status = self.ask(lab, "GET", "status", "");
                 let routers = status["routers"].as_array()?.clone();
-                let all = routers.len() == 2 && routers.iter().all(|of| of["lags"] == false);
+                let all = routers.len() == 2 && routers.iter().all(|one| one["lags"] == false);
                 all.then_some(())
             },
         );
@@ -255,7 +255,7 @@ fn a_domain_from_nothing_through_the_loss_of_its_controller() {
     });
     let far = wait_until("a2 is told", Duration::from_secs(20), || {
         lab.neighbor("a2", "192.0.2.1")
-            .filter(|of| of["state"] != "established")
+            .filter(|one| one["state"] != "established")
     });
     assert!(far.to_string().contains("Peer De-configured"), "{far}");
     // Keys are nobody else's to read.
@@ -428,7 +428,7 @@ fn clocks_that_jump_by_days_cost_no_session() {
     let environment = ours.environment();
     let environment = environment
         .iter()
-        .map(|of| of.replacen('=', ": \"", 1) + "\"");
+        .map(|one| one.replacen('=', ": \"", 1) + "\"");
     let environment = environment.collect::<Vec<_>>().join(", ");
     let lab = up_with(&files, &format!("{{ {environment} }}"));
     let mut controller = scratch.controller_with(&lab, &theirs.environment());

@@ -255,9 +255,9 @@ fn packets_flow_again_as_soon_as_with_other_routers() {
     let rivals = [Rival::Weft, Rival::Bird, Rival::Frr];
     let figures = rivals.map(measure);
     eprintln!("| fault, packets take | Weft | BIRD | FRR |\n|---|---|---|---|");
-    let row = |fault: &str, of: &dyn Fn(&Figures) -> Damage| {
+    let row = |fault: &str, each: &dyn Fn(&Figures) -> Damage| {
         let cells = figures.each_ref().map(|figures| {
-            let damage = of(figures);
+            let damage = each(figures);
             let until = damage.until_whole.as_millis();
             format!("{} lost, {until} ms", damage.lost)
         });

@@ -178,12 +178,12 @@ fn counted(lab: &Lab, name: &str) -> Counts {
     let listing: serde_json::Value = serde_json::from_str(&text).unwrap();
     let objects = listing["nftables"].as_array().unwrap();
     let set = objects.iter().find_map(|object| object.get("set")).unwrap();
-    let elements = set.get("elem").and_then(|of| of.as_array());
-    let elements = elements.into_iter().flatten().map(|of| &of["elem"]);
+    let elements = set.get("elem").and_then(|one| one.as_array());
+    let elements = elements.into_iter().flatten().map(|one| &one["elem"]);
     elements
-        .map(|of| {
-            let port = of["val"].as_u64().unwrap();
-            let packets = of["counter"]["packets"].as_u64().unwrap();
+        .map(|one| {
+            let port = one["val"].as_u64().unwrap();
+            let packets = one["counter"]["packets"].as_u64().unwrap();
             (port.try_into().unwrap(), packets)
         })
         .collect()
@@ -194,8 +194,8 @@ fn all_counted(lab: &Lab) -> [Counts; 3] {
 }
 
 fn more(after: &Counts, before: &Counts, port: u16) -> u64 {
-    let of = |counts: &Counts| counts.get(&port).copied().unwrap_or_default();
-    of(after) - of(before)
+    let one = |counts: &Counts| counts.get(&port).copied().unwrap_or_default();
+    one(after) - one(before)
 }
 
 /// The node of each flow, by its router's number.

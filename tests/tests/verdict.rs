@@ -242,7 +242,7 @@ fn a_router_that_says_forwarding_forwards() {
             run(damage);
             let what = format!("{node}: {damage} is said");
             let said = wait_until(&what, Duration::from_secs(30), || {
-                forwarding_of(&lab, "a").filter(|said| codes(said).iter().any(|of| of == code))
+                forwarding_of(&lab, "a").filter(|said| codes(said).iter().any(|each| each == code))
             });
             assert_ne!(said["verdict"], "forwarding");
             // And it goes on being said.

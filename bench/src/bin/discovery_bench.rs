@@ -284,7 +284,7 @@ async fn settled(rest: &Rest, routers: usize) -> Result<()> {
     loop {
         let status = rest.ask("GET".parse()?, "status", None).await?;
         let all = status["routers"].as_array().map_or(&[][..], Vec::as_slice);
-        if all.len() == routers && all.iter().all(|of: &Value| of["lags"] == false) {
+        if all.len() == routers && all.iter().all(|one: &Value| one["lags"] == false) {
             return Ok(());
         }
         ensure!(Instant::now() < end, "not everybody is attached");

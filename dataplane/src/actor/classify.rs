@@ -70,7 +70,7 @@ impl Actor {
             let known: Vec<(u32, u32)> = self
                 .rules_held
                 .iter()
-                .filter_map(|rule| match (&rule.of, rule.action) {
+                .filter_map(|rule| match (&rule.matches, rule.action) {
                     (RuleMatch::Tunnel(vni), RuleAction::Table(table)) => Some((*vni, table)),
                     (RuleMatch::Mark(mark), RuleAction::Table(table)) if *mark == table => {
                         let vni = table.checked_sub(self.config.table_base)?;
@@ -199,7 +199,7 @@ impl Actor {
         }));
         let breakouts = self.tenants.values();
         let breakouts = breakouts.filter_map(|tenant| tenant.intent.breakout.as_ref());
-        let outside: BTreeSet<&str> = breakouts.map(|of| of.interface.as_str()).collect();
+        let outside: BTreeSet<&str> = breakouts.map(|one| one.interface.as_str()).collect();
         if !outside.is_empty() {
             let links = self.links.values();
             for link in links.filter(|link| outside.contains(link.name.as_str())) {
@@ -340,34 +340,38 @@ impl Actor {
     fn addresses_on_chains(&self) -> Vec<OwnAddress> {
         // Nearly always there are none.
         let mut tenants = self.tenants.values();
-        if self.vrfs.is_empty() || !tenants.any(|of| arms(&of.intent).next().is_some()) {
+        if self.vrfs.is_empty() || !tenants.any(|one| arms(&one.intent).next().is_some()) {
             return Vec::new();
         }
         let vrfs: BTreeSet<u32> = self.vrfs.values().copied().collect();
         let vrf_of = |link: u32| match vrfs.contains(&link) {
             true => Some(link),
-            false => self.links.get(&link)?.master.filter(|of| vrfs.contains(of)),
+            false => self
+                .links
+                .get(&link)?
+                .master
+                .filter(|one| vrfs.contains(one)),
         };
         let of_host: BTreeSet<IpAddr> = self
             .addresses
             .iter()
-            .filter(|of| vrf_of(of.link).is_none())
-            .map(|of| of.address)
+            .filter(|one| vrf_of(one.link).is_none())
+            .map(|one| one.address)
             .chain(self.local_routes.iter().map(IpNet::addr))
             .collect();
         let mut found = Vec::new();
         for tenant in self.tenants.values() {
             let attached = tenant.intent.services.iter();
-            let attached = attached.filter(|of| of.attachment.is_some());
-            let marks: Vec<u32> = attached.map(|of| Leg::Arrived.mark(of.label)).collect();
+            let attached = attached.filter(|one| one.attachment.is_some());
+            let marks: Vec<u32> = attached.map(|one| Leg::Arrived.mark(one.label)).collect();
             let vrf = self.vrfs.get(&tenant.table).filter(|_| !marks.is_empty());
             let Some(vrf) = vrf else {
                 continue;
             };
-            let addresses = self.addresses.iter().filter(|of| {
-                vrf_of(of.link) == Some(*vrf)
-                    && is_everywhere(of.address)
-                    && !of_host.contains(&of.address)
+            let addresses = self.addresses.iter().filter(|one| {
+                vrf_of(one.link) == Some(*vrf)
+                    && is_everywhere(one.address)
+                    && !of_host.contains(&one.address)
             });
             for Address { address, .. } in addresses {
                 found.extend(marks.iter().map(|mark| (*mark, *address)));
@@ -437,11 +441,11 @@ impl Actor {
                 .filter(|tenant| tenant.has_table(family))
                 .collect();
             let tree = self.classifier.is_some() && tenants.len() > FLAT;
-            let mut add = |priority, of, action| {
+            let mut add = |priority, one, action| {
                 rules.insert(Rule {
                     family,
                     priority,
-                    of,
+                    matches: one,
                     action,
                 });
             };
@@ -482,8 +486,8 @@ impl Actor {
                 add(RULE_NO_TABLE, marked(false), RuleAction::Unreachable);
             }
             for carrier in self.devices.keys() {
-                let of = RuleMatch::Interface(carrier.name().into_owned());
-                add(RULE_LAST, of, RuleAction::Drop);
+                let one = RuleMatch::Interface(carrier.name().into_owned());
+                add(RULE_LAST, one, RuleAction::Drop);
             }
         }
         rules

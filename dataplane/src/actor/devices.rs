@@ -92,7 +92,7 @@ impl Actor {
     /// Says which routers are not reached for want of a device, and why there is none.
     fn note_missing(&mut self, carrier: Carrier, error: &str) {
         let encapsulation = carrier.encapsulation();
-        let all = self.peers.keys().filter(|(of, ..)| *of == carrier);
+        let all = self.peers.keys().filter(|(one, ..)| *one == carrier);
         let mut routers: Vec<String> = all.map(|(_, address, _)| address.to_string()).collect();
         let more = routers.len().saturating_sub(NAMED);
         routers.truncate(NAMED);
@@ -144,7 +144,7 @@ impl Actor {
                 && !used.contains(carrier)
                 && !self.next_hops.lead_through(device.index)
         });
-        let left: Vec<(Carrier, u32)> = left.map(|(of, device)| (*of, device.index)).collect();
+        let left: Vec<(Carrier, u32)> = left.map(|(one, device)| (*one, device.index)).collect();
         if left.is_empty() {
             return;
         }
@@ -160,8 +160,8 @@ impl Actor {
                 let now = Instant::now();
                 self.conditions.retain(now, kind, |subject| !of_it(subject));
             }
-            self.vnis_held.retain(|(of, _)| of != carrier);
-            self.neighbours_held.retain(|(of, _)| of != carrier);
+            self.vnis_held.retain(|(one, _)| one != carrier);
+            self.neighbours_held.retain(|(one, _)| one != carrier);
         }
         self.send_links(batch);
         self.reread_links();
@@ -186,8 +186,8 @@ impl Actor {
             if BFD_PORTS.contains(&port) {
                 return Err(Error::BfdPort(port));
             }
-            let others = self.devices.keys().filter(|of| **of != own);
-            let others = others.filter(|of| of.unusual_port().is_some());
+            let others = self.devices.keys().filter(|one| **one != own);
+            let others = others.filter(|one| one.unusual_port().is_some());
             if others.count() >= MOST_PORTS {
                 return Err(Error::TooManyPorts(MOST_PORTS));
             }

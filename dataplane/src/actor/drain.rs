@@ -218,13 +218,13 @@ mod tests {
             rewrites: false,
             selection: Selection::Nearest,
         });
-        let label = |of: &u32| labels.iter().find(|(name, _)| name == of).unwrap().1;
+        let label = |one: &u32| labels.iter().find(|(name, _)| name == one).unwrap().1;
         let chain = Chain {
             name: "web".into(),
             matches: Match::default(),
             services: order
                 .iter()
-                .map(|of| Vni::new(label(of)).unwrap())
+                .map(|one| Vni::new(label(one)).unwrap())
                 .collect(),
             symmetric: false,
         };

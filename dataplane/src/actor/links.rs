@@ -227,8 +227,8 @@ impl Actor {
         let main = u32::from(libc::RT_TABLE_MAIN);
         let mut routes_of: HashMap<(u32, u32), Vec<ForeignRoute>> = HashMap::new();
         for route in foreign {
-            let of = (route.table, route.interface);
-            routes_of.entry(of).or_default().push(route);
+            let one = (route.table, route.interface);
+            routes_of.entry(one).or_default().push(route);
         }
         let mut redistributed: BTreeSet<(TenantId, IpNet)> = BTreeSet::new();
         let mut changes: Vec<(RouteKey, Option<RouteSpec>)> = Vec::new();
@@ -362,8 +362,8 @@ impl Actor {
     }
 
     fn redistribute_events(&mut self, now: BTreeSet<(TenantId, IpNet)>) {
-        let gone = self.redistributed.difference(&now).map(|of| (*of, false));
-        let come = now.difference(&self.redistributed).map(|of| (*of, true));
+        let gone = self.redistributed.difference(&now).map(|one| (*one, false));
+        let come = now.difference(&self.redistributed).map(|one| (*one, true));
         let events =
             gone.chain(come).map(
                 |((tenant, prefix), present)| DataplaneEvent::Redistributed {
@@ -385,8 +385,8 @@ pub(super) fn arms(tenant: &TenantIntent) -> impl Iterator<Item = &String> {
     let attachments = tenant
         .services
         .iter()
-        .filter_map(|of| of.attachment.as_ref());
-    attachments.flat_map(|of| of.arms().map(|arm| &arm.interface))
+        .filter_map(|one| one.attachment.as_ref());
+    attachments.flat_map(|one| one.arms().map(|arm| &arm.interface))
 }
 
 pub(crate) fn is_tenant_vrf(link: &snapshot::Link) -> bool {

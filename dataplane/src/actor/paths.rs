@@ -295,7 +295,7 @@ impl Actor {
             let used = carriers.filter(|carrier| {
                 let first = (*carrier, *endpoint, None);
                 let mut from = self.peers.range(first..);
-                (from.next()).is_some_and(|((of, to, _), _)| of == carrier && to == endpoint)
+                (from.next()).is_some_and(|((one, to, _), _)| one == carrier && to == endpoint)
             });
             let mtu = used.filter_map(|carrier| self.inner_mtu(carrier, *endpoint));
             if let (Some(mtu), Some(outer)) = (mtu.min(), path.octets()) {
@@ -322,9 +322,10 @@ impl Actor {
     /// Tells the classifier, and whoever asks for conditions.
     fn note_paths(&mut self, now: Instant) {
         let narrow = self.narrow_paths();
-        let told: BTreeMap<IpAddr, u16> = narrow.iter().map(|of| (of.endpoint, of.mtu)).collect();
+        let told: BTreeMap<IpAddr, u16> =
+            narrow.iter().map(|one| (one.endpoint, one.mtu)).collect();
         if let Some(classifier) = &self.classifier {
-            for endpoint in self.paths.told.keys().filter(|of| !told.contains_key(of)) {
+            for endpoint in self.paths.told.keys().filter(|one| !told.contains_key(one)) {
                 classifier.remove_path(*endpoint);
             }
             for (endpoint, mtu) in &told {
@@ -336,18 +337,18 @@ impl Actor {
             }
             self.paths.told = told;
         }
-        let words = |of: &[&PathStatus]| {
-            let named = of.iter().take(NAMED);
+        let words = |one: &[&PathStatus]| {
+            let named = one.iter().take(NAMED);
             let named: Vec<String> = named
-                .map(|of| format!("{} ({} octets)", of.endpoint, of.mtu))
+                .map(|one| format!("{} ({} octets)", one.endpoint, one.mtu))
                 .collect();
-            match of.len() - named.len() {
+            match one.len() - named.len() {
                 0 => named.join(", "),
                 more => format!("{} and {more} more", named.join(", ")),
             }
         };
         let all: Vec<&PathStatus> = narrow.iter().collect();
-        let too_narrow = narrow.iter().filter(|of| of.mtu < LEAST_IPV6);
+        let too_narrow = narrow.iter().filter(|one| one.mtu < LEAST_IPV6);
         let too_narrow: Vec<&PathStatus> = too_narrow.collect();
         let found = [
             (
@@ -371,9 +372,9 @@ impl Actor {
                 &too_narrow,
             ),
         ];
-        for (subject, severity, detail, remedy, of) in found {
+        for (subject, severity, detail, remedy, one) in found {
             let what = (ConditionKind::PathMtu, subject);
-            if of.is_empty() {
+            if one.is_empty() {
                 self.conditions.clear(now, what.0, what.1);
             } else {
                 let remedy = Some(remedy.to_owned());

@@ -110,7 +110,7 @@ impl Actor {
             return;
         }
         self.senders.changed = false;
-        let vnis = self.tenants.values().flat_map(|of| &of.intent.vnis);
+        let vnis = self.tenants.values().flat_map(|one| &one.intent.vnis);
         let vnis = vnis.copied().chain(self.steps.labels());
         let vnis = vnis.map(|vni| vni.get()).collect();
         // GRE over IPv6: the kernel does not send from the address that it is told to.

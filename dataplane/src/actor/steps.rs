@@ -233,7 +233,7 @@ impl Actor {
             _ => &attachment.inside,
         };
         let mut addresses = arm.addresses.iter();
-        let gateway = addresses.find(|of| of.is_ipv4() == (family == Family::V4))?;
+        let gateway = addresses.find(|one| one.is_ipv4() == (family == Family::V4))?;
         Some(Way::Node {
             gateway: *gateway,
             interface: self.link_of(&arm.interface)?,
@@ -245,7 +245,7 @@ impl Actor {
         let state = self.steps.services.get(&label)?;
         let remote = state.remote.map(Way::Group);
         let service = self.service(label);
-        let Some(attachment) = service.and_then(|of| of.attachment.as_ref()) else {
+        let Some(attachment) = service.and_then(|one| one.attachment.as_ref()) else {
             return remote;
         };
         if state.local && (leg.is_arrival() || !state.prefer_remote) {
@@ -254,7 +254,7 @@ impl Actor {
         if state.local {
             return remote;
         }
-        let over = service.is_some_and(|of| of.on_failure == OnFailure::Over);
+        let over = service.is_some_and(|one| one.on_failure == OnFailure::Over);
         remote.filter(|_| over)
     }
 
@@ -263,8 +263,8 @@ impl Actor {
         let mut marks = BTreeSet::new();
         let labels: Vec<Vni> = self.steps.services.keys().copied().collect();
         for label in labels {
-            let attachment = self.service(label).and_then(|of| of.attachment.as_ref());
-            let two_arms = attachment.is_some_and(|of| of.outside.is_some());
+            let attachment = self.service(label).and_then(|one| one.attachment.as_ref());
+            let two_arms = attachment.is_some_and(|one| one.outside.is_some());
             for leg in Leg::ALL {
                 if leg.is_reverse() && !two_arms {
                     continue;
@@ -410,12 +410,12 @@ impl Actor {
                 }
             }
             for (place, turns) in &turns {
-                let of = self.rules_of(intent, drain, &chains, turns);
+                let one = self.rules_of(intent, drain, &chains, turns);
                 match place {
                     Place::Entrance => {
-                        self.add_place(&mut rules, intent, "in", &intent.attachments, of);
+                        self.add_place(&mut rules, intent, "in", &intent.attachments, one);
                     }
-                    Place::Behind { .. } => self.add_behind(&mut rules, intent, *place, of),
+                    Place::Behind { .. } => self.add_behind(&mut rules, intent, *place, one),
                 }
             }
             for service in &intent.services {
@@ -437,13 +437,13 @@ impl Actor {
         rules: &mut StepRules,
         intent: &TenantIntent,
         place: Place,
-        of: [Vec<StepRule>; 2],
+        one: [Vec<StepRule>; 2],
     ) {
         let Place::Behind { service, outside } = place else {
             return;
         };
-        let known = intent.services.iter().find(|of| of.label == service);
-        let Some(attachment) = known.and_then(|of| of.attachment.as_ref()) else {
+        let known = intent.services.iter().find(|one| one.label == service);
+        let Some(attachment) = known.and_then(|one| one.attachment.as_ref()) else {
             return;
         };
         let (arm, side) = match &attachment.outside {
@@ -456,7 +456,7 @@ impl Actor {
             intent,
             &name,
             std::slice::from_ref(&arm.interface),
-            of,
+            one,
         );
     }
 
@@ -466,7 +466,7 @@ impl Actor {
         intent: &TenantIntent,
         name: &str,
         interfaces: &[String],
-        of: [Vec<StepRule>; 2],
+        one: [Vec<StepRule>; 2],
     ) {
         let names = interfaces.iter();
         let devices: BTreeSet<(String, u32)> = names
@@ -476,12 +476,12 @@ impl Actor {
             })
             .collect();
         let on_them = |link: u32| devices.iter().any(|(_, index)| *index == link);
-        let addresses = self.addresses.iter().filter(|of| on_them(of.link));
+        let addresses = self.addresses.iter().filter(|one| on_them(one.link));
         let place = StepPlace {
-            own: addresses.map(|of| of.address).collect(),
+            own: addresses.map(|one| one.address).collect(),
             devices,
             mark: self.config.table_base + intent.primary_vni.get(),
-            rules: of,
+            rules: one,
         };
         let name = format!("{name}-{}", intent.primary_vni);
         rules.places.insert(name, place);
@@ -497,22 +497,22 @@ impl Actor {
         family: Family,
     ) -> Verdict {
         for label in rest {
-            let service = intent.services.iter().find(|of| of.label == *label);
-            let attachment = service.and_then(|of| of.attachment.as_ref());
-            let two_arms = attachment.is_some_and(|of| of.outside.is_some());
+            let service = intent.services.iter().find(|one| one.label == *label);
+            let attachment = service.and_then(|one| one.attachment.as_ref());
+            let two_arms = attachment.is_some_and(|one| one.outside.is_some());
             let leg = match direction {
                 Direction::Reverse if two_arms => Leg::SentReverse,
                 _ => Leg::Sent,
             };
             match self.way(*label, leg, family) {
                 // Who is there leads it by the new chains.
-                Some(Way::Group(_)) if drain.is_some_and(|of| of.holds_back(*label)) => {
+                Some(Way::Group(_)) if drain.is_some_and(|one| one.holds_back(*label)) => {
                     return Verdict::Drop;
                 }
                 Some(_) => return Verdict::Mark(leg.mark(*label)),
                 None => {}
             }
-            if service.is_none_or(|of| of.on_failure != OnFailure::Open) {
+            if service.is_none_or(|one| one.on_failure != OnFailure::Open) {
                 return Verdict::Drop;
             }
         }
@@ -583,7 +583,7 @@ impl Actor {
             return;
         };
         let all = turns(&intent.services, chains);
-        let of = FAMILIES.map(|family| {
+        let one = FAMILIES.map(|family| {
             if !known {
                 return vec![StepRule::arrival(
                     None,
@@ -592,7 +592,7 @@ impl Actor {
                     Fragments::Others,
                 )];
             }
-            let has = |of: &IpAddr| of.is_ipv4() == (family == Family::V4);
+            let has = |one: &IpAddr| one.is_ipv4() == (family == Family::V4);
             if !attachment.inside.addresses.iter().any(has) && service.on_failure != OnFailure::Open
             {
                 // The node does not speak it: there is no way, and the last rule drops.
@@ -651,8 +651,8 @@ impl Actor {
                 })
                 .collect()
         });
-        if of.iter().any(|of| !of.is_empty()) {
-            rules.arrivals.insert(Leg::Arrived.mark(label), of);
+        if one.iter().any(|one| !one.is_empty()) {
+            rules.arrivals.insert(Leg::Arrived.mark(label), one);
         }
     }
 }

@@ -19,18 +19,18 @@ impl Actor {
         step: Option<(Vni, bool)>,
         packet: Packet,
     ) -> Option<KernelTrace> {
-        let of = self.tenants.get(&tenant)?;
+        let one = self.tenants.get(&tenant)?;
         let table = match step {
             Some((label, reverse)) => self.step_mark(label, reverse),
-            None => of.table,
+            None => one.table,
         };
         let links: Vec<u32> = self
             .links
             .values()
-            .filter(|link| of.intent.attachments.contains(&link.name))
+            .filter(|link| one.intent.attachments.contains(&link.name))
             .map(|link| link.index)
             .collect();
-        let is_own = |source| self.addresses.iter().any(|of| of.address == source);
+        let is_own = |source| self.addresses.iter().any(|one| one.address == source);
         let (source, interface) = match step {
             // Only what comes in is on a chain. It has a source, whichever: the way to a service does not look at it.
             Some(_) => {
@@ -63,8 +63,8 @@ impl Actor {
         let tenant = self.tenants.get(&tenant)?;
         let addresses = self.addresses.iter();
         let own = addresses
-            .filter(|of| links.contains(&of.link))
-            .map(|of| of.address)
+            .filter(|one| links.contains(&one.link))
+            .map(|one| one.address)
             .find(|address| match address {
                 IpAddr::V4(_) => packet.destination.is_ipv4(),
                 IpAddr::V6(own) => packet.destination.is_ipv6() && !own.is_unicast_link_local(),

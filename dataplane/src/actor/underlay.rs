@@ -172,9 +172,9 @@ impl Actor {
         }
         self.outdated.clear();
         let all: Vec<(Purpose, IpAddr)> = self.tracked.keys().copied().collect();
-        for of in all {
-            if !matches!(of.0, Purpose::Site(_)) {
-                self.resolve_one(of);
+        for each in all {
+            if !matches!(each.0, Purpose::Site(_)) {
+                self.resolve_one(each);
             }
         }
         self.note_unreachable();
@@ -186,9 +186,9 @@ impl Actor {
         if self.outdated.is_empty() {
             return;
         }
-        for of in std::mem::take(&mut self.outdated) {
-            if self.tracked.contains_key(&of) {
-                self.resolve_one(of);
+        for each in std::mem::take(&mut self.outdated) {
+            if self.tracked.contains_key(&each) {
+                self.resolve_one(each);
             }
         }
         self.note_unreachable();
@@ -203,16 +203,16 @@ impl Actor {
             .filter(|(purpose, _)| matches!(purpose, Purpose::Site(_)))
             .copied()
             .collect();
-        for of in sites {
-            self.resolve_one(of);
+        for each in sites {
+            self.resolve_one(each);
         }
     }
 
     /// Tracks addresses, and asks about them.
     pub(super) fn track(&mut self, purpose: Purpose, addresses: Vec<IpAddr>) {
         for address in addresses {
-            let of = (purpose, address);
-            let tracked = self.tracked.entry(of).or_insert(Tracked {
+            let each = (purpose, address);
+            let tracked = self.tracked.entry(each).or_insert(Tracked {
                 users: 0,
                 reach: None,
                 links: Vec::new(),
@@ -221,7 +221,7 @@ impl Actor {
             tracked.users += 1;
             // Who asks a second time wants an answer too.
             tracked.reach = None;
-            self.resolve_one(of);
+            self.resolve_one(each);
         }
         self.note_unreachable();
         self.fit_mtu();
@@ -230,12 +230,12 @@ impl Actor {
     /// Ends [`Actor::track`].
     pub(super) fn untrack(&mut self, purpose: Purpose, addresses: &[IpAddr]) {
         for address in addresses {
-            let of = (purpose, *address);
-            if let Some(tracked) = self.tracked.get_mut(&of) {
+            let each = (purpose, *address);
+            if let Some(tracked) = self.tracked.get_mut(&each) {
                 tracked.users -= 1;
                 if tracked.users == 0 {
                     self.underlay_changed = true;
-                    self.tracked.remove(&of);
+                    self.tracked.remove(&each);
                 }
             }
         }
@@ -244,8 +244,8 @@ impl Actor {
         }
     }
 
-    fn resolve_one(&mut self, of: (Purpose, IpAddr)) {
-        let (purpose, address) = of;
+    fn resolve_one(&mut self, each: (Purpose, IpAddr)) {
+        let (purpose, address) = each;
         if purpose == Purpose::Neighbor {
             return self.follow_neighbor(address);
         }
@@ -253,7 +253,7 @@ impl Actor {
             Purpose::Site(tenant) => self.lookup_on_link(tenant, address),
             _ => self.lookup(purpose, address),
         };
-        let Some(tracked) = self.tracked.get_mut(&of) else {
+        let Some(tracked) = self.tracked.get_mut(&each) else {
             return;
         };
         tracked.links = links;
@@ -344,7 +344,7 @@ impl Actor {
 
     /// Tells when the link to a neighbour that is on it loses its carrier, and when it is back.
     fn follow_neighbor(&mut self, address: IpAddr) {
-        let of = (Purpose::Neighbor, address);
+        let each = (Purpose::Neighbor, address);
         let on_link = match self.ask_unicast(&address.into()) {
             Some(answer) => answer
                 .ways
@@ -353,7 +353,7 @@ impl Actor {
                 .map(|way| way.interface),
             None => None,
         };
-        let Some(tracked) = self.tracked.get_mut(&of) else {
+        let Some(tracked) = self.tracked.get_mut(&each) else {
             return;
         };
         let known = tracked.links.first().copied();
@@ -430,9 +430,9 @@ impl Actor {
     fn note_unresolved(&mut self) {
         let now = Instant::now();
         let mut wrong = BTreeSet::new();
-        for of in self.resolver.unresolved() {
-            let subject = of.address.to_string();
-            let routes = of.routes;
+        for each in self.resolver.unresolved() {
+            let subject = each.address.to_string();
+            let routes = each.routes;
             let detail = format!(
                 "no route to the next hop {subject}: {routes} underlay routes that lead over it are not installed"
             );

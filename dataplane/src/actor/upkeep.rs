@@ -67,7 +67,7 @@ impl Actor {
     /// Sets a device up that has come: what was there under its name is another one.
     pub(super) fn keep_new_device(&mut self, name: &str) {
         let sysctls = host::device_sysctls(name);
-        let paths: BTreeSet<&str> = sysctls.iter().map(|of| of.path.as_str()).collect();
+        let paths: BTreeSet<&str> = sysctls.iter().map(|one| one.path.as_str()).collect();
         self.seen.forget(|path| paths.contains(path));
         for sysctl in &sysctls {
             self.repairs_made.forget(&sysctl.path);
@@ -184,9 +184,9 @@ impl Actor {
         let Some(link) = self.links.get(&index) else {
             return Vec::new();
         };
-        let addresses = self.addresses.iter().filter(|of| of.link == index);
+        let addresses = self.addresses.iter().filter(|one| one.link == index);
         let addresses: Vec<IpNet> = addresses
-            .filter_map(|of| IpNet::new(of.address, of.network.prefix_len()).ok())
+            .filter_map(|one| IpNet::new(one.address, one.network.prefix_len()).ok())
             .collect();
         upkeep::flaws(link, &carrier.name(), mac, &addresses)
     }
@@ -229,7 +229,10 @@ impl Actor {
     }
 
     fn send_mending(&mut self, carrier: Carrier, index: u32, flaw: &Flaw) -> Result<(), String> {
-        let (name, mtu) = (carrier.name(), self.devices.get(&carrier).map(|of| of.mtu));
+        let (name, mtu) = (
+            carrier.name(),
+            self.devices.get(&carrier).map(|one| one.mtu),
+        );
         let rename = |batch: &mut Batch| {
             batch.push(libc::RTM_NEWLINK, 0, |out| {
                 put_link_rename(out, index, &name);
@@ -306,11 +309,11 @@ impl Actor {
                     continue;
                 };
                 // Of several the first one is to blame; it has a trial, too.
-                let of = |blame| {
+                let one = |blame| {
                     let mut suspects = suspects.iter();
-                    suspects.find(|of| trial.explained_by(of, table) == Some(blame))
+                    suspects.find(|one| trial.explained_by(one, table) == Some(blame))
                 };
-                if of(Blame::Sure).or_else(|| of(Blame::Perhaps)) != Some(&rule) {
+                if one(Blame::Sure).or_else(|| one(Blame::Perhaps)) != Some(&rule) {
                     continue;
                 }
                 let detail = format!(
@@ -358,12 +361,12 @@ impl Actor {
         // Who sends what comes from the overlay, by table: the kernel answers nothing about a packet without a source.
         let mut senders: BTreeMap<(u32, Family), IpAddr> = BTreeMap::new();
         for (key, spec) in self.held.iter() {
-            let of = (key.table, Family::of(key.prefix));
+            let one = (key.table, Family::of(key.prefix));
             if let RouteSpec::NextHop { .. } = spec
                 && entrances.contains_key(&key.table)
-                && !senders.contains_key(&of)
+                && !senders.contains_key(&one)
             {
-                senders.extend(upkeep::host_in(key.prefix).map(|host| (of, host)));
+                senders.extend(upkeep::host_in(key.prefix).map(|host| (one, host)));
             }
         }
         for (key, spec) in self.held.iter() {
@@ -387,7 +390,7 @@ impl Actor {
                     continue;
                 };
                 let entries = entries.iter();
-                let mut entries = entries.filter(|of| !from_tunnels || of.networks.is_empty());
+                let mut entries = entries.filter(|one| !from_tunnels || one.networks.is_empty());
                 let entry = entries.find_map(|entry| {
                     let comes_in = rule.may_take(key.table, entry.name);
                     let source = self.source(entry, rule, key.table);
@@ -424,7 +427,7 @@ impl Actor {
     /// Where packets of a tenant come in: its attachments that are up, and tunnels.
     fn entries<'a>(&'a self, tenant: &'a super::Tenant) -> Vec<Entry<'a>> {
         let names = &tenant.intent.attachments;
-        let tunnels: BTreeSet<u32> = self.devices.values().map(|of| of.index).collect();
+        let tunnels: BTreeSet<u32> = self.devices.values().map(|one| one.index).collect();
         let mut entries: Vec<Entry<'a>> = self
             .links
             .values()
@@ -436,8 +439,8 @@ impl Actor {
                 networks: self
                     .addresses
                     .iter()
-                    .filter(|of| of.link == link.index)
-                    .map(|of| of.network)
+                    .filter(|one| one.link == link.index)
+                    .map(|one| one.network)
                     .collect(),
             })
             .collect();

@@ -102,8 +102,8 @@ impl<'a> Attributes<'a> {
     }
 }
 
-fn descriptor(of: &OwnedFd) -> u32 {
-    of.as_raw_fd() as u32
+fn descriptor(item: &OwnedFd) -> u32 {
+    item.as_raw_fd() as u32
 }
 
 /// What a table is.

@@ -49,7 +49,7 @@ impl Faults {
         for (number, at) in starts.iter().enumerate() {
             let kind = u16::from_ne_bytes([octets[at + 4], octets[at + 5]]);
             let mut due = planned.refusals.iter_mut();
-            if let Some((_, errno, left)) = due.find(|of| of.0 == kind && of.2 > 0) {
+            if let Some((_, errno, left)) = due.find(|one| one.0 == kind && one.2 > 0) {
                 *left -= 1;
                 octets[at + 4..at + 6].copy_from_slice(&(libc::NLMSG_NOOP as u16).to_ne_bytes());
                 let (errno, text) = (*errno, None);

@@ -197,12 +197,12 @@ fn put_gateway(out: &mut Vec<u8>, family: Family, gateway: IpAddr) {
     if gateway.is_ipv4() == (family == Family::V4) {
         return address(out, libc::RTA_GATEWAY, gateway);
     }
-    let of = if gateway.is_ipv4() {
+    let one = if gateway.is_ipv4() {
         Family::V4
     } else {
         Family::V6
     };
-    let mut value = u16::from(of.number()).to_ne_bytes().to_vec();
+    let mut value = u16::from(one.number()).to_ne_bytes().to_vec();
     match gateway {
         IpAddr::V4(gateway) => value.extend_from_slice(&gateway.octets()),
         IpAddr::V6(gateway) => value.extend_from_slice(&gateway.octets()),
@@ -532,7 +532,7 @@ pub(crate) fn put_rule(out: &mut Vec<u8>, rule: &Rule, protocol: u8) {
         RuleAction::Goto(priority) => attributes.push(RuleAttribute::Goto(priority)),
         RuleAction::Drop | RuleAction::Unreachable | RuleAction::Nothing => {}
     }
-    match &rule.of {
+    match &rule.matches {
         RuleMatch::Tunnel(vni) => attributes.push(RuleAttribute::TunId(u64::from(*vni))),
         RuleMatch::Interface(name) => attributes.push(RuleAttribute::Iifname(name.clone())),
         RuleMatch::Mark(mark) => attributes.push(RuleAttribute::FwMark(*mark)),
@@ -561,15 +561,15 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
         _ => return None,
     };
     let (mut ours, mut priority, mut table, mut target) = (false, 0, None, None);
-    let (mut mark, mut mask, mut of) = (None, u32::MAX, None);
+    let (mut mark, mut mask, mut one) = (None, u32::MAX, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Protocol(found) => ours = u8::from(*found) == protocol,
             RuleAttribute::Priority(found) => priority = *found,
             RuleAttribute::Table(found) => table = Some(*found),
             RuleAttribute::Goto(found) => target = Some(*found),
-            RuleAttribute::TunId(vni) => of = Some(RuleMatch::Tunnel(*vni as u32)),
-            RuleAttribute::Iifname(name) => of = Some(RuleMatch::Interface(name.clone())),
+            RuleAttribute::TunId(vni) => one = Some(RuleMatch::Tunnel(*vni as u32)),
+            RuleAttribute::Iifname(name) => one = Some(RuleMatch::Interface(name.clone())),
             RuleAttribute::FwMark(found) => mark = Some(*found),
             RuleAttribute::FwMask(found) => mask = *found,
             _ => {}
@@ -577,7 +577,7 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
     }
     if let Some(mark) = mark {
         let negated = message.header.flags.contains(RuleFlags::Invert);
-        of = Some(if mask == u32::MAX && !negated {
+        one = Some(if mask == u32::MAX && !negated {
             RuleMatch::Mark(mark)
         } else {
             RuleMatch::MarkBits {
@@ -597,7 +597,7 @@ pub(crate) fn get_rule(message: &RuleMessage, protocol: u8) -> Option<Rule> {
     ours.then_some(Rule {
         family,
         priority,
-        of: of.unwrap_or(RuleMatch::Any),
+        matches: one.unwrap_or(RuleMatch::Any),
         action,
     })
 }

@@ -26,8 +26,8 @@ impl Kernel {
             onlink: false,
             weight: 1,
         };
-        let of = self.foreign.entry(net(prefix)).or_default();
-        of.1.push(way);
+        let one = self.foreign.entry(net(prefix)).or_default();
+        one.1.push(way);
     }
 
     fn ask(&self, address: IpAddr) -> Answer {
@@ -36,12 +36,12 @@ impl Kernel {
             .foreign
             .keys()
             .filter(holds)
-            .max_by_key(|of| of.prefix_len());
+            .max_by_key(|one| one.prefix_len());
         let ours = self
             .ours
             .keys()
             .filter(holds)
-            .max_by_key(|of| of.prefix_len());
+            .max_by_key(|one| one.prefix_len());
         match (foreign, ours) {
             (None, None) => Answer::Nothing,
             (None, Some(ours)) => Answer::Ours(*ours),

@@ -55,7 +55,7 @@ fn every_service_is_passed_in_order_by_vrf_and_by_gre() {
         ..Mode::PLAIN
     };
     let possible = Mode::possible();
-    for mode in [vrf, gre].into_iter().filter(|of| possible.contains(of)) {
+    for mode in [vrf, gre].into_iter().filter(|one| possible.contains(one)) {
         pass_in_order(mode);
     }
 }
@@ -406,8 +406,8 @@ fn a_restart_leaves_packets_on_their_chain() {
     domain.wait_for_ping("red-a", "10.0.2.10");
     domain.a.kill();
     let counts = |domain: &Domain| {
-        let of = |name| counted(&domain.lab, name, "passed");
-        (of("f"), of("i"))
+        let one = |name| counted(&domain.lab, name, "passed");
+        (one("f"), one("i"))
     };
     let pass = |domain: &Domain| {
         let before = counts(domain);
@@ -501,7 +501,7 @@ fn conditions_choose_among(others: u16) {
         "red-b",
         "nft 'add table inet s; add counter inet s hops; add chain inet s i { type filter hook input priority 0; }; add rule inet s i icmp type echo-request ip ttl 57 counter name hops'",
     );
-    let of = |name: &str, services: &[u32], matches: Match| Chain {
+    let one = |name: &str, services: &[u32], matches: Match| Chain {
         name: name.into(),
         matches,
         services: services.iter().map(|label| vni(*label)).collect(),
@@ -540,15 +540,15 @@ fn conditions_choose_among(others: u16) {
         };
         Chain {
             symmetric: at.is_multiple_of(2),
-            ..of(&format!("other-{at}"), services, matches)
+            ..one(&format!("other-{at}"), services, matches)
         }
     };
     let mut chains: Vec<Chain> = (0..others).map(other).collect();
     // Two of them before the others, two behind.
-    chains.insert(0, of("past", &[], port(9000)));
-    chains.insert(1, of("some", &[FIREWALL], port(5000)));
-    chains.push(of("marked", &[INSPECTION], marked));
-    chains.push(of("pings", &[FIREWALL, INSPECTION], pings));
+    chains.insert(0, one("past", &[], port(9000)));
+    chains.insert(1, one("some", &[FIREWALL], port(5000)));
+    chains.push(one("marked", &[INSPECTION], marked));
+    chains.push(one("pings", &[FIREWALL, INSPECTION], pings));
     let services = vec![firewall(true), inspection(true)];
     let mut delta = red(Some("red0"), services, chains);
     delta.services = [FIREWALL, INSPECTION]

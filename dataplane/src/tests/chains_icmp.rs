@@ -100,9 +100,9 @@ fn check_sizes(domain: &Domain) {
         ] {
             let big = format!("-M do -s {} {to}", mtu + 1 - headers);
             let told = told(lab, from, &big);
-            let of = told.replace("mtu = ", "mtu=");
+            let told = told.replace("mtu = ", "mtu=");
             assert!(
-                of.contains(&format!("mtu={mtu}")),
+                told.contains(&format!("mtu={mtu}")),
                 "{mode}: {from} to {to}, {mtu}: {told}"
             );
             assert_eq!(seen(lab), [0, 0], "{mode}: {from} to {to}, {mtu}");
@@ -126,10 +126,10 @@ fn check_sizes(domain: &Domain) {
 fn check_steps(domain: &Domain) {
     let (mode, lab) = (domain.mode, &domain.lab);
     for (site, node) in [("10.0", "169.254.1.2"), ("2001:db8:10", "fd77:1::2")] {
-        let address = |of: &str| -> IpAddr {
+        let address = |one: &str| -> IpAddr {
             match site {
-                "10.0" => format!("{site}.{of}"),
-                _ => format!("{site}:{}", of.replace('.', "::")),
+                "10.0" => format!("{site}.{one}"),
+                _ => format!("{site}:{}", one.replace('.', "::")),
             }
             .parse()
             .unwrap()
@@ -141,25 +141,25 @@ fn check_steps(domain: &Domain) {
                 source,
                 dscp: 0,
             };
-            let of = |router: &Router, label| {
+            let one = |router: &Router, label| {
                 let trace = router.trace_step(RED, vni(label), packet).unwrap();
                 let route = trace.route.unwrap_or_else(|error| {
                     panic!("{mode}: {label} from {source:?}: {error}");
                 });
                 (route, trace.tunnels)
             };
-            let (route, _) = of(&domain.a, FIREWALL);
+            let (route, _) = one(&domain.a, FIREWALL);
             assert_eq!(
                 route.interface.as_deref(),
                 Some("fw0"),
                 "{mode}: {source:?}"
             );
             assert_eq!(route.gateway, Some(node.parse().unwrap()), "{mode}");
-            let (_, tunnels) = of(&domain.a, INSPECTION);
+            let (_, tunnels) = one(&domain.a, INSPECTION);
             let vnis: Vec<u32> = tunnels.iter().map(|tunnel| tunnel.vni).collect();
             assert_eq!(vnis, [INSPECTION], "{mode}: {source:?}");
             // No attachment of the tenant is here.
-            let (route, _) = of(&domain.middle, INSPECTION);
+            let (route, _) = one(&domain.middle, INSPECTION);
             assert_eq!(
                 route.interface.as_deref(),
                 Some("in0"),

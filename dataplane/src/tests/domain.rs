@@ -40,8 +40,8 @@ impl Mode {
     pub(super) fn all() -> Vec<(Self, bool)> {
         let findings = doctor::doctor();
         let works = |what: &str| {
-            let of = |finding: &&doctor::Finding| finding.what.starts_with(what);
-            let finding = findings.iter().find(of).unwrap();
+            let one = |finding: &&doctor::Finding| finding.what.starts_with(what);
+            let finding = findings.iter().find(one).unwrap();
             finding.health == Health::Good
         };
         let mut modes = Vec::new();

@@ -10,7 +10,7 @@ use weft_overlay::intent::{ForwardingNextHop, Group, GroupId, NextHopSet, Tenant
 
 /// Far ends at one address take packets at this port.
 fn at_port(mut delta: IntentDelta, address: IpAddr, port: Option<u16>) -> IntentDelta {
-    let groups = delta.groups.iter_mut().filter_map(|(_, of)| of.as_mut());
+    let groups = delta.groups.iter_mut().filter_map(|(_, one)| one.as_mut());
     for hop in groups.flat_map(|group| &mut group.hops.0) {
         if hop.address == address {
             hop.port = port.and_then(NonZeroU16::new);
@@ -30,7 +30,7 @@ fn config(mode: Mode, node: u8, port: Option<u16>) -> DataplaneConfig {
 /// The ports of the devices that a router has, 0 for the encapsulation's own.
 fn ports(status: &DataplaneStatus) -> BTreeSet<u16> {
     let devices = status.devices.iter();
-    devices.map(|of| of.port.unwrap_or_default()).collect()
+    devices.map(|one| one.port.unwrap_or_default()).collect()
 }
 
 #[test]
@@ -129,9 +129,10 @@ fn removal(port: u16) -> IntentDelta {
 
 fn device_conditions(router: &Router) -> Vec<String> {
     let status = router.status();
-    let of = status.conditions.iter();
-    of.filter(|of| of.kind == ConditionKind::Device)
-        .map(|of| format!("{}: {}", of.subject, of.detail))
+    let conditions = status.conditions.iter();
+    conditions
+        .filter(|conditions| conditions.kind == ConditionKind::Device)
+        .map(|conditions| format!("{}: {}", conditions.subject, conditions.detail))
         .collect()
 }
 

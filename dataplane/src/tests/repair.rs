@@ -139,8 +139,8 @@ fn a_route_without_a_way_to_its_next_hop_waits_and_is_said() {
     let status = router.status();
     let wrong = &status.conditions[..];
     assert!(
-        wrong.iter().any(|of| of.kind == ConditionKind::NextHop
-            && of
+        wrong.iter().any(|one| one.kind == ConditionKind::NextHop
+            && one
                 .detail
                 .contains("no route to the next hop 198.51.100.9: 1 ")),
         "{wrong:?}"
@@ -172,7 +172,11 @@ fn a_foreign_route_in_our_place_is_named_by_its_owner_and_stays() {
         ..IntentDelta::default()
     });
     let status = router.status();
-    let errors: Vec<&str> = status.refused.iter().map(|of| of.error.as_str()).collect();
+    let errors: Vec<&str> = status
+        .refused
+        .iter()
+        .map(|one| one.error.as_str())
+        .collect();
     assert_eq!(errors.len(), 1, "{status:?}");
     assert!(
         errors[0].contains("a route of protocol 12 stands there"),

@@ -250,8 +250,8 @@ fn ways_share_by_weight_and_flows_stay_where_they_are() {
     let buckets = || -> Vec<String> {
         let tunnels = lab.run("r", "ip nexthop");
         let end_of = |id: &str| {
-            let of = format!("id {id} ");
-            let line = tunnels.lines().find(|line| line.starts_with(&of)).unwrap();
+            let one = format!("id {id} ");
+            let line = tunnels.lines().find(|line| line.starts_with(&one)).unwrap();
             let end = line.split(" dst ").nth(1).unwrap();
             end.split(' ').next().unwrap().to_owned()
         };

@@ -180,9 +180,9 @@ fn a_segment_size_at_an_odd_place_keeps_the_checksum_right() {
     let output = capture.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     for (port, _, wanted) in cases {
-        let of = format!("10.0.1.10.{port} >");
-        let line = text.lines().find(|line| line.contains(&of));
-        let line = line.unwrap_or_else(|| panic!("{of} {text}"));
+        let one = format!("10.0.1.10.{port} >");
+        let line = text.lines().find(|line| line.contains(&one));
+        let line = line.unwrap_or_else(|| panic!("{one} {text}"));
         assert!(
             line.contains("(correct)") && line.contains(wanted),
             "{line}"

@@ -72,8 +72,8 @@ fn a_device_that_leads_to_another_port_takes_packets_from_known_routers_only() {
         let_send(&a, Some(RED));
         a.settle();
         let status = a.status();
-        let device = status.devices.iter().find(|of| of.port == Some(8472));
-        assert_eq!(device.map(|of| &*of.name), Some("vx8472"), "BPF {bpf}");
+        let device = status.devices.iter().find(|one| one.port == Some(8472));
+        assert_eq!(device.map(|one| &*one.name), Some("vx8472"), "BPF {bpf}");
         for port in [4789, 8472] {
             let before = counted(&lab, "red", "c");
             send_to(&lab, STRANGER, port);
@@ -111,7 +111,7 @@ fn only_routers_that_the_overlay_names_send_into_a_tenant() {
             assert_eq!(dropped(&a), 1);
             // What strangers send fills no table.
             let traffic = a.traffic();
-            let seen: Vec<_> = traffic.iter().map(|of| (of.vni, of.endpoint)).collect();
+            let seen: Vec<_> = traffic.iter().map(|one| (one.vni, one.endpoint)).collect();
             assert_eq!(seen, [(RED, FAR.into())]);
         }
         // Its routes are gone; packets may be on their way.
@@ -171,7 +171,7 @@ fn what_may_come_from_everywhere_is_counted_as_one() {
     let traffic = a.traffic();
     let seen: Vec<_> = traffic
         .iter()
-        .map(|of| (of.endpoint, of.received_packets))
+        .map(|one| (one.endpoint, one.received_packets))
         .collect();
     assert_eq!(seen, [(Ipv4Addr::UNSPECIFIED.into(), 2)]);
 }

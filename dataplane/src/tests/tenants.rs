@@ -16,8 +16,8 @@ fn packets_are_counted_by_vni_and_router_and_a_restart_forgets_nothing() {
     let mut domain = Domain::new(mode);
     let count = |domain: &Domain, vni: u32, node: u8| {
         let traffic = domain.middle.traffic();
-        let of = |one: &&Traffic| one.vni == vni && one.endpoint == mode.endpoint(node);
-        traffic.iter().find(of).map_or((0, 0, 0, 0), |one| {
+        let each = |one: &&Traffic| one.vni == vni && one.endpoint == mode.endpoint(node);
+        traffic.iter().find(each).map_or((0, 0, 0, 0), |one| {
             let packets = (one.received_packets, one.sent_packets);
             (packets.0, one.received_octets, packets.1, one.sent_octets)
         })

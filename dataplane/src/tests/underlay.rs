@@ -97,7 +97,7 @@ fn a_default_route_to_its_own_next_hop_alone_is_not_installed_and_said() {
     router.apply(routes(&[("192.0.2.0/24", "192.0.2.10")]));
     let wrong = |status: &DataplaneStatus, subject: &str| {
         let mut conditions = status.conditions.iter();
-        conditions.any(|of| of.kind == ConditionKind::NextHop && of.subject == subject)
+        conditions.any(|one| one.kind == ConditionKind::NextHop && one.subject == subject)
     };
     router.wait(|status| wrong(status, "192.0.2.0/24") && status.underlay_routes == 0);
     lab.run("r", "ip route add default via 198.51.100.2");
@@ -107,7 +107,7 @@ fn a_default_route_to_its_own_next_hop_alone_is_not_installed_and_said() {
         status
             .conditions
             .iter()
-            .all(|of| of.kind != ConditionKind::NextHop)
+            .all(|one| one.kind != ConditionKind::NextHop)
     });
     wait(&lab, "by y", |table| {
         table.contains("192.0.2.0/24 via 198.51.100.6 dev e2")
@@ -129,7 +129,8 @@ fn a_link_without_carrier_leads_nowhere() {
     wait(&lab, "both", |table| table.matches("via").count() == 2);
     // At the far end: here it is up.
     lab.run("x", "ip link set e1 down");
-    router.wait_for(|event| matches!(event, DataplaneEvent::Reachability(of) if of[0].1.is_none()));
+    router
+        .wait_for(|event| matches!(event, DataplaneEvent::Reachability(one) if one[0].1.is_none()));
     router.wait_for(|event| {
         matches!(event, DataplaneEvent::NeighborLink { lost: Some(name), .. } if name == "e1")
     });
@@ -201,8 +202,8 @@ fn far_ends_are_looked_up_as_outer_packets_are() {
     router.track_endpoints(vec![far]);
     router.wait(|status| {
         let conditions = status.conditions.iter();
-        let mut found = conditions.filter(|of| of.kind == ConditionKind::Unreachable);
-        let remedy = found.next().and_then(|of| of.remedy.clone());
+        let mut found = conditions.filter(|one| one.kind == ConditionKind::Unreachable);
+        let remedy = found.next().and_then(|one| one.remedy.clone());
         remedy.is_some_and(|remedy| remedy.contains("install_underlay"))
     });
     lab.run(
@@ -217,7 +218,7 @@ fn far_ends_are_looked_up_as_outer_packets_are() {
         status
             .conditions
             .iter()
-            .all(|of| of.kind != ConditionKind::Unreachable)
+            .all(|one| one.kind != ConditionKind::Unreachable)
     });
     lab.run("r", "ip rule del pref 50");
     router.wait_for(move |event| *event == DataplaneEvent::EndpointReachability(vec![(far, None)]));

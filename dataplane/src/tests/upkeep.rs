@@ -34,9 +34,10 @@ fn comes_back(lab: &Lab, mode: Mode, address: &str, vnis: [u32; 2]) -> Option<u6
             .unwrap();
         runtime.block_on(async {
             let echo = TunnelEcho::open(own, id, true).unwrap();
-            for of in vnis {
-                let token = of.into();
-                echo.send(&far_end, vni(of), address, token, None).unwrap();
+            for each in vnis {
+                let token = each.into();
+                echo.send(&far_end, vni(each), address, token, None)
+                    .unwrap();
             }
             let back = tokio::time::timeout(Duration::from_secs(10), echo.receive());
             match back.await {

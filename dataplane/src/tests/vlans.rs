@@ -122,11 +122,11 @@ fn tell(domain: &Domain) {
         (&domain.b, true, Some(M)),
     ] {
         let here = |interface: &str, net| next.is_none().then(|| at_arm(interface, net));
-        let of = |id, name: &str, number, services: Vec<Service>| {
+        let one = |id, name: &str, number, services: Vec<Service>| {
             let attachment = format!("{name}0");
             let (id, intent) = tenant(id, name, number, attached.then_some(&attachment));
             let intent = intent.map(|mut intent| {
-                let labels: Vec<u32> = services.iter().map(|of| of.label.get()).collect();
+                let labels: Vec<u32> = services.iter().map(|one| one.label.get()).collect();
                 intent.chains = vec![chain(&labels)];
                 intent.services = services;
                 intent
@@ -140,7 +140,7 @@ fn tell(domain: &Domain) {
         ];
         let blue = vec![service("theirs", THEIRS, here("trunk0.20", 1))];
         let mut delta = IntentDelta {
-            tenants: vec![of(0, "red", 10001, red), of(1, "blue", 10002, blue)],
+            tenants: vec![one(0, "red", 10001, red), one(1, "blue", 10002, blue)],
             ..IntentDelta::default()
         };
         for label in [FIREWALL, INSPECTION, THEIRS] {

@@ -93,7 +93,7 @@ pub(super) fn mac_of(lab: &Lab, node: &str, device: &str) -> [u8; 6] {
 fn checksum(octets: &[u8]) -> [u8; 2] {
     let words = octets.chunks(2);
     let mut sum: u32 = words
-        .map(|of| u32::from(u16::from_be_bytes([of[0], of[1]])))
+        .map(|item| u32::from(u16::from_be_bytes([item[0], item[1]])))
         .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -97,8 +97,8 @@ fn offered(
 ) -> Done<Option<u32>> {
     let vni = tenant_of(transaction, tenant)?.vni;
     let mut offered = transaction.state().remote_services();
-    let offered = offered.find(|of| of.domain == home && of.vni == vni && of.name == there);
-    Ok(offered.map(|of| of.label))
+    let offered = offered.find(|one| one.domain == home && one.vni == vni && one.name == there);
+    Ok(offered.map(|one| one.label))
 }
 
 /// The label that a service is to have which is there: another domain's has the one that is asked for.
@@ -107,7 +107,7 @@ pub(super) fn kept(
     service: &Service,
     new: &NewService,
 ) -> Done<u32> {
-    let Some(label) = new.label.filter(|of| *of != service.label) else {
+    let Some(label) = new.label.filter(|one| *one != service.label) else {
         return Ok(service.label);
     };
     match &service.home {
@@ -175,7 +175,7 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
             break services;
         }
         let domain = domain_of(transaction)?;
-        for mut service in services.into_iter().filter(|of| has(&labels, of.label)) {
+        for mut service in services.into_iter().filter(|one| has(&labels, one.label)) {
             if let Some(home) = &service.home {
                 return Err(Rejection::Conflict(format!(
                     "routers that hear of the change one after the other would lead packets past services: `{}` would need another label, \
@@ -189,8 +189,8 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
         }
     };
     // What has no label any more that is used now concerns nobody.
-    let now: BTreeSet<u32> = services.iter().map(|of| of.label).collect();
-    past.retain(|of| of.services.values().any(|label| now.contains(label)));
+    let now: BTreeSet<u32> = services.iter().map(|one| one.label).collect();
+    past.retain(|one| one.services.values().any(|label| now.contains(label)));
     match past.is_empty() {
         true => transaction.delete(&key::past_chains(tenant)),
         false => transaction.put(Record::PastChains(PastChains {
@@ -206,7 +206,7 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
 pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
     let state = transaction.state();
     let mut numbers: BTreeMap<u32, Record> = BTreeMap::new();
-    for service in state.services().filter(|of| of.home.is_none()) {
+    for service in state.services().filter(|one| one.home.is_none()) {
         let key = key::service(&service.tenant, &service.name);
         let Some(Record::Service(restored)) = transaction.get(&key) else {
             continue;
@@ -221,8 +221,8 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
         };
         transaction.put(Record::Service(restored));
         for label in [label, service.label] {
-            if let Some(of) = state.get(&key::vni(label)) {
-                numbers.insert(label, of.record.clone());
+            if let Some(one) = state.get(&key::vni(label)) {
+                numbers.insert(label, one.record.clone());
             }
         }
     }
@@ -231,20 +231,20 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
     }
     // Numbers that were given since rest.
     let domain = domain_of(transaction)?;
-    for (key, of) in state.below("vni/") {
+    for (key, one) in state.below("vni/") {
         let free = match transaction.get(key) {
-            Some(Record::Vni(of)) => of.tenant.is_none(),
+            Some(Record::Vni(one)) => one.tenant.is_none(),
             _ => true,
         };
-        match &of.record {
-            Record::Vni(of) if free && of.tenant.is_some() => rest(transaction, &domain, of.vni),
+        match &one.record {
+            Record::Vni(one) if free && one.tenant.is_some() => rest(transaction, &domain, one.vni),
             resting if free => transaction.put(resting.clone()),
             _ => {}
         }
     }
     let chains = transaction.below("chain/");
-    let tenants = chains.into_iter().filter_map(|of| match of {
-        Record::Chain(of) => Some(of.tenant),
+    let tenants = chains.into_iter().filter_map(|one| match one {
+        Record::Chain(one) => Some(one.tenant),
         _ => None,
     });
     for tenant in tenants.collect::<BTreeSet<String>>() {
@@ -260,16 +260,19 @@ fn has(labels: &BTreeSet<Vni>, label: u32) -> bool {
 impl Past {
     /// What a tenant has now.
     fn of(state: &crate::model::State, tenant: &str) -> Self {
-        let chains = state.chains().filter(|of| of.tenant == tenant);
+        let chains = state.chains().filter(|one| one.tenant == tenant);
         let mut chains: Vec<Chain> = chains.cloned().collect();
-        chains.sort_by_key(|of| of.priority);
-        let used = |of: &&Service| {
-            of.tenant == tenant && chains.iter().any(|chain| chain.services.contains(&of.name))
+        chains.sort_by_key(|one| one.priority);
+        let used = |one: &&Service| {
+            one.tenant == tenant
+                && chains
+                    .iter()
+                    .any(|chain| chain.services.contains(&one.name))
         };
         let services = state
             .services()
             .filter(used)
-            .map(|of| (of.name.clone(), of.label));
+            .map(|one| (one.name.clone(), one.label));
         Self {
             services: services.collect(),
             chains,

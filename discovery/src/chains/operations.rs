@@ -65,17 +65,17 @@ pub(crate) fn interfaces<'a>(
     state: &'a State,
     router: &'a str,
 ) -> impl Iterator<Item = (&'a str, String)> + 'a {
-    let attachments = state.attachments().filter(move |of| of.router == router);
-    let users = attachments.flat_map(|of| {
-        let names = of.interfaces.iter();
-        names.map(move |name| (name.as_str(), format!("tenant `{}`'s", of.tenant)))
+    let attachments = state.attachments().filter(move |one| one.router == router);
+    let users = attachments.flat_map(|one| {
+        let names = one.interfaces.iter();
+        names.map(move |name| (name.as_str(), format!("tenant `{}`'s", one.tenant)))
     });
     let services = state.services().flat_map(move |service| {
         let here = service.attachments.iter();
-        let here = here.filter(move |of| of.router == router);
-        here.flat_map(move |of| {
-            let outside = of.outside.iter().map(|of| of.interface.as_str());
-            let names = [of.interface.as_str()].into_iter().chain(outside);
+        let here = here.filter(move |one| one.router == router);
+        here.flat_map(move |one| {
+            let outside = one.outside.iter().map(|one| one.interface.as_str());
+            let names = [one.interface.as_str()].into_iter().chain(outside);
             let owner = format!(
                 "the service `{}`'s of tenant `{}`",
                 service.name, service.tenant
@@ -90,7 +90,7 @@ fn check_node(field: &str, addresses: &[IpAddr]) -> Done<()> {
     for (at, address) in addresses.iter().enumerate() {
         check_unicast(format!("{field}[{at}]"), *address)?;
     }
-    let v4 = addresses.iter().filter(|of| of.is_ipv4()).count();
+    let v4 = addresses.iter().filter(|one| one.is_ipv4()).count();
     let wrong = |detail: &str| {
         Err(Rejection::Field {
             field: field.to_owned(),
@@ -139,8 +139,8 @@ fn check_probe(field: &str, probe: &Probe) -> Done<()> {
         _ => {}
     }
     match probe.interval {
-        Some(of) if !(50..=60_000).contains(&of) => {
-            Err(unfit(format!("{field}.interval"), of, "50 to 60000 ms"))
+        Some(one) if !(50..=60_000).contains(&one) => {
+            Err(unfit(format!("{field}.interval"), one, "50 to 60000 ms"))
         }
         _ => Ok(()),
     }
@@ -148,22 +148,22 @@ fn check_probe(field: &str, probe: &Probe) -> Done<()> {
 
 fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
     let mut routers = std::collections::BTreeSet::new();
-    for (at, of) in own.attachments.iter().enumerate() {
+    for (at, one) in own.attachments.iter().enumerate() {
         let field = |key: &str| format!("attachments[{at}].{key}");
-        router_of(transaction, &of.router)?;
-        if !routers.insert(&of.router) {
+        router_of(transaction, &one.router)?;
+        if !routers.insert(&one.router) {
             return Err(Rejection::Field {
                 field: field("router"),
                 detail: format!(
                     "a service has one attachment on a router, and `{}` stands here twice: another one is another service, with a label \
                      of its own",
-                    of.router
+                    one.router
                 ),
             });
         }
-        check_node(&field("node"), &of.node)?;
-        let mut names = vec![(field("interface"), &of.interface)];
-        if let Some(outside) = &of.outside {
+        check_node(&field("node"), &one.node)?;
+        let mut names = vec![(field("interface"), &one.interface)];
+        if let Some(outside) = &one.outside {
             check_node(&field("outside.node"), &outside.node)?;
             names.push((field("outside.interface"), &outside.interface));
         }
@@ -171,26 +171,26 @@ fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
         let owner = format!("the service `{}`'s of tenant `{}`", own.name, own.tenant);
         for (field, name) in &names {
             check_interface(field, name)?;
-            let mut others = interfaces(state, &of.router).filter(|(_, of)| *of != owner);
+            let mut others = interfaces(state, &one.router).filter(|(_, one)| *one != owner);
             if let Some((_, other)) = others.find(|(other, _)| other == name) {
                 return Err(Rejection::Conflict(format!(
                     "interface `{name}` of router `{}` is {other}",
-                    of.router
+                    one.router
                 )));
             }
         }
-        if let Some(outside) = &of.outside
-            && outside.interface == of.interface
+        if let Some(outside) = &one.outside
+            && outside.interface == one.interface
         {
             return Err(Rejection::Field {
                 field: field("outside.interface"),
                 detail: format!(
                     "both arms are `{}`: a node with one arm has no `outside`",
-                    of.interface
+                    one.interface
                 ),
             });
         }
-        if let Some(probe) = &of.probe {
+        if let Some(probe) = &one.probe {
             check_probe(&field("probe"), probe)?;
         }
     }
@@ -210,19 +210,19 @@ pub fn put_service(
     check_name(name)?;
     tenant_of(transaction, tenant)?;
     let before = match transaction.get(&key::service(tenant, name)) {
-        Some(Record::Service(of)) => Some(of.clone()),
+        Some(Record::Service(one)) => Some(one.clone()),
         _ => None,
     };
     let (label, home, home_name) = match before {
-        Some(of) => {
-            if new.home.is_some() && new.home != of.home {
+        Some(one) => {
+            if new.home.is_some() && new.home != one.home {
                 return Err(Rejection::Invalid(format!(
                     "the label of `{name}` is {}, and stays so: another one is another service",
-                    of.label
+                    one.label
                 )));
             }
-            let label = labels::kept(transaction, &of, new)?;
-            (label, of.home, new.home_name.clone().or(of.home_name))
+            let label = labels::kept(transaction, &one, new)?;
+            (label, one.home, new.home_name.clone().or(one.home_name))
         }
         None => (
             labels::given(transaction, tenant, name, new)?,
@@ -260,7 +260,7 @@ pub fn delete_service(transaction: &mut Transaction<'_>, tenant: &str, name: &st
         )));
     };
     let mut chains = transaction.state().chains();
-    let its = |of: &&Chain| of.tenant == tenant && of.services.iter().any(|of| of == name);
+    let its = |one: &&Chain| one.tenant == tenant && one.services.iter().any(|one| one == name);
     if let Some(chain) = chains.find(its) {
         return Err(Rejection::Conflict(format!(
             "chain `{}` goes through it: take it from that chain first",
@@ -312,7 +312,7 @@ pub fn put_chain(
         note: None,
     };
     let before = match transaction.get(&key::chain(tenant, name)) {
-        Some(Record::Chain(of)) => Some(of.services.clone()),
+        Some(Record::Chain(one)) => Some(one.services.clone()),
         _ => None,
     };
     transaction.put(Record::Chain(chain.clone()));
@@ -346,7 +346,7 @@ pub(crate) fn forget_tenant(transaction: &mut Transaction<'_>, tenant: &str) -> 
         transaction.delete(key);
     }
     transaction.delete(&key::past_chains(tenant));
-    for service in state.services().filter(|of| of.tenant == tenant) {
+    for service in state.services().filter(|one| one.tenant == tenant) {
         remove_service(transaction, service)?;
     }
     Ok(())
@@ -355,9 +355,9 @@ pub(crate) fn forget_tenant(transaction: &mut Transaction<'_>, tenant: &str) -> 
 /// A router goes: no service has a node there.
 pub(crate) fn forget_router(transaction: &mut Transaction<'_>, router: &str) {
     let services = transaction.state().services();
-    for service in services.filter(|of| of.attachments.iter().any(|of| of.router == router)) {
+    for service in services.filter(|one| one.attachments.iter().any(|one| one.router == router)) {
         let mut service = service.clone();
-        service.attachments.retain(|of| of.router != router);
+        service.attachments.retain(|one| one.router != router);
         transaction.put(Record::Service(service));
     }
 }

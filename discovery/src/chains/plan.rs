@@ -24,7 +24,7 @@ fn ports(list: &[Word]) -> Done<Vec<RangeInclusive<u16>>> {
 }
 
 /// Conditions, read.
-pub(super) fn matches(of: &Match) -> Done<plan::Match> {
+pub(super) fn matches(one: &Match) -> Done<plan::Match> {
     let number = |word: &Word| {
         let text = word.to_string();
         let number = words::protocol_number(&text);
@@ -34,9 +34,9 @@ pub(super) fn matches(of: &Match) -> Done<plan::Match> {
             ))
         })
     };
-    let protocol = of.protocol.as_ref().map(number).transpose()?;
+    let protocol = one.protocol.as_ref().map(number).transpose()?;
     let (source_ports, destination_ports) =
-        (ports(&of.source_ports)?, ports(&of.destination_ports)?);
+        (ports(&one.source_ports)?, ports(&one.destination_ports)?);
     if (!source_ports.is_empty() || !destination_ports.is_empty())
         && !protocol.is_some_and(words::has_ports)
     {
@@ -44,24 +44,24 @@ pub(super) fn matches(of: &Match) -> Done<plan::Match> {
             "ports are of a protocol that has them: add `protocol`: tcp, udp or sctp".into(),
         ));
     }
-    if of.dscp.is_some_and(|dscp| dscp > 63) {
+    if one.dscp.is_some_and(|dscp| dscp > 63) {
         return Err(Rejection::Invalid("a code point is 0 to 63".into()));
     }
     Ok(plan::Match {
-        sources: of.source.clone(),
-        destinations: of.destination.clone(),
+        sources: one.source.clone(),
+        destinations: one.destination.clone(),
         protocol,
         source_ports,
         destination_ports,
-        dscp: of.dscp,
+        dscp: one.dscp,
     })
 }
 
 /// The tenant's services, with a transaction's own changes.
 pub(super) fn services(transaction: &Transaction<'_>, tenant: &str) -> Vec<Service> {
     let records = transaction.below(&key::service(tenant, "")).into_iter();
-    let services = records.filter_map(|of| match of {
-        Record::Service(of) => Some(of),
+    let services = records.filter_map(|one| match one {
+        Record::Service(one) => Some(one),
         _ => None,
     });
     services.collect()
@@ -70,22 +70,22 @@ pub(super) fn services(transaction: &Transaction<'_>, tenant: &str) -> Vec<Servi
 /// The tenant's chains by priority, with a transaction's own changes.
 pub(super) fn chains(transaction: &Transaction<'_>, tenant: &str) -> Vec<Chain> {
     let records = transaction.below(&key::chain(tenant, "")).into_iter();
-    let chains = records.filter_map(|of| match of {
-        Record::Chain(of) => Some(of),
+    let chains = records.filter_map(|one| match one {
+        Record::Chain(one) => Some(one),
         _ => None,
     });
     let mut chains: Vec<Chain> = chains.collect();
-    chains.sort_by_key(|of| of.priority);
+    chains.sort_by_key(|one| one.priority);
     chains
 }
 
 /// The tenant's chains work on every router that has one of its services.
 pub(super) fn check(transaction: &Transaction<'_>, tenant: &str) -> Done<()> {
     let (services, chains) = (services(transaction, tenant), chains(transaction, tenant));
-    for chain in chains.iter().filter(|of| of.symmetric) {
-        let near = |of: &&Service| {
-            chain.services.contains(&of.name)
-                && matches!(of.selection, Some(Selection::Nearest | Selection::Share))
+    for chain in chains.iter().filter(|one| one.symmetric) {
+        let near = |one: &&Service| {
+            chain.services.contains(&one.name)
+                && matches!(one.selection, Some(Selection::Nearest | Selection::Share))
         };
         if let Some(service) = services.iter().find(near) {
             return Err(Rejection::Invalid(format!(
@@ -96,13 +96,15 @@ pub(super) fn check(transaction: &Transaction<'_>, tenant: &str) -> Done<()> {
         }
     }
     let planned = planned_chains(&services, &chains)?;
-    let attachments = services.iter().flat_map(|of| &of.attachments);
-    let mut routers: Vec<Option<&str>> = attachments.map(|of| Some(of.router.as_str())).collect();
+    let attachments = services.iter().flat_map(|one| &one.attachments);
+    let mut routers: Vec<Option<&str>> = attachments.map(|one| Some(one.router.as_str())).collect();
     routers.push(None);
     for router in routers {
         let here = planned_services(&services, router);
         if let Some(problem) = plan::check(&here, &planned).into_iter().next() {
-            let chain = chains.get(problem.chain).map_or("", |of| of.name.as_str());
+            let chain = chains
+                .get(problem.chain)
+                .map_or("", |one| one.name.as_str());
             return Err(Rejection::Invalid(format!(
                 "chain `{chain}`: {}; {}",
                 problem.message, problem.help
@@ -114,16 +116,16 @@ pub(super) fn check(transaction: &Transaction<'_>, tenant: &str) -> Done<()> {
 
 /// Chains, by the labels of their services.
 pub(super) fn planned_chains(services: &[Service], chains: &[Chain]) -> Done<Vec<plan::Chain>> {
-    let planned = chains.iter().map(|of| {
-        let labels = of.services.iter().filter_map(|name| {
-            let service = services.iter().find(|of| of.name == *name)?;
+    let planned = chains.iter().map(|one| {
+        let labels = one.services.iter().filter_map(|name| {
+            let service = services.iter().find(|one| one.name == *name)?;
             Vni::new(service.label).ok()
         });
         Ok(plan::Chain {
-            name: of.name.clone(),
-            matches: matches(&of.matches)?,
+            name: one.name.clone(),
+            matches: matches(&one.matches)?,
             services: labels.collect(),
-            symmetric: of.symmetric,
+            symmetric: one.symmetric,
         })
     });
     planned.collect()
@@ -131,29 +133,34 @@ pub(super) fn planned_chains(services: &[Service], chains: &[Chain]) -> Done<Vec
 
 /// Services as a router sees them.
 pub(super) fn planned_services(services: &[Service], router: Option<&str>) -> Vec<plan::Service> {
-    let planned = services.iter().filter_map(|of| planned_service(of, router));
+    let planned = services
+        .iter()
+        .filter_map(|one| planned_service(one, router));
     planned.collect()
 }
 
 /// A service as a router sees it.
-fn planned_service(of: &Service, router: Option<&str>) -> Option<plan::Service> {
-    let here = of
+fn planned_service(one: &Service, router: Option<&str>) -> Option<plan::Service> {
+    let here = one
         .attachments
         .iter()
-        .find(|of| Some(of.router.as_str()) == router);
+        .find(|one| Some(one.router.as_str()) == router);
     let arm = |interface: &str, node: &[IpAddr]| plan::Arm {
         interface: interface.to_owned(),
         addresses: node.to_vec(),
     };
     Some(plan::Service {
-        name: of.name.clone(),
-        label: Vni::new(of.label).ok()?,
-        attachment: here.map(|of| plan::NodeAttachment {
-            inside: arm(&of.interface, &of.node),
-            outside: of.outside.as_ref().map(|of| arm(&of.interface, &of.node)),
+        name: one.name.clone(),
+        label: Vni::new(one.label).ok()?,
+        attachment: here.map(|one| plan::NodeAttachment {
+            inside: arm(&one.interface, &one.node),
+            outside: one
+                .outside
+                .as_ref()
+                .map(|one| arm(&one.interface, &one.node)),
         }),
         on_failure: plan::OnFailure::Closed,
-        rewrites: of.rewrites,
+        rewrites: one.rewrites,
         selection: plan::Selection::Nearest,
     })
 }

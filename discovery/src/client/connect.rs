@@ -52,7 +52,7 @@ fn in_turns(addresses: impl IntoIterator<Item = SocketAddr>) -> VecDeque<SocketA
     };
     let (mut own, mut other): (VecDeque<_>, VecDeque<_>) = addresses
         .drain(..)
-        .partition(|of| of.is_ipv4() == first.is_ipv4());
+        .partition(|one| one.is_ipv4() == first.is_ipv4());
     let mut sorted = VecDeque::new();
     while !own.is_empty() || !other.is_empty() {
         sorted.extend(own.pop_front());
@@ -207,7 +207,7 @@ mod tests {
         let (silent, gone, controller) = (listen().await, listen().await, listen().await);
         let (silent, gone, controller) = (silent.unwrap(), gone.unwrap(), controller.unwrap());
         let addresses = [&silent, &gone, &controller];
-        let addresses = addresses.map(|of| of.local_addr().unwrap());
+        let addresses = addresses.map(|one| one.local_addr().unwrap());
         drop(gone);
         tokio::spawn(async move {
             let (stream, _) = controller.accept().await.unwrap();
@@ -242,8 +242,8 @@ mod tests {
     fn families_take_turns() {
         let socket = |text: &str| -> SocketAddr { SocketAddr::new(text.parse().unwrap(), 1) };
         let sorted = |texts: &[&str]| -> Vec<String> {
-            let sorted = in_turns(texts.iter().map(|of| socket(of)));
-            sorted.iter().map(|of| of.ip().to_string()).collect()
+            let sorted = in_turns(texts.iter().map(|one| socket(one)));
+            sorted.iter().map(|one| one.ip().to_string()).collect()
         };
         assert_eq!(
             sorted(&["2001:db8::1", "2001:db8::2", "192.0.2.1"]),

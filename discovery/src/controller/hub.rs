@@ -140,7 +140,7 @@ impl Hub {
         if inner
             .connections
             .get(name)
-            .is_some_and(|of| of.number == number)
+            .is_some_and(|one| one.number == number)
             && let Some(connection) = inner.connections.remove(name)
         {
             let away = self.away(connection.generation);
@@ -160,7 +160,7 @@ impl Hub {
     pub(super) fn acknowledge(&self, name: &str, number: u64, said: Acknowledge) {
         let mut inner = self.inner();
         let connection = inner.connections.get_mut(name);
-        if let Some(connection) = connection.filter(|of| of.number == number) {
+        if let Some(connection) = connection.filter(|one| one.number == number) {
             for refused in &said.refused {
                 let (item, reason) = (&refused.item, &refused.reason);
                 if !connection.status.refused.contains(refused) {
@@ -181,7 +181,7 @@ impl Hub {
         let other = {
             let inner = self.inner();
             let connection = inner.connections.get(name);
-            connection.is_some_and(|of| of.instance != instance)
+            connection.is_some_and(|one| one.instance != instance)
         };
         if !other {
             return false;
@@ -229,7 +229,7 @@ impl Hub {
         let inner = self.inner();
         let connections = inner.connections.iter();
         connections
-            .map(|(name, of)| (name.clone(), of.status.clone()))
+            .map(|(name, one)| (name.clone(), one.status.clone()))
             .collect()
     }
 

@@ -40,11 +40,11 @@ struct Snapshot {
 impl Snapshot {
     fn new(controller: &Controller, state: &State) -> Self {
         let attached = controller.hub.attached();
-        let of = |router: &Router| attached.get(&router.name);
-        let behind = |of: &Attached| of.runs < of.sent;
+        let each = |router: &Router| attached.get(&router.name);
+        let behind = |each: &Attached| each.runs < each.sent;
         let count = |wanted: &dyn Fn(&Attached) -> bool| {
-            let routers = state.routers().filter_map(of);
-            routers.filter(|of| wanted(of)).count() as i64
+            let routers = state.routers().filter_map(each);
+            routers.filter(|each| wanted(each)).count() as i64
         };
         let name = |router: &Router| vec![("router", router.name.clone())];
         let end = |what: &str, until: i64| (vec![("certificate", what.to_owned())], until);
@@ -54,7 +54,10 @@ impl Snapshot {
         let routers = controller.hub.certificates().into_iter();
         let routers = routers.map(|(name, until)| end(&format!("router {name}"), until));
         Self {
-            domain: state.domain().map(|of| of.name.clone()).unwrap_or_default(),
+            domain: state
+                .domain()
+                .map(|each| each.name.clone())
+                .unwrap_or_default(),
             revision: state.revision,
             writes: controller.database.written(),
             failed: controller.database.failed(),
@@ -62,10 +65,10 @@ impl Snapshot {
             joined: state.routers().count() as i64,
             connected: count(&|_| true),
             lagging: count(&behind),
-            refusing: count(&|of| !of.refused.is_empty()),
+            refusing: count(&|each| !each.refused.is_empty()),
             routers: state
                 .routers()
-                .map(|router| (name(router), i64::from(of(router).is_some())))
+                .map(|router| (name(router), i64::from(each(router).is_some())))
                 .collect(),
             certificates: authority
                 .into_iter()
@@ -82,7 +85,7 @@ impl Collector for Snapshot {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("domain", self.domain.clone()),
         ];
-        let number = |of: u64| i64::try_from(of).unwrap_or(i64::MAX);
+        let number = |each: u64| i64::try_from(each).unwrap_or(i64::MAX);
         let one = |value: i64| vec![(Vec::new(), value)];
         let gauges = [
             (

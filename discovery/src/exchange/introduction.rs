@@ -41,7 +41,7 @@ impl std::str::FromStr for Introduction {
         let (controllers, fingerprint) = rest.split_once('/').ok_or_else(wrong)?;
         let hexadecimal = fingerprint.chars().all(|char| char.is_ascii_hexdigit());
         let controllers: Vec<String> = controllers.split(',').map(str::to_owned).collect();
-        let reached = |of: &String| !of.is_empty() && !of.contains(char::is_whitespace);
+        let reached = |one: &String| !one.is_empty() && !one.contains(char::is_whitespace);
         if check_name(domain).is_err()
             || fingerprint.len() != 64
             || !hexadecimal

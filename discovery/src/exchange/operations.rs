@@ -189,7 +189,7 @@ pub fn unshare(transaction: &mut Transaction<'_>, domain: &str, tenant: &str) ->
 /// The first domain that a tenant is shared with.
 pub fn shared_with<'a>(state: &'a State, tenant: &str) -> Option<&'a str> {
     let mut shares = state.shares();
-    let share = shares.find(|of| of.tenant == tenant)?;
+    let share = shares.find(|one| one.tenant == tenant)?;
     Some(&share.domain)
 }
 
@@ -223,7 +223,7 @@ pub fn check_vni(
     vni: u32,
 ) -> Done<Option<RemoteTenant>> {
     let mut shared = transaction.state().remote_tenants();
-    match shared.find(|of| of.domain == home && of.vni == vni) {
+    match shared.find(|one| one.domain == home && one.vni == vni) {
         Some(shared) => Ok(Some(shared.clone())),
         None if trust_of(transaction, home).is_err() => Ok(None),
         None => Err(not_shared(home, &format!("VNI {vni}"))),
@@ -251,7 +251,7 @@ pub struct Heard {
 /// Where it is not trusted any more, or said something later already.
 pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     let name = &heard.domain;
-    let trusted = trust_of(transaction, name).is_ok_and(|of| of.fingerprint == heard.fingerprint);
+    let trusted = trust_of(transaction, name).is_ok_and(|one| one.fingerprint == heard.fingerprint);
     if !trusted {
         return Err(Rejection::Forbidden(format!(
             "domain `{name}` is trusted no more"
@@ -274,7 +274,7 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     let services = services.map(Record::RemoteService);
     let records: Vec<Record> = records.chain(tenants).chain(services).collect();
     let keys: BTreeSet<String> = records.iter().map(Record::key).collect();
-    let mut changed = before.is_none_or(|of| of.asn != heard.said.asn);
+    let mut changed = before.is_none_or(|one| one.asn != heard.said.asn);
     for record in records {
         changed |= transaction.get(&record.key()) != Some(&record);
         transaction.put(record);
@@ -305,10 +305,10 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
 /// the one that has the VNI now, and no other one from now on.
 fn pin(transaction: &mut Transaction<'_>, home: &str, said: &Said) {
     let state = transaction.state();
-    let unknown = state.tenants().filter(|of| of.id.is_none());
-    for tenant in unknown.filter(|of| of.home.as_deref() == Some(home)) {
-        let told = said.tenants.iter().find(|of| of.vni == tenant.vni);
-        if let Some(id) = told.and_then(|of| of.id.clone()) {
+    let unknown = state.tenants().filter(|one| one.id.is_none());
+    for tenant in unknown.filter(|one| one.home.as_deref() == Some(home)) {
+        let told = said.tenants.iter().find(|one| one.vni == tenant.vni);
+        if let Some(id) = told.and_then(|one| one.id.clone()) {
             transaction.put(Record::Tenant(Tenant {
                 id: Some(id),
                 ..tenant.clone()
@@ -328,7 +328,7 @@ pub fn lose(
     heard: u64,
 ) -> Done<()> {
     if let Some(mut remote) = remote_of(transaction, domain) {
-        remote.followers.retain(|of| !followers.contains(of));
+        remote.followers.retain(|one| !followers.contains(one));
         remote.heard = remote.heard.max(heard);
         transaction.put(Record::Remote(remote));
     }

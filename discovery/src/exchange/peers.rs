@@ -14,7 +14,8 @@ pub type Offers<'a> = BTreeMap<(&'a str, u32), &'a RemoteTenant>;
 /// What all domains share with us.
 pub fn offers(state: &State) -> Offers<'_> {
     let told = state.remote_tenants();
-    told.map(|of| ((of.domain.as_str(), of.vni), of)).collect()
+    told.map(|one| ((one.domain.as_str(), one.vni), one))
+        .collect()
 }
 
 /// Tenants whose packets go over to a domain and come from it: those that we share with it, and those that it shares with us, where we
@@ -24,8 +25,8 @@ fn tenants<'a, 'o>(
     domain: &'a str,
     offers: &'o Offers<'a>,
 ) -> impl Iterator<Item = &'a Tenant> + use<'a, 'o> {
-    let ours = state.shares().filter(move |of| of.domain == domain);
-    let ours = ours.filter_map(|of| state.tenant(&key::tenant(&of.tenant)));
+    let ours = state.shares().filter(move |one| one.domain == domain);
+    let ours = ours.filter_map(|one| state.tenant(&key::tenant(&one.tenant)));
     let taken = state.tenants().filter(move |tenant| {
         let home = tenant.home.as_deref() == Some(domain);
         home && offers.contains_key(&(domain, tenant.vni))
@@ -47,12 +48,12 @@ pub fn mistaken<'a>(offers: &Offers<'a>, tenant: &Tenant) -> Option<&'a RemoteTe
 /// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services. A label that the domain has given
 /// to a service of another tenant since is not that service's any more.
 pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
-    let told = state.remote_services().filter(|of| of.domain == domain);
-    let labels: BTreeMap<u32, u32> = told.map(|of| (of.label, of.vni)).collect();
+    let told = state.remote_services().filter(|one| one.domain == domain);
+    let labels: BTreeMap<u32, u32> = told.map(|one| (one.label, one.vni)).collect();
     let offers = offers(state);
     let mut vnis = BTreeSet::new();
     for tenant in tenants(state, domain, &offers) {
-        let own = |vni: &u32| labels.get(vni).is_none_or(|of| *of == tenant.vni);
+        let own = |vni: &u32| labels.get(vni).is_none_or(|one| *one == tenant.vni);
         vnis.extend(chains::vnis(state, tenant).filter(own));
     }
     vnis
@@ -64,13 +65,15 @@ pub(crate) fn stitched<'a>(state: &'a State, router: &'a Router) -> BTreeSet<&'a
     let mut names: BTreeSet<&str> = manual.map(String::as_str).collect();
     if router.role == Role::Edge {
         let trusts = state.trusts().filter(|trust| {
-            let mut theirs = state.remote_routers().filter(|of| of.domain == trust.name);
+            let mut theirs = state
+                .remote_routers()
+                .filter(|one| one.domain == trust.name);
             theirs.any(|peer| speaks(trust, router, peer))
         });
         let offers = offers(state);
         for trust in trusts {
             let shared = tenants(state, &trust.name, &offers);
-            names.extend(shared.map(|of| of.name.as_str()));
+            names.extend(shared.map(|one| one.name.as_str()));
         }
     }
     names
@@ -90,11 +93,13 @@ pub fn of(
         return found;
     }
     let manual = router.peers.iter().map(|peer| peer.address);
-    let routers = state.routers().filter_map(|of| of.registration.as_ref());
-    let mut taken: BTreeSet<IpAddr> = manual.chain(routers.map(|of| of.bgp_address)).collect();
+    let routers = state.routers().filter_map(|one| one.registration.as_ref());
+    let mut taken: BTreeSet<IpAddr> = manual.chain(routers.map(|one| one.bgp_address)).collect();
     for trust in state.trusts() {
         let accepted: Vec<u32> = vnis(state, &trust.name).into_iter().collect();
-        let theirs = state.remote_routers().filter(|of| of.domain == trust.name);
+        let theirs = state
+            .remote_routers()
+            .filter(|one| one.domain == trust.name);
         for peer in theirs.filter(|peer| speaks(trust, router, peer)) {
             let key = format!("peer/{}/{}", trust.name, peer.name);
             if (peer.expired && !held(&key)) || !taken.insert(peer.bgp_address) {

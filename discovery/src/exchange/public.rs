@@ -25,22 +25,22 @@ pub fn view(state: &State, domain: &str) -> PublicView {
     let (Some(own), Some(trust)) = (state.domain(), state.trust(&key::trust(domain))) else {
         return view;
     };
-    let of = PublicDomain {
+    let one = PublicDomain {
         name: own.name.clone(),
         asn: own.asn,
         global_administrator: own.global_administrator,
     };
-    view.insert("domain".into(), item(Item::Domain(of)));
-    for router in state.routers().filter(|of| of.role == Role::Edge) {
-        let pairs = trust.pairs.iter().filter(|of| of.edge == router.name);
-        let peers: Vec<String> = pairs.map(|of| of.peer.clone()).collect();
+    view.insert("domain".into(), item(Item::Domain(one)));
+    for router in state.routers().filter(|one| one.role == Role::Edge) {
+        let pairs = trust.pairs.iter().filter(|one| one.edge == router.name);
+        let peers: Vec<String> = pairs.map(|one| one.peer.clone()).collect();
         let Some(registration) = &router.registration else {
             continue;
         };
         if peers.is_empty() && !trust.pairs.is_empty() {
             continue;
         }
-        let of = PublicRouter {
+        let one = PublicRouter {
             name: router.name.clone(),
             asn: own.asn,
             router_id: registration.router_id.to_string(),
@@ -51,28 +51,28 @@ pub fn view(state: &State, domain: &str) -> PublicView {
             expired: router.expired,
             peers,
         };
-        view.insert(format!("router/{}", of.name), item(Item::Router(of)));
+        view.insert(format!("router/{}", one.name), item(Item::Router(one)));
     }
-    for share in state.shares().filter(|of| of.domain == domain) {
+    for share in state.shares().filter(|one| one.domain == domain) {
         let Some(tenant) = state.tenant(&key::tenant(&share.tenant)) else {
             continue;
         };
         let home = tenant.home.as_ref().unwrap_or(&own.name);
-        let of = PublicTenant {
+        let one = PublicTenant {
             name: tenant.name.clone(),
             vni: tenant.vni,
             home: home.clone(),
             id: tenant.id.clone().unwrap_or_default(),
         };
-        view.insert(format!("tenant/{}", of.name), item(Item::Tenant(of)));
+        view.insert(format!("tenant/{}", one.name), item(Item::Tenant(one)));
         for (name, service) in chains::offered(state, &tenant.name) {
-            let of = PublicService {
+            let one = PublicService {
                 vni: tenant.vni,
                 name: name.to_owned(),
                 label: service.label,
             };
             let key = format!("service/{}/{name}", tenant.vni);
-            view.insert(key, item(Item::Service(of)));
+            view.insert(key, item(Item::Service(one)));
         }
     }
     view
@@ -84,42 +84,42 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
     let Some(remote) = state.remote(&key::remote(domain)) else {
         return view;
     };
-    let of = PublicDomain {
+    let one = PublicDomain {
         name: remote.name.clone(),
         asn: remote.asn,
         global_administrator: own.global_administrator,
     };
-    view.insert("domain".into(), item(Item::Domain(of)));
-    for of in state.remote_routers().filter(|of| of.domain == domain) {
+    view.insert("domain".into(), item(Item::Domain(one)));
+    for one in state.remote_routers().filter(|one| one.domain == domain) {
         let router = PublicRouter {
-            name: of.name.clone(),
-            asn: of.asn,
-            router_id: of.router_id.to_string(),
-            bgp_address: of.bgp_address.to_string(),
-            endpoint: of.endpoint.to_string(),
-            encapsulations: of.encapsulations.clone(),
-            capacity: of.capacity,
-            expired: of.expired,
-            peers: of.peers.clone(),
+            name: one.name.clone(),
+            asn: one.asn,
+            router_id: one.router_id.to_string(),
+            bgp_address: one.bgp_address.to_string(),
+            endpoint: one.endpoint.to_string(),
+            encapsulations: one.encapsulations.clone(),
+            capacity: one.capacity,
+            expired: one.expired,
+            peers: one.peers.clone(),
         };
-        view.insert(format!("router/{}", of.name), item(Item::Router(router)));
+        view.insert(format!("router/{}", one.name), item(Item::Router(router)));
     }
-    for of in state.remote_tenants().filter(|of| of.domain == domain) {
+    for one in state.remote_tenants().filter(|one| one.domain == domain) {
         let tenant = PublicTenant {
-            name: of.name.clone(),
-            vni: of.vni,
-            home: of.home.clone(),
-            id: of.id.clone().unwrap_or_default(),
+            name: one.name.clone(),
+            vni: one.vni,
+            home: one.home.clone(),
+            id: one.id.clone().unwrap_or_default(),
         };
-        view.insert(format!("tenant/{}", of.name), item(Item::Tenant(tenant)));
+        view.insert(format!("tenant/{}", one.name), item(Item::Tenant(tenant)));
     }
-    for of in state.remote_services().filter(|of| of.domain == domain) {
+    for one in state.remote_services().filter(|one| one.domain == domain) {
         let service = PublicService {
-            vni: of.vni,
-            name: of.name.clone(),
-            label: of.label,
+            vni: one.vni,
+            name: one.name.clone(),
+            label: one.label,
         };
-        let key = format!("service/{}/{}", of.vni, of.name);
+        let key = format!("service/{}/{}", one.vni, one.name);
         view.insert(key, item(Item::Service(service)));
     }
     view
@@ -154,18 +154,18 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
     };
     for (at, item) in view {
         let read = match &item.item {
-            Some(Item::Domain(of)) => {
-                said.asn = read_domain(own, domain, of)?;
+            Some(Item::Domain(one)) => {
+                said.asn = read_domain(own, domain, one)?;
                 Ok(())
             }
-            Some(Item::Router(of)) => {
-                read_router(own, domain, of).map(|router| said.routers.push(router))
+            Some(Item::Router(one)) => {
+                read_router(own, domain, one).map(|router| said.routers.push(router))
             }
-            Some(Item::Tenant(of)) => {
-                read_tenant(domain, of).map(|tenant| said.tenants.push(tenant))
+            Some(Item::Tenant(one)) => {
+                read_tenant(domain, one).map(|tenant| said.tenants.push(tenant))
             }
-            Some(Item::Service(of)) => {
-                read_service(domain, of).map(|service| said.services.push(service))
+            Some(Item::Service(one)) => {
+                read_service(domain, one).map(|service| said.services.push(service))
             }
             // Of a later controller.
             None => Ok(()),
@@ -179,18 +179,18 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
     }
 }
 
-fn read_domain(own: &Domain, domain: &str, of: &PublicDomain) -> Result<u32, String> {
-    if of.name != domain {
-        return Err(format!("this is domain `{}`, not `{domain}`", of.name));
+fn read_domain(own: &Domain, domain: &str, one: &PublicDomain) -> Result<u32, String> {
+    if one.name != domain {
+        return Err(format!("this is domain `{}`, not `{domain}`", one.name));
     }
-    if of.global_administrator != own.global_administrator {
+    if one.global_administrator != own.global_administrator {
         return Err(format!(
             "domain `{domain}` has labels of Global Administrator {}, this one of {}: it is the same in every domain \
              (weft controller init --administrator)",
-            of.global_administrator, own.global_administrator
+            one.global_administrator, own.global_administrator
         ));
     }
-    other_asn(own, of.asn)
+    other_asn(own, one.asn)
         .map_err(|error| format!("domain `{domain}` says what makes no sense: {error}"))
 }
 
@@ -222,39 +222,39 @@ fn read_vni(number: u32) -> Result<u32, String> {
     }
 }
 
-fn read_router(own: &Domain, domain: &str, of: &PublicRouter) -> Result<RemoteRouter, String> {
-    let router_id = of.router_id.parse();
+fn read_router(own: &Domain, domain: &str, one: &PublicRouter) -> Result<RemoteRouter, String> {
+    let router_id = one.router_id.parse();
     Ok(RemoteRouter {
         domain: domain.to_owned(),
-        name: read_name(&of.name)?,
-        asn: other_asn(own, of.asn)?,
+        name: read_name(&one.name)?,
+        asn: other_asn(own, one.asn)?,
         router_id: router_id.map_err(|_| "its router id is none".to_owned())?,
-        bgp_address: read_address("BGP address", &of.bgp_address)?,
-        endpoint: read_address("endpoint", &of.endpoint)?,
-        encapsulations: of.encapsulations.clone(),
-        capacity: of.capacity,
-        expired: of.expired,
-        peers: of.peers.clone(),
+        bgp_address: read_address("BGP address", &one.bgp_address)?,
+        endpoint: read_address("endpoint", &one.endpoint)?,
+        encapsulations: one.encapsulations.clone(),
+        capacity: one.capacity,
+        expired: one.expired,
+        peers: one.peers.clone(),
     })
 }
 
-fn read_tenant(domain: &str, of: &PublicTenant) -> Result<RemoteTenant, String> {
-    let id = Some(of.id.clone()).filter(|id| !id.is_empty());
+fn read_tenant(domain: &str, one: &PublicTenant) -> Result<RemoteTenant, String> {
+    let id = Some(one.id.clone()).filter(|id| !id.is_empty());
     Ok(RemoteTenant {
         domain: domain.to_owned(),
-        name: read_name(&of.name)?,
-        vni: read_vni(of.vni)?,
-        home: read_name(&of.home)?,
+        name: read_name(&one.name)?,
+        vni: read_vni(one.vni)?,
+        home: read_name(&one.home)?,
         id: id.map(|id| read_name(&id)).transpose()?,
     })
 }
 
-fn read_service(domain: &str, of: &PublicService) -> Result<RemoteService, String> {
+fn read_service(domain: &str, one: &PublicService) -> Result<RemoteService, String> {
     Ok(RemoteService {
         domain: domain.to_owned(),
-        vni: read_vni(of.vni)?,
-        name: read_name(&of.name)?,
-        label: read_vni(of.label)?,
+        vni: read_vni(one.vni)?,
+        name: read_name(&one.name)?,
+        label: read_vni(one.label)?,
     })
 }
 

@@ -27,7 +27,7 @@ impl Trust {
     /// Whether an edge of ours is to speak with one of theirs, as far as we are asked.
     pub fn pairs(&self, edge: &str, peer: &str) -> bool {
         let mut pairs = self.pairs.iter();
-        self.pairs.is_empty() || pairs.any(|of| of.edge == edge && of.peer == peer)
+        self.pairs.is_empty() || pairs.any(|one| one.edge == edge && one.peer == peer)
     }
 }
 

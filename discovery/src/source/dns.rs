@@ -78,9 +78,9 @@ impl Dns {
         } else {
             let servers = servers.iter().map(|server| {
                 let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                let connections = connections.map(|mut of| {
-                    of.port = server.port();
-                    of
+                let connections = connections.map(|mut one| {
+                    one.port = server.port();
+                    one
                 });
                 NameServerConfig::new(server.ip(), true, connections.to_vec())
             });
@@ -109,8 +109,8 @@ impl Dns {
         let mut until = services.until.min(asked + LONGEST);
         let services = services.data.into_iter();
         let services: Vec<SRV> = services
-            .filter_map(|of| match of {
-                RData::SRV(of) => Some(of),
+            .filter_map(|one| match one {
+                RData::SRV(one) => Some(one),
                 _ => None,
             })
             .collect();
@@ -151,7 +151,7 @@ impl Dns {
                 Err(reason) => {
                     until = until.min(asked + NOTHING_LONGEST);
                     let known = self.said.get(&name).cloned();
-                    let known = known.filter(|of| !of.is_empty());
+                    let known = known.filter(|one| !one.is_empty());
                     let known = known.unwrap_or_else(|| vec![name.clone()]);
                     known
                         .into_iter()
@@ -215,8 +215,8 @@ impl Dns {
             let (alias, nothing) = match self.resolver.lookup(&name, kind).await {
                 Ok(found) => {
                     until = until.min(found.valid_until());
-                    let answers = found.answers().iter().map(|of| &of.data);
-                    let wanted = answers.clone().filter(|of| of.record_type() == kind);
+                    let answers = found.answers().iter().map(|one| &one.data);
+                    let wanted = answers.clone().filter(|one| one.record_type() == kind);
                     let data: Vec<RData> = wanted.cloned().collect();
                     if !data.is_empty() {
                         return Ok(Answers { data, until });
@@ -251,7 +251,7 @@ impl Dns {
             return Ok(None);
         }
         match self.resolver.lookup(name, RecordType::CNAME).await {
-            Ok(found) => Ok(found.answers().iter().find_map(|of| target(&of.data))),
+            Ok(found) => Ok(found.answers().iter().find_map(|one| target(&one.data))),
             Err(error) if nothing(&error).is_some() => Ok(None),
             Err(error) => Err(format!("{name} CNAME: {error}")),
         }
@@ -261,7 +261,7 @@ impl Dns {
 /// What an alias stands for.
 fn target(data: &RData) -> Option<String> {
     match data {
-        RData::CNAME(of) => Some(of.0.to_utf8()),
+        RData::CNAME(one) => Some(one.0.to_utf8()),
         _ => None,
     }
 }
@@ -269,7 +269,7 @@ fn target(data: &RData) -> Option<String> {
 /// When to ask again, where an answer says that there is nothing.
 fn nothing(error: &NetError) -> Option<Duration> {
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(of)) => Some(again(of.negative_ttl)),
+        NetError::Dns(DnsError::NoRecordsFound(one)) => Some(again(one.negative_ttl)),
         _ => None,
     }
 }

@@ -62,10 +62,10 @@ impl EtcdPeers {
             .await
             .map_err(SourceError)?;
         self.watch = Some(watch);
-        let records = found.kvs.into_iter().map(|of| {
-            let key = String::from_utf8_lossy(&of.key);
+        let records = found.kvs.into_iter().map(|one| {
+            let key = String::from_utf8_lossy(&one.key);
             let name = key.strip_prefix(&self.prefix).unwrap_or(&key).to_owned();
-            let peer = serde_json::from_slice(&of.value);
+            let peer = serde_json::from_slice(&one.value);
             (name, peer.map_err(|error| error.to_string()))
         });
         Ok(records.collect())

@@ -57,11 +57,11 @@ impl Mdns {
                     let name = found.fullname.trim_end_matches(SERVICE);
                     let name = name.trim_end_matches('.').to_owned();
                     let mut addresses: Vec<std::net::IpAddr> =
-                        found.addresses.iter().map(|of| of.to_ip_addr()).collect();
+                        found.addresses.iter().map(|one| one.to_ip_addr()).collect();
                     // IPv4 first; a link-local address says nothing without its link.
-                    addresses.retain(|of| match of {
+                    addresses.retain(|one| match one {
                         std::net::IpAddr::V4(_) => true,
-                        std::net::IpAddr::V6(of) => !of.is_unicast_link_local(),
+                        std::net::IpAddr::V6(one) => !one.is_unicast_link_local(),
                     });
                     addresses.sort_unstable();
                     let record = record(

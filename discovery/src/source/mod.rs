@@ -58,13 +58,13 @@ impl Peer {
     pub fn check(&self) -> Result<(), String> {
         let address = self.address;
         let anywhere = match address {
-            IpAddr::V4(of) => of.is_broadcast() || of.is_unspecified() || of.is_multicast(),
-            IpAddr::V6(of) => of.is_unspecified() || of.is_multicast(),
+            IpAddr::V4(each) => each.is_broadcast() || each.is_unspecified() || each.is_multicast(),
+            IpAddr::V6(each) => each.is_unspecified() || each.is_multicast(),
         };
         if anywhere {
             return Err(format!("{address} is no unicast address"));
         }
-        if matches!(address, IpAddr::V6(of) if of.is_unicast_link_local()) {
+        if matches!(address, IpAddr::V6(each) if each.is_unicast_link_local()) {
             return Err(format!(
                 "{address} says nothing without its link: give an address that is routed"
             ));
@@ -213,7 +213,7 @@ fn together(all: &BTreeMap<usize, Memory>) -> Standing {
         let source = || memory.source.clone();
         for (name, (peer, stale)) in &memory.known {
             let mut known = standing.peers.iter();
-            if known.any(|of| of.peer.address == peer.address) {
+            if known.any(|each| each.peer.address == peer.address) {
                 continue;
             }
             standing.peers.push(Found {
@@ -313,11 +313,11 @@ async fn one(number: usize, mut source: Box<dyn Source>, news: mpsc::Sender<(usi
 fn report(before: Option<&Memory>, now: &Memory) {
     let source = &now.source;
     for (name, reason) in &now.refused {
-        if before.and_then(|of| of.refused.get(name)) != Some(reason) {
+        if before.and_then(|each| each.refused.get(name)) != Some(reason) {
             warn!(source, name, reason, "a record is not taken");
         }
     }
-    if now.silent.is_none() && before.is_none_or(|of| of.known != now.known) {
+    if now.silent.is_none() && before.is_none_or(|each| each.known != now.known) {
         info!(source, peers = now.known.len(), "peers discovered");
     }
 }
@@ -374,11 +374,11 @@ mod tests {
         memory.hear(said(&[
             ("a", Err("SERVFAIL")),
             ("b", Ok(peer(3))),
-            ("c", other(|of| of.asn = Some(0))),
-            ("d", other(|of| of.port = 0)),
-            ("e", other(|of| of.address = [0, 0, 0, 0].into())),
+            ("c", other(|each| each.asn = Some(0))),
+            ("d", other(|each| each.port = 0)),
+            ("e", other(|each| each.address = [0, 0, 0, 0].into())),
             ("f", Ok(peer(3))),
-            ("g", other(|of| of.asn = Some(23_456))),
+            ("g", other(|each| each.asn = Some(23_456))),
         ]));
         let known = |name: &str| memory.known.get(name).cloned();
         assert_eq!(known("a"), Some((peer(1), Some("SERVFAIL".into()))));
@@ -429,7 +429,7 @@ mod tests {
         let standing = together(&BTreeMap::from([(0, first), (1, second)]));
         let found = standing.peers.iter();
         let found: Vec<_> = found
-            .map(|of| (of.source.as_str(), of.name.as_str(), of.peer.port))
+            .map(|each| (each.source.as_str(), each.name.as_str(), each.peer.port))
             .collect();
         assert_eq!(found, [("file", "a", 179), ("dns", "a", 179)]);
     }

@@ -117,7 +117,7 @@ impl Etcd {
     /// Reads the values of a key, or of a range; asks again where a member has gone.
     async fn get(&mut self, request: RangeRequest) -> Result<Vec<Vec<u8>>, StoreError> {
         let answer = again!(self.kv().range(request.clone()))?;
-        Ok(answer.kvs.into_iter().map(|of| of.value).collect())
+        Ok(answer.kvs.into_iter().map(|each| each.value).collect())
     }
 
     async fn put(&mut self, key: String, value: Vec<u8>, lease: i64) -> Result<(), StoreError> {
@@ -140,7 +140,7 @@ impl Etcd {
         let values = self.get(range).await?;
         values
             .iter()
-            .map(|of| serde_json::from_slice(of).map_err(failed))
+            .map(|each| serde_json::from_slice(each).map_err(failed))
             .collect()
     }
 
@@ -307,7 +307,7 @@ impl Store for Etcd {
         let values = self.get(range).await?;
         values
             .iter()
-            .map(|of| serde_json::from_slice(of).map_err(failed))
+            .map(|each| serde_json::from_slice(each).map_err(failed))
             .collect()
     }
 
@@ -337,10 +337,11 @@ impl Store for Etcd {
             match watch.message().await {
                 Ok(Some(answer)) if !answer.canceled => {
                     let values = answer.events.iter().filter_map(|event| event.kv.as_ref());
-                    let revisions = values.filter_map(|of| serde_json::from_slice(&of.value).ok());
-                    let revisions = revisions.filter(|of: &Revision| of.number > since);
+                    let revisions =
+                        values.filter_map(|each| serde_json::from_slice(&each.value).ok());
+                    let revisions = revisions.filter(|each: &Revision| each.number > since);
                     let mut revisions: Vec<Revision> = revisions.collect();
-                    revisions.sort_unstable_by_key(|of| of.number);
+                    revisions.sort_unstable_by_key(|each| each.number);
                     if !revisions.is_empty() {
                         return self.note(revisions);
                     }

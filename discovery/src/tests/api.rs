@@ -286,7 +286,7 @@ async fn vnis_rest_before_another_tenant_gets_them_and_history_goes_back() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|of| of["name"].clone())
+        .map(|one| one["name"].clone())
         .collect();
     assert_eq!(names, [json!("blue"), json!("red")]);
     assert_eq!(
@@ -605,7 +605,7 @@ async fn an_operator_chooses_a_vni_that_nobody_has() {
     let given = async |name: &str| {
         let body = json!({ "name": name });
         let tenant = controller.ask(Method::POST, "tenants", body).await;
-        tenant.map(|of| of["vni"].as_u64().unwrap())
+        tenant.map(|one| one["vni"].as_u64().unwrap())
     };
     assert_eq!(given("t1").await, Ok(10_000));
     assert_eq!(given("t2").await, Ok(10_002));
@@ -630,10 +630,10 @@ async fn what_can_be_counted_and_whether_it_lives() {
     a1.until("settings", has("settings")).await;
     let root = |path: &str| format!("../../{path}");
     let mut bare = tokio::process::Command::new("curl");
-    let of = |path: &str| format!("https://{}/{path}", controller.address);
+    let one = |path: &str| format!("https://{}/{path}", controller.address);
     bare.args(["-s", "--path-as-is", "--cacert"])
         .arg(controller.folder.authority())
-        .args([of("healthz"), of("readyz"), of("metrics")]);
+        .args([one("healthz"), one("readyz"), one("metrics")]);
     let said = bare.output().await.unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
     // Without a token it says that it lives, and nothing of who is there.

@@ -97,7 +97,7 @@ impl Side {
     }
 
     pub(super) async fn current(&self, other: &Side) {
-        let current = |of: &Value| of["exchange"] == "current";
+        let current = |each: &Value| each["exchange"] == "current";
         self.until(other, "the other domain is heard", current)
             .await;
     }
@@ -155,7 +155,7 @@ async fn two_domains_that_trust_each_other_share_a_tenant_and_pair_their_edges()
     a.ask(Method::PUT, "domains/b/shared/red", Value::Null)
         .await
         .unwrap();
-    let one = |of: &Value| of["tenants"] == 1;
+    let one = |each: &Value| each["tenants"] == 1;
     b.until(&a, "the tenant is offered", one).await;
     let made = b.ask(Method::POST, "tenants", red).await.unwrap();
     assert_eq!(made["vni"], 10_000, "{made}");
@@ -230,7 +230,7 @@ async fn two_domains_that_trust_each_other_share_a_tenant_and_pair_their_edges()
     ea.until("nobody of b", lacks("peer/b/eeb")).await;
     let gone = a.ask(Method::GET, "domains/b/routers", Value::Null).await;
     assert!(gone.unwrap_err().contains("no other domain `b`"));
-    let stale = b.until(&a, "stale", |of| of["stale"] == true).await;
+    let stale = b.until(&a, "stale", |each| each["stale"] == true).await;
     assert!(
         stale.to_string().contains("`a` does not trust domain `b`"),
         "{stale}"
@@ -245,14 +245,16 @@ async fn one_decision_is_none_and_both_sides_are_told_why() {
     let _eb = b.edge("e").await;
     a.trust(&b).await;
     let refused = a
-        .until(&b, "a reason", |of| of["error"] != Value::Null)
+        .until(&b, "a reason", |each| each["error"] != Value::Null)
         .await;
     assert_eq!(refused["exchange"], "waiting", "{refused}");
     let why = "domain `b` does not trust domain `a`";
     assert!(refused.to_string().contains(why), "{refused}");
     // There it is seen who asks, with the authority to compare.
     let asked = b
-        .until_at("domains", "who asks", |of| of["asking"][0]["name"] == "a")
+        .until_at("domains", "who asks", |each| {
+            each["asking"][0]["name"] == "a"
+        })
         .await;
     let introduction = a.introduction().await;
     let fingerprint = asked["asking"][0]["fingerprint"].as_str().unwrap();
@@ -268,7 +270,7 @@ async fn one_decision_is_none_and_both_sides_are_told_why() {
     let body = json!({ "introduction": wrong });
     b.ask(Method::POST, "domains", body).await.unwrap();
     let told = b
-        .until(&a, "a reason", |of| of["error"] != Value::Null)
+        .until(&a, "a reason", |each| each["error"] != Value::Null)
         .await;
     assert!(
         told.to_string()
@@ -277,7 +279,7 @@ async fn one_decision_is_none_and_both_sides_are_told_why() {
     );
     let why = "domain `b` trusts another domain `a`";
     let told = a
-        .until(&b, "the reason", |of| of.to_string().contains(why))
+        .until(&b, "the reason", |each| each.to_string().contains(why))
         .await;
     assert_eq!(told["exchange"], "waiting", "{told}");
     // Another one is another decision.
@@ -335,7 +337,7 @@ async fn a_domain_that_goes_away_is_stale_and_not_forgotten() {
     let before = a.items("domains/b/routers").await;
     drop(eb);
     b.controller.kill().await;
-    let stale = a.until(&b, "stale", |of| of["stale"] == true).await;
+    let stale = a.until(&b, "stale", |each| each["stale"] == true).await;
     assert!(
         stale["error"] != Value::Null && stale["last_heard"] != Value::Null,
         "{stale}"
@@ -351,17 +353,17 @@ async fn a_domain_that_goes_away_is_stale_and_not_forgotten() {
         .unwrap();
     // It is back, and with it what has changed: that alone.
     b.controller.start().await;
-    a.until(&b, "not stale", |of| {
-        of["exchange"] == "current" && of["error"] == Value::Null
+    a.until(&b, "not stale", |each| {
+        each["exchange"] == "current" && each["error"] == Value::Null
     })
     .await;
     let history = a.items("revisions?limit=100").await;
     let since = history
         .iter()
-        .filter(|of| of["number"].as_u64() > Some(revision));
+        .filter(|each| each["number"].as_u64() > Some(revision));
     let changes: Vec<&Value> = since
-        .flat_map(|of| of["changes"].as_array().unwrap())
-        .filter(|of| of["key"] != "remote/b")
+        .flat_map(|each| each["changes"].as_array().unwrap())
+        .filter(|each| each["key"] != "remote/b")
         .collect();
     // Its edge is away for its lease by now, which is all that is new: who knows it keeps it.
     for change in &changes {
@@ -378,7 +380,7 @@ async fn a_domain_that_goes_away_is_stale_and_not_forgotten() {
     b.ask(Method::PUT, "domains/a/shared/green", Value::Null)
         .await
         .unwrap();
-    a.until(&b, "the tenant", |of| of["tenants"] == 1).await;
+    a.until(&b, "the tenant", |each| each["tenants"] == 1).await;
     // The one that restarts knows who was heard, too.
     assert_eq!(b.items("domains/a/routers").await.len(), 1);
     b.current(&a).await;
@@ -520,8 +522,9 @@ async fn controllers_of_one_domain_hear_together() {
     let introduction = a.introduction().await.replace(&first, &both);
     let body = json!({ "introduction": introduction });
     b.ask(Method::POST, "domains", body).await.unwrap();
-    a.until(&b, "both hear", |of| of["followers"] == 2).await;
-    a.until(&b, "its edge", |of| of["routers"] == 1).await;
+    a.until(&b, "both hear", |each| each["followers"] == 2)
+        .await;
+    a.until(&b, "its edge", |each| each["routers"] == 1).await;
     for number in 0..5 {
         let tenant = format!("t{number}");
         b.ask(Method::POST, "tenants", json!({ "name": tenant }))
@@ -530,21 +533,25 @@ async fn controllers_of_one_domain_hear_together() {
         let path = format!("domains/a/shared/{tenant}");
         b.ask(Method::PUT, &path, Value::Null).await.unwrap();
     }
-    a.until(&b, "its tenants", |of| of["tenants"] == 5).await;
+    a.until(&b, "its tenants", |each| each["tenants"] == 5)
+        .await;
     // Written once: no tenant was put twice.
     let history = a.items("revisions?limit=100").await;
     let changes = history
         .iter()
-        .flat_map(|of| of["changes"].as_array().unwrap());
-    let tenants = changes.filter(|of| of["key"].as_str().unwrap().starts_with("remote-tenant/"));
+        .flat_map(|each| each["changes"].as_array().unwrap());
+    let tenants =
+        changes.filter(|each| each["key"].as_str().unwrap().starts_with("remote-tenant/"));
     assert_eq!(tenants.count(), 5, "{history:?}");
     a.controller.kill().await;
     a.controller = second;
-    let one = a.until(&b, "one hears", |of| of["followers"] == 1).await;
+    let one = a
+        .until(&b, "one hears", |each| each["followers"] == 1)
+        .await;
     let held = (&one["stale"], &one["tenants"]);
     assert_eq!(held, (&json!(false), &json!(5)), "{one}");
     // And the other domain hears the one that is left.
-    let heard = |of: &Value| of["exchange"] == "current" && of["error"] == Value::Null;
+    let heard = |each: &Value| each["exchange"] == "current" && each["error"] == Value::Null;
     b.until(&a, "the second is heard", heard).await;
 }
 
@@ -562,8 +569,8 @@ async fn a_service_of_another_domain_is_had_by_its_name_and_its_label_is_let_thr
     a.ask(Method::PUT, "domains/b/shared/red", Value::Null)
         .await
         .unwrap();
-    b.until_at("domains/a/tenants", "red is shared", |of| {
-        of["items"] != json!([])
+    b.until_at("domains/a/tenants", "red is shared", |each| {
+        each["items"] != json!([])
     })
     .await;
     let red = json!({ "name": "red", "home": "a" });
@@ -642,7 +649,7 @@ async fn a_tenant_is_what_its_home_says_and_not_who_has_its_number() {
         b.ask(Method::POST, "tenants", body).await.unwrap();
         let path = format!("domains/a/shared/{tenant}");
         b.ask(Method::PUT, &path, Value::Null).await.unwrap();
-        let shared = |of: &Value| of["items"][0]["name"] == tenant;
+        let shared = |each: &Value| each["items"][0]["name"] == tenant;
         a.until_at("domains/b/tenants", tenant, shared).await;
     };
     make("green").await;
@@ -657,11 +664,11 @@ async fn a_tenant_is_what_its_home_says_and_not_who_has_its_number() {
     make("purple").await;
     ea.until("nobody", |view| accepted(view, "peer/b/eb").is_empty())
         .await;
-    let told = |of: &Value| {
-        let warnings = of["warnings"].as_array().unwrap().iter();
+    let told = |each: &Value| {
+        let warnings = each["warnings"].as_array().unwrap().iter();
         warnings
             .filter_map(Value::as_str)
-            .any(|of| of.contains("`green`") && of.contains("`purple`'s now"))
+            .any(|each| each.contains("`green`") && each.contains("`purple`'s now"))
     };
     a.until_at("status", "the operator is told", told).await;
     // Made anew it is that one.

@@ -180,7 +180,7 @@ async fn life(controller: Arc<Running>, scratch: Arc<Scratch>, records: usize) -
         router.step(Duration::from_millis(20)).await;
         let status = controller.get("status").await;
         let mut routers = status["routers"].as_array().unwrap().iter();
-        let own = routers.find(|of| of["name"] == name.as_str()).unwrap();
+        let own = routers.find(|one| one["name"] == name.as_str()).unwrap();
         if own["lags"] == false && own["runs"].as_u64() >= Some(1) {
             break;
         }
@@ -190,7 +190,7 @@ async fn life(controller: Arc<Running>, scratch: Arc<Scratch>, records: usize) -
     // The token has been used once, however often it was shown.
     let tokens = controller.get("tokens").await;
     let mut tokens = tokens["items"].as_array().unwrap().iter();
-    let own = tokens.find(|of| of["id"] == token.id.as_str());
+    let own = tokens.find(|one| one["id"] == token.id.as_str());
     assert_eq!(own.unwrap()["uses_left"], 1, "{records}");
     relay.has_cut()
 }

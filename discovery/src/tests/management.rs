@@ -108,8 +108,8 @@ async fn everything(controller: &Running) -> Vec<Value> {
     all.push(tokens.clone().into());
     let history = controller.get("revisions").await;
     let history = history["items"].as_array().unwrap().iter();
-    let named = history.filter(|of| !of["operation"].to_string().contains("token"));
-    all.extend(named.map(|of| json!([of["number"], of["operation"]])));
+    let named = history.filter(|each| !each["operation"].to_string().contains("token"));
+    all.extend(named.map(|each| json!([each["number"], each["operation"]])));
     all
 }
 
@@ -437,11 +437,11 @@ async fn programs_can_ask_what_there_is_to_ask_for() {
     let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response else {
         panic!("no list")
     };
-    let names: Vec<String> = list.service.into_iter().map(|of| of.name).collect();
+    let names: Vec<String> = list.service.into_iter().map(|each| each.name).collect();
     for name in [
         "weft.management.v1.Management",
         "weft.discovery.v1.Discovery",
     ] {
-        assert!(names.iter().any(|of| of == name), "{names:?}");
+        assert!(names.iter().any(|each| each == name), "{names:?}");
     }
 }

@@ -144,8 +144,8 @@ async fn a_router_that_has_moved_is_where_it_is_now() {
     })
     .await;
     a1.until("its settings", |view| {
-        let settings = view.get("settings").and_then(|of| of.item.as_ref());
-        matches!(settings, Some(Item::Settings(of)) if of.router_id == "192.0.2.7")
+        let settings = view.get("settings").and_then(|one| one.item.as_ref());
+        matches!(settings, Some(Item::Settings(one)) if one.router_id == "192.0.2.7")
     })
     .await;
 }

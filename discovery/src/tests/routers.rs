@@ -46,7 +46,7 @@ async fn a_token_makes_a_router_and_the_roles_decide_the_mesh() {
     // Who runs what is known.
     let lag = |status: &Value| {
         let routers = status["routers"].as_array().unwrap().clone();
-        routers.iter().filter(|of| of["lags"] == true).count()
+        routers.iter().filter(|one| one["lags"] == true).count()
     };
     let end = Instant::now() + Duration::from_secs(10);
     loop {
@@ -296,7 +296,7 @@ async fn certificates_are_renewed_under_live_streams_and_after_their_end() {
     a1.until("the tenant", has("tenant/red")).await;
     let history = controller.get("revisions").await;
     let registrations = history["items"].as_array().unwrap().iter();
-    let registrations = registrations.filter(|of| of["operation"] == "router a1 registers");
+    let registrations = registrations.filter(|one| one["operation"] == "router a1 registers");
     assert_eq!(registrations.count(), 1, "at {revision}: {history}");
     // Away until it is over.
     controller.kill().await;

@@ -13,7 +13,9 @@ type News = tokio::sync::mpsc::Receiver<Standing>;
 
 fn known(standing: &Standing) -> Peers {
     let peers = standing.peers.iter();
-    peers.map(|of| (of.name.clone(), of.peer.clone())).collect()
+    peers
+        .map(|one| (one.name.clone(), one.peer.clone()))
+        .collect()
 }
 
 async fn standing(said: &mut News, what: &str, wanted: impl Fn(&Standing) -> bool) -> Standing {
@@ -31,14 +33,17 @@ async fn standing(said: &mut News, what: &str, wanted: impl Fn(&Standing) -> boo
 }
 
 async fn until(said: &mut News, what: &str, wanted: impl Fn(&Peers) -> bool) -> Peers {
-    known(&standing(said, what, |of| wanted(&known(of))).await)
+    known(&standing(said, what, |one| wanted(&known(one))).await)
 }
 
 /// Until a source says nothing: its peers are what they were, and marked.
 async fn silent(said: &mut News, peers_before: &Peers) {
-    let stale = standing(said, "silence", |of| !of.silent.is_empty()).await;
+    let stale = standing(said, "silence", |one| !one.silent.is_empty()).await;
     assert_eq!(known(&stale), *peers_before);
-    assert!(stale.peers.iter().all(|of| of.stale.is_some()), "{stale:?}");
+    assert!(
+        stale.peers.iter().all(|one| one.stale.is_some()),
+        "{stale:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +56,7 @@ async fn a_file_that_changes_and_a_mistake_that_changes_nothing() {
     let peers = until(&mut said, "r1", |peers| peers.len() == 1).await;
     assert_eq!((peers["r1"].port, peers["r1"].asn), (179, None));
     std::fs::write(&path, "r1: { adress: 192.0.2.1 }\n").unwrap();
-    let stale = standing(&mut said, "a mistake", |of| !of.refused.is_empty()).await;
+    let stale = standing(&mut said, "a mistake", |one| !one.refused.is_empty()).await;
     assert!(stale.refused[0].reason.contains("adress"), "{stale:?}");
     assert_eq!(known(&stale).len(), 1, "{stale:?}");
     assert!(stale.peers[0].stale.is_some(), "{stale:?}");
@@ -61,10 +66,10 @@ async fn a_file_that_changes_and_a_mistake_that_changes_nothing() {
         "r1: { address: 192.0.2.1 }\nr1: { address: 192.0.2.9 }\n",
     ] {
         std::fs::write(&path, text).unwrap();
-        let stale = standing(&mut said, text, |of| !of.silent.is_empty()).await;
+        let stale = standing(&mut said, text, |one| !one.silent.is_empty()).await;
         assert_eq!(known(&stale).len(), 1, "{stale:?}");
         std::fs::write(&path, "r1: { address: 192.0.2.1 }\n").unwrap();
-        standing(&mut said, "mended", |of| of.silent.is_empty()).await;
+        standing(&mut said, "mended", |one| one.silent.is_empty()).await;
     }
     std::fs::write(
         &path,
@@ -134,12 +139,12 @@ async fn names_in_dns_are_asked_for_again_when_they_end() {
         peers.len() == 2
     })
     .await;
-    let addresses: Vec<String> = peers.values().map(|of| of.address.to_string()).collect();
+    let addresses: Vec<String> = peers.values().map(|one| one.address.to_string()).collect();
     assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
     assert!(
         peers
             .values()
-            .all(|of| of.asn == Some(64601) && of.port == 1179),
+            .all(|one| one.asn == Some(64601) && one.port == 1179),
         "{peers:?}"
     );
     // Nobody answers: the peers stay.
@@ -273,7 +278,7 @@ impl Zone {
                         answer.metadata.response_code = ResponseCode::ServFail;
                     } else {
                         let found = answers.records.iter();
-                        let found = found.filter_map(|of| of.strip_prefix(&format!("{key} ")));
+                        let found = found.filter_map(|one| one.strip_prefix(&format!("{key} ")));
                         for data in found {
                             answer.add_answer(record(&query, data));
                         }
@@ -348,12 +353,12 @@ async fn one_bad_record_in_dns_costs_that_record() {
     ];
     zone.set(&good, &["r5.test TXT"]);
     let mut said = zone.follow();
-    let first = standing(&mut said, "the good ones", |of| !of.peers.is_empty()).await;
+    let first = standing(&mut said, "the good ones", |one| !one.peers.is_empty()).await;
     let found = known(&first);
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     assert_eq!(names, ["r1.test", "r6.test"], "{first:#?}");
     assert_eq!(found["r6.test"].asn, Some(64603));
-    let refused: Vec<&str> = first.refused.iter().map(|of| of.name.as_str()).collect();
+    let refused: Vec<&str> = first.refused.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(
         refused,
         ["r2.test", "r3.test", "r4.test", "r5.test", "r7.test"],
@@ -361,14 +366,14 @@ async fn one_bad_record_in_dns_costs_that_record() {
     );
     // One that is known stays when its server fails, marked stale, and is not taken for one of the own AS.
     zone.set(&good, &["r5.test TXT", "r6.test TXT"]);
-    let stale = standing(&mut said, "r6 is stale", |of| {
-        of.peers.iter().any(|of| of.stale.is_some())
+    let stale = standing(&mut said, "r6 is stale", |one| {
+        one.peers.iter().any(|one| one.stale.is_some())
     })
     .await;
     assert_eq!(known(&stale), found, "{stale:#?}");
     zone.set(&good, &["r5.test TXT"]);
-    standing(&mut said, "r6 is back", |of| {
-        of.peers.iter().all(|of| of.stale.is_none())
+    standing(&mut said, "r6 is back", |one| {
+        one.peers.iter().all(|one| one.stale.is_none())
     })
     .await;
 }
@@ -381,12 +386,12 @@ async fn records_that_come_late_are_found_and_a_blip_ends_nothing() {
     assert!(nobody.peers.is_empty() && nobody.silent.is_empty());
     let records = ["_bgp._tcp.lab.test SRV 179 r1.test.", "r1.test A 192.0.2.1"];
     zone.set(&records, &[]);
-    let found = until(&mut said, "it is found", |of| of.len() == 1).await;
+    let found = until(&mut said, "it is found", |one| one.len() == 1).await;
     // The zone is empty for a while: a mistake of somebody's.
     zone.set(&[], &[]);
     silent(&mut said, &found).await;
     zone.set(&records, &[]);
-    let back = standing(&mut said, "it is back", |of| of.silent.is_empty()).await;
+    let back = standing(&mut said, "it is back", |one| one.silent.is_empty()).await;
     assert_eq!(known(&back), found);
     assert!(back.peers[0].stale.is_none());
 }
@@ -404,6 +409,6 @@ async fn an_alias_of_srv_records_is_followed() {
         &[],
     );
     let mut said = zone.follow();
-    let found = until(&mut said, "behind the alias", |of| of.len() == 1).await;
+    let found = until(&mut said, "behind the alias", |one| one.len() == 1).await;
     assert_eq!(found["r1.test"].port, 1179);
 }

@@ -47,7 +47,7 @@ async fn suite<S: Store>(open: impl Fn() -> S) {
         let News::Revisions(news) = revisions.recv().await.unwrap() else {
             panic!("a gap")
         };
-        seen.extend(news.iter().map(|of| of.number));
+        seen.extend(news.iter().map(|each| each.number));
     }
     assert_eq!(seen, numbers, "watchers see each in order");
     // All or nothing: a refused change leaves nothing, whatever it had put.
@@ -63,7 +63,7 @@ async fn suite<S: Store>(open: impl Fn() -> S) {
         tokio::spawn(async move {
             let add = |transaction: &mut crate::database::Transaction<'_>| {
                 let vni = match transaction.get(&key::tenant("t0")) {
-                    Some(Record::Tenant(of)) => of.vni,
+                    Some(Record::Tenant(each)) => each.vni,
                     _ => return Err(Rejection::NotFound("t0".into())),
                 };
                 transaction.put(tenant("t0", vni + 1));
@@ -85,7 +85,7 @@ async fn suite<S: Store>(open: impl Fn() -> S) {
     let history = database.history(1051, 2).await.unwrap();
     let told: Vec<_> = history
         .iter()
-        .map(|of| (of.number, of.operation.as_str()))
+        .map(|each| (each.number, each.operation.as_str()))
         .collect();
     assert_eq!(told, [(1050, "add"), (1049, "add")]);
     let before = database.state();
@@ -349,7 +349,7 @@ async fn a_cluster_that_loses_a_member_under_two_controllers() {
             assert!(state.tenant(&key::tenant(name)).is_some(), "{name} is lost");
         }
         let names: std::collections::BTreeSet<_> =
-            state.tenants().map(|of| of.name.clone()).collect();
+            state.tenants().map(|each| each.name.clone()).collect();
         for name in names.iter().filter(|name| !name.ends_with("-too")) {
             assert!(names.contains(&format!("{name}-too")), "half of {name}");
         }
@@ -446,7 +446,7 @@ async fn a_router_goes_from_a_controller_that_dies_to_the_next() {
     loop {
         let status = two.get("status").await;
         let attached = status["routers"].as_array().unwrap().iter();
-        if attached.filter(|of| of["attached"] == true).count() == 2 {
+        if attached.filter(|each| each["attached"] == true).count() == 2 {
             break;
         }
         assert!(Instant::now() < end, "{status}");

@@ -67,16 +67,19 @@ pub fn relabel(old: Plan<'_>, new: Plan<'_>) -> BTreeSet<Vni> {
 /// Labels of new services that were another one's, which is there still, or had another one: what comes with them may be for that.
 fn taken(old: Plan<'_>, new: Plan<'_>) -> BTreeSet<Vni> {
     let used =
-        |label: &Vni, (_, chains): Plan<'_>| chains.iter().any(|of| of.services.contains(label));
-    let labels = new.0.iter().filter(|of| {
-        let before = old.0.iter().find(|before| before.label == of.label);
+        |label: &Vni, (_, chains): Plan<'_>| chains.iter().any(|one| one.services.contains(label));
+    let labels = new.0.iter().filter(|one| {
+        let before = old.0.iter().find(|before| before.label == one.label);
         before.is_some_and(|before| {
             let there = new.0.iter().any(|other| other.name == before.name);
-            let had = old.0.iter().any(|other| other.name == of.name);
-            before.name != of.name && (there || had) && used(&of.label, old) && used(&of.label, new)
+            let had = old.0.iter().any(|other| other.name == one.name);
+            before.name != one.name
+                && (there || had)
+                && used(&one.label, old)
+                && used(&one.label, new)
         })
     });
-    labels.map(|of| of.label).collect()
+    labels.map(|one| one.label).collect()
 }
 
 /// Who leads a packet: a router with the old chains or one with the new ones.
@@ -119,7 +122,11 @@ impl Side {
         Self {
             chains: chains.to_vec(),
             ways: ways.collect(),
-            known: chains.iter().flat_map(|of| &of.services).copied().collect(),
+            known: chains
+                .iter()
+                .flat_map(|one| &one.services)
+                .copied()
+                .collect(),
             places: turns(services, chains),
         }
     }
@@ -139,7 +146,7 @@ impl Side {
             let only = its.clone().count() == 1;
             let taken = its.filter(|turn| {
                 let overlaps =
-                    |of: &Match| of.overlaps(&pair.0.matches) && of.overlaps(&pair.1.matches);
+                    |one: &Match| one.overlaps(&pair.0.matches) && one.overlaps(&pair.1.matches);
                 only || turn.matches.as_ref().is_none_or(overlaps)
             });
             found.extend(taken.map(|turn| turn.rest.first().copied()));
@@ -170,12 +177,12 @@ impl Mixed {
     fn new((old_services, old_chains): Plan<'_>, new: Plan<'_>) -> Self {
         // A service is its label, or its name where it has another label now.
         let now = |label: Vni| {
-            if new.0.iter().any(|of| of.label == label) {
+            if new.0.iter().any(|one| one.label == label) {
                 return label;
             }
-            let old = old_services.iter().find(|of| of.label == label);
-            let renamed = old.and_then(|old| new.0.iter().find(|of| of.name == old.name));
-            renamed.map_or(label, |of| of.label)
+            let old = old_services.iter().find(|one| one.label == label);
+            let renamed = old.and_then(|old| new.0.iter().find(|one| one.name == old.name));
+            renamed.map_or(label, |one| one.label)
         };
         let mut relabelled = BTreeSet::new();
         let mut services = old_services.to_vec();
@@ -225,7 +232,7 @@ impl Mixed {
             Led::Old => pair.0,
             Led::New => pair.1,
         };
-        if let Some(at) = way.services.iter().position(|of| *of == service) {
+        if let Some(at) = way.services.iter().position(|one| *one == service) {
             return vec![way.services.get(at + 1).copied()];
         }
         let side = self.side(led);
@@ -233,7 +240,7 @@ impl Mixed {
             return Vec::new();
         }
         let here = side.places.iter().filter(
-            |(place, _)| matches!(place, Place::Behind { service: of, .. } if *of == service),
+            |(place, _)| matches!(place, Place::Behind { service: one, .. } if *one == service),
         );
         let turns: Vec<&Turn> = here.flat_map(|(_, turns)| turns).collect();
         side.taken_for(pair, &turns)
@@ -304,14 +311,14 @@ impl Mixed {
         pairs.any(|(pair, both)| {
             let services = pair.0.services.iter().enumerate();
             services.into_iter().any(|(at, service)| {
-                let here = self.services.iter().find(|of| of.label == *service);
-                if here.is_none_or(|of| of.attachment.is_none()) {
+                let here = self.services.iter().find(|one| one.label == *service);
+                if here.is_none_or(|one| one.attachment.is_none()) {
                     return false;
                 }
                 let passed = &pair.0.services[..=at];
                 let next = self.coming_back(pair, *service).into_iter();
                 let start = next.map(|next| (Led::New, next));
-                let mut missed = both.iter().filter(|of| !passed.contains(of));
+                let mut missed = both.iter().filter(|one| !passed.contains(one));
                 missed.any(|missed| self.past(pair, *missed, start.clone()).is_some())
             })
         })
@@ -343,12 +350,12 @@ fn pairs(old: &Side, new: &Side) -> Vec<(usize, usize, Vec<Vni>)> {
             let both = before
                 .services
                 .iter()
-                .filter(|of| after.services.contains(of));
+                .filter(|one| after.services.contains(one));
             let both: Vec<Vni> = both.copied().collect();
             let same = before.services == after.services && before.direction == after.direction;
             let never = [&before.matches, &after.matches]
                 .iter()
-                .any(|of| old.takes(i, of) || new.takes(j, of));
+                .any(|one| old.takes(i, one) || new.takes(j, one));
             if !both.is_empty() && !same && !never {
                 found.push((i, j, both));
             }

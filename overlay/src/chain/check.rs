@@ -19,8 +19,8 @@ pub struct Problem {
 /// Looks whether every packet's next step can be told; says what is wrong with which chain.
 pub fn check(services: &[Service], chains: &[Chain]) -> Vec<Problem> {
     let name = |label: Vni| {
-        let of = services.iter().find(|service| service.label == label);
-        of.map_or_else(|| format!("label {label}"), |of| format!("`{}`", of.name))
+        let one = services.iter().find(|service| service.label == label);
+        one.map_or_else(|| format!("label {label}"), |one| format!("`{}`", one.name))
     };
     let mut problems = Vec::new();
     let mut problem = |chain, message: String, help: String| {
@@ -70,7 +70,7 @@ pub fn check(services: &[Service], chains: &[Chain]) -> Vec<Problem> {
         let last = cycle.last().copied();
         let chain = chains
             .iter()
-            .position(|of| last.is_some_and(|last| of.services.contains(&last)));
+            .position(|one| last.is_some_and(|last| one.services.contains(&last)));
         problem(
             chain.unwrap_or_default(),
             format!("the chains make a loop: {}", names.join(", then ")),
@@ -85,10 +85,16 @@ pub fn check(services: &[Service], chains: &[Chain]) -> Vec<Problem> {
         let Place::Behind { service, outside } = place else {
             continue;
         };
-        let rewrites = services.iter().any(|of| of.label == service && of.rewrites);
+        let rewrites = services
+            .iter()
+            .any(|one| one.label == service && one.rewrites);
         // Nothing is missed where nothing is left for those that are not recognized.
         let missed = |turn: &&Turn| {
-            let before = |label: &Vni| services.iter().any(|of| of.label == *label && of.rewrites);
+            let before = |label: &Vni| {
+                services
+                    .iter()
+                    .any(|one| one.label == *label && one.rewrites)
+            };
             turn.direction == Direction::Forward
                 && turn.passed.iter().any(before)
                 && !turn.rest.is_empty()

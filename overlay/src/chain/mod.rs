@@ -136,15 +136,15 @@ impl Match {
 
     /// Whether a packet has all of it.
     pub fn judge(&self, flow: &Flow) -> Verdict {
-        fn one<T, V>(of: &[T], value: Option<V>, has: impl Fn(&T, V) -> bool) -> Option<bool>
+        fn one<T, V>(each: &[T], value: Option<V>, has: impl Fn(&T, V) -> bool) -> Option<bool>
         where
             V: Copy,
         {
-            if of.is_empty() {
+            if each.is_empty() {
                 return Some(true);
             }
             let value = value?;
-            Some(of.iter().any(|of| has(of, value)))
+            Some(each.iter().any(|each| has(each, value)))
         }
         let port = |range: &RangeInclusive<u16>, port: u16| range.contains(&port);
         let exactly = |want: Option<u8>, value: Option<u8>| match want {
@@ -154,12 +154,12 @@ impl Match {
         let asked = [
             (
                 "source",
-                one(&self.sources, flow.source, |net, of| net.contains(&of)),
+                one(&self.sources, flow.source, |net, each| net.contains(&each)),
             ),
             (
                 "destination",
-                one(&self.destinations, Some(flow.destination), |net, of| {
-                    net.contains(&of)
+                one(&self.destinations, Some(flow.destination), |net, each| {
+                    net.contains(&each)
                 }),
             ),
             ("protocol", exactly(self.protocol, flow.protocol)),
@@ -207,11 +207,11 @@ impl Match {
     /// Every packet that has the other one has this one.
     fn covers(&self, other: &Self) -> bool {
         let any = |one: Option<u8>, two: Option<u8>| one.is_none() || one == two;
-        within(&other.sources, &self.sources, |of, net| net.contains(of))
-            && within(&other.destinations, &self.destinations, |of, net| {
-                net.contains(of)
-            })
-            && any(self.protocol, other.protocol)
+        within(&other.sources, &self.sources, |each, net| {
+            net.contains(each)
+        }) && within(&other.destinations, &self.destinations, |each, net| {
+            net.contains(each)
+        }) && any(self.protocol, other.protocol)
             && any(self.dscp, other.dscp)
             && within(&other.source_ports, &self.source_ports, range_within)
             && within(
@@ -357,7 +357,7 @@ pub enum Fragments {
 pub fn fragments(turns: &[Turn], at: usize) -> Fragments {
     let past = |turn: &Turn| turn.passed.is_empty() && turn.rest.is_empty();
     let turn = &turns[at];
-    let Some(matches) = turn.matches.as_ref().filter(|of| of.has_ports()) else {
+    let Some(matches) = turn.matches.as_ref().filter(|each| each.has_ports()) else {
         return Fragments::Others;
     };
     if past(turn) {
@@ -450,8 +450,8 @@ pub fn turns(services: &[Service], chains: &[Chain]) -> BTreeMap<Place, Vec<Turn
 /// Services behind which packets may not have any more what their chain's conditions ask for: those that change addresses or ports,
 /// and those behind them.
 fn changed_before(services: &[Service], chains: &[Chain]) -> BTreeSet<Vni> {
-    let rewriting = services.iter().filter(|of| of.rewrites);
-    let rewriting: BTreeSet<Vni> = rewriting.map(|of| of.label).collect();
+    let rewriting = services.iter().filter(|each| each.rewrites);
+    let rewriting: BTreeSet<Vni> = rewriting.map(|each| each.label).collect();
     let behind = chains.iter().flat_map(|chain| {
         let services = chain.services.iter();
         services.skip_while(|label| !rewriting.contains(label))
@@ -463,7 +463,7 @@ fn changed_before(services: &[Service], chains: &[Chain]) -> BTreeSet<Vni> {
 fn behind(services: &[Service], label: Vni, direction: Direction) -> Place {
     let service = services.iter().find(|service| service.label == label);
     let attachment = service.and_then(|service| service.attachment.as_ref());
-    let two_arms = attachment.is_some_and(|of| of.outside.is_some());
+    let two_arms = attachment.is_some_and(|each| each.outside.is_some());
     Place::Behind {
         service: label,
         outside: two_arms && direction == Direction::Forward,

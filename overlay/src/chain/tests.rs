@@ -36,7 +36,7 @@ fn service(label: u32, arms: usize) -> Service {
 }
 
 fn chain(name: &str, services: &[u32], from: &[&str], to: &[&str]) -> Chain {
-    let nets = |of: &[&str]| of.iter().map(|net| net.parse().unwrap()).collect();
+    let nets = |item: &[&str]| item.iter().map(|net| net.parse().unwrap()).collect();
     Chain {
         name: name.into(),
         matches: Match {
@@ -232,7 +232,10 @@ fn relabelled(
 ) -> (Vec<Service>, Vec<Chain>) {
     let (mut services, mut chains) = (services.to_vec(), chains.to_vec());
     let of_chains = chains.iter_mut().flat_map(|chain| &mut chain.services);
-    let labels = services.iter_mut().map(|of| &mut of.label).chain(of_chains);
+    let labels = services
+        .iter_mut()
+        .map(|item| &mut item.label)
+        .chain(of_chains);
     for label in labels.filter(|label| which.contains(label)) {
         *label = vni(label.get() + 1000);
     }
@@ -244,7 +247,7 @@ fn services_that_change_places_want_other_labels() {
     let services = [service(F, 0), service(I, 0), service(G, 0)];
     let wanted = |old: &[Chain], new: &[Chain]| {
         let found = relabel((&services, old), (&services, new));
-        found.iter().map(|of| of.get()).collect::<Vec<_>>()
+        found.iter().map(|item| item.get()).collect::<Vec<_>>()
     };
     let simple = |old: &[u32], new: &[u32]| {
         wanted(&[chain("a", old, &[], &[])], &[chain("a", new, &[], &[])])
@@ -388,7 +391,7 @@ impl Follower<'_> {
         let mut its = entrance.filter(|turn| {
             let matches = turn.matches.as_ref();
             turn.rest.contains(&label)
-                && matches.is_none_or(|of| of.judge(&self.flow) == Verdict::Yes)
+                && matches.is_none_or(|item| item.judge(&self.flow) == Verdict::Yes)
         });
         let direction = its.next().map_or(Direction::Forward, |turn| turn.direction);
         behind(services, label, direction)
@@ -397,7 +400,7 @@ impl Follower<'_> {
     fn choose(&self, turns: &[Turn]) -> Option<Vni> {
         let taken = turns.iter().find(|turn| {
             let matches = turn.matches.as_ref();
-            matches.is_none_or(|of| of.judge(&self.flow) == Verdict::Yes)
+            matches.is_none_or(|item| item.judge(&self.flow) == Verdict::Yes)
         });
         taken?.rest.first().copied()
     }
@@ -405,7 +408,7 @@ impl Follower<'_> {
     fn name(&self, label: Vni) -> String {
         let all = self.sides.iter().flat_map(|(services, _)| *services);
         all.into_iter()
-            .find(|of| of.label == label)
+            .find(|item| item.label == label)
             .unwrap()
             .name
             .clone()
@@ -418,7 +421,7 @@ impl Follower<'_> {
         let mut turns = entrance.filter(|turn| {
             turn.matches
                 .as_ref()
-                .is_none_or(|of| of.judge(&self.flow) == Verdict::Yes)
+                .is_none_or(|item| item.judge(&self.flow) == Verdict::Yes)
         });
         turns
             .next()
@@ -444,8 +447,8 @@ impl Follower<'_> {
                 // It is not what it was when the packet comes back: what it has no word for goes on as before, by the labels of now.
                 let now = |label: Vni| {
                     let name = self.name(label);
-                    let new = self.sides[1].0.iter().find(|of| of.name == name);
-                    new.map_or(label, |of| of.label)
+                    let new = self.sides[1].0.iter().find(|item| item.name == name);
+                    new.map_or(label, |item| item.label)
                 };
                 let kept = next.map(now);
                 let Place::Behind { outside, .. } = self.place(0, label) else {
@@ -509,7 +512,7 @@ fn misses(old: Plan<'_>, new: Plan<'_>, meanwhile: bool) -> bool {
         let names = |labels: &[Vni]| {
             labels
                 .iter()
-                .map(|of| follower.name(*of))
+                .map(|item| follower.name(*item))
                 .collect::<BTreeSet<_>>()
         };
         let both = &names(&chains[0]) & &names(&chains[1]);

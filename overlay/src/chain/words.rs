@@ -22,7 +22,7 @@ pub fn protocol_number(text: &str) -> Option<u8> {
 
 /// Its name, where it has one.
 pub fn protocol_name(number: u8) -> Option<&'static str> {
-    let known = PROTOCOLS.iter().find(|(_, of)| *of == number);
+    let known = PROTOCOLS.iter().find(|(_, one)| *one == number);
     known.map(|(name, _)| *name)
 }
 

@@ -259,7 +259,7 @@ impl PathLists {
 
     /// The addresses that ways lead over, with what the underlay says of them.
     pub(super) fn reached(&self) -> impl Iterator<Item = (IpAddr, Option<u32>)> {
-        self.reach.iter().map(|(of, reach)| (*of, reach.metric))
+        self.reach.iter().map(|(one, reach)| (*one, reach.metric))
     }
 
     /// The addresses that are known not to be reached.

@@ -112,7 +112,8 @@ impl Locators {
     /// The address of an endpoint id: of several the one that came in first, one of our own domain before others.
     pub(super) fn resolve(&self, id: EndpointId) -> Option<IpAddr> {
         let addresses = self.by_id.get(&id)?;
-        let internal = |address: &&IpAddr| self.routes.get(*address).is_some_and(|of| of.internal);
+        let internal =
+            |address: &&IpAddr| self.routes.get(*address).is_some_and(|one| one.internal);
         let of_ours = addresses.iter().find(internal);
         of_ours.or_else(|| addresses.first()).copied()
     }
@@ -124,7 +125,7 @@ impl Locators {
         encapsulation: Encapsulation,
     ) -> Option<NonZeroU16> {
         let mut ports = self.routes.get(&address)?.ports.iter();
-        let its = ports.find(|(of, _)| *of == encapsulation);
+        let its = ports.find(|(one, _)| *one == encapsulation);
         its.map(|(_, port)| *port)
     }
 
@@ -186,7 +187,8 @@ impl Locators {
             None => self.routes.remove(&address),
         };
         let old_ports = old.as_ref().map(|route| &route.ports);
-        let other_port = old_ports.map_or(&[][..], |of| of) != new_ports.as_deref().unwrap_or(&[]);
+        let other_port =
+            old_ports.map_or(&[][..], |one| one) != new_ports.as_deref().unwrap_or(&[]);
         for source in old.iter().flat_map(|route| &route.sources) {
             senders.remove(Name::Address(address), *source);
         }
@@ -194,7 +196,7 @@ impl Locators {
             if let Some(id) = old_id
                 && let Some(addresses) = self.by_id.get_mut(&id)
             {
-                addresses.retain(|of| *of != address);
+                addresses.retain(|one| *one != address);
                 if addresses.is_empty() {
                     self.by_id.remove(&id);
                 }
@@ -224,7 +226,7 @@ impl Locators {
 
     fn find_conflicts(&mut self, id: EndpointId) {
         let mut before = self.conflicts.clone();
-        self.conflicts.retain(|(of, _), _| *of != id);
+        self.conflicts.retain(|(one, _), _| *one != id);
         let owner = self.resolve(id);
         let own = self.own.filter(|(own, _)| *own == id);
         for other in self.by_id.get(&id).into_iter().flatten() {

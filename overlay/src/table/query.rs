@@ -30,9 +30,9 @@ impl Overlay {
     /// What is announced for a prefix of a tenant's own.
     pub fn origination(&self, tenant: TenantId, prefix: IpNet) -> Option<OriginationChange> {
         let own = self.own_labels()?;
-        let of = self.tenants.get(&tenant)?;
-        let vni = of.config.primary_vni;
-        of.announced.contains(&prefix).then(|| OriginationChange {
+        let one = self.tenants.get(&tenant)?;
+        let vni = one.config.primary_vni;
+        one.announced.contains(&prefix).then(|| OriginationChange {
             prefix,
             path_id: vni.get(),
             communities: Some(vec![own.label(vni)]),

@@ -44,7 +44,7 @@ impl Tenant {
 
     /// Whether a prefix is one of [`Tenant::wanted`].
     pub(super) fn wants(&self, prefix: IpNet) -> bool {
-        let configured = || self.config.prefixes.iter().any(|of| of.trunc() == prefix);
+        let configured = || self.config.prefixes.iter().any(|one| one.trunc() == prefix);
         self.redistributed.contains(&prefix)
             || self.sites.contains_key(&prefix)
             || (self.is_attached() && configured())
@@ -175,9 +175,9 @@ impl Overlay {
 
     /// Undoes [`Overlay::link`].
     pub(super) fn unlink(&mut self, id: TenantId) {
-        self.by_vni.retain(|_, of| *of != id);
+        self.by_vni.retain(|_, one| *one != id);
         self.by_attachment.retain(|_, tenants| {
-            tenants.retain(|of| *of != id);
+            tenants.retain(|one| *one != id);
             !tenants.is_empty()
         });
     }
@@ -276,7 +276,7 @@ impl Overlay {
     pub(super) fn announce_locator(&mut self) {
         let Some(own) = self.own_labels() else { return };
         let membership = self.config.membership.as_ref();
-        if let Some(membership) = membership.filter(|of| of.announce_locator) {
+        if let Some(membership) = membership.filter(|one| one.announce_locator) {
             let locator = LabelCommunity::Locator(Locator {
                 encapsulation: own.encapsulation,
                 id: own.id,

@@ -114,8 +114,8 @@ fn routes(overlay: &mut Overlay) -> Vec<String> {
             .join(",")
     };
     let group = |id: GroupId| {
-        let of = intent.groups.iter().rev().find(|(group, _)| *group == id);
-        of.and_then(|(_, set)| set.as_ref())
+        let one = intent.groups.iter().rev().find(|(group, _)| *group == id);
+        one.and_then(|(_, set)| set.as_ref())
             .map_or("?".to_owned(), hops)
     };
     let touched = |id: GroupId| intent.routes.iter().any(|route| route.group == Some(id));
@@ -445,7 +445,7 @@ fn locators_resolve_ids_and_go_to_the_main_table() {
 
 #[test]
 fn a_locator_says_the_port_that_packets_go_to_and_without_it_that_is_the_encapsulations_own() {
-    let port = |of: u16| NonZeroU16::new(of).unwrap();
+    let port = |one: u16| NonZeroU16::new(one).unwrap();
     let id = EndpointId([192, 0, 2, 2].into());
     let locator = Locator {
         encapsulation: Encapsulation::Vxlan,
@@ -509,7 +509,7 @@ fn a_router_announces_its_port_beside_its_locator() {
         });
         let announced = overlay.poll_originations();
         let communities = announced[0].communities.as_ref().unwrap().iter();
-        let said: Vec<String> = communities.map(|of| of.to_string()).collect();
+        let said: Vec<String> = communities.map(|one| one.to_string()).collect();
         let mut expected = vec!["64512:1610612736:3221225985"];
         expected.extend(port.map(|_| "64512:1879056664:3221225985"));
         assert_eq!(said, expected);

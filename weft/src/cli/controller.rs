@@ -320,7 +320,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
             quarantine,
             certificate,
         } => {
-            let seconds = |of: Duration| u32::try_from(of.as_secs()).unwrap_or(u32::MAX);
+            let seconds = |one: Duration| u32::try_from(one.as_secs()).unwrap_or(u32::MAX);
             let domain = Domain {
                 name,
                 asn,
@@ -368,17 +368,17 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn init(folder: &Path, domain: Domain, settings: &Settings) -> anyhow::Result<()> {
-    let of = Folder::new(folder);
+    let opened = Folder::new(folder);
     let name = domain.name.clone();
-    runtime()?.block_on(of.create(domain, settings))?;
+    runtime()?.block_on(opened.create(domain, settings))?;
     let shown = folder.display();
     Output::stdout().write(&format!(
         "domain {name}: made in {shown}\n\
          run it:                weft controller run --folder {shown}\n\
          let a router join:     weft token create --folder {shown} --role router\n\
          the API:               curl --cacert {} -H \"Authorization: Bearer $(cat {})\" https://{}:{}/api/v1/status\n",
-        of.authority().display(),
-        of.operator().display(),
+        opened.authority().display(),
+        opened.operator().display(),
         settings.names.first().map_or("", String::as_str),
         settings.listen.port(),
     ))
@@ -406,7 +406,7 @@ async fn run_controller(folder: &Path) -> anyhow::Result<()> {
 
 fn status_view(status: &Value, view: View) -> String {
     let mut table = Table::new(&["ROUTER", "ROLE", "STATE", "ENDPOINT", "RUNS", "SENT", ""]);
-    let text = |of: &Value| of.as_str().unwrap_or("-").to_owned();
+    let text = |one: &Value| one.as_str().unwrap_or("-").to_owned();
     // What takes more than a cell.
     let mut below = String::new();
     let routers = status["routers"].as_array().map_or(&[][..], Vec::as_slice);
@@ -419,9 +419,9 @@ fn status_view(status: &Value, view: View) -> String {
         };
         let lags = flag("lags") && flag("attached");
         let refused = router["refused"].as_array().map_or(&[][..], Vec::as_slice);
-        for of in refused {
-            let (name, item) = (text(&router["name"]), text(&of["item"]));
-            let _ = writeln!(below, "{name} refuses {item}: {}", text(&of["reason"]));
+        for one in refused {
+            let (name, item) = (text(&router["name"]), text(&one["item"]));
+            let _ = writeln!(below, "{name} refuses {item}: {}", text(&one["reason"]));
         }
         let remark = match (refused.len(), lags) {
             (0, false) => Cell::default(),
@@ -541,10 +541,10 @@ fn tokens_view(list: &Value, view: View) -> String {
     table.render(view)
 }
 
-pub(super) fn join(of: &Join) -> anyhow::Result<ExitCode> {
-    let token: TokenText = of.token.parse()?;
-    let folder = crate::router::managed::folder(&of.state, &of.name);
-    let joined = Membership::join(&of.controller, &token, &of.name, &folder);
+pub(super) fn join(one: &Join) -> anyhow::Result<ExitCode> {
+    let token: TokenText = one.token.parse()?;
+    let folder = crate::router::managed::folder(&one.state, &one.name);
+    let joined = Membership::join(&one.controller, &token, &one.name, &folder);
     let membership = runtime()?.block_on(joined)?;
     Output::stdout().write(&format!(
         "joined domain {} as {}. The router's whole configuration:\n\n\

@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         true => format!("{}\n", serde_json::to_string_pretty(&findings)?),
         false => view(&findings, output.view(false)),
     })?;
-    Ok(match findings.iter().any(|of| of.health == Health::Bad) {
+    Ok(match findings.iter().any(|one| one.health == Health::Bad) {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })

@@ -137,11 +137,11 @@ fn list_view(list: &Value, view: View) -> String {
     let items = |key: &str| list[key].as_array().map_or(&[][..], Vec::as_slice);
     let mut text = table(items("items"), view);
     for stranger in items("asking") {
-        let of = |key: &str| stranger[key].as_str().unwrap_or_default();
+        let one = |key: &str| stranger[key].as_str().unwrap_or_default();
         text.push_str(&format!(
             "\nasks and is not trusted: {}, authority {}\n",
-            of("name"),
-            of("fingerprint")
+            one("name"),
+            one("fingerprint")
         ));
     }
     text

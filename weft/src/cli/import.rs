@@ -80,7 +80,7 @@ pub(super) fn run(access: &Access, file: &Path, name: Option<&str>) -> anyhow::R
 }
 
 fn domain(access: &Access, router: &Value) -> anyhow::Result<Domain> {
-    let of = access.ask("GET", "domain", None)?;
+    let one = access.ask("GET", "domain", None)?;
     let listed = access.ask("GET", "tenants", None)?;
     let (mut tenants, mut services) = (Map::new(), Map::new());
     for tenant in listed["items"].as_array().into_iter().flatten() {
@@ -90,8 +90,8 @@ fn domain(access: &Access, router: &Value) -> anyhow::Result<Domain> {
         tenants.insert(name.to_owned(), tenant["vni"].clone());
     }
     Ok(Domain {
-        asn: of["asn"].as_u64().unwrap_or_default(),
-        global_administrator: of["global_administrator"].as_u64().unwrap_or_default(),
+        asn: one["asn"].as_u64().unwrap_or_default(),
+        global_administrator: one["global_administrator"].as_u64().unwrap_or_default(),
         edge: router["role"] == "edge",
         tenants,
         services,
@@ -156,8 +156,8 @@ impl Plan {
         let document = serde_json::to_value(tenant).unwrap_or_default();
         let neighbors = tenant.neighbors.iter().enumerate();
         let neighbors: Vec<Value> = neighbors
-            .map(|(number, of)| {
-                let (carried, lost) = site_neighbor(of);
+            .map(|(number, one)| {
+                let (carried, lost) = site_neighbor(one);
                 for key in lost {
                     self.leave(
                         format!("{path}.neighbors[{number}].{key}"),
@@ -173,7 +173,7 @@ impl Plan {
         };
         let words = list("redistribute");
         let words = words.as_array().into_iter().flatten();
-        let words = words.map(|of| of.as_str().map_or_else(|| of.to_string(), str::to_owned));
+        let words = words.map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned));
         let body = json!({
             "interfaces": tenant.interfaces,
             "prefixes": tenant.prefixes,
@@ -202,11 +202,13 @@ impl Plan {
         let name = service["name"].as_str().unwrap_or_default();
         let known = domain.services.get(tenant).and_then(Value::as_array);
         let known = known.into_iter().flatten();
-        let known = known.into_iter().find(|of| of["name"] == name);
-        let there = known.and_then(|of| of["attachments"].as_array());
+        let known = known.into_iter().find(|one| one["name"] == name);
+        let there = known.and_then(|one| one["attachments"].as_array());
         let there = there.into_iter().flatten();
-        let mut attachments: Vec<Value> =
-            there.filter(|of| of["router"] != router).cloned().collect();
+        let mut attachments: Vec<Value> = there
+            .filter(|one| one["router"] != router)
+            .cloned()
+            .collect();
         if service["interface"].is_string() {
             let mut attachment = json!({ "router": router });
             for key in ["interface", "node", "outside", "probe"] {
@@ -255,19 +257,19 @@ impl Plan {
     }
 
     /// Another domain's router.
-    fn peer(&mut self, path: &str, of: &Neighbor, config: &Config) -> Value {
+    fn peer(&mut self, path: &str, one: &Neighbor, config: &Config) -> Value {
         let shared = config.tenants.iter();
-        let shared = shared.filter(|tenant| of.accept_vnis.contains(tenant.vni));
+        let shared = shared.filter(|tenant| one.accept_vnis.contains(tenant.vni));
         let shared: Vec<&str> = shared.map(|tenant| tenant.name.as_str()).collect();
-        let address = of.address.to_string();
+        let address = one.address.to_string();
         let name = address.replace([':', '.'], "-");
         let plain = json!({
             "address": address,
-            "asn": of.asn.0,
-            "ttl": of.ttl,
-            "accept_vnis": serde_json::to_value(of).unwrap_or_default()["accept_vnis"],
+            "asn": one.asn.0,
+            "ttl": one.ttl,
+            "accept_vnis": serde_json::to_value(one).unwrap_or_default()["accept_vnis"],
         });
-        for key in lost("neighbors", of, &plain) {
+        for key in lost("neighbors", one, &plain) {
             self.leave(
                 format!("{path}.{key}"),
                 "a domain's peer has no such setting",
@@ -276,16 +278,16 @@ impl Plan {
         json!({
             "name": format!("peer-{}", name.trim_matches('-')),
             "address": address,
-            "asn": of.asn.0,
-            "ttl": of.ttl,
+            "asn": one.asn.0,
+            "ttl": one.ttl,
             "tenants": shared,
         })
     }
 }
 
 /// A tenant's own router as an attachment has it, and the keys that it has not.
-fn site_neighbor(of: &SiteNeighbor) -> (Value, Vec<String>) {
-    let document = serde_json::to_value(of).unwrap_or_default();
+fn site_neighbor(one: &SiteNeighbor) -> (Value, Vec<String>) {
+    let document = serde_json::to_value(one).unwrap_or_default();
     let mut carried = Map::new();
     for key in [
         "address",
@@ -299,16 +301,16 @@ fn site_neighbor(of: &SiteNeighbor) -> (Value, Vec<String>) {
             carried.insert(key.to_owned(), value.clone());
         }
     }
-    if of.session.max_prefixes == Some(defaults::SITE_MAX_PREFIXES) {
+    if one.session.max_prefixes == Some(defaults::SITE_MAX_PREFIXES) {
         carried.remove("max_prefixes");
     }
     let carried = Value::from(carried);
-    let lost = lost("tenants", of, &carried);
+    let lost = lost("tenants", one, &carried);
     (carried, lost)
 }
 
 /// Keys of a neighbour that it would have otherwise if no more were said of it than `plain`. `list` says whose neighbour it is.
-fn lost(list: &str, of: &impl serde::Serialize, plain: &Value) -> Vec<String> {
+fn lost(list: &str, one: &impl serde::Serialize, plain: &Value) -> Vec<String> {
     let mut document = json!({
         "router": { "name": "r", "router_id": "192.0.2.1", "asn": 4_200_000_000_u32 },
         "overlay": { "global_administrator": 1, "endpoint": "192.0.2.1" },
@@ -326,7 +328,7 @@ fn lost(list: &str, of: &impl serde::Serialize, plain: &Value) -> Vec<String> {
     };
     let (usual, full) = (
         usual.unwrap_or_default(),
-        serde_json::to_value(of).unwrap_or_default(),
+        serde_json::to_value(one).unwrap_or_default(),
     );
     let keys = full.as_object().into_iter().flatten();
     let differing = keys.filter(|(key, value)| usual.get(*key) != Some(*value));

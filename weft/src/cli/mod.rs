@@ -141,7 +141,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(command) => return controller::token(command),
         Command::Tenant(command) => return controller::tenant(command),
         Command::Domain(command) => return domain::run(command),
-        Command::Join(of) => return controller::join(&of),
+        Command::Join(each) => return controller::join(&each),
         Command::Router { config, state } => {
             let file = config;
             let config = Config::read(&file)?;

@@ -232,7 +232,9 @@ fn port_ranges<S: Serializer>(ranges: &[RangeInclusive<u16>], to: S) -> Result<S
 /// A tenant's services as the overlay wants them.
 pub(crate) fn services(tenant: &super::Tenant) -> Vec<chain::Service> {
     let services = tenant.services.iter();
-    services.map(|of| service_of(of, &tenant.chains)).collect()
+    services
+        .map(|one| service_of(one, &tenant.chains))
+        .collect()
 }
 
 /// A tenant's chains as the overlay wants them, by priority.
@@ -247,39 +249,39 @@ pub(crate) fn chains(tenant: &super::Tenant) -> Vec<chain::Chain> {
 fn chains_of(services: &[Service], chains: &[Chain]) -> Vec<(usize, chain::Chain)> {
     let labels: HashMap<&str, Vni> = services
         .iter()
-        .map(|of| (of.name.as_str(), of.label))
+        .map(|one| (one.name.as_str(), one.label))
         .collect();
     let mut sorted: Vec<(usize, &Chain)> = chains.iter().enumerate().collect();
     sorted.sort_by_key(|(_, chain)| chain.priority);
     let sorted = sorted.into_iter();
     sorted
-        .map(|(at, of)| {
-            let names = of.services.iter();
+        .map(|(at, one)| {
+            let names = one.services.iter();
             let chain = chain::Chain {
-                name: of.name.clone(),
+                name: one.name.clone(),
                 matches: chain::Match {
-                    sources: of.matches.source.clone(),
-                    destinations: of.matches.destination.clone(),
-                    protocol: of.matches.protocol,
-                    source_ports: of.matches.source_ports.clone(),
-                    destination_ports: of.matches.destination_ports.clone(),
-                    dscp: of.matches.dscp,
+                    sources: one.matches.source.clone(),
+                    destinations: one.matches.destination.clone(),
+                    protocol: one.matches.protocol,
+                    source_ports: one.matches.source_ports.clone(),
+                    destination_ports: one.matches.destination_ports.clone(),
+                    dscp: one.matches.dscp,
                 },
                 services: names
                     .filter_map(|name| labels.get(name.as_str()).copied())
                     .collect(),
-                symmetric: of.symmetric,
+                symmetric: one.symmetric,
             };
             (at, chain)
         })
         .collect()
 }
 
-fn service_of(of: &Service, chains: &[Chain]) -> chain::Service {
+fn service_of(one: &Service, chains: &[Chain]) -> chain::Service {
     let symmetric = chains
         .iter()
-        .any(|chain| chain.symmetric && chain.services.contains(&of.name));
-    let selection = match of.selection {
+        .any(|chain| chain.symmetric && chain.services.contains(&one.name));
+    let selection = match one.selection {
         Some(Selection::Nearest) => chain::Selection::Nearest,
         Some(Selection::Share) => chain::Selection::Share,
         Some(Selection::Pinned) => chain::Selection::Pinned,
@@ -287,27 +289,27 @@ fn service_of(of: &Service, chains: &[Chain]) -> chain::Service {
         None => chain::Selection::Nearest,
     };
     chain::Service {
-        name: of.name.clone(),
-        label: of.label,
-        attachment: of
+        name: one.name.clone(),
+        label: one.label,
+        attachment: one
             .interface
             .as_ref()
             .map(|interface| chain::NodeAttachment {
                 inside: chain::Arm {
                     interface: interface.clone(),
-                    addresses: of.node.clone(),
+                    addresses: one.node.clone(),
                 },
-                outside: of.outside.as_ref().map(|outside| chain::Arm {
+                outside: one.outside.as_ref().map(|outside| chain::Arm {
                     interface: outside.interface.clone(),
                     addresses: outside.node.clone(),
                 }),
             }),
-        on_failure: match of.on_failure {
+        on_failure: match one.on_failure {
             OnFailure::Closed => chain::OnFailure::Closed,
             OnFailure::Open => chain::OnFailure::Open,
             OnFailure::Over => chain::OnFailure::Over,
         },
-        rewrites: of.rewrites,
+        rewrites: one.rewrites,
         selection,
     }
 }
@@ -354,17 +356,17 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>) -> ReadChains<'a> {
     );
     let (mut labels, mut interfaces, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for at in services {
-        let of = at.value;
+        let one = at.value;
         labels.push(At {
-            value: (of.service.name.clone(), of.service.label),
-            at: of.label,
+            value: (one.service.name.clone(), one.service.label),
+            at: one.label,
         });
-        interfaces.extend(of.interfaces);
-        plain.push(of.service);
+        interfaces.extend(one.interfaces);
+        plain.push(one.service);
     }
     let places: Vec<Cursor<'a>> = chains.iter().map(|at| at.at.clone()).collect();
     let chains: Vec<Chain> = chains.into_iter().map(|at| at.value.0).collect();
-    let resolved: Vec<chain::Service> = plain.iter().map(|of| service_of(of, &chains)).collect();
+    let resolved: Vec<chain::Service> = plain.iter().map(|one| service_of(one, &chains)).collect();
     let (numbers, sorted): (Vec<usize>, Vec<chain::Chain>) =
         chains_of(&plain, &chains).into_iter().unzip();
     for problem in chain::check(&resolved, &sorted) {
@@ -389,7 +391,7 @@ fn node(at: &Cursor<'_>) -> Option<Vec<IpAddr>> {
         }
         false => vec![unicast(at)?],
     };
-    let v4 = addresses.iter().filter(|of| of.is_ipv4()).count();
+    let v4 = addresses.iter().filter(|one| one.is_ipv4()).count();
     match (addresses.len(), v4) {
         (0, _) => at.expected("the address of the service node on the link"),
         (all, v4) if v4 > 1 || all - v4 > 1 => {
@@ -539,8 +541,8 @@ fn chain<'a>(at: &Cursor<'a>, known: &[&Service]) -> Option<(Chain, Cursor<'a>)>
         |at| {
             let names = at.list("a list of names of the tenant's services", |at| {
                 let name = name(&at)?;
-                let Some(service) = known.iter().find(|of| of.name == name) else {
-                    let names: Vec<&str> = known.iter().map(|of| of.name.as_str()).collect();
+                let Some(service) = known.iter().find(|one| one.name == name) else {
+                    let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
                     at.problem(
                         format!("`{name}` is no service of this tenant"),
                         Some(match names.is_empty() {

@@ -99,7 +99,7 @@ pub(super) fn read(at: &Cursor<'_>) -> Option<Discovery> {
         });
         fields.finish();
         Some(Discovery::Etcd {
-            endpoints: endpoints.filter(|of| !of.is_empty())?,
+            endpoints: endpoints.filter(|each| !each.is_empty())?,
             prefix: prefix.unwrap_or_else(defaults::peers),
             cacert,
             cert,

@@ -89,7 +89,7 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
             Some("add `overlay: { global_administrator: ASN, endpoint: ADDRESS }`".to_owned()),
         );
     }
-    let v6_endpoint = overlay.as_ref().is_some_and(|of| of.endpoint.is_ipv6());
+    let v6_endpoint = overlay.as_ref().is_some_and(|one| one.endpoint.is_ipv6());
     let v6_session = |at: &At<'_, (Neighbor, Cursor<'_>)>| {
         let families = &at.value.0.session.families;
         families.contains(&Family::Ipv6Unicast)
@@ -106,9 +106,9 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
     }
     let attached = |at: &At<'_, ReadTenant<'_>>| {
         let mut services = at.value.tenant.services.iter();
-        services.any(|of| of.interface.is_some())
+        services.any(|one| one.interface.is_some())
     };
-    if overlay.as_ref().is_some_and(|of| !of.announce_locator)
+    if overlay.as_ref().is_some_and(|one| !one.announce_locator)
         && tenants.iter().any(attached)
         && let Some(at) = fields.get("overlay")
     {

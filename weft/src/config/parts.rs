@@ -260,8 +260,8 @@ impl Parts {
         let tenant = &mut self.document["tenants"][index];
         let name = tenant["name"].as_str().unwrap_or_default().to_owned();
         let mut before = former.tenants.iter();
-        let before = before.find(|of| of.name == name && tenant["vni"] == of.vni.get());
-        let before = before.and_then(|of| serde_json::to_value(of).ok());
+        let before = before.find(|one| one.name == name && tenant["vni"] == one.vni.get());
+        let before = before.and_then(|one| serde_json::to_value(one).ok());
         match before.filter(|_| kept.insert(name)) {
             Some(before) => {
                 for key in ["services", "chains"] {
@@ -312,12 +312,12 @@ mod tests {
         let mut document = base();
         document["tenants"] = tenants.into();
         document["neighbors"] = neighbors.into();
-        let named = |kind: &str, of: &Value| format!("{kind}/{}", of["name"].as_str().unwrap());
+        let named = |kind: &str, one: &Value| format!("{kind}/{}", one["name"].as_str().unwrap());
         let neighbors = neighbors
             .iter()
-            .map(|of| format!("neighbor/{}", of["description"].as_str().unwrap()));
+            .map(|one| format!("neighbor/{}", one["description"].as_str().unwrap()));
         Parts {
-            tenants: tenants.iter().map(|of| named("tenant", of)).collect(),
+            tenants: tenants.iter().map(|one| named("tenant", one)).collect(),
             neighbors: neighbors.collect(),
             document,
         }
@@ -329,7 +329,7 @@ mod tests {
 
     fn names(config: &Config) -> Vec<&str> {
         let tenants = config.tenants.iter();
-        tenants.map(|of| of.name.as_str()).collect()
+        tenants.map(|one| one.name.as_str()).collect()
     }
 
     #[test]
@@ -360,13 +360,13 @@ mod tests {
         assert_eq!(red.breakout, None);
         assert_eq!(config.tenants[1].interfaces, ["blue0"]);
         assert_eq!(config.neighbors.len(), 1);
-        let items: Vec<&str> = refused.iter().map(|of| of.item.as_str()).collect();
-        let count = |item: &str| items.iter().filter(|of| **of == item).count();
+        let items: Vec<&str> = refused.iter().map(|one| one.item.as_str()).collect();
+        let count = |item: &str| items.iter().filter(|one| **one == item).count();
         assert_eq!(count("tenant/red"), 7, "{refused:#?}");
         assert_eq!(count("tenant/blue"), 1, "{refused:#?}");
         assert_eq!(count("tenant/green"), 1, "{refused:#?}");
         assert_eq!(count("neighbor/r2") + count("neighbor/r4"), 2, "{items:?}");
-        let about = |text: &str| refused.iter().any(|of| of.reason.contains(text));
+        let about = |text: &str| refused.iter().any(|one| one.reason.contains(text));
         assert!(
             about("redistribute[1]: found the text \"everything\""),
             "{refused:#?}"
@@ -389,7 +389,7 @@ mod tests {
         });
         let (config, refused) = parts(&[red], &[]).read("told", &nothing()).unwrap();
         let red = &config.tenants[0];
-        assert!(red.services.iter().all(|of| of.interface.is_none()));
+        assert!(red.services.iter().all(|one| one.interface.is_none()));
         assert_eq!(red.chains[0].services, ["firewall", "meter"]);
         assert_eq!(red.interfaces, ["red0"]);
         assert_eq!(refused.len(), 2, "{refused:#?}");
@@ -427,7 +427,7 @@ mod tests {
         let (config, refused) = told.read("told", &nothing()).unwrap();
         assert_eq!(names(&config), ["blue"]);
         assert_eq!(config.tenants[0].interfaces, ["blue0"]);
-        let items: Vec<&str> = refused.iter().map(|of| of.item.as_str()).collect();
+        let items: Vec<&str> = refused.iter().map(|one| one.item.as_str()).collect();
         assert_eq!(items, ["tenant/blue", "tenant/green", "tenant/red"]);
     }
 

@@ -643,7 +643,10 @@ fn services_and_chains_are_read_and_printed() {
     let tenant = &config.tenants[0];
     let services = services(tenant);
     let attachment = services[0].attachment.as_ref().unwrap();
-    let arms: Vec<&str> = attachment.arms().map(|of| of.interface.as_str()).collect();
+    let arms: Vec<&str> = attachment
+        .arms()
+        .map(|one| one.interface.as_str())
+        .collect();
     assert_eq!(arms, ["fw0", "fw1"]);
     // Both directions meet in one place.
     assert_eq!(
@@ -651,7 +654,7 @@ fn services_and_chains_are_read_and_printed() {
         weft_overlay::chain::Selection::Pinned
     );
     let chains = chains(tenant);
-    let names: Vec<&str> = chains.iter().map(|of| of.name.as_str()).collect();
+    let names: Vec<&str> = chains.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["web", "rest"]);
     assert_eq!(chains[0].matches.destination_ports, [80..=80, 8000..=8100]);
     let schema = jsonschema::validator_for(&Config::json_schema()).unwrap();

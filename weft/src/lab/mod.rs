@@ -45,9 +45,9 @@ A node has its own network, host name, and copy of the host's file systems: what
 with the lab, and the host never sees it. /var/lib/weft, /var/lib/weft-controller, /etc/weft, /run/weft and /run/netns begin empty in it.
 
 Shared with the host are its processes and users, its clock, /sys beside what belongs to the network, and the files and folders under `binds` that are not `:ro`. \
-Of /proc/sys a node can write net alone. Programs are the host's: a node's `image` is not used.
+NodeArguments /proc/sys a node can write net alone. Programs are the host's: a node's `image` is not used.
 
-Of a topology, `${VARIABLE:=default}` is filled in; kinds are linux, bridge and host; links are of type veth, host, macvlan, dummy, vxlan or mgmt-net. What needs a \
+NodeArguments a topology, `${VARIABLE:=default}` is filled in; kinds are linux, bridge and host; links are of type veth, host, macvlan, dummy, vxlan or mgmt-net. What needs a \
 container is left out, with a note: a node of another kind stands empty, with its links. A command that fails costs itself alone: the lab is up, and `up` fails with \
 what failed.";
 
@@ -77,7 +77,7 @@ enum LabCommand {
     /// Run a command in a node.
     Exec {
         #[command(flatten)]
-        of: Of,
+        target: NodeArguments,
         /// The command and its arguments, behind `--`.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
@@ -87,27 +87,27 @@ enum LabCommand {
     /// Print what a node's commands, and its router, wrote.
     Logs {
         #[command(flatten)]
-        of: Of,
+        target: NodeArguments,
     },
     /// Kill a node's router as `kill -9` does; its kernel goes on forwarding.
     Kill {
         #[command(flatten)]
-        of: Of,
+        target: NodeArguments,
     },
     /// Have a node's router read its configuration again, as it is on the host now; its log says what changed.
     Reload {
         #[command(flatten)]
-        of: Of,
+        target: NodeArguments,
     },
     /// Start a node's router again.
     Start {
         #[command(flatten)]
-        of: Of,
+        target: NodeArguments,
     },
 }
 
 #[derive(clap::Args)]
-struct Of {
+struct NodeArguments {
     /// The lab; may be left out where one lab is up.
     #[arg(long, add = ArgValueCandidates::new(complete::labs))]
     lab: Option<String>,
@@ -170,30 +170,30 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             build::down(&lab)?;
             print(&format!("lab {}: down\n", lab.name))?;
         }
-        LabCommand::Exec { of, command } => {
-            let lab = Lab::named(of.lab.as_deref())?;
-            let status = node::run(&lab, lab.node(&of.node)?, &command)?;
+        LabCommand::Exec { target, command } => {
+            let lab = Lab::named(target.lab.as_deref())?;
+            let status = node::run(&lab, lab.node(&target.node)?, &command)?;
             return Ok(ExitCode::from(node::code(status)));
         }
         LabCommand::Ls => print(&state::table(&Lab::all()?))?,
-        LabCommand::Logs { of } => {
-            let lab = Lab::named(of.lab.as_deref())?;
-            let node = lab.node(&of.node)?;
+        LabCommand::Logs { target } => {
+            let lab = Lab::named(target.lab.as_deref())?;
+            let node = lab.node(&target.node)?;
             // What it has not written yet is empty.
             let read = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
             print(&(read(lab.record(node)) + &read(lab.log(node))))?;
         }
-        LabCommand::Kill { of } => {
-            let lab = Lab::named(of.lab.as_deref())?;
-            node::kill(&lab, lab.node(&of.node)?)?;
+        LabCommand::Kill { target } => {
+            let lab = Lab::named(target.lab.as_deref())?;
+            node::kill(&lab, lab.node(&target.node)?)?;
         }
-        LabCommand::Reload { of } => {
-            let lab = Lab::named(of.lab.as_deref())?;
-            node::reload(&lab, lab.node(&of.node)?)?;
+        LabCommand::Reload { target } => {
+            let lab = Lab::named(target.lab.as_deref())?;
+            node::reload(&lab, lab.node(&target.node)?)?;
         }
-        LabCommand::Start { of } => {
-            let lab = Lab::named(of.lab.as_deref())?;
-            node::start(&lab, lab.node(&of.node)?)?;
+        LabCommand::Start { target } => {
+            let lab = Lab::named(target.lab.as_deref())?;
+            node::start(&lab, lab.node(&target.node)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -28,13 +28,13 @@ pub(super) struct Known {
 /// How conditions look to a human.
 fn describe(matches: &Match) -> String {
     let list = |words: Vec<String>| words.join(",");
-    let nets = |of: &[ipnet::IpNet]| list(of.iter().map(ToString::to_string).collect());
-    let ports = |of: &[std::ops::RangeInclusive<u16>]| {
+    let nets = |one: &[ipnet::IpNet]| list(one.iter().map(ToString::to_string).collect());
+    let ports = |one: &[std::ops::RangeInclusive<u16>]| {
         let word = |range: &std::ops::RangeInclusive<u16>| match range.start() == range.end() {
             true => range.start().to_string(),
             false => format!("{}-{}", range.start(), range.end()),
         };
-        list(of.iter().map(word).collect())
+        list(one.iter().map(word).collect())
     };
     let protocol = matches.protocol.map(|number| {
         protocol_name(number).map_or_else(|| format!("protocol {number}"), str::to_owned)
@@ -66,7 +66,7 @@ fn describe(matches: &Match) -> String {
 
 impl Known {
     fn service(&self, label: Vni) -> Option<&ServiceStatus> {
-        self.services.iter().find(|of| of.label == label)
+        self.services.iter().find(|one| one.label == label)
     }
 
     /// The services of one tenant or of all.
@@ -75,66 +75,66 @@ impl Known {
         tenant: Option<&str>,
         offer: impl Fn(&Judged) -> Option<api::TenantPath>,
     ) -> Vec<api::Service> {
-        let services = self.services.iter().map(|of| {
-            let config = of.config.as_ref();
+        let services = self.services.iter().map(|one| {
+            let config = one.config.as_ref();
             let owner = config.and_then(|(id, _)| {
                 let tenant = self.tenants.iter().find(|tenant| tenant.id == *id)?;
                 Some(tenant.config.name.clone())
             });
             let service = config.map(|(_, service)| service);
-            let attachment = service.and_then(|of| of.attachment.as_ref());
-            let arms = attachment.into_iter().flat_map(|of| of.arms());
+            let attachment = service.and_then(|one| one.attachment.as_ref());
+            let arms = attachment.into_iter().flat_map(|one| one.arms());
             api::Service {
                 tenant: owner,
-                name: service.map(|of| of.name.clone()),
-                label: of.label.get(),
+                name: service.map(|one| one.name.clone()),
+                label: one.label.get(),
                 arms: arms
                     .map(|arm| api::ServiceArm {
                         interface: arm.interface.clone(),
                         node: arm.addresses.clone(),
                     })
                     .collect(),
-                health: self.health(of),
+                health: self.health(one),
                 on_failure: service
-                    .map(|of| of.on_failure)
+                    .map(|one| one.on_failure)
                     .unwrap_or_default()
                     .to_string(),
-                selection: match service.map(|of| of.selection).unwrap_or_default() {
+                selection: match service.map(|one| one.selection).unwrap_or_default() {
                     Selection::Nearest => "nearest",
                     Selection::Share => "share",
                     Selection::Pinned => "pinned",
                 }
                 .to_owned(),
-                offers: of.offers.iter().filter_map(&offer).collect(),
-                dropped: self.counts.dropped_on_arrival(of.label),
+                offers: one.offers.iter().filter_map(&offer).collect(),
+                dropped: self.counts.dropped_on_arrival(one.label),
             }
         });
         services
-            .filter(|of| tenant.is_none() || of.tenant.as_deref() == tenant)
+            .filter(|one| tenant.is_none() || one.tenant.as_deref() == tenant)
             .collect()
     }
 
-    fn health(&self, of: &ServiceStatus) -> api::Why<api::HealthCode> {
-        let attached = of
+    fn health(&self, one: &ServiceStatus) -> api::Why<api::HealthCode> {
+        let attached = one
             .config
             .as_ref()
             .is_some_and(|(_, service)| service.attachment.is_some());
-        if of.state.local {
+        if one.state.local {
             return api::Why::new(api::HealthCode::Healthy, "its node answers");
         }
         if attached {
-            return api::Why::new(api::HealthCode::Unhealthy, self.why_down(of));
+            return api::Why::new(api::HealthCode::Unhealthy, self.why_down(one));
         }
-        match of.state.remote {
+        match one.state.remote {
             Some(_) => api::Why::new(api::HealthCode::Elsewhere, "at another router"),
-            None => api::Why::new(api::HealthCode::Nowhere, why_nowhere(of)),
+            None => api::Why::new(api::HealthCode::Nowhere, why_nowhere(one)),
         }
     }
 
-    fn why_down(&self, of: &ServiceStatus) -> String {
-        match self.reasons.get(of.label) {
+    fn why_down(&self, one: &ServiceStatus) -> String {
+        match self.reasons.get(one.label) {
             Some(reason) => format!("its node does not work: {reason}"),
-            None if of.healthy => "an interface to its node is down".to_owned(),
+            None if one.healthy => "an interface to its node is down".to_owned(),
             None => "its node has not answered yet".to_owned(),
         }
     }
@@ -144,7 +144,7 @@ impl Known {
         let tenants = self
             .tenants
             .iter()
-            .filter(|of| tenant.is_none_or(|name| of.config.name == name));
+            .filter(|one| tenant.is_none_or(|name| one.config.name == name));
         tenants
             .flat_map(|tenant| {
                 let chains = tenant.config.chains.iter();
@@ -221,17 +221,17 @@ impl Known {
     /// What this router does with packets that a service is next for.
     fn step(&self, tenant: &TenantStatus, label: Vni, direction: Direction) -> api::ChainStep {
         let services = tenant.config.services.iter();
-        let service = services.into_iter().find(|of| of.label == label);
+        let service = services.into_iter().find(|one| one.label == label);
         let status = self.service(label);
-        let state = status.map(|of| of.state).unwrap_or_default();
-        let attachment = service.and_then(|of| of.attachment.as_ref());
-        let on_failure = service.map(|of| of.on_failure).unwrap_or_default();
+        let state = status.map(|one| one.state).unwrap_or_default();
+        let attachment = service.and_then(|one| one.attachment.as_ref());
+        let on_failure = service.map(|one| one.on_failure).unwrap_or_default();
         let remote = state.remote.is_some()
             && (attachment.is_none()
                 || state.prefer_remote
                 || (!state.local && on_failure == OnFailure::Over));
         let mut step = api::ChainStep {
-            service: service.map(|of| of.name.clone()).unwrap_or_default(),
+            service: service.map(|one| one.name.clone()).unwrap_or_default(),
             label: label.get(),
             way: api::Why::new(api::StepCode::Local, "its node is attached here"),
             node: None,
@@ -249,10 +249,10 @@ impl Known {
             step.interface = Some(arm.interface.clone());
             return step;
         }
-        let offers = status.map(|of| of.offers.as_slice()).unwrap_or_default();
+        let offers = status.map(|one| one.offers.as_slice()).unwrap_or_default();
         if remote {
-            let used = offers.iter().filter(|of| of.lost.is_none());
-            let hops = used.filter_map(|of| of.candidate.forwarding);
+            let used = offers.iter().filter(|one| one.lost.is_none());
+            let hops = used.filter_map(|one| one.candidate.forwarding);
             let mut routers: Vec<IpAddr> = hops.map(|hop| hop.address).collect();
             routers.sort_unstable();
             routers.dedup();
@@ -274,7 +274,7 @@ impl Known {
 
     /// The chain that a packet takes when it comes in by an attachment of its tenant; what would have to be known to say.
     pub(super) fn taken(&self, tenant: &str, flow: &Flow) -> Result<Option<api::Chain>, String> {
-        let Some(tenant) = self.tenants.iter().find(|of| of.config.name == tenant) else {
+        let Some(tenant) = self.tenants.iter().find(|one| one.config.name == tenant) else {
             return Ok(None);
         };
         for chain in &tenant.config.chains {
@@ -297,13 +297,13 @@ impl Known {
     }
 }
 
-fn why_nowhere(of: &ServiceStatus) -> String {
-    let Some(first) = of.offers.first() else {
-        return format!("no router announces label {}", of.label);
+fn why_nowhere(one: &ServiceStatus) -> String {
+    let Some(first) = one.offers.first() else {
+        return format!("no router announces label {}", one.label);
     };
     let lost = first.lost.map(|lost| lost.to_string()).unwrap_or_default();
     format!(
         "{} announces label {}, and {lost}",
-        first.candidate.label.endpoint, of.label
+        first.candidate.label.endpoint, one.label
     )
 }

@@ -245,7 +245,7 @@ impl Core {
             accept: config
                 .neighbors
                 .iter()
-                .map(|of| (of.address, of.accept_vnis.clone()))
+                .map(|one| (one.address, one.accept_vnis.clone()))
                 .collect(),
             accept_of: HashMap::new(),
             unreached: BTreeSet::new(),
@@ -491,14 +491,14 @@ impl Core {
     /// Watches the links to those neighbours whose sessions end with them.
     pub(super) async fn watch_links(&mut self) {
         let router = self.config.router.asn;
-        let ends = |of: &config::Neighbor| {
-            let on_link = of.session.ttl_security.unwrap_or(of.ttl) == 1;
-            of.fast_external_fallover && of.asn != router && on_link
+        let ends = |one: &config::Neighbor| {
+            let on_link = one.session.ttl_security.unwrap_or(one.ttl) == 1;
+            one.fast_external_fallover && one.asn != router && on_link
         };
         let neighbors = self.config.neighbors.iter();
         let wanted: BTreeSet<IpAddr> = neighbors
-            .filter(|of| ends(of))
-            .map(|of| of.address)
+            .filter(|one| ends(one))
+            .map(|one| one.address)
             .collect();
         let new = wanted.difference(&self.watched).copied().collect();
         let gone = self.watched.difference(&wanted).copied().collect();

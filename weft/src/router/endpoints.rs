@@ -61,7 +61,7 @@ impl Probed {
 
     /// For the API; `None` before the first has been answered or lost.
     fn probes(&self) -> Option<api::Probes> {
-        let micros = |of: &Duration| u64::try_from(of.as_micros()).unwrap_or(u64::MAX);
+        let micros = |one: &Duration| u64::try_from(one.as_micros()).unwrap_or(u64::MAX);
         let times: Vec<u64> = self.recent.iter().flatten().map(micros).collect();
         let (least, most) = (times.iter().min(), times.iter().max());
         let round_trip = times.last().zip(least.zip(most));
@@ -101,8 +101,8 @@ impl Endpoints {
     }
 
     /// What was found of one router.
-    pub(super) fn probes(&self, of: IpAddr) -> Option<api::Probes> {
-        self.all().get(&of)?.probes()
+    pub(super) fn probes(&self, one: IpAddr) -> Option<api::Probes> {
+        self.all().get(&one)?.probes()
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Probed>> {

@@ -45,7 +45,10 @@ impl Watch {
             )),
             ProbeKind::None => None,
         };
-        let outside = service.outside.iter().map(|of| (&of.interface, &of.node));
+        let outside = service
+            .outside
+            .iter()
+            .map(|one| (&one.interface, &one.node));
         let arms = [(inside, &service.node)].into_iter().chain(outside);
         let most = if kind == ProbeKind::Icmp { 2 } else { 1 };
         let nodes = arms.flat_map(|(interface, addresses)| {

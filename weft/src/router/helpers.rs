@@ -55,7 +55,7 @@ pub(super) struct Record {
 impl Record {
     /// In the folder for what a restart has to know, where there is one.
     pub(super) fn new(config: &Config, state: Option<&Path>) -> Self {
-        let managed = config.controller.as_ref().map(|of| of.state.as_path());
+        let managed = config.controller.as_ref().map(|one| one.state.as_path());
         let folder = managed.or(state);
         Self {
             file: folder.map(|folder| managed::folder(folder, &config.router.name).join(FILE)),

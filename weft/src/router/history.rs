@@ -32,16 +32,16 @@ pub(crate) struct History {
 }
 
 fn chained(config: &Config) -> impl Iterator<Item = TenantConfig> {
-    let tenants = config.tenants.iter().filter(|of| !of.chains.is_empty());
+    let tenants = config.tenants.iter().filter(|one| !one.chains.is_empty());
     tenants.map(tenant_config)
 }
 
 /// What tenants' packets are led by.
 fn led(config: &Config) -> Vec<(Vni, Vec<Service>, Vec<Chain>)> {
     let tenants = config.tenants.iter().map(tenant_config);
-    let tenants = tenants.filter(|of| !of.services.is_empty() || !of.chains.is_empty());
+    let tenants = tenants.filter(|one| !one.services.is_empty() || !one.chains.is_empty());
     tenants
-        .map(|of| (of.primary_vni, of.services, of.chains))
+        .map(|one| (one.primary_vni, one.services, one.chains))
         .collect()
 }
 
@@ -108,7 +108,7 @@ impl History {
         let last = self.versions.back()?;
         let mut before = wanted.clone();
         for tenant in &mut before.tenants {
-            if let Some(last) = last.tenants.iter().find(|of| of.vni == tenant.vni) {
+            if let Some(last) = last.tenants.iter().find(|one| one.vni == tenant.vni) {
                 tenant.services.clone_from(&last.services);
                 tenant.chains.clone_from(&last.chains);
             }
@@ -128,7 +128,7 @@ impl History {
         if self.versions.back().map_or(led_by.is_empty(), same) {
             return;
         }
-        self.versions.retain(|of| !same(of));
+        self.versions.retain(|one| !same(one));
         let mut version = config.clone();
         version.neighbors.clear();
         for tenant in &mut version.tenants {

@@ -61,7 +61,11 @@ impl Managed {
             bail!("there is no controller in the configuration");
         };
         let folder = folder(&controller.state, &template.router.name);
-        let token = controller.token.as_ref().map(|of| of.parse()).transpose()?;
+        let token = controller
+            .token
+            .as_ref()
+            .map(|one| one.parse())
+            .transpose()?;
         let membership = match Membership::load(&folder)? {
             Some(membership) => {
                 check_authority(&membership, token.as_ref())?;
@@ -200,7 +204,7 @@ impl Managed {
 
     /// Logs what is refused, each part once.
     fn note(&self, refused: &[Refused]) {
-        for new in refused.iter().filter(|of| !self.refused.contains(of)) {
+        for new in refused.iter().filter(|one| !self.refused.contains(one)) {
             let (item, reason) = (&new.item, &new.reason);
             warn!(item, reason, "a part of what the controller says cannot be");
         }
@@ -231,7 +235,7 @@ impl Managed {
     fn compose(&self, view: &View) -> anyhow::Result<(Config, Vec<Refused>)> {
         let own = own_addresses()?;
         let reserved = self.reserved.iter().flat_map(|(address, what)| {
-            let interfaces = own.iter().filter(move |(_, of)| of == address);
+            let interfaces = own.iter().filter(move |(_, one)| one == address);
             interfaces.map(move |(interface, _)| {
                 let why = format!("it has the address {address}, which {what}");
                 (interface.clone(), why)
@@ -244,11 +248,11 @@ impl Managed {
     /// For the API: who tells of neighbours, and what is refused.
     fn publish(&self) {
         let source = match &self.template.controller {
-            Some(of) => format!("controller {}", of.address),
+            Some(one) => format!("controller {}", one.address),
             None => "controller".to_owned(),
         };
         let neighbors = self.view.values().filter_map(|item| match &item.item {
-            Some(Item::Neighbor(of)) => of.address.parse().ok(),
+            Some(Item::Neighbor(one)) => one.address.parse().ok(),
             _ => None,
         });
         let teller = Teller {
@@ -262,7 +266,7 @@ impl Managed {
             .borrow()
             .left_out(&self.refused, std::time::Instant::now());
         self.told.send_replace(Arc::new(Told {
-            neighbors: neighbors.map(|of| (of, teller.clone())).collect(),
+            neighbors: neighbors.map(|one| (one, teller.clone())).collect(),
             notes: self.view.values().flat_map(notes).collect(),
             alarms: silent.into_iter().collect(),
             left_out,
@@ -275,9 +279,9 @@ fn notes(item: &proto::Item) -> Vec<((String, String), String)> {
     let Some(Item::Tenant(tenant)) = &item.item else {
         return Vec::new();
     };
-    let noted = tenant.chains.iter().filter(|of| !of.note.is_empty());
+    let noted = tenant.chains.iter().filter(|one| !one.note.is_empty());
     noted
-        .map(|of| ((tenant.name.clone(), of.name.clone()), of.note.clone()))
+        .map(|one| ((tenant.name.clone(), one.name.clone()), one.note.clone()))
         .collect()
 }
 
@@ -302,7 +306,7 @@ fn said(refused: &Refused) -> proto::Refused {
 /// A token of another domain is not one to pass over in silence.
 fn check_authority(membership: &Membership, token: Option<&TokenText>) -> anyhow::Result<()> {
     let fingerprint = membership.fingerprint();
-    match token.filter(|of| of.fingerprint != fingerprint) {
+    match token.filter(|one| one.fingerprint != fingerprint) {
         None => Ok(()),
         Some(token) => bail!(
             "{folder} holds the membership of `{name}` in domain `{domain}`, whose authority is {fingerprint}, and the token in the \
@@ -350,8 +354,8 @@ async fn join(
 fn facts(template: &Config, controller: &str, way: Option<IpAddr>) -> anyhow::Result<Facts> {
     let overlay = template.overlay.as_ref();
     let configured = overlay
-        .map(|of| of.endpoint)
-        .filter(|of| !of.is_unspecified());
+        .map(|one| one.endpoint)
+        .filter(|one| !one.is_unspecified());
     let endpoint = match configured.or_else(own_address) {
         Some(endpoint) => endpoint,
         None => way.with_context(|| {
@@ -365,10 +369,10 @@ fn facts(template: &Config, controller: &str, way: Option<IpAddr>) -> anyhow::Re
         endpoint,
         encapsulations: vec![
             overlay
-                .map_or(weft_overlay::Encapsulation::Vxlan, |of| of.encapsulation)
+                .map_or(weft_overlay::Encapsulation::Vxlan, |one| one.encapsulation)
                 .to_string(),
         ],
-        capacity: overlay.and_then(|of| of.bandwidth).unwrap_or(0),
+        capacity: overlay.and_then(|one| one.bandwidth).unwrap_or(0),
     })
 }
 
@@ -453,13 +457,13 @@ fn compose(
     let (mut neighbors, mut tenants) = (Vec::new(), Vec::new());
     for (key, item) in view {
         match &item.item {
-            Some(Item::Neighbor(of)) => {
-                neighbors.push(neighbor(of, facts, settings.hold_time));
+            Some(Item::Neighbor(one)) => {
+                neighbors.push(neighbor(one, facts, settings.hold_time));
                 parts.neighbors.push(key.clone());
             }
-            Some(Item::Tenant(of)) => {
-                let mut of = of.clone();
-                of.interfaces.retain(|name| match reserved.get(name) {
+            Some(Item::Tenant(one)) => {
+                let mut one = one.clone();
+                one.interfaces.retain(|name| match reserved.get(name) {
                     Some(why) => {
                         refused.push(Refused {
                             item: key.clone(),
@@ -469,7 +473,7 @@ fn compose(
                     }
                     None => true,
                 });
-                tenants.push(tenant(&of));
+                tenants.push(tenant(&one));
                 parts.tenants.push(key.clone());
             }
             Some(Item::Settings(_)) => {}
@@ -487,76 +491,76 @@ fn compose(
     Ok((config, refused))
 }
 
-fn neighbor(of: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
+fn neighbor(one: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
     let mut neighbor = json!({
-        "address": of.address,
-        "asn": of.asn,
-        "description": of.name,
+        "address": one.address,
+        "asn": one.asn,
+        "description": one.name,
         "hold_time": hold_time,
         "connect_retry": 5,
         "families": ["ipv4-unicast", "ipv6-unicast"],
     });
     // Tenants' IPv6 prefixes go over sessions between IPv4 addresses too: labels say where to, and the next hop is the IPv4 address.
-    let own = of.local_address.parse().unwrap_or(facts.bgp_address);
-    if let (IpAddr::V4(own), Ok(IpAddr::V4(_))) = (own, of.address.parse()) {
+    let own = one.local_address.parse().unwrap_or(facts.bgp_address);
+    if let (IpAddr::V4(own), Ok(IpAddr::V4(_))) = (own, one.address.parse()) {
         neighbor["local_address_v6"] = own.to_ipv6_mapped().to_string().into();
     }
-    if of.external {
-        let shared: Value = match of.accept_vnis.as_slice() {
+    if one.external {
+        let shared: Value = match one.accept_vnis.as_slice() {
             [] => "none".into(),
             vnis => vnis.into(),
         };
         neighbor["accept_vnis"] = shared.clone();
         neighbor["announce_vnis"] = shared;
-        if of.ttl > 0 {
-            neighbor["ttl"] = of.ttl.into();
+        if one.ttl > 0 {
+            neighbor["ttl"] = one.ttl.into();
         }
-        if !of.local_address.is_empty() {
-            neighbor["local_address"] = of.local_address.clone().into();
+        if !one.local_address.is_empty() {
+            neighbor["local_address"] = one.local_address.clone().into();
         }
     } else {
         neighbor["local_address"] = facts.bgp_address.to_string().into();
-        neighbor["route_reflector_client"] = of.route_reflector_client.into();
+        neighbor["route_reflector_client"] = one.route_reflector_client.into();
     }
     neighbor
 }
 
-fn tenant(of: &Tenant) -> Value {
-    let redistribute: Vec<Value> = of
+fn tenant(one: &Tenant) -> Value {
+    let redistribute: Vec<Value> = one
         .redistribute
         .iter()
-        .map(|of| {
-            of.parse::<u8>()
-                .map_or_else(|_| of.clone().into(), Value::from)
+        .map(|one| {
+            one.parse::<u8>()
+                .map_or_else(|_| one.clone().into(), Value::from)
         })
         .collect();
     let mut tenant = json!({
-        "name": of.name,
-        "vni": of.vni,
-        "interfaces": of.interfaces,
-        "prefixes": of.prefixes,
+        "name": one.name,
+        "vni": one.vni,
+        "interfaces": one.interfaces,
+        "prefixes": one.prefixes,
         "redistribute": redistribute,
-        "neighbors": of.neighbors.iter().map(site_neighbor).collect::<Vec<_>>(),
-        "services": of.services.iter().map(service).collect::<Vec<_>>(),
-        "chains": of.chains.iter().map(chain).collect::<Vec<_>>(),
+        "neighbors": one.neighbors.iter().map(site_neighbor).collect::<Vec<_>>(),
+        "services": one.services.iter().map(service).collect::<Vec<_>>(),
+        "chains": one.chains.iter().map(chain).collect::<Vec<_>>(),
     });
-    if let Some(of) = &of.breakout {
-        tenant["breakout"] = json!({ "interface": of.interface, "source_nat": of.source_nat });
+    if let Some(one) = &one.breakout {
+        tenant["breakout"] = json!({ "interface": one.interface, "source_nat": one.source_nat });
     }
     tenant
 }
 
 /// A tenant's own router.
-fn site_neighbor(of: &SiteNeighbor) -> Value {
+fn site_neighbor(one: &SiteNeighbor) -> Value {
     let mut neighbor = json!({
-        "address": of.address,
-        "asn": of.asn,
-        "as_override": of.as_override,
+        "address": one.address,
+        "asn": one.asn,
+        "as_override": one.as_override,
     });
     let parts = [
-        ("description", of.description.clone().map(Value::from)),
-        ("ttl", of.ttl.map(Value::from)),
-        ("max_prefixes", of.max_prefixes.map(Value::from)),
+        ("description", one.description.clone().map(Value::from)),
+        ("ttl", one.ttl.map(Value::from)),
+        ("max_prefixes", one.max_prefixes.map(Value::from)),
     ];
     for (key, value) in parts {
         if let Some(value) = value {
@@ -566,20 +570,20 @@ fn site_neighbor(of: &SiteNeighbor) -> Value {
     neighbor
 }
 
-fn service(of: &Service) -> Value {
+fn service(one: &Service) -> Value {
     let mut service = json!({
-        "name": of.name,
-        "label": of.label,
-        "on_failure": of.on_failure,
-        "rewrites": of.rewrites,
+        "name": one.name,
+        "label": one.label,
+        "on_failure": one.on_failure,
+        "rewrites": one.rewrites,
     });
-    if !of.selection.is_empty() {
-        service["selection"] = of.selection.clone().into();
+    if !one.selection.is_empty() {
+        service["selection"] = one.selection.clone().into();
     }
-    let Some(attachment) = &of.attachment else {
+    let Some(attachment) = &one.attachment else {
         return service;
     };
-    let arm = |of: &Arm| (of.interface.clone(), of.node.clone());
+    let arm = |one: &Arm| (one.interface.clone(), one.node.clone());
     if let Some((interface, node)) = attachment.inside.as_ref().map(arm) {
         service["interface"] = interface.into();
         service["node"] = node.into();
@@ -587,12 +591,12 @@ fn service(of: &Service) -> Value {
     if let Some((interface, node)) = attachment.outside.as_ref().map(arm) {
         service["outside"] = json!({ "interface": interface, "node": node });
     }
-    if let Some(of) = &attachment.probe {
-        let mut probe = json!({ "kind": of.kind });
+    if let Some(one) = &attachment.probe {
+        let mut probe = json!({ "kind": one.kind });
         let parts = [
-            ("port", of.port.map(Value::from)),
-            ("path", of.path.clone().map(Value::from)),
-            ("interval", of.interval.map(Value::from)),
+            ("port", one.port.map(Value::from)),
+            ("path", one.path.clone().map(Value::from)),
+            ("interval", one.interval.map(Value::from)),
         ];
         for (key, value) in parts {
             if let Some(value) = value {
@@ -604,28 +608,28 @@ fn service(of: &Service) -> Value {
     service
 }
 
-fn chain(of: &Chain) -> Value {
+fn chain(one: &Chain) -> Value {
     let mut matches = json!({
-        "source": of.source,
-        "destination": of.destination,
-        "source_ports": of.source_ports,
-        "destination_ports": of.destination_ports,
+        "source": one.source,
+        "destination": one.destination,
+        "source_ports": one.source_ports,
+        "destination_ports": one.destination_ports,
     });
     if let Some(map) = matches.as_object_mut() {
         map.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
     }
-    if let Some(protocol) = &of.protocol {
+    if let Some(protocol) = &one.protocol {
         matches["protocol"] = protocol.clone().into();
     }
-    if let Some(dscp) = of.dscp {
+    if let Some(dscp) = one.dscp {
         matches["dscp"] = dscp.into();
     }
     json!({
-        "name": of.name,
-        "priority": of.priority,
+        "name": one.name,
+        "priority": one.priority,
         "match": matches,
-        "services": of.services,
-        "symmetric": of.symmetric,
+        "services": one.services,
+        "symmetric": one.symmetric,
     })
 }
 

@@ -29,12 +29,12 @@ struct Sample {
     drops: Option<Drops>,
 }
 
-fn counters(of: &mut Traffic) -> [&mut u64; 4] {
+fn counters(one: &mut Traffic) -> [&mut u64; 4] {
     [
-        &mut of.received_packets,
-        &mut of.received_octets,
-        &mut of.sent_packets,
-        &mut of.sent_octets,
+        &mut one.received_packets,
+        &mut one.received_octets,
+        &mut one.sent_packets,
+        &mut one.sent_octets,
     ]
 }
 
@@ -50,16 +50,16 @@ fn count<const N: usize>(now: [&mut u64; N], before: Option<&[u64; N]>) {
 
 impl Sample {
     fn new(at: Instant, performance: &Performance) -> Self {
-        let traffic = performance.traffic.iter().map(|of| {
-            let mut copy = of.clone();
+        let traffic = performance.traffic.iter().map(|one| {
+            let mut copy = one.clone();
             (
-                (of.vni, of.endpoint),
+                (one.vni, one.endpoint),
                 counters(&mut copy).map(|count| *count),
             )
         });
-        let probes = performance.endpoints.iter().filter_map(|of| {
-            let probes = of.probes.as_ref()?;
-            Some((of.address, [probes.answered, probes.lost]))
+        let probes = performance.endpoints.iter().filter_map(|one| {
+            let probes = one.probes.as_ref()?;
+            Some((one.address, [probes.answered, probes.lost]))
         });
         Self {
             at,
@@ -71,13 +71,13 @@ impl Sample {
 
     /// Takes what had been counted then from what is counted now.
     fn subtract_from(&self, performance: &mut Performance) {
-        for of in &mut performance.traffic {
-            let before = self.traffic.get(&(of.vni, of.endpoint));
-            count(counters(of), before);
+        for one in &mut performance.traffic {
+            let before = self.traffic.get(&(one.vni, one.endpoint));
+            count(counters(one), before);
         }
-        for of in &mut performance.endpoints {
-            if let Some(probes) = &mut of.probes {
-                let before = self.probes.get(&of.address);
+        for one in &mut performance.endpoints {
+            if let Some(probes) = &mut one.probes {
+                let before = self.probes.get(&one.address);
                 count([&mut probes.answered, &mut probes.lost], before);
             }
         }
@@ -122,7 +122,7 @@ impl Samples {
 
     /// Drops the one whose neighbours are nearest to each other, for how long ago they were. The first and the last stay.
     fn thin(&mut self) {
-        let Some(now) = self.0.back().map(|of| of.at) else {
+        let Some(now) = self.0.back().map(|one| one.at) else {
             return;
         };
         let gap = |at: &usize| {
@@ -137,7 +137,7 @@ impl Samples {
 
     /// The latest at a time or before; else the first.
     fn since(&self, time: Option<Instant>) -> Option<&Sample> {
-        let before = |of: &&Sample| time.is_some_and(|time| of.at <= time);
+        let before = |one: &&Sample| time.is_some_and(|time| one.at <= time);
         self.0.iter().rev().find(before).or_else(|| self.0.front())
     }
 }
@@ -177,9 +177,9 @@ impl Reporter {
             self.keep(&now);
         } else {
             let tenant = Some(&question.tenant);
-            now.neighbors.retain(|of| of.tenant.as_ref() == tenant);
-            now.tenants.retain(|of| Some(&of.name) == tenant);
-            now.traffic.retain(|of| of.tenant.as_ref() == tenant);
+            now.neighbors.retain(|one| one.tenant.as_ref() == tenant);
+            now.tenants.retain(|one| Some(&one.name) == tenant);
+            now.traffic.retain(|one| one.tenant.as_ref() == tenant);
             now.endpoints = self.endpoints(tenant.cloned()).await;
         }
         if let Some(ago) = question.since {

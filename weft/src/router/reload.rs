@@ -42,12 +42,12 @@ impl Reloaded {
 
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = &self.neighbors;
+        let neighbors = &self.neighbors;
         let parts = [
-            (of.added, "neighbour", "added"),
-            (of.removed, "neighbour", "removed"),
-            (of.restarted, "session", "restarted"),
-            (of.changed, "neighbour", "changed"),
+            (neighbors.added, "neighbour", "added"),
+            (neighbors.removed, "neighbour", "removed"),
+            (neighbors.restarted, "session", "restarted"),
+            (neighbors.changed, "neighbour", "changed"),
             (self.tenants[0], "tenant", "added"),
             (self.tenants[1], "tenant", "removed"),
             (self.tenants[2], "tenant", "changed"),
@@ -81,15 +81,20 @@ pub(crate) struct ChainsError(String);
 pub(super) fn check_chains(ran: &[TenantConfig], wanted: &Config) -> Result<(), ChainsError> {
     let others: Vec<TenantConfig> = wanted.tenants.iter().map(tenant_config).collect();
     for running in ran {
-        let used = |label: Vni| running.chains.iter().any(|of| of.services.contains(&label));
-        for service in running.services.iter().filter(|of| used(of.label)) {
-            let another = others.iter().find(|of| {
-                let services = of.services.iter().map(|of| of.label);
-                let mut vnis = [of.primary_vni]
+        let used = |label: Vni| {
+            running
+                .chains
+                .iter()
+                .any(|one| one.services.contains(&label))
+        };
+        for service in running.services.iter().filter(|one| used(one.label)) {
+            let another = others.iter().find(|one| {
+                let services = one.services.iter().map(|one| one.label);
+                let mut vnis = [one.primary_vni]
                     .into_iter()
-                    .chain(of.vnis.iter().copied())
+                    .chain(one.vnis.iter().copied())
                     .chain(services);
-                of.primary_vni != running.primary_vni && vnis.any(|vni| vni == service.label)
+                one.primary_vni != running.primary_vni && vnis.any(|vni| vni == service.label)
             });
             if let Some(another) = another {
                 return Err(ChainsError(format!(
@@ -101,7 +106,7 @@ pub(super) fn check_chains(ran: &[TenantConfig], wanted: &Config) -> Result<(), 
         }
         let Some(wanted) = others
             .iter()
-            .find(|of| of.primary_vni == running.primary_vni)
+            .find(|one| one.primary_vni == running.primary_vni)
         else {
             continue;
         };
@@ -112,8 +117,8 @@ pub(super) fn check_chains(ran: &[TenantConfig], wanted: &Config) -> Result<(), 
         let services = wanted
             .services
             .iter()
-            .filter(|of| labels.contains(&of.label));
-        let names: Vec<String> = services.map(|of| format!("`{}`", of.name)).collect();
+            .filter(|one| labels.contains(&one.label));
+        let names: Vec<String> = services.map(|one| format!("`{}`", one.name)).collect();
         if !names.is_empty() {
             return Err(ChainsError(format!(
                 "tenant `{}`: while some routers have the old chains and some the new ones, packets would miss a service of both. Give {} \
@@ -171,25 +176,25 @@ impl Core {
         let old: HashMap<&str, &Tenant> = before
             .tenants
             .iter()
-            .map(|of| (of.name.as_str(), of))
+            .map(|one| (one.name.as_str(), one))
             .collect();
         // Its table is the primary VNI's: with another one it is another tenant.
-        let stays = |of: &&Tenant| {
-            old.get(of.name.as_str())
-                .is_some_and(|old| old.vni == of.vni)
+        let stays = |one: &&Tenant| {
+            old.get(one.name.as_str())
+                .is_some_and(|old| old.vni == one.vni)
         };
         let staying: BTreeSet<&str> = wanted
             .tenants
             .iter()
             .filter(stays)
-            .map(|of| of.name.as_str())
+            .map(|one| one.name.as_str())
             .collect();
         let mut counts = [0; 3];
         // First, so that a VNI or an interface may go from one tenant to another.
         for tenant in before
             .tenants
             .iter()
-            .filter(|of| !staying.contains(of.name.as_str()))
+            .filter(|one| !staying.contains(one.name.as_str()))
         {
             if let Some(id) = ids.get(&tenant.name) {
                 self.sites.remove(*id, &mut self.overlay).await;
@@ -239,7 +244,7 @@ impl Core {
         let accept = |config: &Config| -> HashMap<_, _> {
             let neighbors = config.neighbors.iter();
             neighbors
-                .map(|of| (of.address, of.accept_vnis.clone()))
+                .map(|one| (one.address, one.accept_vnis.clone()))
                 .collect()
         };
         let (accepted, accept) = (accept(before), accept(wanted));
@@ -249,7 +254,7 @@ impl Core {
         let named = |config: &Config| -> BTreeSet<_> {
             let tenants = config.tenants.iter();
             tenants
-                .map(|of| (of.name.clone(), of.vni, of.vnis.clone()))
+                .map(|one| (one.name.clone(), one.vni, one.vnis.clone()))
                 .collect()
         };
         for (_, vni, vnis) in named(before).symmetric_difference(&named(wanted)) {
@@ -263,7 +268,7 @@ impl Core {
         let announced = |config: &Config| -> HashMap<_, _> {
             let neighbors = config.neighbors.iter();
             neighbors
-                .map(|of| (of.address, of.announce_vnis.clone()))
+                .map(|one| (one.address, one.announce_vnis.clone()))
                 .collect()
         };
         let before = announced(before);
@@ -276,7 +281,7 @@ impl Core {
         self.accept_of.clear();
         let neighbors = setup::neighbors(wanted, &mut self.classes);
         let hook = LabelHook::boxed(wanted, &self.overlay, &self.classes);
-        let administrator = wanted.overlay.as_ref().map(|of| of.global_administrator);
+        let administrator = wanted.overlay.as_ref().map(|one| one.global_administrator);
         let changes = self.bgp.with(move |speaker, now| {
             // Before the neighbours: their routes belong to classes that the hook has to know.
             let otherwise = |attributes: AttributesView<'_>| {

@@ -117,7 +117,7 @@ pub(super) fn listen(config: &Config) -> Vec<SocketAddr> {
 pub(super) fn neighbors(config: &Config, classes: &mut Classes) -> Vec<NeighborConfig> {
     let neighbors = config.neighbors.iter();
     neighbors
-        .map(|of| neighbor(config, classes.of(of), of))
+        .map(|one| neighbor(config, classes.of(one), one))
         .collect()
 }
 
@@ -145,7 +145,7 @@ pub(super) fn site(
 /// A tenant's own routers.
 pub(super) fn site_neighbors(config: &Config, tenant: &config::Tenant) -> Vec<NeighborConfig> {
     let neighbors = tenant.neighbors.iter();
-    neighbors.map(|of| site_neighbor(config, of)).collect()
+    neighbors.map(|one| site_neighbor(config, one)).collect()
 }
 
 fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
@@ -159,7 +159,7 @@ fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
         restarting,
         helpers: None,
         // What tenants' routers tell is announced by BGP, and what BGP tells goes to them.
-        awaits_routes: config.tenants.iter().any(|of| !of.neighbors.is_empty()),
+        awaits_routes: config.tenants.iter().any(|one| !one.neighbors.is_empty()),
         deferral: router.graceful_restart.map_or(DEFERRAL, |restart| {
             Duration::from_secs(u64::from(restart.deferral_time))
         }),
@@ -168,10 +168,10 @@ fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
 }
 
 fn prefix_filter(ranges: &Option<Vec<config::PrefixRange>>) -> PrefixFilter {
-    let range = |of: &config::PrefixRange| PrefixRange {
-        prefix: of.prefix,
-        ge: of.ge,
-        le: of.le,
+    let range = |one: &config::PrefixRange| PrefixRange {
+        prefix: one.prefix,
+        ge: one.ge,
+        le: one.le,
     };
     Some(ranges.as_ref()?.iter().map(range).collect())
 }
@@ -207,63 +207,63 @@ fn password(file: &Path) -> Password {
 fn session(
     config: &Config,
     (address, asn, ttl): (IpAddr, Asn, u8),
-    of: &config::Session,
+    one: &config::Session,
 ) -> NeighborConfig {
-    let (ttl, least_ttl) = match of.ttl_security {
+    let (ttl, least_ttl) = match one.ttl_security {
         Some(hops) => (u8::MAX, Some(u8::MAX - (hops - 1))),
         None => (ttl, None),
     };
     NeighborConfig {
         address,
-        port: of.port,
+        port: one.port,
         asn,
-        description: of.description.clone(),
-        local_address: of.local_address,
-        local_address_v6: of.local_address_v6,
-        passive: of.passive,
+        description: one.description.clone(),
+        local_address: one.local_address,
+        local_address_v6: one.local_address_v6,
+        passive: one.passive,
         ttl,
         least_ttl,
-        password: of.password_file.as_deref().map(password),
-        hold_time: Duration::from_secs(u64::from(of.hold_time)),
-        connect_retry: Duration::from_secs(u64::from(of.connect_retry)),
-        families: of.families.clone(),
+        password: one.password_file.as_deref().map(password),
+        hold_time: Duration::from_secs(u64::from(one.hold_time)),
+        connect_retry: Duration::from_secs(u64::from(one.connect_retry)),
+        families: one.families.clone(),
         add_path_send: false,
         add_path_receive: false,
-        graceful_restart: restart_time(config, of.graceful_restart),
+        graceful_restart: restart_time(config, one.graceful_restart),
         route_reflector_client: false,
         next_hop_self: true,
-        import_filter: prefix_filter(&of.import),
-        export_filter: prefix_filter(&of.export),
-        max_prefixes: of.max_prefixes,
+        import_filter: prefix_filter(&one.import),
+        export_filter: prefix_filter(&one.export),
+        max_prefixes: one.max_prefixes,
         max_paths: 1,
-        allow_own_as: usize::from(of.allow_own_as),
-        enforce_first_as: of.enforce_first_as,
-        accept_martians: of.martians == config::Martians::Accept,
+        allow_own_as: usize::from(one.allow_own_as),
+        enforce_first_as: one.enforce_first_as,
+        accept_martians: one.martians == config::Martians::Accept,
         import_class: 0,
         export_class: 0,
-        role: of.role.map(Into::into),
-        role_strict: of.role_strict,
-        shutdown: of.shutdown.clone(),
+        role: one.role.map(Into::into),
+        role_strict: one.role_strict,
+        shutdown: one.shutdown.clone(),
     }
 }
 
-fn site_neighbor(config: &Config, of: &config::SiteNeighbor) -> NeighborConfig {
-    session(config, (of.address, of.asn, of.ttl), &of.session)
+fn site_neighbor(config: &Config, one: &config::SiteNeighbor) -> NeighborConfig {
+    session(config, (one.address, one.asn, one.ttl), &one.session)
 }
 
 fn neighbor(
     config: &Config,
     (import_class, export_class): (u32, u32),
-    of: &config::Neighbor,
+    one: &config::Neighbor,
 ) -> NeighborConfig {
     NeighborConfig {
-        add_path_send: of.add_path.send,
-        add_path_receive: of.add_path.receive,
-        max_paths: of.max_paths,
-        route_reflector_client: of.route_reflector_client,
-        next_hop_self: of.next_hop == config::NextHop::Own,
+        add_path_send: one.add_path.send,
+        add_path_receive: one.add_path.receive,
+        max_paths: one.max_paths,
+        route_reflector_client: one.route_reflector_client,
+        next_hop_self: one.next_hop == config::NextHop::Own,
         import_class,
         export_class,
-        ..session(config, (of.address, of.asn, of.ttl), &of.session)
+        ..session(config, (one.address, one.asn, one.ttl), &one.session)
     }
 }

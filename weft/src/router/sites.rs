@@ -98,7 +98,7 @@ pub(super) enum Progress {
 
 /// All tenants with neighbours of their own.
 pub(super) struct Sites {
-    of: BTreeMap<TenantId, Site>,
+    by_tenant: BTreeMap<TenantId, Site>,
     asn: Asn,
     /// How wide this router says that it is.
     bandwidth: Option<ExtendedCommunity>,
@@ -120,7 +120,7 @@ impl Sites {
     ) -> anyhow::Result<(Self, SiteSpeakers)> {
         let (sender, events) = mpsc::channel(16);
         let mut sites = Self {
-            of: BTreeMap::new(),
+            by_tenant: BTreeMap::new(),
             asn: config.router.asn,
             bandwidth: announced_bandwidth(config),
             events,
@@ -133,9 +133,9 @@ impl Sites {
             let start = sites.add(config, id, tenant, overlay, bgp, dataplane, restarting);
             start.await?;
         }
-        if !sites.of.is_empty() {
+        if !sites.by_tenant.is_empty() {
             info!(
-                tenants = sites.of.len(),
+                tenants = sites.by_tenant.len(),
                 "speaking BGP with tenants' own routers"
             );
         }
@@ -189,7 +189,7 @@ impl Sites {
             heard: false,
             events: events.abort_handle(),
         };
-        self.of.insert(id, site);
+        self.by_tenant.insert(id, site);
         let (routes, _) = overlay.tenant_routes(id, None, usize::MAX, &|_| true);
         let prefixes = routes.iter().map(|route| (id, route.prefix));
         self.changed.extend(prefixes);
@@ -198,7 +198,7 @@ impl Sites {
 
     /// Ends a tenant's speaker, and what its routers told.
     pub(super) async fn remove(&mut self, id: TenantId, overlay: &mut Overlay) {
-        let Some(site) = self.of.remove(&id) else {
+        let Some(site) = self.by_tenant.remove(&id) else {
             return;
         };
         site.events.abort();
@@ -218,9 +218,9 @@ impl Sites {
         dataplane: &Dataplane,
     ) -> anyhow::Result<usize> {
         let wanted = tenants_with_neighbors(config, overlay);
-        let is_wanted = |id: &TenantId| wanted.iter().any(|(of, _)| of == id);
+        let is_wanted = |id: &TenantId| wanted.iter().any(|(one, _)| one == id);
         let gone: Vec<TenantId> = self
-            .of
+            .by_tenant
             .keys()
             .filter(|id| !is_wanted(id))
             .copied()
@@ -230,7 +230,7 @@ impl Sites {
         }
         let mut started = 0;
         for (id, tenant) in wanted {
-            if let Some(site) = self.of.get_mut(&id) {
+            if let Some(site) = self.by_tenant.get_mut(&id) {
                 let neighbors = setup::site_neighbors(config, tenant);
                 site.bgp
                     .with(move |speaker, now| speaker.set_neighbors(neighbors, now))
@@ -252,7 +252,7 @@ impl Sites {
 
     /// How many speakers there are.
     pub(super) fn len(&self) -> usize {
-        self.of.len()
+        self.by_tenant.len()
     }
 
     /// What a tenant's speaker says next.
@@ -262,7 +262,7 @@ impl Sites {
 
     /// Tells a tenant's routers that they know everything.
     pub(super) async fn complete(&self) {
-        for site in self.of.values() {
+        for site in self.by_tenant.values() {
             site.bgp
                 .with(|speaker, now| speaker.routes_complete(now))
                 .await;
@@ -277,7 +277,7 @@ impl Sites {
         bgp: &Bgp,
         dataplane: &Dataplane,
     ) -> Option<Progress> {
-        let site = self.of.get_mut(&id)?;
+        let site = self.by_tenant.get_mut(&id)?;
         match event {
             BgpEvent::Heard => return site.heard(),
             BgpEvent::Sessions => {}
@@ -331,14 +331,17 @@ impl Sites {
         tenant: TenantId,
         changes: Vec<(IpAddr, Option<u32>)>,
     ) {
-        if let Some(site) = self.of.get(&tenant) {
+        if let Some(site) = self.by_tenant.get(&tenant) {
             site.bgp.set_next_hops(changes).await;
         }
     }
 
     /// A change of what the router announces, for BGP: what a tenant's routers told goes on with its AS path.
     pub(super) fn origination(&mut self, change: OriginationChange) -> Origination {
-        let site = self.of.iter().find(|(_, site)| site.vni == change.path_id);
+        let site = self
+            .by_tenant
+            .iter()
+            .find(|(_, site)| site.vni == change.path_id);
         let learned = site.and_then(|(_, site)| site.learned.get(&change.prefix));
         let attributes = change.communities.map(|communities| {
             let mut builder = own_attributes();
@@ -359,17 +362,19 @@ impl Sites {
 
     /// Routes of tenants that came, went, or got other attributes.
     pub(super) fn note(&mut self, routes: &[TenantRoute]) {
-        if self.of.is_empty() {
+        if self.by_tenant.is_empty() {
             return;
         }
         let routes = routes.iter().map(|route| (route.tenant, route.prefix));
-        let ours: Vec<_> = routes.filter(|(id, _)| self.of.contains_key(id)).collect();
+        let ours: Vec<_> = routes
+            .filter(|(id, _)| self.by_tenant.contains_key(id))
+            .collect();
         self.changed.extend(ours);
     }
 
     /// Prefixes that BGP told of anew.
     pub(super) fn note_prefixes(&mut self, prefixes: impl Iterator<Item = IpNet> + Clone) {
-        for id in self.of.keys() {
+        for id in self.by_tenant.keys() {
             self.changed
                 .extend(prefixes.clone().map(|prefix| (*id, prefix)));
         }
@@ -381,7 +386,7 @@ impl Sites {
         let mut told: BTreeMap<TenantId, Vec<Origination>> = BTreeMap::new();
         let mut remote = Vec::new();
         for (id, prefix) in changed {
-            let Some(site) = self.of.get(&id) else {
+            let Some(site) = self.by_tenant.get(&id) else {
                 continue;
             };
             let chosen = overlay.chosen(id, prefix);
@@ -421,7 +426,7 @@ impl Sites {
                 .await
                 .unwrap_or_default();
             for (id, prefix, attributes) in attributes {
-                if let Some(site) = self.of.get(&id) {
+                if let Some(site) = self.by_tenant.get(&id) {
                     let attributes = override_as(&attributes, &site.overridden, self.asn);
                     told.entry(id)
                         .or_default()
@@ -430,16 +435,16 @@ impl Sites {
             }
         }
         for (id, originations) in told {
-            let Some(site) = self.of.get_mut(&id) else {
+            let Some(site) = self.by_tenant.get_mut(&id) else {
                 continue;
             };
             let told = &mut site.told;
-            let news = originations.into_iter().filter(|of| match of.attributes {
+            let news = originations.into_iter().filter(|one| match one.attributes {
                 Some(_) => {
-                    told.insert(of.prefix);
+                    told.insert(one.prefix);
                     true
                 }
-                None => told.remove(&of.prefix),
+                None => told.remove(&one.prefix),
             });
             let news: Vec<Origination> = news.collect();
             if !news.is_empty() {
@@ -459,7 +464,10 @@ fn tenants_with_neighbors<'a>(
         .into_iter()
         .map(|tenant| (tenant.config.name, tenant.id))
         .collect();
-    let tenants = config.tenants.iter().filter(|of| !of.neighbors.is_empty());
+    let tenants = config
+        .tenants
+        .iter()
+        .filter(|one| !one.neighbors.is_empty());
     tenants
         .filter_map(|tenant| Some((*ids.get(&tenant.name)?, tenant)))
         .collect()
@@ -486,7 +494,7 @@ fn of_overlay(prefix: IpNet, attributes: Option<Vec<u8>>) -> Origination {
 /// Communities do not: a tenant could name labels by them.
 fn announced(attributes: AttributesView<'_>) -> Vec<u8> {
     let mut builder = AttributesBuilder::new();
-    let keep = |of| matches!(of, code::ORIGIN | code::AS_PATH);
+    let keep = |one| matches!(one, code::ORIGIN | code::AS_PATH);
     builder.load_some(attributes, keep);
     builder.octets().to_vec()
 }

@@ -32,8 +32,11 @@ impl Sources {
         if config.discovery.is_empty() {
             return Ok(None);
         }
-        let sources: anyhow::Result<Vec<Box<dyn Source>>> =
-            config.discovery.iter().map(|of| open(of, config)).collect();
+        let sources: anyhow::Result<Vec<Box<dyn Source>>> = config
+            .discovery
+            .iter()
+            .map(|one| open(one, config))
+            .collect();
         Ok(Some(Self {
             news: follow(sources?),
             template: config.clone(),
@@ -54,9 +57,11 @@ impl Sources {
     pub(super) async fn handle(&mut self, standing: Standing, queries: &Queries) {
         match composed(&self.template, &standing.peers) {
             Ok((config, refused)) => {
-                let peers = |of: &Standing| -> Vec<(String, Peer)> {
-                    let peers = of.peers.iter();
-                    peers.map(|of| (of.name.clone(), of.peer.clone())).collect()
+                let peers = |one: &Standing| -> Vec<(String, Peer)> {
+                    let peers = one.peers.iter();
+                    peers
+                        .map(|one| (one.name.clone(), one.peer.clone()))
+                        .collect()
                 };
                 // That one is stale changes no session.
                 if peers(&standing) != peers(&self.known) {
@@ -83,22 +88,22 @@ impl Sources {
 }
 
 fn told(standing: &Standing, parts: &[Refused]) -> Told {
-    let neighbors = standing.peers.iter().map(|of| {
+    let neighbors = standing.peers.iter().map(|one| {
         let teller = Teller {
-            source: of.source.clone(),
-            stale: of.stale.clone(),
+            source: one.source.clone(),
+            stale: one.stale.clone(),
         };
-        (of.peer.address, teller)
+        (one.peer.address, teller)
     });
     let silent = standing
         .silent
         .iter()
-        .map(|of| silent(&of.source, &of.reason));
+        .map(|one| silent(&one.source, &one.reason));
     let records = standing
         .refused
         .iter()
-        .map(|of| refused(&format!("{} of {}", of.name, of.source), &of.reason));
-    let parts = parts.iter().map(|of| refused(&of.item, &of.reason));
+        .map(|one| refused(&format!("{} of {}", one.name, one.source), &one.reason));
+    let parts = parts.iter().map(|one| refused(&one.item, &one.reason));
     Told {
         neighbors: neighbors.collect(),
         alarms: silent.chain(records).chain(parts).collect(),
@@ -106,8 +111,8 @@ fn told(standing: &Standing, parts: &[Refused]) -> Told {
     }
 }
 
-fn open(of: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
-    Ok(match of {
+fn open(one: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
+    Ok(match one {
         Discovery::File(path) => Box::new(PeerFile::new(path)),
         Discovery::Dns { name, servers } => Box::new(Dns::new(name, servers)?),
         Discovery::Etcd {
@@ -131,11 +136,11 @@ fn open(of: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
 
 /// The addresses of this network namespace, with their interfaces' names.
 pub(super) fn own_addresses() -> nix::Result<Vec<(String, IpAddr)>> {
-    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|of| {
-        let address = of.address?;
-        let v4 = address.as_sockaddr_in().map(|of| IpAddr::from(of.ip()));
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|one| IpAddr::from(one.ip()));
         let address = v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))?;
-        Some((of.interface_name, address))
+        Some((one.interface_name, address))
     });
     Ok(addresses.collect())
 }
@@ -161,26 +166,30 @@ fn compose(
         template
             .neighbors
             .iter()
-            .any(|of| of.address == peer.address)
+            .any(|one| one.address == peer.address)
     };
     let others = peers.iter();
-    let others = others.filter(|of| !own.contains(&of.peer.address) && !configured(&of.peer));
+    let others = others.filter(|one| !own.contains(&one.peer.address) && !configured(&one.peer));
     let others: Vec<&Found> = others.collect();
     if let Some(neighbors) = document["neighbors"].as_array_mut() {
         neighbors.extend(
             others
                 .iter()
-                .map(|of| neighbor(&of.name, &of.peer, template)),
+                .map(|one| neighbor(&one.name, &one.peer, template)),
         );
     }
-    let file = template.neighbors.iter().map(|of| of.address.to_string());
+    let file = template.neighbors.iter().map(|one| one.address.to_string());
     let told = others
         .iter()
-        .map(|of| format!("{} of {}", of.name, of.source));
+        .map(|one| format!("{} of {}", one.name, one.source));
     let parts = Parts {
         document,
         neighbors: file.chain(told).collect(),
-        tenants: template.tenants.iter().map(|of| of.name.clone()).collect(),
+        tenants: template
+            .tenants
+            .iter()
+            .map(|one| one.name.clone())
+            .collect(),
     };
     let (mut config, refused) = parts.read("what discovery says", template)?;
     config.discovery.clone_from(&template.discovery);
@@ -232,7 +241,7 @@ mod tests {
         let addresses: Vec<String> = config
             .neighbors
             .iter()
-            .map(|of| of.address.to_string())
+            .map(|one| one.address.to_string())
             .collect();
         assert_eq!(addresses, ["192.0.2.9", "192.0.2.2"]);
         assert_eq!(refused.len(), 1, "{refused:?}");

@@ -208,8 +208,8 @@ fn side_by_side(
         let other = hand.measure(words, packets, arguments.seconds)?;
         samples.push((one, other, one / other));
     }
-    let median = |of: fn(&(f64, f64, f64)) -> f64| {
-        let mut values: Vec<f64> = samples.iter().map(of).collect();
+    let median = |each: fn(&(f64, f64, f64)) -> f64| {
+        let mut values: Vec<f64> = samples.iter().map(each).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };

@@ -130,7 +130,7 @@ fn table(arguments: &Arguments) -> Result<()> {
                 let value: f64 = value.parse()?;
                 match samples
                     .iter_mut()
-                    .find(|(of, known, _)| *of == row && known == name)
+                    .find(|(one, known, _)| *one == row && known == name)
                 {
                     Some((.., values)) => values.push(value),
                     None => samples.push((row, name.to_owned(), vec![value])),
@@ -141,7 +141,7 @@ fn table(arguments: &Arguments) -> Result<()> {
     let mut median = |row: &str, name: &str| -> f64 {
         let found = samples
             .iter_mut()
-            .find(|(of, known, _)| *of == row && known == name);
+            .find(|(one, known, _)| *one == row && known == name);
         found.map_or(f64::NAN, |(.., values)| {
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]

@@ -574,8 +574,8 @@ impl Rib {
         let next_hops = &mut self.shared.interner.next_hops;
         let changed = floors
             .iter()
-            .filter(|(of, floor)| next_hops.set_floor(*of, *floor));
-        let changed: Vec<IpAddr> = changed.map(|(of, _)| *of).collect();
+            .filter(|(one, floor)| next_hops.set_floor(*one, *floor));
+        let changed: Vec<IpAddr> = changed.map(|(one, _)| *one).collect();
         if !changed.is_empty() {
             families!(self, rib => rib.next_hops_changed(&self.shared, &changed));
         }

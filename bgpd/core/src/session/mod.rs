@@ -107,14 +107,14 @@ impl Session {
 
     /// The state of the neighbour: the furthest of its connections.
     pub fn state(&self) -> State {
-        let of = |connection: &Connection| match connection.phase {
+        let each = |connection: &Connection| match connection.phase {
             Phase::OpenSent => State::OpenSent,
             Phase::OpenConfirm(_) => State::OpenConfirm,
             Phase::Established(_) => State::Established,
         };
         self.connections
             .iter()
-            .map(of)
+            .map(each)
             .max()
             .unwrap_or(match self.dial {
                 Dial::Stopped | Dial::Wait { idle: true, .. } => State::Idle,
@@ -236,7 +236,7 @@ impl Session {
 
     /// The link to the neighbour lost its carrier: connections end without a word, which would not arrive.
     pub fn handle_link_lost(&mut self, now: Instant, interface: &str) {
-        let ids: Vec<ConnectionId> = self.connections.iter().map(|of| of.id).collect();
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|each| each.id).collect();
         for id in ids {
             self.close(now, id, DownReason::LinkLost(interface.to_owned()));
         }

@@ -17,7 +17,7 @@ impl Speaker {
     pub fn set_neighbors(&mut self, wanted: Vec<NeighborConfig>, now: Instant) -> NeighborChanges {
         let mut changes = NeighborChanges::default();
         for (peer, address) in self.addresses() {
-            if wanted.iter().all(|of| of.address != address) {
+            if wanted.iter().all(|one| one.address != address) {
                 self.remove_neighbor(peer, now);
                 changes.removed += 1;
             }

@@ -84,8 +84,8 @@ impl Speaker {
         // RFC 4724 section 4.2: what the neighbour did not preserve over its restart goes now.
         let preserved = |family: &Family| {
             restart.is_some_and(|restart| {
-                restart.families.iter().any(|of| {
-                    of.afi_safi == (family.afi(), family.safi()) && of.forwarding_preserved
+                restart.families.iter().any(|one| {
+                    one.afi_safi == (family.afi(), family.safi()) && one.forwarding_preserved
                 })
             })
         };

@@ -485,8 +485,8 @@ fn is_zero(octets: &[u8]) -> bool {
     octets.iter().all(|octet| *octet == 0)
 }
 
-fn bad_multiple(value: &[u8], of: usize) -> Option<(ProblemKind, Treatment)> {
-    (value.is_empty() || !value.len().is_multiple_of(of))
+fn bad_multiple(value: &[u8], one: usize) -> Option<(ProblemKind, Treatment)> {
+    (value.is_empty() || !value.len().is_multiple_of(one))
         .then_some((ProblemKind::Length, Treatment::TreatAsWithdraw))
 }
 

@@ -101,7 +101,7 @@ impl Follower<'_> {
         let state = database.state();
         let id = self.controller.hub.id();
         let remote = state.remote(&key::remote(&self.trust.name));
-        let counted = remote.is_some_and(|of| of.followers.contains(id));
+        let counted = remote.is_some_and(|one| one.followers.contains(id));
         let silent = update.put.is_empty() && update.removed.is_empty();
         let revision = update.revision;
         if !counted || !silent {

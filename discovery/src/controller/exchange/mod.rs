@@ -115,7 +115,7 @@ impl Exchange {
     fn refused(&self, domain: &str, fingerprint: &str) {
         let mut inner = self.inner();
         let strangers = &mut inner.strangers;
-        strangers.retain(|of| of.domain != domain || of.fingerprint != fingerprint);
+        strangers.retain(|one| one.domain != domain || one.fingerprint != fingerprint);
         strangers.insert(
             0,
             Stranger {
@@ -133,9 +133,9 @@ impl Exchange {
         let inner = &mut *inner;
         inner.links.retain(|name, _| trusts.contains_key(name));
         inner.wakes.retain(|name, _| trusts.contains_key(name));
-        inner.strangers.retain(|of| {
-            let trust = trusts.get(&of.domain);
-            trust.is_none_or(|trust| trust.fingerprint != of.fingerprint)
+        inner.strangers.retain(|one| {
+            let trust = trusts.get(&one.domain);
+            trust.is_none_or(|trust| trust.fingerprint != one.fingerprint)
         });
     }
 }
@@ -148,7 +148,7 @@ pub(super) async fn run(controller: Arc<Controller>) {
     let mut absences = Absences::default();
     loop {
         let state = controller.database.state();
-        let trusts = state.trusts().map(|of| (of.name.clone(), of.clone()));
+        let trusts = state.trusts().map(|one| (one.name.clone(), one.clone()));
         let trusts: BTreeMap<String, Trust> = trusts.collect();
         followers.retain(|name, (followed, _)| {
             trusts.get(name).is_some_and(|trust| {
@@ -180,11 +180,11 @@ impl Absences {
         let state = controller.database.state();
         let Some(own) = state.domain() else { return };
         let lease = Duration::from_secs(own.lease.into());
-        let followed = state.remotes().filter(|of| !of.followers.is_empty());
+        let followed = state.remotes().filter(|one| !one.followers.is_empty());
         let followed: Vec<_> = followed.collect();
         let id = controller.hub.id();
-        let alone = |followers: &BTreeSet<String>| followers.iter().all(|of| of == id);
-        let alive = match followed.iter().all(|of| alone(&of.followers)) {
+        let alone = |followers: &BTreeSet<String>| followers.iter().all(|one| one == id);
+        let alive = match followed.iter().all(|one| alone(&one.followers)) {
             true => BTreeSet::new(),
             false => match controller.database.alive(id).await {
                 Ok(alive) => alive.unwrap_or_default(),

@@ -44,7 +44,7 @@ struct Follower {
 impl Follower {
     /// It is trusted now.
     fn check(&self, state: &State) -> Result<(), Status> {
-        let own = state.domain().map_or("", |of| of.name.as_str());
+        let own = state.domain().map_or("", |one| one.name.as_str());
         let Self {
             domain,
             fingerprint,

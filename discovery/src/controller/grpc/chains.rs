@@ -28,8 +28,8 @@ fn on_failure_of(number: i32) -> Result<OnFailure, Rejection> {
     }
 }
 
-fn on_failure(of: OnFailure) -> i32 {
-    let on_failure = match of {
+fn on_failure(one: OnFailure) -> i32 {
+    let on_failure = match one {
         OnFailure::Closed => proto::OnFailure::Closed,
         OnFailure::Open => proto::OnFailure::Open,
         OnFailure::Over => proto::OnFailure::Over,
@@ -48,8 +48,8 @@ fn selection_of(number: i32) -> Result<Selection, Rejection> {
     }
 }
 
-fn selection(of: Selection) -> i32 {
-    let selection = match of {
+fn selection(one: Selection) -> i32 {
+    let selection = match one {
         Selection::Nearest => proto::Selection::Nearest,
         Selection::Share => proto::Selection::Share,
         Selection::Pinned => proto::Selection::Pinned,
@@ -70,8 +70,8 @@ fn kind_of(number: i32) -> Result<ProbeKind, Rejection> {
     }
 }
 
-fn kind(of: ProbeKind) -> i32 {
-    let kind = match of {
+fn kind(one: ProbeKind) -> i32 {
+    let kind = match one {
         ProbeKind::Icmp => proto::ProbeKind::Icmp,
         ProbeKind::Tcp => proto::ProbeKind::Tcp,
         ProbeKind::Http => proto::ProbeKind::Http,
@@ -88,53 +88,53 @@ fn all<T: std::str::FromStr<Err: std::fmt::Display>>(
     texts.iter().map(|text| parse(what, text)).collect()
 }
 
-fn texts<T: ToString>(of: &[T]) -> Vec<String> {
-    of.iter().map(ToString::to_string).collect()
+fn texts<T: ToString>(one: &[T]) -> Vec<String> {
+    one.iter().map(ToString::to_string).collect()
 }
 
-fn probe_of(of: proto::Probe) -> Result<Probe, Rejection> {
-    let port = of.port.map(u16::try_from).transpose();
+fn probe_of(one: proto::Probe) -> Result<Probe, Rejection> {
+    let port = one.port.map(u16::try_from).transpose();
     Ok(Probe {
-        kind: kind_of(of.kind)?,
+        kind: kind_of(one.kind)?,
         port: port.map_err(|_| invalid("a port is 65535 at most"))?,
-        path: of.path,
-        interval: of.interval,
+        path: one.path,
+        interval: one.interval,
     })
 }
 
-fn attachment_of(of: proto::ServiceAttachment) -> Result<ServiceAttachment, Rejection> {
-    let outside = |of: proto::Outside| {
+fn attachment_of(one: proto::ServiceAttachment) -> Result<ServiceAttachment, Rejection> {
+    let outside = |one: proto::Outside| {
         Ok::<_, Rejection>(Outside {
-            node: all::<IpAddr>("node", &of.node)?,
-            interface: of.interface,
+            node: all::<IpAddr>("node", &one.node)?,
+            interface: one.interface,
         })
     };
     Ok(ServiceAttachment {
-        router: of.router,
-        interface: of.interface,
-        node: all("node", &of.node)?,
-        outside: of.outside.map(outside).transpose()?,
-        probe: of.probe.map(probe_of).transpose()?,
+        router: one.router,
+        interface: one.interface,
+        node: all("node", &one.node)?,
+        outside: one.outside.map(outside).transpose()?,
+        probe: one.probe.map(probe_of).transpose()?,
     })
 }
 
-fn attachment(of: ServiceAttachment) -> proto::ServiceAttachment {
-    let outside = |of: Outside| proto::Outside {
-        interface: of.interface,
-        node: texts(&of.node),
+fn attachment(one: ServiceAttachment) -> proto::ServiceAttachment {
+    let outside = |one: Outside| proto::Outside {
+        interface: one.interface,
+        node: texts(&one.node),
     };
-    let probe = |of: Probe| proto::Probe {
-        kind: kind(of.kind),
-        port: of.port.map(Into::into),
-        path: of.path,
-        interval: of.interval,
+    let probe = |one: Probe| proto::Probe {
+        kind: kind(one.kind),
+        port: one.port.map(Into::into),
+        path: one.path,
+        interval: one.interval,
     };
     proto::ServiceAttachment {
-        router: of.router,
-        interface: of.interface,
-        node: texts(&of.node),
-        outside: of.outside.map(outside),
-        probe: of.probe.map(probe),
+        router: one.router,
+        interface: one.interface,
+        node: texts(&one.node),
+        outside: one.outside.map(outside),
+        probe: one.probe.map(probe),
     }
 }
 
@@ -150,26 +150,26 @@ fn words_of(texts: Vec<String>) -> Vec<Word> {
     texts.into_iter().map(word_of).collect()
 }
 
-fn match_of(of: proto::Match) -> Result<Match, Rejection> {
-    let dscp = of.dscp.map(u8::try_from).transpose();
+fn match_of(one: proto::Match) -> Result<Match, Rejection> {
+    let dscp = one.dscp.map(u8::try_from).transpose();
     Ok(Match {
-        source: all("source", &of.source)?,
-        destination: all("destination", &of.destination)?,
-        protocol: of.protocol.map(word_of),
-        source_ports: words_of(of.source_ports),
-        destination_ports: words_of(of.destination_ports),
+        source: all("source", &one.source)?,
+        destination: all("destination", &one.destination)?,
+        protocol: one.protocol.map(word_of),
+        source_ports: words_of(one.source_ports),
+        destination_ports: words_of(one.destination_ports),
         dscp: dscp.map_err(|_| invalid("a code point is 0 to 63"))?,
     })
 }
 
-fn matches(of: &Match) -> proto::Match {
+fn matches(one: &Match) -> proto::Match {
     proto::Match {
-        source: texts(&of.source),
-        destination: texts(&of.destination),
-        protocol: of.protocol.as_ref().map(ToString::to_string),
-        source_ports: texts(&of.source_ports),
-        destination_ports: texts(&of.destination_ports),
-        dscp: of.dscp.map(Into::into),
+        source: texts(&one.source),
+        destination: texts(&one.destination),
+        protocol: one.protocol.as_ref().map(ToString::to_string),
+        source_ports: texts(&one.source_ports),
+        destination_ports: texts(&one.destination_ports),
+        dscp: one.dscp.map(Into::into),
     }
 }
 
@@ -199,39 +199,39 @@ impl Form<NewChain> for proto::PutChainRequest {
     }
 }
 
-pub(super) fn service(of: model::Service, modified: u64) -> proto::Service {
+pub(super) fn service(one: model::Service, modified: u64) -> proto::Service {
     proto::Service {
-        tenant: of.tenant,
-        name: of.name,
-        label: of.label,
-        home: of.home,
-        home_name: of.home_name,
-        on_failure: on_failure(of.on_failure),
-        rewrites: of.rewrites,
-        selection: of.selection.map(selection),
-        attachments: of.attachments.into_iter().map(attachment).collect(),
+        tenant: one.tenant,
+        name: one.name,
+        label: one.label,
+        home: one.home,
+        home_name: one.home_name,
+        on_failure: on_failure(one.on_failure),
+        rewrites: one.rewrites,
+        selection: one.selection.map(selection),
+        attachments: one.attachments.into_iter().map(attachment).collect(),
         modified,
     }
 }
 
-pub(super) fn chain(of: model::Chain, modified: u64) -> proto::Chain {
+pub(super) fn chain(one: model::Chain, modified: u64) -> proto::Chain {
     proto::Chain {
-        tenant: of.tenant,
-        name: of.name,
-        priority: of.priority,
-        r#match: Some(matches(&of.matches)),
-        services: of.services,
-        symmetric: of.symmetric,
-        note: of.note,
+        tenant: one.tenant,
+        name: one.name,
+        priority: one.priority,
+        r#match: Some(matches(&one.matches)),
+        services: one.services,
+        symmetric: one.symmetric,
+        note: one.note,
         modified,
     }
 }
 
-pub(super) fn remote(of: model::RemoteService) -> proto::RemoteService {
+pub(super) fn remote(one: model::RemoteService) -> proto::RemoteService {
     proto::RemoteService {
-        domain: of.domain,
-        vni: of.vni,
-        name: of.name,
-        label: of.label,
+        domain: one.domain,
+        vni: one.vni,
+        name: one.name,
+        label: one.label,
     }
 }

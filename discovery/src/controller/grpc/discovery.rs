@@ -250,12 +250,12 @@ impl Discovery for Server {
         let listener = tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
                 match message.message {
-                    Some(from_router::Message::Acknowledge(of)) => {
-                        controller.hub.acknowledge(&name, number, of);
+                    Some(from_router::Message::Acknowledge(one)) => {
+                        controller.hub.acknowledge(&name, number, one);
                     }
-                    Some(from_router::Message::Performance(of)) => {
-                        match serde_json::from_slice(&of.body) {
-                            Ok(answer) => controller.hub.answered(of.id, answer),
+                    Some(from_router::Message::Performance(one)) => {
+                        match serde_json::from_slice(&one.body) {
+                            Ok(answer) => controller.hub.answered(one.id, answer),
                             Err(error) => warn!(router = name, %error, "no answer"),
                         }
                     }

@@ -15,17 +15,17 @@ fn ttl_of(number: u32) -> Result<u8, Rejection> {
 }
 
 fn pairs_of(pairs: Vec<proto::Pair>) -> Vec<model::Pair> {
-    let pair = |of: proto::Pair| model::Pair {
-        edge: of.edge,
-        peer: of.peer,
+    let pair = |one: proto::Pair| model::Pair {
+        edge: one.edge,
+        peer: one.peer,
     };
     pairs.into_iter().map(pair).collect()
 }
 
 fn pairs(pairs: Vec<model::Pair>) -> Vec<proto::Pair> {
-    let pair = |of: model::Pair| proto::Pair {
-        edge: of.edge,
-        peer: of.peer,
+    let pair = |one: model::Pair| proto::Pair {
+        edge: one.edge,
+        peer: one.peer,
     };
     pairs.into_iter().map(pair).collect()
 }
@@ -47,19 +47,19 @@ impl Form<TrustChange> for proto::ChangeTrustRequest {
         Ok(TrustChange {
             introduction: self.introduction,
             ttl: self.ttl.map(ttl_of).transpose()?,
-            pairs: self.pairs.map(|of| pairs_of(of.pairs)),
+            pairs: self.pairs.map(|one| pairs_of(one.pairs)),
         })
     }
 }
 
-pub(super) fn introduction(of: Introduced, _: u64) -> proto::Introduction {
+pub(super) fn introduction(one: Introduced, _: u64) -> proto::Introduction {
     proto::Introduction {
-        introduction: of.introduction,
+        introduction: one.introduction,
     }
 }
 
-fn exchange(of: Exchanged) -> i32 {
-    let exchange = match of {
+fn exchange(one: Exchanged) -> i32 {
+    let exchange = match one {
         Exchanged::Waiting => proto::Exchange::Waiting,
         Exchanged::Current => proto::Exchange::Current,
         Exchanged::Stale => proto::Exchange::Stale,
@@ -71,99 +71,99 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-pub(super) fn status(of: DomainStatus) -> proto::DomainStatus {
+pub(super) fn status(one: DomainStatus) -> proto::DomainStatus {
     proto::DomainStatus {
-        name: of.name,
-        exchange: exchange(of.exchange),
-        stale: of.stale,
-        asn: of.asn,
-        revision: of.revision,
-        last_heard: of.last_heard,
-        lag: of.lag,
-        followers: count(of.followers),
-        followed: count(of.followed),
-        routers: count(of.routers),
-        tenants: count(of.tenants),
-        shared: count(of.shared),
-        error: of.error,
+        name: one.name,
+        exchange: exchange(one.exchange),
+        stale: one.stale,
+        asn: one.asn,
+        revision: one.revision,
+        last_heard: one.last_heard,
+        lag: one.lag,
+        followers: count(one.followers),
+        followed: count(one.followed),
+        routers: count(one.routers),
+        tenants: count(one.tenants),
+        shared: count(one.shared),
+        error: one.error,
     }
 }
 
-pub(super) fn other(of: OtherDomain) -> proto::OtherDomain {
+pub(super) fn other(one: OtherDomain) -> proto::OtherDomain {
     proto::OtherDomain {
-        status: Some(status(of.status)),
-        controllers: of.controllers,
-        fingerprint: of.fingerprint,
-        ttl: of.ttl.into(),
-        pairs: pairs(of.pairs),
-        modified: of.modified,
+        status: Some(status(one.status)),
+        controllers: one.controllers,
+        fingerprint: one.fingerprint,
+        ttl: one.ttl.into(),
+        pairs: pairs(one.pairs),
+        modified: one.modified,
     }
 }
 
-pub(super) fn others(of: OtherDomains, _: u64) -> proto::ListDomainsResponse {
-    let stranger = |of: Stranger| proto::Stranger {
-        name: of.name,
-        fingerprint: of.fingerprint,
-        at: of.at,
+pub(super) fn others(one: OtherDomains, _: u64) -> proto::ListDomainsResponse {
+    let stranger = |one: Stranger| proto::Stranger {
+        name: one.name,
+        fingerprint: one.fingerprint,
+        at: one.at,
     };
     proto::ListDomainsResponse {
-        domains: of.items.into_iter().map(other).collect(),
-        asking: of.asking.into_iter().map(stranger).collect(),
+        domains: one.items.into_iter().map(other).collect(),
+        asking: one.asking.into_iter().map(stranger).collect(),
     }
 }
 
-pub(super) fn trust(of: model::Trust, modified: u64) -> proto::Trust {
+pub(super) fn trust(one: model::Trust, modified: u64) -> proto::Trust {
     proto::Trust {
-        name: of.name,
-        controllers: of.controllers,
-        fingerprint: of.fingerprint,
-        ttl: of.ttl.into(),
-        pairs: pairs(of.pairs),
+        name: one.name,
+        controllers: one.controllers,
+        fingerprint: one.fingerprint,
+        ttl: one.ttl.into(),
+        pairs: pairs(one.pairs),
         modified,
     }
 }
 
-pub(super) fn share(of: model::Share, modified: u64) -> proto::Share {
+pub(super) fn share(one: model::Share, modified: u64) -> proto::Share {
     proto::Share {
-        domain: of.domain,
-        tenant: of.tenant,
+        domain: one.domain,
+        tenant: one.tenant,
         modified,
     }
 }
 
-pub(super) fn remote(of: model::Remote) -> proto::Remote {
+pub(super) fn remote(one: model::Remote) -> proto::Remote {
     proto::Remote {
-        name: of.name,
-        asn: of.asn,
-        revision: of.revision,
-        heard: of.heard,
-        followers: of.followers.into_iter().collect(),
+        name: one.name,
+        asn: one.asn,
+        revision: one.revision,
+        heard: one.heard,
+        followers: one.followers.into_iter().collect(),
     }
 }
 
-pub(super) fn router(of: model::RemoteRouter, modified: u64) -> proto::RemoteRouter {
+pub(super) fn router(one: model::RemoteRouter, modified: u64) -> proto::RemoteRouter {
     proto::RemoteRouter {
-        domain: of.domain,
-        name: of.name,
-        asn: of.asn,
-        router_id: of.router_id.to_string(),
-        bgp_address: of.bgp_address.to_string(),
-        endpoint: of.endpoint.to_string(),
-        encapsulations: of.encapsulations,
-        capacity: of.capacity,
-        expired: of.expired,
-        peers: of.peers,
+        domain: one.domain,
+        name: one.name,
+        asn: one.asn,
+        router_id: one.router_id.to_string(),
+        bgp_address: one.bgp_address.to_string(),
+        endpoint: one.endpoint.to_string(),
+        encapsulations: one.encapsulations,
+        capacity: one.capacity,
+        expired: one.expired,
+        peers: one.peers,
         modified,
     }
 }
 
-pub(super) fn tenant(of: model::RemoteTenant, modified: u64) -> proto::RemoteTenant {
+pub(super) fn tenant(one: model::RemoteTenant, modified: u64) -> proto::RemoteTenant {
     proto::RemoteTenant {
-        domain: of.domain,
-        name: of.name,
-        vni: of.vni,
-        home: of.home,
-        id: of.id,
+        domain: one.domain,
+        name: one.name,
+        vni: one.vni,
+        home: one.home,
+        id: one.id,
         modified,
     }
 }

@@ -39,7 +39,7 @@ fn reply<T, M>(
 /// Each of a list as a message.
 fn each<T, M>(list: Vec<Listed<T>>, message: impl Fn(T, u64) -> M) -> Vec<M> {
     let list = list.into_iter();
-    list.map(|(of, modified)| message(of, modified)).collect()
+    list.map(|(one, modified)| message(one, modified)).collect()
 }
 
 impl Server {
@@ -272,8 +272,8 @@ impl Management for Server {
         &self,
         request: Request<proto::GetServiceRequest>,
     ) -> Result<Response<proto::Service>, Status> {
-        let (actor, of) = self.actor(request)?;
-        let answer = self.controller.get_service(&actor, &of.tenant, &of.name);
+        let (actor, one) = self.actor(request)?;
+        let answer = self.controller.get_service(&actor, &one.tenant, &one.name);
         reply(answer, chains::service)
     }
 
@@ -281,9 +281,9 @@ impl Management for Server {
         &self,
         request: Request<proto::PutServiceRequest>,
     ) -> Result<Response<proto::Service>, Status> {
-        let (asking, of) = self.asking(request, conditions!())?;
-        let (tenant, name) = (of.tenant.clone(), of.name.clone());
-        let put = self.controller.put_service(&asking, tenant, name, of);
+        let (asking, one) = self.asking(request, conditions!())?;
+        let (tenant, name) = (one.tenant.clone(), one.name.clone());
+        let put = self.controller.put_service(&asking, tenant, name, one);
         reply(put.await, chains::service)
     }
 
@@ -291,8 +291,10 @@ impl Management for Server {
         &self,
         request: Request<proto::DeleteServiceRequest>,
     ) -> Result<Response<proto::Deleted>, Status> {
-        let (asking, of) = self.asking(request, conditions!())?;
-        let deleted = self.controller.delete_service(&asking, of.tenant, of.name);
+        let (asking, one) = self.asking(request, conditions!())?;
+        let deleted = self
+            .controller
+            .delete_service(&asking, one.tenant, one.name);
         reply(deleted.await, messages::deleted)
     }
 
@@ -311,8 +313,8 @@ impl Management for Server {
         &self,
         request: Request<proto::GetChainRequest>,
     ) -> Result<Response<proto::Chain>, Status> {
-        let (actor, of) = self.actor(request)?;
-        let answer = self.controller.get_chain(&actor, &of.tenant, &of.name);
+        let (actor, one) = self.actor(request)?;
+        let answer = self.controller.get_chain(&actor, &one.tenant, &one.name);
         reply(answer, chains::chain)
     }
 
@@ -320,9 +322,9 @@ impl Management for Server {
         &self,
         request: Request<proto::PutChainRequest>,
     ) -> Result<Response<proto::Chain>, Status> {
-        let (asking, of) = self.asking(request, conditions!())?;
-        let (tenant, name) = (of.tenant.clone(), of.name.clone());
-        let put = self.controller.put_chain(&asking, tenant, name, of);
+        let (asking, one) = self.asking(request, conditions!())?;
+        let (tenant, name) = (one.tenant.clone(), one.name.clone());
+        let put = self.controller.put_chain(&asking, tenant, name, one);
         reply(put.await, chains::chain)
     }
 
@@ -330,8 +332,8 @@ impl Management for Server {
         &self,
         request: Request<proto::DeleteChainRequest>,
     ) -> Result<Response<proto::Deleted>, Status> {
-        let (asking, of) = self.asking(request, conditions!())?;
-        let deleted = self.controller.delete_chain(&asking, of.tenant, of.name);
+        let (asking, one) = self.asking(request, conditions!())?;
+        let deleted = self.controller.delete_chain(&asking, one.tenant, one.name);
         reply(deleted.await, messages::deleted)
     }
 
@@ -390,7 +392,7 @@ impl Management for Server {
     ) -> Result<Response<proto::OtherDomain>, Status> {
         let (actor, asked) = self.actor(request)?;
         let answer = self.controller.get_other_domain(&actor, &asked.name);
-        reply(answer, |of, _| domains::other(of))
+        reply(answer, |one, _| domains::other(one))
     }
 
     async fn trust_domain(
@@ -498,7 +500,7 @@ impl Management for Server {
     ) -> Result<Response<proto::Revision>, Status> {
         let (actor, asked) = self.actor(request)?;
         let answer = self.controller.get_revision(&actor, asked.number).await;
-        reply(answer, |of, _| messages::revision(of))
+        reply(answer, |one, _| messages::revision(one))
     }
 
     async fn roll_back(

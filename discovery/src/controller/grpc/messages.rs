@@ -71,28 +71,28 @@ impl Form<NewAttachment> for proto::PutAttachmentRequest {
                 .neighbors
                 .into_iter()
                 .enumerate()
-                .map(|(at, of)| site_neighbor(at, of))
+                .map(|(at, one)| site_neighbor(at, one))
                 .collect::<Result<_, _>>()?,
-            breakout: self.breakout.map(|of| model::Breakout {
-                interface: of.interface,
-                source_nat: of.source_nat.unwrap_or(true),
+            breakout: self.breakout.map(|one| model::Breakout {
+                interface: one.interface,
+                source_nat: one.source_nat.unwrap_or(true),
             }),
         })
     }
 }
 
-fn site_neighbor(at: usize, of: proto::SiteNeighbor) -> Result<model::SiteNeighbor, Rejection> {
-    let ttl = of.ttl.map(u8::try_from).transpose();
+fn site_neighbor(at: usize, one: proto::SiteNeighbor) -> Result<model::SiteNeighbor, Rejection> {
+    let ttl = one.ttl.map(u8::try_from).transpose();
     Ok(model::SiteNeighbor {
-        address: parse(&format!("neighbors[{at}].address"), &of.address)?,
-        asn: of.asn,
-        as_override: of.as_override,
-        description: of.description,
+        address: parse(&format!("neighbors[{at}].address"), &one.address)?,
+        asn: one.asn,
+        as_override: one.as_override,
+        description: one.description,
         ttl: ttl.map_err(|_| Rejection::Field {
             field: format!("neighbors[{at}].ttl"),
             detail: "a TTL is 1 to 255".into(),
         })?,
-        max_prefixes: of.max_prefixes,
+        max_prefixes: one.max_prefixes,
     })
 }
 
@@ -138,7 +138,7 @@ impl Form<NewToken> for proto::CreateTokenRequest {
                     name: join.name,
                 },
                 Scope::Operator(_) => model::Scope::Operator,
-                Scope::Tenant(of) => model::Scope::Tenant { tenant: of.tenant },
+                Scope::Tenant(one) => model::Scope::Tenant { tenant: one.tenant },
                 Scope::Reader(_) => model::Scope::Reader,
             },
             ttl: self.ttl,
@@ -147,95 +147,95 @@ impl Form<NewToken> for proto::CreateTokenRequest {
     }
 }
 
-pub(super) fn domain(of: model::Domain, modified: u64) -> proto::Domain {
+pub(super) fn domain(one: model::Domain, modified: u64) -> proto::Domain {
     proto::Domain {
-        name: of.name,
-        asn: of.asn,
-        global_administrator: of.global_administrator,
-        first_vni: of.first_vni,
-        last_vni: of.last_vni,
-        lease: of.lease,
-        quarantine: of.quarantine,
-        hold_time: of.hold_time.into(),
-        certificate: of.certificate,
-        resumed: of.resumed,
+        name: one.name,
+        asn: one.asn,
+        global_administrator: one.global_administrator,
+        first_vni: one.first_vni,
+        last_vni: one.last_vni,
+        lease: one.lease,
+        quarantine: one.quarantine,
+        hold_time: one.hold_time.into(),
+        certificate: one.certificate,
+        resumed: one.resumed,
         modified,
     }
 }
 
-pub(super) fn router(of: model::Router, modified: u64) -> proto::Router {
-    let registration = of.registration.map(|of| proto::Registration {
-        router_id: of.router_id.to_string(),
-        bgp_address: of.bgp_address.to_string(),
-        endpoint: of.endpoint.to_string(),
-        encapsulations: of.encapsulations,
-        capacity: of.capacity,
-        generation: of.generation,
-        version: of.version,
+pub(super) fn router(one: model::Router, modified: u64) -> proto::Router {
+    let registration = one.registration.map(|one| proto::Registration {
+        router_id: one.router_id.to_string(),
+        bgp_address: one.bgp_address.to_string(),
+        endpoint: one.endpoint.to_string(),
+        encapsulations: one.encapsulations,
+        capacity: one.capacity,
+        generation: one.generation,
+        version: one.version,
     });
-    let peers = of.peers.into_iter().map(|of| proto::Peer {
-        name: of.name,
-        address: of.address.to_string(),
-        asn: of.asn,
-        ttl: Some(of.ttl.into()),
-        tenants: of.tenants,
+    let peers = one.peers.into_iter().map(|one| proto::Peer {
+        name: one.name,
+        address: one.address.to_string(),
+        asn: one.asn,
+        ttl: Some(one.ttl.into()),
+        tenants: one.tenants,
     });
     proto::Router {
-        name: of.name,
-        role: role(of.role),
-        external_address: of.external_address.map(|of| of.to_string()),
-        key: of.key,
+        name: one.name,
+        role: role(one.role),
+        external_address: one.external_address.map(|one| one.to_string()),
+        key: one.key,
         registration,
-        controller: of.controller,
-        expired: of.expired,
+        controller: one.controller,
+        expired: one.expired,
         peers: peers.collect(),
         modified,
     }
 }
 
-pub(super) fn tenant(of: model::Tenant, modified: u64) -> proto::Tenant {
+pub(super) fn tenant(one: model::Tenant, modified: u64) -> proto::Tenant {
     proto::Tenant {
-        name: of.name,
-        vni: of.vni,
-        home: of.home,
-        description: of.description,
-        id: of.id,
+        name: one.name,
+        vni: one.vni,
+        home: one.home,
+        description: one.description,
+        id: one.id,
         modified,
     }
 }
 
-pub(super) fn attachment(of: model::Attachment, modified: u64) -> proto::Attachment {
+pub(super) fn attachment(one: model::Attachment, modified: u64) -> proto::Attachment {
     proto::Attachment {
-        tenant: of.tenant,
-        router: of.router,
-        interfaces: of.interfaces,
-        prefixes: of.prefixes.iter().map(ToString::to_string).collect(),
-        redistribute: of.redistribute,
-        neighbors: of
+        tenant: one.tenant,
+        router: one.router,
+        interfaces: one.interfaces,
+        prefixes: one.prefixes.iter().map(ToString::to_string).collect(),
+        redistribute: one.redistribute,
+        neighbors: one
             .neighbors
             .into_iter()
-            .map(|of| proto::SiteNeighbor {
-                address: of.address.to_string(),
-                asn: of.asn,
-                as_override: of.as_override,
-                description: of.description,
-                ttl: of.ttl.map(u32::from),
-                max_prefixes: of.max_prefixes,
+            .map(|one| proto::SiteNeighbor {
+                address: one.address.to_string(),
+                asn: one.asn,
+                as_override: one.as_override,
+                description: one.description,
+                ttl: one.ttl.map(u32::from),
+                max_prefixes: one.max_prefixes,
             })
             .collect(),
-        breakout: of.breakout.map(|of| proto::Breakout {
-            interface: of.interface,
-            source_nat: Some(of.source_nat),
+        breakout: one.breakout.map(|one| proto::Breakout {
+            interface: one.interface,
+            source_nat: Some(one.source_nat),
         }),
         modified,
     }
 }
 
-fn scope(of: model::Scope) -> Option<proto::Scope> {
+fn scope(one: model::Scope) -> Option<proto::Scope> {
     use proto::scope::Scope;
-    let scope = match of {
-        model::Scope::Join { role: of, name } => Scope::Join(proto::Join {
-            role: role(of),
+    let scope = match one {
+        model::Scope::Join { role: one, name } => Scope::Join(proto::Join {
+            role: role(one),
             name,
         }),
         model::Scope::Operator => Scope::Operator(proto::Operator {}),
@@ -245,21 +245,21 @@ fn scope(of: model::Scope) -> Option<proto::Scope> {
     Some(proto::Scope { scope: Some(scope) })
 }
 
-pub(super) fn token(of: model::Token, modified: u64) -> proto::Token {
+pub(super) fn token(one: model::Token, modified: u64) -> proto::Token {
     proto::Token {
-        id: of.id,
-        scope: scope(of.scope),
-        expires_at: of.expires_at,
-        uses_left: of.uses_left,
-        created_by: of.created_by,
+        id: one.id,
+        scope: scope(one.scope),
+        expires_at: one.expires_at,
+        uses_left: one.uses_left,
+        created_by: one.created_by,
         modified,
     }
 }
 
-pub(super) fn created_token(of: CreatedToken, _: u64) -> proto::CreatedToken {
+pub(super) fn created_token(one: CreatedToken, _: u64) -> proto::CreatedToken {
     proto::CreatedToken {
-        token: of.token,
-        scope: scope(of.scope),
+        token: one.token,
+        scope: scope(one.scope),
     }
 }
 
@@ -267,91 +267,91 @@ pub(super) fn deleted((): (), _: u64) -> proto::Deleted {
     proto::Deleted {}
 }
 
-pub(super) fn rolled_back(of: RolledBack, _: u64) -> proto::RolledBack {
+pub(super) fn rolled_back(one: RolledBack, _: u64) -> proto::RolledBack {
     proto::RolledBack {
-        rolled_back_to: of.rolled_back_to,
+        rolled_back_to: one.rolled_back_to,
     }
 }
 
-fn record(of: model::Record) -> Option<proto::Record> {
+fn record(one: model::Record) -> Option<proto::Record> {
     use proto::record::Record;
-    let record = match of {
-        model::Record::Domain(of) => Record::Domain(domain(of, 0)),
-        model::Record::Router(of) => Record::Router(router(of, 0)),
-        model::Record::Tenant(of) => Record::Tenant(tenant(of, 0)),
-        model::Record::Attachment(of) => Record::Attachment(attachment(of, 0)),
-        model::Record::Vni(of) => Record::Vni(proto::VniUse {
-            vni: of.vni,
-            tenant: of.tenant,
-            free_at: of.free_at,
-            service: of.service,
+    let record = match one {
+        model::Record::Domain(one) => Record::Domain(domain(one, 0)),
+        model::Record::Router(one) => Record::Router(router(one, 0)),
+        model::Record::Tenant(one) => Record::Tenant(tenant(one, 0)),
+        model::Record::Attachment(one) => Record::Attachment(attachment(one, 0)),
+        model::Record::Vni(one) => Record::Vni(proto::VniUse {
+            vni: one.vni,
+            tenant: one.tenant,
+            free_at: one.free_at,
+            service: one.service,
         }),
-        model::Record::Token(of) => Record::Token(token(of, 0)),
+        model::Record::Token(one) => Record::Token(token(one, 0)),
         // Answers and chains of the past that were kept are nobody's business.
         model::Record::Request(_) | model::Record::PastChains(_) => return None,
-        model::Record::Trust(of) => Record::Trust(domains::trust(of, 0)),
-        model::Record::Share(of) => Record::Share(domains::share(of, 0)),
-        model::Record::Remote(of) => Record::Remote(domains::remote(of)),
-        model::Record::RemoteRouter(of) => Record::RemoteRouter(domains::router(of, 0)),
-        model::Record::RemoteTenant(of) => Record::RemoteTenant(domains::tenant(of, 0)),
-        model::Record::Service(of) => Record::Service(chains::service(of, 0)),
-        model::Record::Chain(of) => Record::Chain(chains::chain(of, 0)),
-        model::Record::RemoteService(of) => Record::RemoteService(chains::remote(of)),
+        model::Record::Trust(one) => Record::Trust(domains::trust(one, 0)),
+        model::Record::Share(one) => Record::Share(domains::share(one, 0)),
+        model::Record::Remote(one) => Record::Remote(domains::remote(one)),
+        model::Record::RemoteRouter(one) => Record::RemoteRouter(domains::router(one, 0)),
+        model::Record::RemoteTenant(one) => Record::RemoteTenant(domains::tenant(one, 0)),
+        model::Record::Service(one) => Record::Service(chains::service(one, 0)),
+        model::Record::Chain(one) => Record::Chain(chains::chain(one, 0)),
+        model::Record::RemoteService(one) => Record::RemoteService(chains::remote(one)),
     };
     Some(proto::Record {
         record: Some(record),
     })
 }
 
-pub(super) fn revision(of: model::Revision) -> proto::Revision {
-    let changes = of.changes.into_iter().map(|of| proto::Change {
-        key: of.key,
-        old: of.old.and_then(record),
-        new: of.new.and_then(record),
+pub(super) fn revision(one: model::Revision) -> proto::Revision {
+    let changes = one.changes.into_iter().map(|one| proto::Change {
+        key: one.key,
+        old: one.old.and_then(record),
+        new: one.new.and_then(record),
     });
     proto::Revision {
-        number: of.number,
-        at: of.at,
-        actor: of.actor,
-        operation: of.operation,
+        number: one.number,
+        at: one.at,
+        actor: one.actor,
+        operation: one.operation,
         changes: changes.collect(),
     }
 }
 
-pub(super) fn status(of: Status, _: u64) -> proto::Status {
-    let router = |of: RouterStatus| proto::RouterStatus {
-        name: of.name,
-        role: role(of.role),
-        attached: of.attached,
-        expired: of.expired,
-        endpoint: of.endpoint,
-        runs: of.runs,
-        sent: of.sent,
-        lags: of.lags,
-        refused: of
+pub(super) fn status(one: Status, _: u64) -> proto::Status {
+    let router = |one: RouterStatus| proto::RouterStatus {
+        name: one.name,
+        role: role(one.role),
+        attached: one.attached,
+        expired: one.expired,
+        endpoint: one.endpoint,
+        runs: one.runs,
+        sent: one.sent,
+        lags: one.lags,
+        refused: one
             .refused
             .into_iter()
-            .map(|of| proto::RefusedItem {
-                item: of.item,
-                reason: of.reason,
+            .map(|one| proto::RefusedItem {
+                item: one.item,
+                reason: one.reason,
             })
             .collect(),
     };
     proto::Status {
-        domain: of.domain,
-        revision: of.revision,
-        routers: of.routers.into_iter().map(router).collect(),
-        domains: of.domains.into_iter().map(domains::status).collect(),
-        warnings: of.warnings,
+        domain: one.domain,
+        revision: one.revision,
+        routers: one.routers.into_iter().map(router).collect(),
+        domains: one.domains.into_iter().map(domains::status).collect(),
+        warnings: one.warnings,
     }
 }
 
-pub(super) fn performance(of: Performance, _: u64) -> proto::Performance {
-    let routers = of.routers.into_iter();
+pub(super) fn performance(one: Performance, _: u64) -> proto::Performance {
+    let routers = one.routers.into_iter();
     proto::Performance {
-        partial: of.partial,
-        missing: of.missing,
-        routers: routers.map(|(name, of)| (name, object(of))).collect(),
+        partial: one.partial,
+        missing: one.missing,
+        routers: routers.map(|(name, one)| (name, object(one))).collect(),
     }
 }
 
@@ -366,14 +366,17 @@ fn value(json: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     let kind = match json {
         Json::Null => Kind::NullValue(0),
-        Json::Bool(of) => Kind::BoolValue(of),
-        Json::Number(of) => Kind::NumberValue(of.as_f64().unwrap_or(f64::NAN)),
-        Json::String(of) => Kind::StringValue(of),
-        Json::Array(of) => Kind::ListValue(ListValue {
-            values: of.into_iter().map(value).collect(),
+        Json::Bool(one) => Kind::BoolValue(one),
+        Json::Number(one) => Kind::NumberValue(one.as_f64().unwrap_or(f64::NAN)),
+        Json::String(one) => Kind::StringValue(one),
+        Json::Array(one) => Kind::ListValue(ListValue {
+            values: one.into_iter().map(value).collect(),
         }),
-        Json::Object(of) => Kind::StructValue(Struct {
-            fields: of.into_iter().map(|(key, of)| (key, value(of))).collect(),
+        Json::Object(one) => Kind::StructValue(Struct {
+            fields: one
+                .into_iter()
+                .map(|(key, one)| (key, value(one)))
+                .collect(),
         }),
     };
     Value { kind: Some(kind) }

@@ -79,7 +79,10 @@ impl Hub {
                 Affected::Some(names) => names.contains(&router.name),
             };
             let here = router.controller.as_deref() == Some(&*self.id);
-            let open = router.claim.as_ref().is_some_and(|of| of.answers.is_none());
+            let open = router
+                .claim
+                .as_ref()
+                .is_some_and(|one| one.answers.is_none());
             named && here && open
         };
         for router in state.routers().filter(asked) {
@@ -119,7 +122,7 @@ impl Hub {
     fn let_go(&self, name: &str, instance: &str) {
         let mut inner = self.inner();
         let connection = inner.connections.get(name);
-        if connection.is_some_and(|of| of.instance != instance) {
+        if connection.is_some_and(|one| one.instance != instance) {
             inner.connections.remove(name);
         }
     }

@@ -32,7 +32,7 @@ impl Controller {
         let state = self.database.state();
         check_tenant(&state, tenant)?;
         let service = |record: &Record| match record {
-            Record::Service(of) => Some(of.clone()),
+            Record::Service(one) => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&state, &key::service(tenant, ""), service))
@@ -93,7 +93,7 @@ impl Controller {
         let state = self.database.state();
         check_tenant(&state, tenant)?;
         let chain = |record: &Record| match record {
-            Record::Chain(of) => Some(noted(&state, of.clone())),
+            Record::Chain(one) => Some(noted(&state, one.clone())),
             _ => None,
         };
         Ok(listed(&state, &key::chain(tenant, ""), chain))
@@ -109,7 +109,7 @@ impl Controller {
         let state = self.database.state();
         let key = key::chain(tenant, name);
         let chain = state.chain(&key).cloned();
-        let chain = chain.map(|of| noted(&state, of));
+        let chain = chain.map(|one| noted(&state, one));
         found(&state, &key, chain.as_ref(), || {
             Rejection::NotFound(format!("tenant `{tenant}` has no chain `{name}`"))
         })

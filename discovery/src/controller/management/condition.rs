@@ -81,16 +81,16 @@ impl RouterStatus {
             endpoint: router
                 .registration
                 .as_ref()
-                .map(|of| of.endpoint.to_string()),
+                .map(|one| one.endpoint.to_string()),
             runs: own.runs,
             sent: own.sent,
             lags: own.runs < own.sent || !own.attached || !own.refused.is_empty(),
             refused: own
                 .refused
                 .into_iter()
-                .map(|of| RefusedItem {
-                    item: of.item,
-                    reason: of.reason,
+                .map(|one| RefusedItem {
+                    item: one.item,
+                    reason: one.reason,
                 })
                 .collect(),
         }
@@ -144,10 +144,13 @@ impl Controller {
         let attached = self.hub.attached();
         let routers = state.routers();
         let status = Status {
-            domain: state.domain().map(|of| of.name.clone()).unwrap_or_default(),
+            domain: state
+                .domain()
+                .map(|one| one.name.clone())
+                .unwrap_or_default(),
             revision: state.revision,
             routers: routers
-                .map(|of| RouterStatus::new(of, attached.get(&of.name)))
+                .map(|one| RouterStatus::new(one, attached.get(&one.name)))
                 .collect(),
             domains: domains::statuses(self, &state),
             warnings: self.warnings(&state),
@@ -199,7 +202,7 @@ impl Controller {
         {
             return Err(no_router(router));
         }
-        let asked = state.routers().map(|of| of.name.clone()).filter(|name| {
+        let asked = state.routers().map(|one| one.name.clone()).filter(|name| {
             let attached =
                 |tenant: &String| state.attachment(&key::attachment(tenant, name)).is_some();
             query.router.as_ref().is_none_or(|only| only == name)

@@ -65,7 +65,7 @@ fn status_of(controller: &Controller, state: &State, name: &str) -> DomainStatus
         Some(remote) if remote.is_stale() => Exchanged::Stale,
         Some(_) => Exchanged::Current,
     };
-    let last_heard = link.heard.max(remote.map(|of| of.heard));
+    let last_heard = link.heard.max(remote.map(|one| one.heard));
     // What it says when nothing of it has changed is not written down.
     let revision = match link.follows {
         true => link.revision,
@@ -75,15 +75,15 @@ fn status_of(controller: &Controller, state: &State, name: &str) -> DomainStatus
         name: name.to_owned(),
         exchange,
         stale: exchange == Exchanged::Stale,
-        asn: remote.map(|of| of.asn),
-        revision: remote.map_or(0, |of| of.revision).max(revision),
+        asn: remote.map(|one| one.asn),
+        revision: remote.map_or(0, |one| one.revision).max(revision),
         last_heard,
         lag: last_heard.map(|at| now().saturating_sub(at) / 1000),
-        followers: remote.map_or(0, |of| of.followers.len()),
+        followers: remote.map_or(0, |one| one.followers.len()),
         followed: link.followed,
-        routers: of_domain(state.remote_routers(), name, |of| &of.domain).count(),
-        tenants: of_domain(state.remote_tenants(), name, |of| &of.domain).count(),
-        shared: of_domain(state.shares(), name, |of| &of.domain).count(),
+        routers: of_domain(state.remote_routers(), name, |one| &one.domain).count(),
+        tenants: of_domain(state.remote_tenants(), name, |one| &one.domain).count(),
+        shared: of_domain(state.shares(), name, |one| &one.domain).count(),
         error: link.error,
     }
 }
@@ -93,14 +93,14 @@ fn of_domain<'a, T: 'a>(
     name: &str,
     domain: impl Fn(&T) -> &String,
 ) -> impl Iterator<Item = &'a T> {
-    all.filter(move |of| domain(of) == name)
+    all.filter(move |one| domain(one) == name)
 }
 
 /// How the exchange with all of them does, by name.
 pub(in crate::controller) fn statuses(controller: &Controller, state: &State) -> Vec<DomainStatus> {
     let trusts = state.trusts();
     trusts
-        .map(|of| status_of(controller, state, &of.name))
+        .map(|one| status_of(controller, state, &one.name))
         .collect()
 }
 
@@ -151,7 +151,7 @@ fn other(controller: &Controller, state: &State, trust: &Trust) -> OtherDomain {
         fingerprint: trust.fingerprint.clone(),
         ttl: trust.ttl,
         pairs: trust.pairs.clone(),
-        modified: modified.map_or(0, |of| of.modified),
+        modified: modified.map_or(0, |one| one.modified),
     }
 }
 
@@ -188,12 +188,12 @@ impl Controller {
         let trusts = state.trusts();
         let strangers = self.exchange.strangers().into_iter();
         let body = OtherDomains {
-            items: trusts.map(|of| other(self, &state, of)).collect(),
+            items: trusts.map(|one| other(self, &state, one)).collect(),
             asking: strangers
-                .map(|of| Stranger {
-                    name: of.domain,
-                    fingerprint: of.fingerprint,
-                    at: of.at,
+                .map(|one| Stranger {
+                    name: one.domain,
+                    fingerprint: one.fingerprint,
+                    at: one.at,
                 })
                 .collect(),
         };
@@ -224,7 +224,7 @@ impl Controller {
         asking.actor.may_change(None)?;
         let new = form.read()?;
         let introduction: Result<Introduction, _> = new.introduction.parse();
-        let name = introduction.map(|of| of.domain);
+        let name = introduction.map(|one| one.domain);
         let name = name.map_err(|error| Rejection::Invalid(error.to_string()))?;
         let (what, subject) = (format!("trust domain {name}"), key::trust(&name));
         self.change(asking, what, &new.clone(), subject, move |transaction| {
@@ -271,7 +271,7 @@ impl Controller {
         let state = self.database.state();
         trusted(&state, name)?;
         let router = |record: &Record| match record {
-            Record::RemoteRouter(of) => Some(of.clone()),
+            Record::RemoteRouter(one) => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&state, &key::remote_router(name, ""), router))
@@ -286,7 +286,7 @@ impl Controller {
         let state = self.database.state();
         trusted(&state, name)?;
         let tenant = |record: &Record| match record {
-            Record::RemoteTenant(of) => Some(of.clone()),
+            Record::RemoteTenant(one) => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&state, &key::remote_tenant(name, ""), tenant))
@@ -301,7 +301,7 @@ impl Controller {
         let state = self.database.state();
         trusted(&state, name)?;
         let share = |record: &Record| match record {
-            Record::Share(of) => Some(of.clone()),
+            Record::Share(one) => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&state, &key::share(name, ""), share))

@@ -79,7 +79,7 @@ impl Controller {
     ) -> Answered<Revision> {
         actor.may_see(None)?;
         let history = self.database.history(number.saturating_add(1), 1).await?;
-        let revision = history.into_iter().find(|of| of.number == number);
+        let revision = history.into_iter().find(|one| one.number == number);
         Ok(Answer {
             body: revision.map(public).ok_or_else(|| forgotten(number))?,
             revision: self.database.state().revision,
@@ -95,7 +95,7 @@ impl Controller {
             return Ok(Vec::new());
         }
         let page = self.database.history(until + 1, PAGE).await?;
-        let mut page: Vec<Revision> = page.into_iter().filter(|of| of.number > number).collect();
+        let mut page: Vec<Revision> = page.into_iter().filter(|one| one.number > number).collect();
         page.reverse();
         match page.first() {
             Some(first) if first.number == number + 1 => Ok(page),
@@ -120,7 +120,7 @@ impl Controller {
         }
         let mut since: Vec<Revision> = Vec::new();
         loop {
-            let last = since.last().map_or(number, |of| of.number);
+            let last = since.last().map_or(number, |one| one.number);
             if last >= at {
                 break;
             }
@@ -136,7 +136,7 @@ impl Controller {
         since.reverse();
         let what = format!("roll back to revision {number}");
         self.change(asking, what, &(), String::new(), move |transaction| {
-            if transaction.state().revision != since.first().map_or(number, |of| of.number) {
+            if transaction.state().revision != since.first().map_or(number, |one| one.number) {
                 return Err(Rejection::Conflict(
                     "the domain has been changed meanwhile: look, and ask again".into(),
                 ));

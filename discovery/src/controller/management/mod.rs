@@ -118,7 +118,7 @@ fn found<T: Clone>(
     Ok(Answer {
         body: record.ok_or_else(missing)?.clone(),
         revision: state.revision,
-        modified: state.get(key).map(|of| of.modified),
+        modified: state.get(key).map(|one| one.modified),
     })
 }
 
@@ -129,7 +129,7 @@ fn listed<T>(
     pick: impl Fn(&Record) -> Option<T>,
 ) -> Answer<Vec<Listed<T>>> {
     let all = state.below(prefix);
-    let picked = all.filter_map(|(_, of)| Some((pick(&of.record)?, of.modified)));
+    let picked = all.filter_map(|(_, one)| Some((pick(&one.record)?, one.modified)));
     Answer {
         body: picked.collect(),
         revision: state.revision,
@@ -144,10 +144,10 @@ impl Asking {
             return Ok(());
         };
         match state.get(key) {
-            Some(of) if of.modified == expected => Ok(()),
-            Some(of) => Err(Rejection::Precondition(format!(
+            Some(one) if one.modified == expected => Ok(()),
+            Some(one) => Err(Rejection::Precondition(format!(
                 "it has been changed since: its ETag is \"{}\", not \"{expected}\"",
-                of.modified
+                one.modified
             ))),
             None => Err(Rejection::Precondition("it is no more".into())),
         }
@@ -235,9 +235,9 @@ impl Controller {
             let answer = operation(transaction)?;
             if let Some(key) = &key {
                 let prefix = key::request(actor, "");
-                for (old, of) in state.below(&prefix) {
-                    if let Record::Request(of) = &of.record
-                        && of.at + REMEMBERED < now()
+                for (old, one) in state.below(&prefix) {
+                    if let Record::Request(one) = &one.record
+                        && one.at + REMEMBERED < now()
                     {
                         transaction.delete(old);
                     }
@@ -254,7 +254,7 @@ impl Controller {
         };
         let ((body, fresh), revision) = self.database.change(&actor, what, run).await?;
         let state = self.database.state();
-        let modified = state.get(&subject).map(|of| of.modified);
+        let modified = state.get(&subject).map(|one| one.modified);
         Ok(Answer {
             body,
             revision,

@@ -102,7 +102,7 @@ impl Controller {
         actor: &Actor,
     ) -> Answered<Vec<Listed<Tenant>>> {
         let seen = |record: &Record| match record {
-            Record::Tenant(of) if actor.may_see(Some(&of.name)).is_ok() => Some(of.clone()),
+            Record::Tenant(one) if actor.may_see(Some(&one.name)).is_ok() => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&self.database.state(), "tenant/", seen))
@@ -171,7 +171,7 @@ impl Controller {
             return Err(no_tenant(tenant));
         }
         let attachment = |record: &Record| match record {
-            Record::Attachment(of) => Some(of.clone()),
+            Record::Attachment(one) => Some(one.clone()),
             _ => None,
         };
         Ok(listed(&state, &key::attachment(tenant, ""), attachment))

@@ -14,12 +14,12 @@ async fn kept(controller: &Running) -> Vec<Value> {
     }
     let history = controller.get("revisions").await;
     let history = history["items"].as_array().unwrap().iter();
-    all.extend(history.filter_map(|of| {
-        let operation = of["operation"].as_str().unwrap();
+    all.extend(history.filter_map(|each| {
+        let operation = each["operation"].as_str().unwrap();
         // When a label may be given again is a time.
-        let changes = (!operation.starts_with("delete")).then_some(&of["changes"]);
+        let changes = (!operation.starts_with("delete")).then_some(&each["changes"]);
         let ours = operation.contains("service") || operation.contains("chain");
-        ours.then(|| json!([of["number"], operation, changes]))
+        ours.then(|| json!([each["number"], operation, changes]))
     }));
     all
 }
@@ -165,11 +165,11 @@ async fn services_and_chains_are_put_and_refused_alike_on_both() {
         grpc.request(put)
     };
     for put in [
-        wrong(&|of| of.attachments[0].node = vec!["fw".into()]),
-        wrong(&|of| of.attachments[0].probe.as_mut().unwrap().port = Some(65_536)),
-        wrong(&|of| of.attachments[0].probe.as_mut().unwrap().kind = 9),
-        wrong(&|of| of.on_failure = 9),
-        wrong(&|of| of.selection = Some(0)),
+        wrong(&|each| each.attachments[0].node = vec!["fw".into()]),
+        wrong(&|each| each.attachments[0].probe.as_mut().unwrap().port = Some(65_536)),
+        wrong(&|each| each.attachments[0].probe.as_mut().unwrap().kind = 9),
+        wrong(&|each| each.on_failure = 9),
+        wrong(&|each| each.selection = Some(0)),
     ] {
         let refused = api.put_service(put).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -233,7 +233,7 @@ async fn services_and_chains_are_put_and_refused_alike_on_both() {
     assert_eq!(before[1]["items"].as_array().unwrap().len(), 3);
     assert_eq!(before, kept(&by_grpc).await);
     // What is put is what is answered, alone and in a list.
-    let (tenant, name) = (|| "red".to_owned(), |of: &str| of.to_owned());
+    let (tenant, name) = (|| "red".to_owned(), |each: &str| each.to_owned());
     let (_, asked) = web();
     let get = proto::GetChainRequest {
         tenant: tenant(),
@@ -262,13 +262,13 @@ async fn services_and_chains_are_put_and_refused_alike_on_both() {
     // So does the history, with whose label a VNI is.
     let history = grpc.request(proto::ListRevisionsRequest::default());
     let history = api.list_revisions(history).await.unwrap().into_inner();
-    let changes = history.revisions.into_iter().flat_map(|of| of.changes);
-    let new: Vec<Record> = changes.filter_map(|of| of.new?.record).collect();
+    let changes = history.revisions.into_iter().flat_map(|each| each.changes);
+    let new: Vec<Record> = changes.filter_map(|each| each.new?.record).collect();
     let told = |wanted: &dyn Fn(&Record) -> bool| assert!(new.iter().any(wanted), "{new:?}");
-    told(&|of| matches!(of, Record::Chain(of) if of.r#match == asked.r#match));
-    told(&|of| matches!(of, Record::Service(of) if of.attachments == whole.attachments));
+    told(&|each| matches!(each, Record::Chain(each) if each.r#match == asked.r#match));
+    told(&|each| matches!(each, Record::Service(each) if each.attachments == whole.attachments));
     told(
-        &|of| matches!(of, Record::Vni(of) if of.vni == service.label && of.service.as_deref() == Some("firewall")),
+        &|each| matches!(each, Record::Vni(each) if each.vni == service.label && each.service.as_deref() == Some("firewall")),
     );
     // What has been changed since is not overwritten, and what a chain goes through stays.
     for (what, status) in [("meter", 409), ("cache", 404)] {
@@ -288,7 +288,7 @@ async fn services_and_chains_are_put_and_refused_alike_on_both() {
         ("one", 0, 204),
     ] {
         let modified = (modified > 0).then_some(modified);
-        let tag = modified.map(|of| format!("If-Match: \"{of}\""));
+        let tag = modified.map(|each| format!("If-Match: \"{each}\""));
         let headers: Vec<&str> = tag.iter().map(String::as_str).collect();
         let line = format!("DELETE tenants/red/chains/{what}");
         let done = rest.curl(&line, &headers, "").await;
@@ -411,7 +411,7 @@ async fn history_tells_what_another_domain_offers() {
     share.await.unwrap();
     let path = "tenants/red/services/firewall";
     let made = b.ask(Method::PUT, path, json!({})).await.unwrap();
-    a.until(&b, "the tenant", |of| of["tenants"] == 1).await;
+    a.until(&b, "the tenant", |each| each["tenants"] == 1).await;
     let body = json!({ "name": "red", "home": "b" });
     a.ask(Method::POST, "tenants", body).await.unwrap();
     let share = a.ask(Method::PUT, "domains/b/shared/red", Value::Null);
@@ -419,9 +419,13 @@ async fn history_tells_what_another_domain_offers() {
     let told = async {
         loop {
             let revision = watched.message().await.unwrap().unwrap();
-            for record in revision.changes.into_iter().filter_map(|of| of.new?.record) {
-                if let Record::RemoteService(of) = record {
-                    return of;
+            for record in revision
+                .changes
+                .into_iter()
+                .filter_map(|each| each.new?.record)
+            {
+                if let Record::RemoteService(each) = record {
+                    return each;
                 }
             }
         }
@@ -437,10 +441,10 @@ async fn labels(controller: &Running) -> BTreeMap<String, u64> {
     let services = controller.get("tenants/red/services").await;
     let services = services["items"].as_array().unwrap().iter();
     services
-        .map(|of| {
+        .map(|each| {
             (
-                of["name"].as_str().unwrap().to_owned(),
-                of["label"].as_u64().unwrap(),
+                each["name"].as_str().unwrap().to_owned(),
+                each["label"].as_u64().unwrap(),
             )
         })
         .collect()
@@ -492,8 +496,10 @@ async fn services_that_change_places_get_other_labels() {
     // The order of the past comes back, and its labels do not.
     let revisions = controller.get("revisions").await;
     let revisions = revisions["items"].as_array().unwrap().iter();
-    let number = revisions.filter(|of| of["operation"] == "put chain web of tenant red");
-    let numbers: Vec<u64> = number.map(|of| of["number"].as_u64().unwrap()).collect();
+    let number = revisions.filter(|each| each["operation"] == "put chain web of tenant red");
+    let numbers: Vec<u64> = number
+        .map(|each| each["number"].as_u64().unwrap())
+        .collect();
     let path = format!("revisions/{}/rollback", numbers.iter().max().unwrap() - 1);
     controller
         .ask(Method::POST, &path, Value::Null)
@@ -537,7 +543,7 @@ async fn another_domains_label_is_taken_over_with_the_chain() {
         .await
         .unwrap();
     }
-    a.until(&b, "the tenant", |of| of["tenants"] == 1).await;
+    a.until(&b, "the tenant", |each| each["tenants"] == 1).await;
     a.ask(
         Method::POST,
         "tenants",
@@ -576,7 +582,7 @@ async fn last_revision(controller: &Running) -> u64 {
     let revisions = controller.get("revisions").await;
     let revisions = revisions["items"].as_array().unwrap().iter();
     revisions
-        .map(|of| of["number"].as_u64().unwrap())
+        .map(|each| each["number"].as_u64().unwrap())
         .max()
         .unwrap()
 }

@@ -25,8 +25,8 @@ async fn decided(controller: &Running) -> Vec<Value> {
     let mut all = vec![domains];
     let history = controller.get("revisions").await;
     let history = history["items"].as_array().unwrap().iter();
-    let decisions = history.filter(|of| of["operation"].to_string().contains("domain"));
-    all.extend(decisions.map(|of| json!([of["number"], of["operation"], of["changes"]])));
+    let decisions = history.filter(|each| each["operation"].to_string().contains("domain"));
+    all.extend(decisions.map(|each| json!([each["number"], each["operation"], each["changes"]])));
     all
 }
 
@@ -278,26 +278,26 @@ fn kind(record: &Option<proto::Record>) -> Option<&'static str> {
     })
 }
 
-fn status(of: &proto::DomainStatus) -> Value {
-    let exchange = match of.exchange() {
+fn status(each: &proto::DomainStatus) -> Value {
+    let exchange = match each.exchange() {
         proto::Exchange::Unspecified => "",
         proto::Exchange::Waiting => "waiting",
         proto::Exchange::Current => "current",
         proto::Exchange::Stale => "stale",
     };
     json!({
-        "name": of.name, "exchange": exchange, "stale": of.stale, "asn": of.asn, "followers": of.followers,
-        "followed": of.followed, "routers": of.routers, "tenants": of.tenants, "shared": of.shared,
+        "name": each.name, "exchange": exchange, "stale": each.stale, "asn": each.asn, "followers": each.followers,
+        "followed": each.followed, "routers": each.routers, "tenants": each.tenants, "shared": each.shared,
     })
 }
 
 /// Without what goes on meanwhile.
-fn still(mut of: Value) -> Value {
-    let fields = of.as_object_mut().unwrap();
+fn still(mut each: Value) -> Value {
+    let fields = each.as_object_mut().unwrap();
     for name in ["revision", "last_heard", "lag"] {
         assert!(fields.remove(name).unwrap().is_u64(), "{name}");
     }
-    of
+    each
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,7 +311,7 @@ async fn what_another_domain_says_is_the_same_on_both_and_so_is_its_history() {
     let mut watched = watched.await.unwrap().into_inner();
     // Who asks, and by what it may be trusted.
     b.trust(&a).await;
-    let asking = |of: &Value| of["asking"][0]["name"] == "b";
+    let asking = |each: &Value| each["asking"][0]["name"] == "b";
     let said = a.until_at("domains", "who asks", asking).await;
     let list = grpc.request(proto::ListDomainsRequest {});
     let listed = api.list_domains(list).await.unwrap().into_inner();
@@ -337,38 +337,38 @@ async fn what_another_domain_says_is_the_same_on_both_and_so_is_its_history() {
         let path = format!("domains/{other}/shared/{tenant}");
         side.ask(Method::PUT, &path, Value::Null).await.unwrap();
     }
-    let whole = |of: &Value| {
+    let whole = |each: &Value| {
         let counts = ["tenants", "routers", "followers", "followed"];
-        counts.iter().all(|count| of[count] == 1) && of["error"] == Value::Null
+        counts.iter().all(|count| each[count] == 1) && each["error"] == Value::Null
     };
     let said = a.until(&b, "its edge and its tenant", whole).await;
     // How the exchange does.
     let name = || "b".to_owned();
     let get = grpc.request(proto::GetOtherDomainRequest { name: name() });
-    let of = api.get_other_domain(get).await.unwrap().into_inner();
-    let mut found = status(of.status.as_ref().unwrap());
+    let told = api.get_other_domain(get).await.unwrap().into_inner();
+    let mut found = status(told.status.as_ref().unwrap());
     let get = grpc.request(proto::GetStatusRequest {});
     let condition = api.get_status(get).await.unwrap().into_inner();
     assert_eq!(status(&condition.domains[0]), found);
     assert!(condition.domains[0].last_heard.is_some() && condition.domains[0].lag.is_some());
-    found["controllers"] = json!(of.controllers);
-    found["fingerprint"] = json!(of.fingerprint);
-    found["ttl"] = json!(of.ttl);
+    found["controllers"] = json!(told.controllers);
+    found["fingerprint"] = json!(told.fingerprint);
+    found["ttl"] = json!(told.ttl);
     found["pairs"] = json!([]);
-    assert!(of.pairs.is_empty());
+    assert!(told.pairs.is_empty());
     assert_eq!(found, still(said));
     let (_, text) = grpc.curl("GET domains/b", &[], "").await;
-    let tag = format!("etag: \"{}\"", of.modified);
+    let tag = format!("etag: \"{}\"", told.modified);
     assert!(text.contains(&tag), "{tag}: {text}");
     // What it says, and what it is told.
     let list = grpc.request(proto::ListRemoteRoutersRequest { name: name() });
     let routers = api.list_remote_routers(list).await.unwrap().into_inner();
-    let routers = routers.routers.iter().map(|of| {
-        assert!(of.modified > 0, "{of:?}");
+    let routers = routers.routers.iter().map(|told| {
+        assert!(told.modified > 0, "{told:?}");
         json!({
-            "domain": of.domain, "name": of.name, "asn": of.asn, "router_id": of.router_id, "bgp_address": of.bgp_address,
-            "endpoint": of.endpoint, "encapsulations": of.encapsulations, "capacity": of.capacity, "expired": of.expired,
-            "peers": of.peers,
+            "domain": told.domain, "name": told.name, "asn": told.asn, "router_id": told.router_id, "bgp_address": told.bgp_address,
+            "endpoint": told.endpoint, "encapsulations": told.encapsulations, "capacity": told.capacity, "expired": told.expired,
+            "peers": told.peers,
         })
     });
     let routers: Vec<Value> = routers.collect();

@@ -172,7 +172,7 @@ fn an_endpoint_id_has_one_owner() {
     let conflicts = overlay.poll_locator_conflicts();
     let others: Vec<_> = conflicts
         .iter()
-        .map(|of| (Some(of.other), of.source))
+        .map(|each| (Some(each.other), each.source))
         .collect();
     assert_eq!(others, [(address("2001:db8::1"), 3)]);
     // One of our own AS takes it over from both.

@@ -111,7 +111,7 @@ impl Overlay {
             for (prefix, candidates) in &table.offers {
                 self.name_senders(candidates, false);
                 if let Some(labels) = self.services_of.get_mut(prefix) {
-                    labels.retain(|of| *of != label);
+                    labels.retain(|one| *one != label);
                 }
             }
         }
@@ -209,8 +209,8 @@ impl Overlay {
 
     fn services_at<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Vni> + 'a {
         let services = self.services.iter().filter(move |(_, table)| {
-            let attachment = table.service().and_then(|of| of.attachment.as_ref());
-            attachment.is_some_and(|of| of.arms().any(|arm| arm.interface == name))
+            let attachment = table.service().and_then(|one| one.attachment.as_ref());
+            attachment.is_some_and(|one| one.arms().any(|arm| arm.interface == name))
         });
         services.map(|(label, _)| *label)
     }
@@ -241,9 +241,9 @@ impl Overlay {
 
     /// Its node is attached here, its links are up, and it answers.
     fn works_here(&self, table: &ServiceTable) -> bool {
-        let attachment = table.service().and_then(|of| of.attachment.as_ref());
+        let attachment = table.service().and_then(|one| one.attachment.as_ref());
         table.healthy
-            && attachment.is_some_and(|of| of.arms().all(|arm| self.up.contains(&arm.interface)))
+            && attachment.is_some_and(|one| one.arms().all(|arm| self.up.contains(&arm.interface)))
     }
 
     /// Labels of services whose nodes do their work here.

@@ -55,8 +55,8 @@ fn offer(overlay: &mut Overlay, last: u8) {
 fn state(overlay: &Overlay) -> (bool, bool, Vec<u8>) {
     let services = overlay.services();
     let state = services[0].state;
-    let used = services[0].offers.iter().filter(|of| of.lost.is_none());
-    let routers = used.map(|of| match of.candidate.label.endpoint {
+    let used = services[0].offers.iter().filter(|one| one.lost.is_none());
+    let routers = used.map(|one| match one.candidate.label.endpoint {
         Endpoint::V4(address) => address.octets()[3],
         Endpoint::Id(_) => 0,
     });
@@ -225,7 +225,7 @@ fn an_edge_leads_to_the_services_behind_it_and_hides_their_routers() {
     };
     let decoded: Vec<_> = communities
         .iter()
-        .filter_map(|of| LabelCommunity::decode(*of, ADMINISTRATOR)?.ok())
+        .filter_map(|one| LabelCommunity::decode(*one, ADMINISTRATOR)?.ok())
         .collect();
     assert!(matches!(
         decoded[..],

@@ -156,7 +156,7 @@ fn advertised(neighbor: &Neighbor) -> u64 {
 /// Why it is down, while it is; else why what is known of it is stale.
 fn why(neighbor: &Neighbor) -> Cell {
     match (&neighbor.down, neighbor.state, &neighbor.source_stale) {
-        (Some(down), of, _) if of != SessionState::Established => Cell::from(down.text.as_str()),
+        (Some(down), one, _) if one != SessionState::Established => Cell::from(down.text.as_str()),
         (_, _, Some(stale)) => Cell::from(format!("source: {stale}")),
         _ => Cell::default(),
     }

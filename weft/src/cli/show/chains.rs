@@ -28,8 +28,8 @@ pub(super) fn services(services: &[Service], view: View) -> String {
         });
         let offers = service.offers.iter().map(|offer| {
             let used = if offer.chosen { "" } else { "(unused)" };
-            let endpoint = offer.endpoint.map(|of| of.to_string());
-            let id = offer.label.endpoint_id.map(|of| of.to_string());
+            let endpoint = offer.endpoint.map(|each| each.to_string());
+            let id = offer.label.endpoint_id.map(|each| each.to_string());
             format!("{}{used}", endpoint.or(id).unwrap_or_default())
         });
         let (health, tone) = match service.health.code {

@@ -320,8 +320,8 @@ pub(super) fn endpoints(endpoints: &[Endpoint], view: View) -> String {
             };
             row.push(Cell::new(format!("{loss:.0} %"), tone));
             row.push(probes.recent.to_string().into());
-            if let Some(of) = probes.round_trip {
-                row.extend([of.last, of.least, of.mean, of.most].map(millis));
+            if let Some(each) = probes.round_trip {
+                row.extend([each.last, each.least, each.mean, each.most].map(millis));
             }
         }
         table.row(row);

@@ -431,7 +431,7 @@ fn pages_are_collected_up_to_the_limit() {
 
 #[test]
 fn endpoints_show_loss_and_round_trips() {
-    let of = |last, reachable, probes| Endpoint {
+    let one = |last, reachable, probes| Endpoint {
         address: Ipv4Addr::new(192, 0, 2, last).into(),
         port: (last == 12).then_some(8472),
         reachable,
@@ -459,9 +459,9 @@ fn endpoints_show_loss_and_round_trips() {
     };
     let text = overlay::endpoints(
         &[
-            of(11, true, probes(8, Some(times))),
-            of(12, true, probes(32, None)),
-            of(13, false, None),
+            one(11, true, probes(8, Some(times))),
+            one(12, true, probes(32, None)),
+            one(13, false, None),
         ],
         PLAIN,
     );

@@ -87,7 +87,7 @@ fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
     assert!(refused.is_empty(), "{refused:?}");
     let services = crate::config::services(&config.tenants[0]);
     let firewall = services[0].attachment.as_ref().unwrap();
-    let arms: Vec<&str> = firewall.arms().map(|of| of.interface.as_str()).collect();
+    let arms: Vec<&str> = firewall.arms().map(|one| one.interface.as_str()).collect();
     assert_eq!(arms, ["fw0", "fw1"]);
     assert!(services[0].rewrites && services[1].attachment.is_none());
     let chain = &crate::config::chains(&config.tenants[0])[0];
@@ -172,7 +172,7 @@ fn one_bad_item_costs_that_item() {
         Item::Tenant(Tenant {
             name: "red".into(),
             vni: 10001,
-            interfaces: interfaces.iter().map(|of| (*of).to_owned()).collect(),
+            interfaces: interfaces.iter().map(|one| (*one).to_owned()).collect(),
             prefixes: vec!["10.0.1.0/24".into(), "10.0.1.0/24".into()],
             redistribute: vec![word.into(), "connected".into()],
             neighbors: vec![SiteNeighbor {
@@ -202,10 +202,10 @@ fn one_bad_item_costs_that_item() {
     assert_eq!(red.interfaces, ["red0"]);
     assert_eq!((red.prefixes.len(), red.redistribute.len()), (1, 1));
     assert!(red.neighbors[0].as_override && red.neighbors[0].ttl == 2);
-    assert_eq!(red.breakout.as_ref().map(|of| of.source_nat), Some(false));
-    let items: Vec<&str> = refused.iter().map(|of| of.item.as_str()).collect();
+    assert_eq!(red.breakout.as_ref().map(|one| one.source_nat), Some(false));
+    let items: Vec<&str> = refused.iter().map(|one| one.item.as_str()).collect();
     assert_eq!(
-        items.iter().filter(|of| **of == "tenant/red").count(),
+        items.iter().filter(|one| **one == "tenant/red").count(),
         4,
         "{refused:#?}"
     );
@@ -213,7 +213,7 @@ fn one_bad_item_costs_that_item() {
     assert!(
         refused
             .iter()
-            .any(|of| of.reason.contains("the router lives there"))
+            .any(|one| one.reason.contains("the router lives there"))
     );
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn known(state: &LiveState) -> Result<Known, Unavailable> {
         .ask(|overlay| (overlay.tenants(), overlay.services()))
         .await;
     let (tenants, services) = found.ok_or_else(ended)?;
-    let has_chains = tenants.iter().any(|of| !of.config.services.is_empty());
+    let has_chains = tenants.iter().any(|one| !one.config.services.is_empty());
     let counts = match has_chains {
         true => tokio::task::spawn_blocking(StepCounts::read).await,
         false => Ok(StepCounts::default()),
@@ -43,7 +43,7 @@ pub(super) async fn known(state: &LiveState) -> Result<Known, Unavailable> {
             .dataplane
             .status()
             .await
-            .and_then(|of| of.chains_refused),
+            .and_then(|one| one.chains_refused),
         false => None,
     };
     Ok(Known {

@@ -22,8 +22,8 @@ pub(super) async fn kernel(
         status
             .tenants
             .iter()
-            .find(|of| of.table == table)
-            .map(|of| of.name.clone())
+            .find(|one| one.table == table)
+            .map(|one| one.name.clone())
     };
     let total = status.refused.len();
     let items: Vec<api::RefusedRoute> = status
@@ -89,12 +89,12 @@ pub(super) async fn kernel(
         tables: status
             .tenants
             .iter()
-            .map(|of| api::KernelTable {
-                table: of.table,
-                tenant: of.name.clone(),
-                vrf: of.vrf.clone(),
-                intended: of.intended as u64,
-                routes: of.routes as u64,
+            .map(|one| api::KernelTable {
+                table: one.table,
+                tenant: one.name.clone(),
+                vrf: one.vrf.clone(),
+                intended: one.intended as u64,
+                routes: one.routes as u64,
             })
             .collect(),
         tracked: status

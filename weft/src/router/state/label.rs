@@ -21,7 +21,7 @@ pub(super) async fn in_use(state: &LiveState) -> Result<Vec<api::LabelUse>, Unav
         let vni = status.label.vni;
         let tenant = tenants
             .iter()
-            .find(|tenant| vnis_of(&tenant.config).any(|of| of == vni))
+            .find(|tenant| vnis_of(&tenant.config).any(|one| one == vni))
             .map(|tenant| tenant.config.name.clone());
         let community = LabelCommunity::Label(status.label).encode(administrator);
         Some(api::LabelUse {

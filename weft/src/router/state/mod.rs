@@ -128,7 +128,7 @@ fn encapsulation(encapsulation: Encapsulation) -> api::Encapsulation {
 /// The tenant of this name.
 fn tenant_id(overlay: &Overlay, name: &str) -> Option<TenantId> {
     let mut tenants = overlay.tenants().into_iter();
-    Some(tenants.find(|of| of.config.name == name)?.id)
+    Some(tenants.find(|one| one.config.name == name)?.id)
 }
 
 /// All VNIs that are routed in a tenant's table.
@@ -147,7 +147,7 @@ fn page<T, K: Display>(
     items.truncate(limit);
     let last = items.last().filter(|_| more);
     api::Page {
-        next_cursor: last.map(|of| key(of).to_string()),
+        next_cursor: last.map(|one| key(one).to_string()),
         items,
         total: total as u64,
     }

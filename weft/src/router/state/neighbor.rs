@@ -39,10 +39,10 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         .config
         .families
         .iter()
-        .map(|of| api::NeighborPrefixes {
-            family: family(*of),
-            received: counters.accepted[of.index()].into(),
-            advertised: counters.advertised[of.index()].into(),
+        .map(|one| api::NeighborPrefixes {
+            family: family(*one),
+            received: counters.accepted[one.index()].into(),
+            advertised: counters.advertised[one.index()].into(),
         });
     api::Neighbor {
         address: status.config.address,
@@ -50,8 +50,8 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         asn: status.config.asn.0,
         kind,
         description: status.config.description.clone(),
-        source: teller.map(|of| of.source.clone()),
-        source_stale: teller.and_then(|of| of.stale.clone()),
+        source: teller.map(|one| one.source.clone()),
+        source_stale: teller.and_then(|one| one.stale.clone()),
         signed: status.config.password.is_some(),
         ttl_security: status
             .config
@@ -71,7 +71,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
             .map(|negotiated| api::Negotiated {
                 router_id: negotiated.router_id.0,
                 hold_time: negotiated.hold_time.as_secs(),
-                families: negotiated.families.iter().map(|of| family(*of)).collect(),
+                families: negotiated.families.iter().map(|one| family(*one)).collect(),
                 add_path_send: families(negotiated.add_path_send),
                 add_path_receive: families(negotiated.add_path_receive),
                 four_octet_as: negotiated.four_octet_as,
@@ -80,7 +80,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
                 graceful_restart: negotiated
                     .graceful_restart
                     .as_ref()
-                    .map(|of| of.restart_time.into()),
+                    .map(|one| one.restart_time.into()),
                 role: negotiated.role.map(role),
             }),
         prefixes: prefixes.collect(),
@@ -101,13 +101,13 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
 fn families(which: [bool; 2]) -> Vec<api::Family> {
     Family::ALL
         .into_iter()
-        .filter(|of| which[of.index()])
+        .filter(|one| which[one.index()])
         .map(family)
         .collect()
 }
 
-fn role(of: Role) -> api::Role {
-    match of {
+fn role(one: Role) -> api::Role {
+    match one {
         Role::Provider => api::Role::Provider,
         Role::Customer => api::Role::Customer,
         Role::Peer => api::Role::Peer,

@@ -33,7 +33,7 @@ pub(super) async fn routes(
         },
     };
     let filter = RouteFilter {
-        family: query.family.map(|of| match of {
+        family: query.family.map(|one| match one {
             api::Family::Ipv4Unicast => Family::Ipv4Unicast,
             api::Family::Ipv6Unicast => Family::Ipv6Unicast,
         }),
@@ -60,10 +60,10 @@ pub(super) async fn routes(
         paths: route
             .paths
             .iter()
-            .map(|of| path(state, of, &addresses))
+            .map(|one| path(state, one, &addresses))
             .collect(),
     });
-    Ok(page(routes.collect(), limit, found.total, |of| of.prefix))
+    Ok(page(routes.collect(), limit, found.total, |one| one.prefix))
 }
 
 fn path(state: &LiveState, path: &RoutePath, addresses: &HashMap<u16, IpAddr>) -> api::Path {
@@ -81,18 +81,21 @@ fn path(state: &LiveState, path: &RoutePath, addresses: &HashMap<u16, IpAddr>) -
         as_path: attributes.as_path().to_string(),
         local_pref: attributes.local_pref(),
         med: attributes.med(),
-        communities: attributes.communities().map(|of| of.to_string()).collect(),
+        communities: attributes
+            .communities()
+            .map(|one| one.to_string())
+            .collect(),
         extended_communities: attributes
             .extended_communities()
-            .map(|of| of.to_string())
+            .map(|one| one.to_string())
             .collect(),
         large_communities: attributes
             .large_communities()
-            .map(|of| of.to_string())
+            .map(|one| one.to_string())
             .collect(),
         labels: attributes
             .large_communities()
-            .filter_map(|of| label(of, administrator?))
+            .filter_map(|one| label(one, administrator?))
             .collect(),
         originator_id: attributes.originator_id().map(|id| id.0),
         cluster_list: attributes.cluster_list().collect(),

@@ -69,9 +69,9 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         neighbors_established: established as u64,
         prefixes: Family::ALL
             .into_iter()
-            .map(|of| api::FamilyCount {
-                family: family(of),
-                count: prefixes[of.index()] as u64,
+            .map(|one| api::FamilyCount {
+                family: family(one),
+                count: prefixes[one.index()] as u64,
             })
             .collect(),
         attribute_sets: attribute_sets as u64,
@@ -87,8 +87,12 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
             .alarms
             .iter()
             .cloned()
-            .chain(conflicts.iter().map(|of| locator_conflict(of, &addresses)))
-            .chain(overlaps.iter().map(|of| overlap_hidden(of, &addresses)))
+            .chain(
+                conflicts
+                    .iter()
+                    .map(|one| locator_conflict(one, &addresses)),
+            )
+            .chain(overlaps.iter().map(|one| overlap_hidden(one, &addresses)))
             .take(ALARMS)
             .collect(),
     })

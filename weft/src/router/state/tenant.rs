@@ -31,7 +31,7 @@ pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Tenant>, Unavailab
     let tables: HashMap<&str, &TenantTable> = kernel
         .tenants
         .iter()
-        .map(|of| (of.name.as_str(), of))
+        .map(|one| (one.name.as_str(), one))
         .collect();
     let mut tenants: Vec<api::Tenant> = statuses
         .into_iter()
@@ -107,7 +107,7 @@ pub(super) async fn routes(
     let routes = routes
         .iter()
         .map(|route| described(state, route, kernel.get(&route.prefix), &addresses));
-    Ok(Some(page(routes.collect(), limit, total, |of| of.prefix)))
+    Ok(Some(page(routes.collect(), limit, total, |one| one.prefix)))
 }
 
 /// The longest prefix of a tenant's table that covers `wanted`.
@@ -116,7 +116,7 @@ fn longest(overlay: &Overlay, tenant: TenantId, wanted: IpNet) -> Option<IpNet> 
     let look = |net: &IpNet| {
         let longer = found
             .get()
-            .is_none_or(|of| net.prefix_len() > of.prefix_len());
+            .is_none_or(|one| net.prefix_len() > one.prefix_len());
         if longer && net.contains(&wanted) {
             found.set(Some(*net));
         }

@@ -313,7 +313,7 @@ fn step_verdict(
             return why(api::TraceCode::Differs, text);
         }
     };
-    let to: BTreeSet<IpAddr> = kernel.tunnels.iter().map(|of| of.destination).collect();
+    let to: BTreeSet<IpAddr> = kernel.tunnels.iter().map(|one| one.destination).collect();
     let agrees = match step.way.code {
         api::StepCode::Local => {
             found.interface == step.interface
@@ -321,7 +321,7 @@ fn step_verdict(
         }
         _ => {
             to == step.routers.iter().copied().collect()
-                && kernel.tunnels.iter().all(|of| of.vni == step.label)
+                && kernel.tunnels.iter().all(|one| one.vni == step.label)
         }
     };
     if !agrees {
@@ -345,7 +345,7 @@ fn step_verdict(
 fn unreachable(kernel: &KernelTrace) -> Option<api::Why<api::TraceCode>> {
     let mut tunnels = kernel.tunnels.iter();
     let (destination, error) =
-        tunnels.find_map(|of| Some((of.destination, of.underlay.as_ref().err()?)))?;
+        tunnels.find_map(|one| Some((one.destination, one.underlay.as_ref().err()?)))?;
     let text = format!("the underlay does not reach {destination}: {error}");
     Some(api::Why::new(api::TraceCode::UnderlayUnreachable, text))
 }

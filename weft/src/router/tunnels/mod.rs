@@ -272,7 +272,7 @@ impl Prober {
         self.schedule.adopt(Instant::now(), &far_ends);
         let widest = &self.targets.widest;
         self.schedule.set_widest(Instant::now(), widest);
-        let known = |address: &IpAddr| far_ends.keys().any(|of| of.address == *address);
+        let known = |address: &IpAddr| far_ends.keys().any(|one| one.address == *address);
         self.paths_told.retain(|address, _| known(address));
         self.kernel_asked.retain(|address, _| known(address));
         self.refused
@@ -286,7 +286,7 @@ impl Prober {
         let mut far_ends = self.targets.far_ends.keys();
         let now = Instant::now();
         let asked = self.kernel_asked.get(&address);
-        if far_ends.any(|of| of.address == address)
+        if far_ends.any(|one| one.address == address)
             && asked.is_none_or(|at| now.duration_since(*at) >= ASK_KERNEL)
         {
             self.kernel_asked.insert(address, now);
@@ -365,7 +365,7 @@ impl Prober {
             ConditionKind::FarEnds,
         ] {
             conditions.retain(now, kind, |held| {
-                (found.iter()).any(|(of, subject, ..)| *of == kind && subject == held)
+                (found.iter()).any(|(one, subject, ..)| *one == kind && subject == held)
             });
         }
         for (kind, subject, severity, detail, remedy) in found {

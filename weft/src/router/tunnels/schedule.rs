@@ -165,7 +165,7 @@ impl Far {
 
     /// Of what it had before it goes over to these VNIs.
     fn remember(&mut self, now: Instant, vnis: &[Vni]) {
-        let stays = |vni: u32| vnis.binary_search_by_key(&vni, |of| of.get()).is_ok();
+        let stays = |vni: u32| vnis.binary_search_by_key(&vni, |one| one.get()).is_ok();
         let answered = self.tenants.iter().filter(|entry| *entry & ANSWERED != 0);
         let leave = answered.map(|entry| entry & !ANSWERED);
         let leave: Vec<u32> = leave.filter(|vni| !stays(*vni)).collect();

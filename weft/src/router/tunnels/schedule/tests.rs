@@ -167,17 +167,17 @@ fn a_tenant_that_is_gone_at_a_far_router_is_not_taken_for_the_far_router() {
     world.run(3 * SECOND, gone);
     let silent = world.silent();
     assert!(
-        matches!(silent[..], [Silent::Tenant(far, of, _)] if far == far_end(0) && of == vni(2)),
+        matches!(silent[..], [Silent::Tenant(far, one, _)] if far == far_end(0) && one == vni(2)),
         "{silent:?}"
     );
     assert_eq!(world.schedule.counts(), (1, 0));
     // It is asked on, beside the others.
     let before = world.sent.len();
     world.run(5 * SECOND, gone);
-    let asked = |of| {
+    let asked = |one| {
         world.sent[before..]
             .iter()
-            .filter(|(_, ask)| ask.vni == vni(of))
+            .filter(|(_, ask)| ask.vni == vni(one))
             .count()
     };
     assert!(asked(1) > 2 && asked(3) > 2 && asked(2) > asked(1));
@@ -302,7 +302,7 @@ fn how_large_packets_may_be_is_found_beside_the_turns() {
     let mut world = World::new(&far_ends);
     let widest = far_ends.keys().map(|far_end| (*far_end, 1500)).collect();
     world.schedule.set_widest(world.now, &widest);
-    let fits = |of: FarEnd| if of == far_end(7) { 1400 } else { 1500 };
+    let fits = |one: FarEnd| if one == far_end(7) { 1400 } else { 1500 };
     let round_trip = |ask: &Ask| {
         let passes = ask.size.is_none_or(|size| size <= fits(ask.far_end));
         passes.then_some(Duration::from_millis(5))
@@ -322,9 +322,9 @@ fn how_large_packets_may_be_is_found_beside_the_turns() {
     world.schedule.set_widest(world.now, &less);
     world.run_until(Duration::from_secs(5), round_trip, |_| false);
     world.schedule.set_widest(world.now, &widest);
-    let before = world.schedule.paths().find(|(of, ..)| *of == far_end(3));
+    let before = world.schedule.paths().find(|(one, ..)| *one == far_end(3));
     assert_eq!(before, Some((far_end(3), 1300, 1500)));
     world.run_until(Duration::from_secs(5), round_trip, |_| false);
-    let after = world.schedule.paths().find(|(of, ..)| *of == far_end(3));
+    let after = world.schedule.paths().find(|(one, ..)| *one == far_end(3));
     assert_eq!(after, Some((far_end(3), 1500, 1500)));
 }
