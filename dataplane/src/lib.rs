@@ -24,6 +24,7 @@ mod probe;
 mod resolver;
 mod ruleset_watch;
 mod snapshot;
+mod stamp;
 mod status;
 mod steps;
 mod teardown;
@@ -50,6 +51,7 @@ pub use echo::Echo;
 pub use health::{NodeQuestion, ask_node};
 pub use path_search::PathSearch;
 pub use probe::{Probe, ProbeAnswer, ProbeHop, largest, probe};
+pub use stamp::{STAMP_PORT, Stamp};
 pub use status::{
     DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
     PathStatus, RefusedRoute, TenantTable, Traffic, TunnelTrace,

@@ -50,8 +50,8 @@ use crate::{Command, DataplaneConfig, DataplaneEvent, Error, Reach, Segmentation
 pub(crate) const ALIAS: &str = "weft overlay";
 /// What the alias of a tenant's VRF begins with.
 pub(crate) const TENANT_ALIAS: &str = "weft tenant ";
-/// Events come in bursts: the first is handled at once, and what follows once in this time.
-const SETTLE_EVENTS: Duration = Duration::from_millis(20);
+/// Events come in bursts: the first is handled at once, and what follows once in ten times as long as that took, between these.
+const SETTLE_EVENTS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 /// First pause before a refused route is tried again; doubled up to the last.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -454,7 +454,7 @@ impl Actor {
         mut changes: mpsc::Receiver<Changes>,
     ) {
         let mut due: Option<Instant> = None;
-        let mut handled = Instant::now() - SETTLE_EVENTS;
+        let mut settled_at = Instant::now();
         let events = self.events.clone();
         let mut audit_at = Instant::now() + self.config.audit;
         loop {
@@ -486,7 +486,7 @@ impl Actor {
                     change.neighbours.retain(|link| self.is_device(*link));
                     if change != Changes::default() {
                         self.pending.add(change);
-                        due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
+                        due.get_or_insert_with(|| Instant::now().max(settled_at));
                     }
                 }
                 command = inbox.recv() => match command {
@@ -499,10 +499,9 @@ impl Actor {
                 },
             }
             let now = Instant::now();
-            if due.is_some_and(|due| due <= now) {
-                due = None;
+            let happened = due.take_if(|due| *due <= now).is_some();
+            if happened {
                 self.handle_changes();
-                handled = Instant::now();
             }
             if audit_at <= now {
                 self.repair();
@@ -536,6 +535,10 @@ impl Actor {
             }
             self.resolve_outdated();
             self.report();
+            if happened {
+                let (least, most) = SETTLE_EVENTS;
+                settled_at = Instant::now() + (now.elapsed() * 10).clamp(least, most);
+            }
         }
     }
 
