@@ -34,6 +34,7 @@ mod tunnel_echo;
 mod upkeep;
 mod ways;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -191,6 +192,9 @@ pub enum DataplaneEvent {
         /// Address and metric.
         changes: Vec<(IpAddr, Option<u32>)>,
     },
+    /// Prefixes of which the kernel refuses a route that is wanted, with the tables, or of which it refuses none any more. Where a route
+    /// of somebody else stands in the place of ours, that one forwards.
+    Refused(Vec<(IpNet, Option<RefusedIn>)>),
     /// An interface that a tenant names is up, or is not.
     Attachment {
         /// Its name.
@@ -207,6 +211,15 @@ pub enum DataplaneEvent {
         /// It is there.
         present: bool,
     },
+}
+
+/// Tables in which the kernel refuses a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedIn {
+    /// The main table.
+    pub main: bool,
+    /// Those of the tenants with these VNIs.
+    pub vnis: BTreeSet<Vni>,
 }
 
 /// How an address is reached.

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -96,8 +96,9 @@ impl Stamp {
     pub fn send(&mut self, to: IpAddr, token: u64, size: u16) -> io::Result<()> {
         self.last_token = token;
         let octets = test_packet(token as u32, self.session, now(), payload(to, size));
-        self.sender
-            .try_send_to(&octets, SocketAddr::new(to, STAMP_PORT))
+        let to = SocketAddr::new(to, STAMP_PORT);
+        SockRef::from(&self.sender)
+            .send_to(&octets, &to.into())
             .map(drop)
     }
 
@@ -116,9 +117,11 @@ impl Stamp {
                 }
                 received = next_to_reflect(self.reflector.as_ref()) => {
                     let Ok(received) = received else { continue };
-                    if let Some(reflector) = &self.reflector && known.contains(&received.from.ip()) {
+                    let answered = is_answered(received.from, known);
+                    if let Some(reflector) = self.reflector.as_ref().filter(|_| answered) {
                         // One that finds no room is lost like another.
-                        let _ = reflector.try_send_to(&reflected(&received, now()), received.from);
+                        let answer = reflected(&received, now());
+                        let _ = SockRef::from(reflector).send_to(&answer, &received.from.into());
                     }
                 }
             }
@@ -138,6 +141,11 @@ fn bind(to: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.bind(&to.into())?;
     Ok(socket)
+}
+
+/// What seems to come from a reflector is not answered: two of them would answer each other for ever.
+fn is_answered(from: SocketAddr, known: &BTreeSet<IpAddr>) -> bool {
+    from.port() != STAMP_PORT && known.contains(&from.ip())
 }
 
 async fn next_to_reflect(reflector: Option<&UdpSocket>) -> io::Result<Received> {
@@ -236,7 +244,10 @@ mod tests {
 
     #[test]
     fn packets_are_as_the_rfcs_draw_them() {
-        let sent = ntp(Duration::new(0x0123_4567 - NTP_TO_UNIX % 0x1_0000_0000 + (1 << 32), 500_000_000));
+        let sent = ntp(Duration::new(
+            (1 << 32) + 0x0123_4567 - NTP_TO_UNIX,
+            500_000_000,
+        ));
         let packet = test_packet(7, [0xab, 0xcd], sent, payload([192, 0, 2, 1].into(), 1400));
         assert_eq!(packet.len(), 1400 - 28);
         assert_eq!(packet[..4], [0, 0, 0, 7]);
@@ -249,7 +260,10 @@ mod tests {
         assert_eq!(packet[PACKET + 2..][..2], length.to_be_bytes());
         for size in 0..=(28 + PACKET + TLV_HEADER) as u16 {
             let packet = test_packet(7, [0, 0], sent, payload([192, 0, 2, 1].into(), size));
-            assert_eq!(packet.len(), usize::from(size).saturating_sub(28).max(PACKET));
+            assert_eq!(
+                packet.len(),
+                usize::from(size).saturating_sub(28).max(PACKET)
+            );
         }
         let received = Received {
             from: "192.0.2.1:5000".parse().unwrap(),
@@ -288,6 +302,8 @@ mod tests {
             _ = stranger.receive(&nobody) => panic!("a stranger is answered"),
         };
         assert_eq!(answered, (far_at, token));
+        assert!(is_answered(SocketAddr::new(near_at, 5000), &known));
+        assert!(!is_answered(SocketAddr::new(near_at, STAMP_PORT), &known));
         // What is sent after a sequence number has come round is told apart from what was sent before.
         near.last_token = 0x2_0000_0001;
         let mut octets = [0; PACKET];

@@ -96,11 +96,11 @@ fn edges_find_out_what_is_swallowed_between_them() {
     carry_both_ways((&client, &server));
     for edge in ["ea", "eb"] {
         wait_until("an edge says what fits", Duration::from_secs(60), || {
-            let status = lab.get(edge, "/status")?;
+            let status = lab.get(edge, "status")?;
             let conditions = status["forwarding"]["conditions"].as_array()?;
             let mut all = conditions.iter();
             // 50 octets around a tenant's packet.
-            all.any(|one| one["code"] == "path-mtu" && one["detail"].to_string().contains("1350"))
+            all.any(|one| one["code"] == "path-mtu" && one["text"].to_string().contains("1350"))
                 .then_some(())
         });
     }

@@ -47,6 +47,9 @@ pub(crate) struct Router {
     )]
     #[schemars(with = "serial::BoolOr<GracefulRestart>")]
     pub graceful_restart: Option<GracefulRestart>,
+    /// Announce a route also while the kernel refuses it, and packets that come for it cannot be forwarded.
+    #[serde(default)]
+    pub announce_refused: bool,
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
@@ -119,6 +122,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         Some(at) => graceful_restart(&at),
         None => defaults::graceful_restart(),
     };
+    let announce_refused = fields.optional("announce_refused", |at| at.bool());
     let listen = fields.optional("listen", |at| listen(&at));
     fields.finish();
     Some(Router {
@@ -128,6 +132,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         cluster_id,
         hold_time: hold.unwrap_or_else(defaults::hold_time),
         graceful_restart,
+        announce_refused: announce_refused.unwrap_or_default(),
         listen: listen.unwrap_or_default(),
     })
 }

@@ -75,6 +75,13 @@ impl ExportSettings {
         }
     }
 
+    /// Whoever is told of a route of such a neighbour sends packets here: we are its next hop, or the local next hop of its labels.
+    fn leads_here(&self, source: Option<PeerKind>) -> bool {
+        let external = |kind| kind == Some(PeerKind::Ebgp);
+        source.is_some()
+            && (external(Some(self.target)) || (external(source) && self.next_hop_self))
+    }
+
     pub(crate) fn add_path(&self) -> bool {
         self.encode.add_path[self.family.index()]
     }
@@ -160,6 +167,14 @@ impl ExportBatch {
         if !super::types::passes(&settings.filter, || entry.prefix.into()) {
             return None;
         }
+        let kept_back = |path: &Path| {
+            !shared.unforwardable.is_empty()
+                && shared.is_unforwardable(
+                    entry.prefix.into(),
+                    path,
+                    settings.leads_here(shared.kind(path.peer)),
+                )
+        };
         if entry.paths.len() > 1 && settings.joins() && shared.joinable(path) {
             let announcement = settings.announcement(path.local_id);
             let mates = || {
@@ -167,15 +182,26 @@ impl ExportBatch {
                     settings.announcement(other.local_id) == announcement
                         && other.local_id != path.local_id
                         && shared.joinable(other)
+                        && !kept_back(other)
                 })
             };
             // Of the paths of an announcement the one with the lowest identifier stands for all.
-            if settings.add_path() && mates().any(|other| other.local_id < path.local_id) {
+            if settings.add_path()
+                && (kept_back(path) || mates().any(|other| other.local_id < path.local_id))
+            {
                 return None;
             }
-            if mates().next().is_some() {
-                return self.make(shared, settings, path, &mut mates());
+            let mut others = mates();
+            if kept_back(path) {
+                let path = others.next()?;
+                return self.make(shared, settings, path, &mut others);
             }
+            if mates().next().is_some() {
+                return self.make(shared, settings, path, &mut others);
+            }
+        }
+        if kept_back(path) {
+            return None;
         }
         let key = (path.attributes, path.peer);
         if self.known.is_empty() {

@@ -653,7 +653,6 @@ impl Schedule {
         }
     }
 
-
     /// Something fell silent or answers again since this was asked last.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -107,7 +107,10 @@ fn four_thousand_tenants_at_two_thousand_far_routers_stay_within_the_budget() {
     // Every far router has its turn, and each time another tenant of it.
     let mut turns: BTreeMap<FarEnd, Vec<(Duration, Vni)>> = BTreeMap::new();
     for (at, ask) in &world.sent {
-        turns.entry(ask.far_end).or_default().push((*at, ask.vni.unwrap()));
+        turns
+            .entry(ask.far_end)
+            .or_default()
+            .push((*at, ask.vni.unwrap()));
     }
     assert_eq!(turns.len(), 2000);
     for turns in turns.values() {
@@ -348,11 +351,17 @@ fn a_router_that_only_stitches_finds_out_by_test_packets() {
     let found: Vec<_> = world.schedule.paths().collect();
     assert_eq!(found, [(first, 1500, 1500)]);
     world.run(10 * SECOND, through(1400));
-    assert_eq!(world.schedule.take_path_news().last(), Some(&(first, 1400, 1500)));
+    assert_eq!(
+        world.schedule.take_path_news().last(),
+        Some(&(first, 1400, 1500))
+    );
     // Reflected no more, it is not taken for narrow, nor for silent; and is asked seldom, as the one that never did is.
     let before = world.sent.len();
     world.run(60 * SECOND, |_| None);
-    assert_eq!(world.schedule.paths().collect::<Vec<_>>(), [(first, 1400, 1500)]);
+    assert_eq!(
+        world.schedule.paths().collect::<Vec<_>>(),
+        [(first, 1400, 1500)]
+    );
     assert_eq!(world.silent(), []);
     let sent = world.sent[before..].iter();
     let to_first = sent.filter(|(_, ask)| ask.far_end == first).count();
@@ -361,15 +370,22 @@ fn a_router_that_only_stitches_finds_out_by_test_packets() {
     assert!((5..=13).contains(&to_second), "{to_second}");
     // It does again, and the way is wide.
     world.run(1200 * SECOND, through(1500));
-    assert_eq!(world.schedule.paths().collect::<Vec<_>>(), [(first, 1500, 1500)]);
+    assert_eq!(
+        world.schedule.paths().collect::<Vec<_>>(),
+        [(first, 1500, 1500)]
+    );
     // What another one says for it counts for nothing.
     world.schedule = Schedule::default();
     world.schedule.adopt(world.now, &far_ends);
     world.schedule.set_widest(world.now, &widest);
     let ask = world.schedule.poll(world.now).unwrap();
     let other = if ask.far_end == first { second } else { first };
-    world.schedule.handle_reflection(world.now, other.address, ask.token);
-    world.schedule.handle_reflection(world.now, ask.far_end.address, ask.token + 1);
+    world
+        .schedule
+        .handle_reflection(world.now, other.address, ask.token);
+    world
+        .schedule
+        .handle_reflection(world.now, ask.far_end.address, ask.token + 1);
     world.back.clear();
     world.run(SECOND, |ask| ask.size.filter(|size| *size == 0).and(None));
     assert_eq!(world.schedule.paths().count(), 0);
