@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use listen::can_listen;
 pub use runtime::BgpError;
-pub use weft_bgp_core::rib;
+pub use weft_bgp_core::{policy, rib};
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
     Awaited, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker, SpeakerConfig,

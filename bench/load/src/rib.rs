@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use weft_bgp_core::policy::RoutePolicy;
 use weft_bgp_core::rib::{PeerConfig, PeerId, PeerKind, PeerUp, PlainBgp, Rib, RibConfig};
 use weft_bgp_wire::{Asn, Family, HEADER_LEN, RouterId, next_frame};
 
@@ -45,8 +46,8 @@ impl Bench {
                 asn: Asn(64_800 + u32::from(at)),
                 address: address(at).into(),
                 next_hop_self: true,
-                import_filter: None,
-                export_filter: None,
+                import: RoutePolicy::Accept,
+                export: RoutePolicy::Accept,
                 max_prefixes: None,
                 max_paths: u32::MAX,
                 allow_own_as: 0,

@@ -12,6 +12,7 @@
 //! | [`tenant`] | tenants |
 //! | [`chains`] | services and service chains of a tenant |
 //! | [`neighbor`] | BGP neighbours, the router's and those of its tenants |
+//! | [`policy`] | routing policies, and the lists that they name |
 //! | [`session`] | what BGP sessions with both have in common |
 //! | [`discovery`] | where further neighbours are learned from |
 //! | [`management`] | the controller, the REST API, the log |
@@ -35,6 +36,7 @@ mod management;
 mod neighbor;
 pub(crate) mod node;
 mod overlay;
+pub(crate) mod policy;
 pub(crate) mod parts;
 pub(crate) mod places;
 pub(crate) mod reader;
@@ -47,19 +49,23 @@ mod tenant;
 mod tests;
 pub(crate) mod values;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
+use weft_bgp_wire::AnyCommunityPattern;
 
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
 pub(crate) use management::{Api, Controller, Log, LogFormat, LogLevel};
 pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation};
+pub(crate) use policy::{AsPathItem, Library, Passing, Term};
 pub(crate) use report::ConfigErrors;
-pub(crate) use router::Router;
+pub(crate) use router::{DefaultPolicy, Router};
 pub(crate) use session::{Martians, PrefixRange, Session};
 pub(crate) use tenant::{Redistribute, Tenant};
 pub(crate) use values::other_notation;
@@ -83,6 +89,29 @@ pub(crate) struct Config {
     /// BGP neighbours.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// Routing policies by name: lists of terms, of which each is about some routes, may change them, and may accept or reject them. Neighbours
+    /// name them at `import` and `export`. What no term decides is rejected. Weft has some ready: `bogons`, `hygiene`, `blackhole`,
+    /// `graceful-shutdown`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, Vec<Term>>,
+    /// Prefix lists by name, for `prefixes` of policies. Weft has some ready: `bogons`, `too-long`, `default-routes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefix_lists: BTreeMap<String, Vec<PrefixRange>>,
+    /// AS paths by name, for `as_path` of policies: regular expressions as in FRR, and ranges of AS numbers. Weft has one ready: `bogons`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<String>>")]
+    pub as_paths: BTreeMap<String, Vec<AsPathItem>>,
+    /// Communities by name, for `communities` of policies: patterns of all three sorts.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "serial::display_lists"
+    )]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<String>>")]
+    pub communities: BTreeMap<String, Vec<AnyCommunityPattern>>,
+    /// The policies, compiled.
+    #[serde(skip)]
+    pub library: Arc<Library>,
     /// Where further neighbours are learned from, live.
     #[serde(
         default,

@@ -47,9 +47,23 @@ pub(crate) struct Router {
     )]
     #[schemars(with = "serial::BoolOr<GracefulRestart>")]
     pub graceful_restart: Option<GracefulRestart>,
+    /// What passes between this router and eBGP neighbours of which nothing is said (`import`, `export`): `reject` as in RFC 8212, or `accept`.
+    #[serde(default)]
+    pub default_policy: DefaultPolicy,
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
+}
+
+/// What passes where nobody says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DefaultPolicy {
+    /// Nothing.
+    #[default]
+    Reject,
+    /// Everything.
+    Accept,
 }
 
 /// Timers of graceful restart.
@@ -119,6 +133,12 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         Some(at) => graceful_restart(&at),
         None => defaults::graceful_restart(),
     };
+    let default_policy = fields.optional("default_policy", |at| {
+        at.choice(&[
+            ("reject", DefaultPolicy::Reject),
+            ("accept", DefaultPolicy::Accept),
+        ])
+    });
     let listen = fields.optional("listen", |at| listen(&at));
     fields.finish();
     Some(Router {
@@ -128,6 +148,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         cluster_id,
         hold_time: hold.unwrap_or_else(defaults::hold_time),
         graceful_restart,
+        default_policy: default_policy.unwrap_or_default(),
         listen: listen.unwrap_or_default(),
     })
 }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
+use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{Family, RouteRefresh, UpdateWriter, encode_end_of_rib};
 
 use super::Shared;
@@ -90,7 +91,15 @@ enum End {
     Refresh,
 }
 
+/// A neighbour that leaves for another group.
+pub(crate) struct Leaver {
+    member: Member,
+    /// Routes that had changed and were not told to anybody in its group.
+    queued: Vec<Touched>,
+}
+
 /// What was announced last: the source of the path, by entry.
+#[derive(Clone)]
 enum Advertised {
     /// One path a prefix: the source's number plus one, 0 for nothing.
     Best(Vec<u32>),
@@ -167,6 +176,9 @@ struct Action<P> {
     prefix: P,
 }
 
+/// A route that one member is told: what it was exported as, and whose it is.
+type Told = Option<(u32, PeerId)>;
+
 fn refresh_mark(family: Family, subtype: u8) -> Bytes {
     let mut out = Vec::new();
     RouteRefresh::mark(family, subtype).encode(&mut out);
@@ -186,12 +198,15 @@ pub(crate) struct Group {
     log_octets: usize,
     too_large: u64,
     batch: ExportBatch,
+    /// Routes that were in each term of the policy.
+    pub(crate) terms: Vec<u64>,
 }
 
 impl Group {
     pub(crate) fn new(settings: ExportSettings) -> Self {
         Self {
             advertised: Advertised::new(&settings),
+            terms: super::terms(&settings.policy),
             settings,
             members: Vec::new(),
             queue: VecDeque::new(),
@@ -232,6 +247,68 @@ impl Group {
     pub(crate) fn leave(&mut self, peer: PeerId) -> bool {
         self.members.retain(|member| member.peer != peer);
         self.trim();
+        self.members.is_empty()
+    }
+
+    /// Another policy for all members: these routes come to something else by it.
+    pub(crate) fn set_policy(&mut self, policy: RoutePolicy, differing: &[(u32, u32)]) {
+        self.terms = super::terms(&policy);
+        self.settings.policy = policy;
+        for (at, local_id) in differing {
+            self.mark(*at, *local_id);
+        }
+    }
+
+    /// All members are among these.
+    pub(crate) fn consists_of(&self, peers: &[PeerId]) -> bool {
+        self.members
+            .iter()
+            .all(|member| peers.contains(&member.peer))
+    }
+
+    /// A group of other settings for those who were told what this one tells.
+    pub(crate) fn with_settings(&self, settings: ExportSettings) -> Self {
+        Self {
+            advertised: self.advertised.clone(),
+            ..Self::new(settings)
+        }
+    }
+
+    /// Takes a member out, for another group.
+    pub(crate) fn take(&mut self, peer: PeerId) -> Option<Leaver> {
+        let at = self.position(peer)?;
+        let mut member = self.members.remove(at);
+        let unread = (member.position - self.log_start) as usize;
+        let chunks = self.log.range(unread.min(self.log.len())..);
+        member.missed.extend(chunks.flat_map(|chunk| &chunk.touched));
+        self.trim();
+        Some(Leaver {
+            member,
+            queued: self.queue.iter().copied().collect(),
+        })
+    }
+
+    /// Takes a member in that was told by another policy; these routes come to something else by this one.
+    pub(crate) fn adopt(&mut self, leaver: Leaver, differing: &[(u32, u32)]) {
+        let Leaver { mut member, queued } = leaver;
+        if self.members.is_empty() {
+            // What was announced is what it was told: the queue brings it up to date.
+            for (at, local_id) in queued.iter().chain(differing) {
+                self.mark(*at, *local_id);
+            }
+        } else {
+            member.missed.extend(queued);
+            let id = |local_id| if self.settings.add_path() { local_id } else { 0 };
+            let differing = differing.iter().map(|(at, local_id)| (*at, id(*local_id)));
+            member.missed.extend(differing);
+        }
+        member.position = self.log_start + self.log.len() as u64;
+        let at = self.members.partition_point(|one| one.peer < member.peer);
+        self.members.insert(at, member);
+    }
+
+    /// Has no member.
+    pub(crate) fn is_deserted(&self) -> bool {
         self.members.is_empty()
     }
 
@@ -370,7 +447,7 @@ impl Group {
         }
         let mut batch = std::mem::take(&mut self.batch);
         let octets = self.encode_walk_or_missed(at, table, shared, &mut batch);
-        batch.clear();
+        batch.clear(&mut self.terms);
         self.batch = batch;
         octets
     }
@@ -382,19 +459,19 @@ impl Group {
         shared: &Shared,
         batch: &mut ExportBatch,
     ) -> Option<Bytes> {
-        let mut actions = Vec::new();
+        let mut told = Vec::new();
         let peer = self.members[at].peer;
         while let Some(from) = self.members[at].walk {
             let mut next = from;
-            while next < table.bound() && actions.len() < BATCH {
+            while next < table.bound() && told.len() < BATCH {
                 if let Some(entry) = table.get(next) {
-                    self.walk_entry(next, entry, peer, shared, batch, &mut actions);
+                    self.walk_entry(next, entry, peer, shared, batch, &mut told);
                 }
                 next += 1;
             }
             self.members[at].walk = (next < table.bound()).then_some(next);
-            if !actions.is_empty() {
-                return self.encode_own(batch, &mut actions);
+            if !told.is_empty() {
+                return self.encode_own(batch, told);
             }
         }
         if self.members[at].missed.is_empty() {
@@ -414,15 +491,13 @@ impl Group {
             let exported = self
                 .wanted(entry, touched.1)
                 .filter(|path| path.peer != peer && shared.eligible(path))
-                .and_then(|path| batch.export(shared, &self.settings, entry, path));
-            actions.push(Action {
-                audience: Audience::All,
-                exported,
-                touched: *touched,
-                prefix: entry.prefix,
-            });
+                .and_then(|path| {
+                    let exported = batch.export(shared, &self.settings, entry, path)?;
+                    Some((exported, path.peer))
+                });
+            told.push((*touched, entry.prefix, exported));
         }
-        self.encode_own(batch, &mut actions)
+        self.encode_own(batch, told)
     }
 
     fn walk_entry<P: Tagged>(
@@ -432,7 +507,7 @@ impl Group {
         peer: PeerId,
         shared: &Shared,
         batch: &mut ExportBatch,
-        actions: &mut Vec<Action<P>>,
+        told: &mut Vec<(Touched, P, Told)>,
     ) {
         let ids: SmallVec<[u32; 4]> = if self.settings.add_path() {
             entry.paths.iter().map(|path| path.local_id).collect()
@@ -445,23 +520,33 @@ impl Group {
                 .filter(|path| path.peer != peer && shared.eligible(path))
                 && let Some(exported) = batch.export(shared, &self.settings, entry, path)
             {
-                actions.push(Action {
-                    audience: Audience::All,
-                    exported: Some(exported),
-                    touched: (at, id),
-                    prefix: entry.prefix,
-                });
+                told.push(((at, id), entry.prefix, Some((exported, path.peer))));
             }
         }
     }
 
     fn encode_own<P: Tagged>(
-        &self,
+        &mut self,
         batch: &ExportBatch,
-        actions: &mut [Action<P>],
+        told: Vec<(Touched, P, Told)>,
     ) -> Option<Bytes> {
+        let mut actions = Vec::with_capacity(told.len());
+        for (touched, prefix, exported) in told {
+            // What is still in the queue may be gone when its turn comes: then it has to be withdrawn from this member.
+            if let Some((_, source)) = exported
+                && self.advertised.get(touched).is_none()
+            {
+                self.advertised.set(touched, Some(source));
+            }
+            actions.push(Action {
+                audience: Audience::All,
+                exported: exported.map(|(exported, _)| exported),
+                touched,
+                prefix,
+            });
+        }
         let mut out = Vec::new();
-        self.encode(batch, actions, |octets, _, _| {
+        self.encode(batch, &mut actions, |octets, _, _| {
             out.extend_from_slice(&octets)
         });
         Some(out.into())
@@ -537,7 +622,7 @@ impl Group {
                 touched,
             });
         });
-        batch.clear();
+        batch.clear(&mut self.terms);
         self.batch = batch;
         for chunk in chunks {
             self.log_octets += chunk.octets.len();
