@@ -247,6 +247,12 @@ impl Program {
         }
     }
 
+    /// Whether a term accepts or rejects.
+    pub fn decides(&self, at: u16) -> bool {
+        let term = &self.terms[usize::from(at)].term;
+        matches!(term.then, Then::Accept | Then::Reject)
+    }
+
     /// All edits, whether they apply or not.
     pub fn edits(&self) -> impl Iterator<Item = (TermName, &Edit)> {
         let terms = (0u16..).zip(&self.terms);

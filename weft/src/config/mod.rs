@@ -50,13 +50,14 @@ mod tests;
 pub(crate) mod values;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
-use weft_bgp_wire::AnyCommunityPattern;
+use weft_bgp_wire::{AnyCommunityPattern, Asn};
 
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
@@ -96,6 +97,7 @@ pub(crate) struct Config {
     pub policies: BTreeMap<String, Vec<Term>>,
     /// Prefix lists by name, for `prefixes` of policies. Weft has some ready: `bogons`, `too-long`, `default-routes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<serial::PrefixRangeSchema>>")]
     pub prefix_lists: BTreeMap<String, Vec<PrefixRange>>,
     /// AS paths by name, for `as_path` of policies: regular expressions as in FRR, and ranges of AS numbers. Weft has one ready: `bogons`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -167,6 +169,39 @@ impl Config {
             let problems = encoding::explain(text, problems);
             ConfigErrors::new(file, text, problems)
         })
+    }
+
+    /// eBGP neighbours between which and this router nothing passes in some direction, because nobody says what (RFC 8212): addresses and AS
+    /// numbers, with the keys that are missing.
+    pub(crate) fn without_policy(&self) -> impl Iterator<Item = (IpAddr, Asn, Vec<&'static str>)> {
+        let external = self.neighbors.iter().filter(|neighbor| {
+            self.router.default_policy == DefaultPolicy::Reject && neighbor.asn != self.router.asn
+        });
+        external.filter_map(|neighbor| {
+            let session = &neighbor.session;
+            let keys = [("import", &session.import), ("export", &session.export)];
+            let missing = keys.iter().filter(|(_, said)| said.is_none());
+            let missing: Vec<&str> = missing.map(|(key, _)| *key).collect();
+            (!missing.is_empty()).then_some((neighbor.address, neighbor.asn, missing))
+        })
+    }
+
+    /// What may not be meant, for people.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let silent = self.without_policy().map(|(address, asn, missing)| {
+            let (keys, remedy) = match &missing[..] {
+                [key] => (format!("`{key}`"), format!("`{key}: accept`")),
+                _ => (
+                    "`import` and `export`".to_owned(),
+                    "`import: accept, export: accept`".to_owned(),
+                ),
+            };
+            format!(
+                "neighbour {address} (AS {asn}) has no {keys}, and without a policy no routes pass (RFC 8212): name a policy, or {remedy} to let \
+                 everything pass; `default_policy: accept` in `router` does so for all such neighbours"
+            )
+        });
+        silent.collect()
     }
 
     /// As YAML that reads back to the same configuration.

@@ -87,13 +87,6 @@ pub(super) fn some_display<S: Serializer>(
     }
 }
 
-pub(super) fn some_asn<S: Serializer>(value: &Option<Asn>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => asn(value, to),
-        None => to.serialize_none(),
-    }
-}
-
 pub(super) fn display_lists<S: Serializer>(
     lists: &BTreeMap<String, Vec<impl Display>>,
     to: S,
@@ -177,6 +170,20 @@ schema! {
             { "type": "integer", "minimum": 1, "maximum": 16777214 },
             { "type": "string", "pattern": "^[0-9]{1,8}-[0-9]{1,8}$" },
         ] } },
+    ] };
+    /// `PrefixItem`.
+    PrefixItemSchema = { "oneOf": [
+        { "type": "string" },
+        {
+            "type": "object",
+            "properties": {
+                "prefix": { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
+                "ge": { "type": "integer", "minimum": 0, "maximum": 128 },
+                "le": { "type": "integer", "minimum": 0, "maximum": 128 },
+            },
+            "required": ["prefix"],
+            "additionalProperties": false,
+        },
     ] };
     /// `NumberRange`.
     NumberRangeSchema = { "oneOf": [

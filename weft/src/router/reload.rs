@@ -146,6 +146,12 @@ impl Core {
             );
         }
         let before = std::mem::replace(&mut self.config, wanted.clone());
+        let known = before.warnings();
+        for warning in wanted.warnings() {
+            if !known.contains(&warning) {
+                warn!("{warning}");
+            }
+        }
         let tables = self.overlay.tables();
         reloaded.tenants = self.reload_tenants(&before, &wanted).await;
         self.health.watch(&wanted);

@@ -8,6 +8,7 @@ use super::*;
 
 mod import;
 mod model;
+mod policy;
 
 const OWN: Asn = Asn(64500);
 

@@ -8,6 +8,8 @@
 
 mod library;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -79,7 +81,7 @@ impl Then {
 pub(crate) struct Match {
     /// The prefix is in one of these: names of prefix lists, or prefixes as in those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "serial::OneOrMany<serial::PrefixRangeSchema>")]
+    #[schemars(with = "serial::OneOrMany<serial::PrefixItemSchema>")]
     pub prefixes: Vec<PrefixItem>,
     /// AS_PATH: a name of `as_paths`, a regular expression as in FRR (`_65001_`, `^65001(_65001)*$`), or a range of AS numbers of which one stands
     /// in the path (`64512-65534`).
@@ -261,14 +263,19 @@ impl Serialize for Med {
 }
 
 /// An AS in front of AS_PATH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prepend {
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serial::some_asn"
-    )]
     pub asn: Option<Asn>,
     pub times: u8,
+}
+
+impl Serialize for Prepend {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.asn {
+            None => to.serialize_u8(self.times),
+            Some(asn) => to.collect_map([("asn", asn.0), ("times", self.times.into())]),
+        }
+    }
 }
 
 /// Another next hop.
@@ -300,7 +307,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(NextHopWord, AsPathItem, CommunityItem, NumberRange);
+as_text!(NextHopWord, AsPathItem, CommunityItem);
 
 /// A prefix list's name, or a line of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -388,6 +395,15 @@ impl fmt::Display for NumberRange {
             (first, last) if first == last => first.fmt(f),
             (first, u32::MAX) => write!(f, "{first}-"),
             (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl Serialize for NumberRange {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.first == self.last {
+            true => to.serialize_u32(self.first),
+            false => to.collect_str(self),
         }
     }
 }

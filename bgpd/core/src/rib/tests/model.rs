@@ -152,6 +152,8 @@ enum Step {
         peer: u16,
         metric: Option<u32>,
     },
+    /// Other export policies, at once.
+    Policies(Vec<(u16, usize)>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -165,7 +167,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => peer.clone().prop_map(|peer| Step::Sweep { peer }),
         4 => peer.clone().prop_map(|peer| Step::Read { peer }),
         1 => peer.clone().prop_map(|peer| Step::Refresh { peer }),
-        1 => (peer, prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
+        1 => (peer.clone(), prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
+        2 => prop::collection::vec((peer, 0usize..5), 1..4).prop_map(Step::Policies),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -175,6 +178,8 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
     let kinds = [Ebgp, Ebgp, Ibgp, IbgpClient, IbgpClient];
     let mut bench = Bench::new(&kinds, add_path);
     let mut is_up = [true; 5];
+    let policies = super::policy::samples();
+    let mut exports = [0; 5];
     let prefix = |n: u8| format!("10.0.{n}.0/24");
     for step in steps {
         match step {
@@ -227,6 +232,17 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
             Step::Read { peer } => bench.read(peer),
             Step::Refresh { peer } => bench.rib.readvertise(PeerId(peer), Family::Ipv4Unicast),
             Step::NextHop { peer, metric } => bench.rib.set_next_hops(&[(address(peer), metric)]),
+            Step::Policies(changes) => {
+                // The last word on a neighbour counts.
+                for (peer, policy) in changes {
+                    exports[usize::from(peer) - 1] = policy;
+                }
+                let changes = (1..).zip(exports);
+                let changes: Vec<_> = changes
+                    .map(|(peer, policy)| (PeerId(peer), policies[policy].clone()))
+                    .collect();
+                bench.rib.set_exports(&changes);
+            }
             _ => {}
         }
     }
@@ -245,7 +261,11 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
                     };
                     let reflected = !(source == Ibgp && kind == Ibgp);
                     if wanted && path.source.0 != peer && reflected {
-                        let inner = path.attributes.view().as_path().to_string();
+                        let policy = &policies[exports[usize::from(peer) - 1]];
+                        let inner = super::policy::exported(policy, route.prefix, path, &kinds);
+                        let Some(inner) = inner else {
+                            continue;
+                        };
                         let path = if kind == Ebgp {
                             format!("{OWN} {inner}").trim().to_owned()
                         } else {
