@@ -29,6 +29,11 @@ fn address(at: u16) -> Ipv4Addr {
 impl Bench {
     /// A RIB with this many senders and one receiver.
     pub fn new(senders: u16) -> Self {
+        Self::with_import(senders, &RoutePolicy::Accept)
+    }
+
+    /// The same with an import policy for all of them.
+    pub fn with_import(senders: u16, import: &RoutePolicy) -> Self {
         let router_id = RouterId(Ipv4Addr::new(10, 255, 0, 1));
         let config = RibConfig {
             asn: Asn(SPEAKER_ASN),
@@ -46,7 +51,7 @@ impl Bench {
                 asn: Asn(64_800 + u32::from(at)),
                 address: address(at).into(),
                 next_hop_self: true,
-                import: RoutePolicy::Accept,
+                import: import.clone(),
                 export: RoutePolicy::Accept,
                 max_prefixes: None,
                 max_paths: u32::MAX,

@@ -232,6 +232,7 @@ fn an_export_policy_changes_what_goes_out() {
 #[test]
 fn neighbours_with_equal_policies_are_encoded_for_once() {
     let mut bench = Bench::new(&[Ebgp, Ebgp, Ebgp], false);
+    bench.read_all();
     let [.., by_path, _] = samples();
     let exports = [2, 3].map(|peer| (PeerId(peer), by_path.clone()));
     bench.rib.set_exports(&exports);
