@@ -28,7 +28,9 @@ pub struct AsPathPattern {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AsPathError {
     /// It has other characters than AS paths and expressions over them.
-    #[error("`{0}` stands in no AS path: expected digits, spaces, `_`, and `^ $ . * + ? | ( ) [ ] {{ }} , - \\`")]
+    #[error(
+        "`{0}` stands in no AS path: expected digits, spaces, `_`, and `^ $ . * + ? | ( ) [ ] {{ }} , - \\`"
+    )]
     Character(char),
     /// It is not well-formed.
     #[error("{0}")]
@@ -57,7 +59,9 @@ fn translate(text: &str) -> Result<String, AsPathError> {
             }
             // The usual kind takes a backslash before what has a meaning only; digits would refer back.
             _ if escaped && character.is_ascii_digit() || escaped && character == '_' => {
-                return Err(AsPathError::Syntax(format!("`\\{character}` has no meaning")));
+                return Err(AsPathError::Syntax(format!(
+                    "`\\{character}` has no meaning"
+                )));
             }
             '[' if !escaped && !in_class => in_class = true,
             ']' if !escaped => in_class = false,
@@ -81,7 +85,9 @@ impl FromStr for AsPathPattern {
             let last = words.lines().last().unwrap_or_default();
             AsPathError::Syntax(last.trim_start_matches("error: ").to_owned())
         })?;
-        let nfa = thompson::Config::new().utf8(false).nfa_size_limit(Some(LIMIT));
+        let nfa = thompson::Config::new()
+            .utf8(false)
+            .nfa_size_limit(Some(LIMIT));
         let dfa = dense::Config::new()
             .start_kind(StartKind::Unanchored)
             .dfa_size_limit(Some(LIMIT))
@@ -183,10 +189,17 @@ mod tests {
     fn what_is_no_expression_is_said_in_words() {
         let error = |text: &str| text.parse::<AsPathPattern>().unwrap_err();
         assert_eq!(error("_65001a"), AsPathError::Character('a'));
-        assert_eq!(error("((((1{99}){99}){99}){99}"), error("((((1{99}){99}){99}){99}"));
+        assert_eq!(
+            error("((((1{99}){99}){99}){99}"),
+            error("((((1{99}){99}){99}){99}")
+        );
         assert_eq!(error("(((1{999}){999}){999})"), AsPathError::TooLarge);
         assert!(matches!(error("(65001"), AsPathError::Syntax(_)));
-        assert!(error("(65001").to_string().contains("unclosed"), "{}", error("(65001"));
+        assert!(
+            error("(65001").to_string().contains("unclosed"),
+            "{}",
+            error("(65001")
+        );
         assert!(matches!(error(r"\1"), AsPathError::Syntax(_)));
         assert!(matches!(error("[9-0]"), AsPathError::Syntax(_)));
     }

@@ -27,7 +27,10 @@ enum Node<T> {
     /// Nobody has come here.
     Open(State),
     /// This prefix list decides: where it contains the prefix, the next of the two.
-    Ask { set: u16, next: u32 },
+    Ask {
+        set: u16,
+        next: u32,
+    },
     Leaf(Leaf<T>),
 }
 

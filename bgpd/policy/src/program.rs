@@ -416,9 +416,7 @@ fn holds(condition: &Condition, route: &Route<'_>, scratch: &mut Scratch) -> boo
         Condition::AsPathLength(lengths) => {
             lengths.contains(u32::try_from(path.path_length()).unwrap_or(u32::MAX))
         }
-        Condition::OriginAs(numbers) => {
-            path.origin_as().is_some_and(|asn| numbers.contains(asn.0))
-        }
+        Condition::OriginAs(numbers) => path.origin_as().is_some_and(|asn| numbers.contains(asn.0)),
         Condition::NeighborAs(numbers) => path
             .neighbor_as()
             .is_some_and(|asn| numbers.contains(asn.0)),

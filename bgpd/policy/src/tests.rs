@@ -83,9 +83,7 @@ fn each_condition_looks_at_its_attribute() {
     builder.set_extended_communities(["rt:65000:1".parse().unwrap()]);
     builder.set_large_communities([LargeCommunity::new(64512, 10001, 7)]);
     let one = route(&builder);
-    let any = |text: &str| {
-        Condition::Communities(CommunityTest::Any(vec![text.parse().unwrap()]))
-    };
+    let any = |text: &str| Condition::Communities(CommunityTest::Any(vec![text.parse().unwrap()]));
     let all = |texts: &[&str]| {
         let lists = texts.iter().map(|text| vec![text.parse().unwrap()]);
         Condition::Communities(CommunityTest::All(lists.collect()))
@@ -149,8 +147,14 @@ fn each_condition_looks_at_its_attribute() {
     };
     assert!(!holds(Condition::Neighbor(nets("0.0.0.0/0")), &local));
     let plain = attributes(&[]);
-    assert!(holds(Condition::LocalPref(numbers(100, 100)), &route(&plain)));
-    assert!(!holds(Condition::OriginAs(numbers(0, u32::MAX)), &route(&plain)));
+    assert!(holds(
+        Condition::LocalPref(numbers(100, 100)),
+        &route(&plain)
+    ));
+    assert!(!holds(
+        Condition::OriginAs(numbers(0, u32::MAX)),
+        &route(&plain)
+    ));
 }
 
 /// What edits make of attributes.
@@ -190,13 +194,20 @@ fn each_edit_changes_its_attribute() {
     let found: Vec<u32> = added.view().communities().map(|one| one.0).collect();
     assert_eq!(found, [1, 2, 3]);
     assert_eq!(added.view().extended_communities().len(), 1);
-    let large: Vec<String> = added.view().large_communities().map(|one| one.to_string()).collect();
+    let large: Vec<String> = added
+        .view()
+        .large_communities()
+        .map(|one| one.to_string())
+        .collect();
     assert_eq!(large, ["1:1:1", "64512:1:1", "65001:1:1"]);
     let removed = |patterns: &[&str], spare: Option<LargeTest>| {
         let patterns = patterns.iter().map(|text| text.parse().unwrap()).collect();
         let edit = make(Edit::RemoveCommunities { patterns, spare });
         let view = edit.view();
-        let large: Vec<String> = view.large_communities().map(|one| one.to_string()).collect();
+        let large: Vec<String> = view
+            .large_communities()
+            .map(|one| one.to_string())
+            .collect();
         (view.communities().len(), large)
     };
     let overlay = LargeTest::new("", |one: LargeCommunity| one.global_administrator == 64512);
@@ -235,7 +246,10 @@ fn later_terms_see_what_earlier_ones_have_set() {
             },
             vec![
                 Edit::AddCommunities(vec!["65000:1".parse().unwrap()]),
-                Edit::Prepend { asn: None, times: 2 },
+                Edit::Prepend {
+                    asn: None,
+                    times: 2,
+                },
                 Edit::NextHop(NextHopEdit::Address([198, 51, 100, 9].into())),
             ],
             Then::Next,
@@ -260,12 +274,19 @@ fn what_is_called_stands_in_its_place() {
     let builder = attributes(&[3356]);
     let run = |program: &Program, text: &str| {
         let (accepted, terms) = program.run(&route(&builder), &net(text));
-        let terms: Vec<String> = terms.iter().map(|at| program.term(*at).to_string()).collect();
+        let terms: Vec<String> = terms
+            .iter()
+            .map(|at| program.term(*at).to_string())
+            .collect();
         (accepted, terms.join(", "))
     };
     // Nothing of what is left over is decided by `hygiene`; what it rejects stays rejected.
     let guarded = program(vec![
-        term(Conditions::default(), Vec::new(), Then::Call("hygiene".into())),
+        term(
+            Conditions::default(),
+            Vec::new(),
+            Then::Call("hygiene".into()),
+        ),
         term(Conditions::default(), Vec::new(), Then::Accept),
     ]);
     let private = "p term t, hygiene term bogons, bogons term prefixes".to_owned();
@@ -290,12 +311,19 @@ fn the_end_rejects_and_loops_are_refused() {
     assert!(!empty.run(&route(&builder), &net("0.0.0.0/0")).0);
     let calls = |name: &str, called: &str| Policy {
         name: name.into(),
-        terms: vec![term(Conditions::default(), Vec::new(), Then::Call(called.into()))],
+        terms: vec![term(
+            Conditions::default(),
+            Vec::new(),
+            Then::Call(called.into()),
+        )],
     };
     let all = [calls("a", "b"), calls("b", "c"), calls("c", "b")];
     let find = |name: &str| all.iter().find(|one| &*one.name == name);
     let names = ["b", "c", "b"].map(str::to_owned).to_vec();
-    assert_eq!(Program::new([&all[0]], &find), Err(ProgramError::Loop(names)));
+    assert_eq!(
+        Program::new([&all[0]], &find),
+        Err(ProgramError::Loop(names))
+    );
     let unknown = ProgramError::Unknown("d".to_owned());
     assert_eq!(Program::new([&calls("a", "d")], &find), Err(unknown));
     // Doubling at each level: it is found before there is no memory.
@@ -305,7 +333,11 @@ fn the_end_rejects_and_loops_are_refused() {
                 let next = Then::Call(format!("p{}", at + 1).into());
                 term(Conditions::default(), Vec::new(), next)
             };
-            let terms = if at < 39 { vec![call(), call()] } else { vec![] };
+            let terms = if at < 39 {
+                vec![call(), call()]
+            } else {
+                vec![]
+            };
             let name = format!("p{at}").into();
             Policy { name, terms }
         })
@@ -343,8 +375,17 @@ fn ready_policies_do_what_their_documents_say() {
     ] {
         assert_eq!(run("bogons", &clean, text).0, expected, "{text}");
     }
-    for path in [&[64512][..], &[1, 0], &[1, 4_200_000_000], &[23456], &[64496]] {
-        assert!(!run("bogons", &attributes(path), "1.1.1.0/24").0, "{path:?}");
+    for path in [
+        &[64512][..],
+        &[1, 0],
+        &[1, 4_200_000_000],
+        &[23456],
+        &[64496],
+    ] {
+        assert!(
+            !run("bogons", &attributes(path), "1.1.1.0/24").0,
+            "{path:?}"
+        );
     }
     assert!(run("bogons", &clean, "1.1.1.1/32").0);
     assert!(!run("hygiene", &clean, "1.1.1.1/32").0);
@@ -353,7 +394,13 @@ fn ready_policies_do_what_their_documents_say() {
     let mut marked = attributes(&[1]);
     marked.set_communities(["blackhole".parse().unwrap(), Community::GRACEFUL_SHUTDOWN]);
     let (accepted, edit) = run("blackhole", &marked, "1.1.1.1/32");
-    assert!(accepted && edit.view().communities().any(|one| one == Community::NO_EXPORT));
+    assert!(
+        accepted
+            && edit
+                .view()
+                .communities()
+                .any(|one| one == Community::NO_EXPORT)
+    );
     let (accepted, edit) = run("graceful-shutdown", &marked, "1.1.1.0/24");
     assert_eq!((accepted, edit.view().local_pref()), (true, Some(0)));
     assert_eq!(run("graceful-shutdown", &clean, "1.1.1.0/24").1, clean);
@@ -403,7 +450,11 @@ impl Plain<'_> {
             ..route(&self.builder)
         };
         let lists = conditions.prefixes.iter().all(|list| list.contains(prefix));
-        lists && conditions.others.iter().all(|one| holds(one.clone(), &view))
+        lists
+            && conditions
+                .others
+                .iter()
+                .all(|one| holds(one.clone(), &view))
     }
 
     fn run(&mut self, policy: &Policy, prefix: &IpNet) -> Option<bool> {
@@ -414,7 +465,8 @@ impl Plain<'_> {
             {
                 continue;
             }
-            self.trace.push(format!("{} term {}", policy.name, term.name));
+            self.trace
+                .push(format!("{} term {}", policy.name, term.name));
             for edit in &term.edits {
                 let (edited, change) = edited(vec![edit.clone()], &self.builder);
                 self.builder = edited;
@@ -456,7 +508,11 @@ fn any_condition() -> impl Strategy<Value = Condition> {
         (0u32..3).prop_map(|number| Condition::LocalPref(numbers(100, 100 + number))),
         (0u32..4).prop_map(|length| Condition::AsPathLength(numbers(length, length + 1))),
         any::<bool>().prop_map(|one| {
-            let text = if one { "192.0.2.0/24" } else { "198.51.100.0/24" };
+            let text = if one {
+                "192.0.2.0/24"
+            } else {
+                "198.51.100.0/24"
+            };
             Condition::NextHop(vec![net(text)])
         }),
     ]
@@ -481,7 +537,9 @@ fn any_edit() -> impl Strategy<Value = Edit> {
             spare: None,
         }),
         (1u8..3).prop_map(|times| Edit::Prepend { asn: None, times }),
-        Just(Edit::NextHop(NextHopEdit::Address([198, 51, 100, 1].into()))),
+        Just(Edit::NextHop(NextHopEdit::Address(
+            [198, 51, 100, 1].into()
+        ))),
     ]
 }
 
@@ -492,7 +550,12 @@ fn any_policies() -> impl Strategy<Value = BTreeMap<String, Policy>> {
             to if to > 2 => Then::Next,
             to => Then::Call(format!("p{to}").into()),
         });
-        prop_oneof![Just(Then::Accept), Just(Then::Reject), Just(Then::Next), call]
+        prop_oneof![
+            Just(Then::Accept),
+            Just(Then::Reject),
+            Just(Then::Next),
+            call
+        ]
     };
     let terms = move |at: usize| {
         let unless = prop::option::of(any_conditions());

@@ -181,7 +181,12 @@ pub static POLICIES: LazyLock<[WellKnown; 4]> = LazyLock::new(|| {
             "hygiene",
             "RFC 7454: bogons, and rejects prefixes longer than /24 and /48 and paths of more than 100 ASes",
             vec![
-                term("bogons", Conditions::default(), Vec::new(), Then::Call("bogons".into())),
+                term(
+                    "bogons",
+                    Conditions::default(),
+                    Vec::new(),
+                    Then::Call("bogons".into()),
+                ),
                 term("too-long", in_list("too-long"), Vec::new(), Then::Reject),
                 term(
                     "long-path",

@@ -292,7 +292,10 @@ enum Sort {
 
 impl Sort {
     fn of(text: &str) -> Self {
-        if ["rt:", "soo:", "0x"].iter().any(|one| text.starts_with(one)) {
+        if ["rt:", "soo:", "0x"]
+            .iter()
+            .any(|one| text.starts_with(one))
+        {
             Self::Extended
         } else if text.matches(':').count() == 2 {
             Self::Large
@@ -443,13 +446,25 @@ mod tests {
 
     #[test]
     fn the_form_tells_the_sort() {
-        for text in ["65000:1", "no-export", "rt:65000:1", "64512:1:2", "0x0004000000000001"] {
+        for text in [
+            "65000:1",
+            "no-export",
+            "rt:65000:1",
+            "64512:1:2",
+            "0x0004000000000001",
+        ] {
             assert_eq!(text.parse::<AnyCommunity>().unwrap().to_string(), text);
-            assert_eq!(text.parse::<AnyCommunityPattern>().unwrap().to_string(), text);
+            assert_eq!(
+                text.parse::<AnyCommunityPattern>().unwrap().to_string(),
+                text
+            );
         }
         for text in ["65000:*", "soo:*:1-2", "64512:*:*"] {
             assert!(text.parse::<AnyCommunity>().is_err(), "{text}");
-            assert_eq!(text.parse::<AnyCommunityPattern>().unwrap().to_string(), text);
+            assert_eq!(
+                text.parse::<AnyCommunityPattern>().unwrap().to_string(),
+                text
+            );
         }
     }
 }

@@ -271,8 +271,14 @@ impl Plan {
             "accept_vnis": serde_json::to_value(one).unwrap_or_default()["accept_vnis"],
         });
         // Everything passes between domains that trust each other.
-        for (key, said) in [("import", &one.session.import), ("export", &one.session.export)] {
-            if said.as_ref().is_some_and(|said| said.policy == RoutePolicy::Accept) {
+        for (key, said) in [
+            ("import", &one.session.import),
+            ("export", &one.session.export),
+        ] {
+            if said
+                .as_ref()
+                .is_some_and(|said| said.policy == RoutePolicy::Accept)
+            {
                 plain[key] = "accept".into();
             }
         }

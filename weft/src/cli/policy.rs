@@ -407,7 +407,10 @@ fn outcome(program: &Program, given: &Given, way: Way, own: Asn) -> anyhow::Resu
     let (accepted, terms) = program.run(&route, &given.prefix);
     let mut edit = builder.clone();
     let change = program.apply(&terms, route.prepends, family, &mut edit);
-    let names: Vec<String> = terms.iter().map(|at| program.term(*at).to_string()).collect();
+    let names: Vec<String> = terms
+        .iter()
+        .map(|at| program.term(*at).to_string())
+        .collect();
     let decides = terms.last().is_some_and(|at| program.decides(*at));
     Ok(Outcome {
         prefix: given.prefix,
@@ -429,19 +432,29 @@ fn changes(
     next_hop: IpAddr,
     change: Change,
 ) -> Vec<String> {
-    fn differs<T: PartialEq>(name: &str, pair: [T; 2], show: impl Fn(&T) -> String) -> Option<String> {
+    fn differs<T: PartialEq>(
+        name: &str,
+        pair: [T; 2],
+        show: impl Fn(&T) -> String,
+    ) -> Option<String> {
         let [before, after] = &pair;
         (before != after).then(|| format!("{name} {} -> {}", show(before), show(after)))
     }
     fn or_none<T: Display>(value: &Option<T>) -> String {
-        value.as_ref().map_or_else(|| "none".to_owned(), T::to_string)
+        value
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), T::to_string)
     }
     let both = [before, after];
     let mut changes: Vec<String> = [
         differs("local_pref", both.map(|view| view.local_pref()), or_none),
         differs("med", both.map(|view| view.med()), or_none),
         differs("origin", both.map(|view| view.origin()), Origin::to_string),
-        differs("as_path", both.map(|view| view.as_path().to_string()), String::clone),
+        differs(
+            "as_path",
+            both.map(|view| view.as_path().to_string()),
+            String::clone,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -549,12 +562,21 @@ policies:
                 "+1:2:3"
             ]
         );
-        let own = tried("{ prefix: 1.1.1.0/24, as_path: 3356, communities: ['65000:1'] }", Way::Export);
+        let own = tried(
+            "{ prefix: 1.1.1.0/24, as_path: 3356, communities: ['65000:1'] }",
+            Way::Export,
+        );
         assert_eq!(own.changes[1], "as_path 3356 -> 64601 64601 3356");
-        let private = tried("{ prefix: 10.0.0.0/24, as_path: 3356, expect: accept }", Way::Import);
+        let private = tried(
+            "{ prefix: 10.0.0.0/24, as_path: 3356, expect: accept }",
+            Way::Import,
+        );
         assert_eq!(private.decided_by.as_deref(), Some("bogons term prefixes"));
         assert!(!private.accepted && private.unexpected);
-        let end = tried("{ prefix: 1.1.1.0/24, as_path: 3357, expect: reject }", Way::Import);
+        let end = tried(
+            "{ prefix: 1.1.1.0/24, as_path: 3357, expect: reject }",
+            Way::Import,
+        );
         assert_eq!((end.decided_by, end.unexpected), (None, false));
     }
 

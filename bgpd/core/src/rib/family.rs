@@ -220,7 +220,8 @@ impl<P: Tagged> FamilyRib<P> {
                 continue;
             };
             let here = changes.iter().filter(|(peer, policy)| {
-                self.group_of.get(peer.index()) == Some(&Some(at)) && group.settings.policy != *policy
+                self.group_of.get(peer.index()) == Some(&Some(at))
+                    && group.settings.policy != *policy
             });
             let here: Vec<&(PeerId, RoutePolicy)> = here.collect();
             let Some(((_, first), others)) = here.split_first() else {

@@ -280,7 +280,9 @@ impl Group {
         let mut member = self.members.remove(at);
         let unread = (member.position - self.log_start) as usize;
         let chunks = self.log.range(unread.min(self.log.len())..);
-        member.missed.extend(chunks.flat_map(|chunk| &chunk.touched));
+        member
+            .missed
+            .extend(chunks.flat_map(|chunk| &chunk.touched));
         self.trim();
         Some(Leaver {
             member,
@@ -298,7 +300,13 @@ impl Group {
             }
         } else {
             member.missed.extend(queued);
-            let id = |local_id| if self.settings.add_path() { local_id } else { 0 };
+            let id = |local_id| {
+                if self.settings.add_path() {
+                    local_id
+                } else {
+                    0
+                }
+            };
             let differing = differing.iter().map(|(at, local_id)| (*at, id(*local_id)));
             member.missed.extend(differing);
         }

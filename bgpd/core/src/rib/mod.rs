@@ -283,7 +283,10 @@ impl Rib {
         let state = self.shared.peer(peer);
         let import = state.map_or_else(Vec::new, |state| state.import_terms.clone());
         let mut export = state.map_or_else(Vec::new, |state| terms(&state.config.export));
-        for group in [self.v4.group(peer), self.v6.group(peer)].into_iter().flatten() {
+        for group in [self.v4.group(peer), self.v6.group(peer)]
+            .into_iter()
+            .flatten()
+        {
             for (sum, count) in export.iter_mut().zip(&group.terms) {
                 *sum += count;
             }

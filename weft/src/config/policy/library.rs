@@ -52,7 +52,10 @@ impl Eq for Library {}
 
 impl Library {
     /// Of these policies; names that nobody has stand for nothing, which reading has noted.
-    pub(in crate::config) fn new(written: &BTreeMap<String, Vec<super::Term>>, sets: &Sets) -> Self {
+    pub(in crate::config) fn new(
+        written: &BTreeMap<String, Vec<super::Term>>,
+        sets: &Sets,
+    ) -> Self {
         let mut compiler = Compiler {
             sets,
             prefixes: BTreeMap::new(),
@@ -200,7 +203,9 @@ impl Compiler<'_> {
             Communities::Any(items) if items.is_empty() => {}
             Communities::Any(items) => {
                 let patterns = items.iter().flat_map(|item| self.patterns(item));
-                others.push(Condition::Communities(CommunityTest::Any(patterns.collect())));
+                others.push(Condition::Communities(CommunityTest::Any(
+                    patterns.collect(),
+                )));
             }
             Communities::All(items) => {
                 let lists = items.iter().map(|item| self.patterns(item));

@@ -26,9 +26,7 @@ use super::serial;
 use super::session::PrefixRange;
 
 pub(crate) use library::{Library, Sets};
-pub(super) use read::{
-    Policies, Way, as_paths, communities, policies, policy_of, prefix_lists,
-};
+pub(super) use read::{Policies, Way, as_paths, communities, policies, policy_of, prefix_lists};
 
 /// A step of a policy: which routes it is about, what it sets on them, and what becomes of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]

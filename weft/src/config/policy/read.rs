@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::policy::{AsPathPattern, Edit, NextHopEdit, Program, RoutePolicy, well_known};
-use weft_bgp_wire::{
-    AnyCommunity, AnyCommunityPattern, Community, Family, LargeCommunity, Origin,
-};
+use weft_bgp_wire::{AnyCommunity, AnyCommunityPattern, Community, Family, LargeCommunity, Origin};
 use weft_overlay::import::Kind;
 use weft_overlay::words;
 
 use super::library::accepting;
 use super::{
     AsPathItem, Communities, CommunityItem, EditCommunities, Library, Match, Med, NextHopWord,
-    NumberRange, Passing, PassingWords, Prepend, PrefixItem, Remove, Set, Sets, Source, Term, Then,
+    NumberRange, Passing, PassingWords, PrefixItem, Prepend, Remove, Set, Sets, Source, Term, Then,
 };
 use crate::config::reader::{Cursor, did_you_mean};
 use crate::config::session::{PrefixRange, prefix_range};
@@ -74,7 +72,9 @@ fn ready(name: &str, mut all: impl Iterator<Item = &'static str>) -> Option<Stri
     is_one.then(|| format!("`{name}` is one that Weft has ready"))
 }
 
-pub(in crate::config) fn prefix_lists(at: &Cursor<'_>) -> Option<BTreeMap<String, Vec<PrefixRange>>> {
+pub(in crate::config) fn prefix_lists(
+    at: &Cursor<'_>,
+) -> Option<BTreeMap<String, Vec<PrefixRange>>> {
     let taken = |name: &str| ready(name, well_known::PREFIX_LISTS.iter().map(|list| list.name));
     named(at, "lists of prefixes", &taken, |at| {
         one_or_many(at, "a list of prefixes", &|at| prefix_range(at))
@@ -85,7 +85,9 @@ pub(in crate::config) fn as_paths(at: &Cursor<'_>) -> Option<BTreeMap<String, Ve
     let taken = |name: &str| {
         let numbers = name.bytes().all(|octet| !octet.is_ascii_alphabetic());
         let why = format!("`{name}` could be an AS path itself: a name has a letter");
-        numbers.then_some(why).or_else(|| ready(name, ["bogons"].into_iter()))
+        numbers
+            .then_some(why)
+            .or_else(|| ready(name, ["bogons"].into_iter()))
     };
     named(at, "lists of AS paths", &taken, |at| {
         one_or_many(at, "a list of AS paths", &|at| match as_path(at)? {
@@ -101,7 +103,9 @@ pub(in crate::config) fn as_paths(at: &Cursor<'_>) -> Option<BTreeMap<String, Ve
     })
 }
 
-pub(in crate::config) fn communities(at: &Cursor<'_>) -> Option<BTreeMap<String, Vec<AnyCommunityPattern>>> {
+pub(in crate::config) fn communities(
+    at: &Cursor<'_>,
+) -> Option<BTreeMap<String, Vec<AnyCommunityPattern>>> {
     let taken = |name: &str| {
         let well_known = name == "all" || name.parse::<Community>().is_ok();
         well_known.then(|| format!("`{name}` means something already"))
@@ -111,7 +115,10 @@ pub(in crate::config) fn communities(at: &Cursor<'_>) -> Option<BTreeMap<String,
     })
 }
 
-pub(in crate::config) fn policies(at: &Cursor<'_>, sets: &Sets) -> Option<BTreeMap<String, Vec<Term>>> {
+pub(in crate::config) fn policies(
+    at: &Cursor<'_>,
+    sets: &Sets,
+) -> Option<BTreeMap<String, Vec<Term>>> {
     let taken = |name: &str| {
         let word = matches!(name, "accept" | "reject" | "next" | "prefixes");
         let word = word.then(|| format!("`{name}` means something already"));
@@ -131,7 +138,8 @@ pub(in crate::config) fn policies(at: &Cursor<'_>, sets: &Sets) -> Option<BTreeM
             let name = name.unwrap_or_else(|| number.to_string());
             if known.contains(&name) {
                 let message = format!("the term `{name}` stands in this policy for a second time");
-                term.at.problem(message, Some("give it another `name`".to_owned()));
+                term.at
+                    .problem(message, Some("give it another `name`".to_owned()));
             }
             known.push(name);
         }
@@ -172,8 +180,12 @@ fn unknown<'n>(
     known: impl Iterator<Item = &'n str>,
 ) {
     let known: Vec<&str> = known.collect();
-    let help = did_you_mean(name, &known)
-        .unwrap_or_else(|| format!("define it under `{section}`; there are {}", known.join(", ")));
+    let help = did_you_mean(name, &known).unwrap_or_else(|| {
+        format!(
+            "define it under `{section}`; there are {}",
+            known.join(", ")
+        )
+    });
     at.problem(format!("there is no {what} `{name}`"), Some(help));
 }
 
@@ -214,7 +226,10 @@ fn term(at: &Cursor<'_>, sets: &Sets, names: &[String]) -> Option<Term> {
             Some("leave one of them out".to_owned()),
         );
     }
-    if ["then", "call", "set"].iter().all(|key| fields.get(key).is_none()) {
+    if ["then", "call", "set"]
+        .iter()
+        .all(|key| fields.get(key).is_none())
+    {
         at.problem(
             "the term does nothing",
             Some("add `then: accept`, `then: reject`, or what it is to `set`".to_owned()),
@@ -234,9 +249,11 @@ fn term(at: &Cursor<'_>, sets: &Sets, names: &[String]) -> Option<Term> {
 fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
     let mut fields = at.fields("a mapping of conditions")?;
     let prefixes = fields.optional("prefixes", |at| {
-        one_or_many(&at, "a list of prefixes and of names of prefix lists", &|at| {
-            prefix_item(at, sets)
-        })
+        one_or_many(
+            &at,
+            "a list of prefixes and of names of prefix lists",
+            &|at| prefix_item(at, sets),
+        )
     });
     let as_path = fields.optional("as_path", |at| {
         one_or_many(&at, "a list of AS paths", &|at| {
@@ -254,7 +271,9 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
             return Some(Communities::Any(items(&at, sets)?));
         }
         let mut fields = at.fields("a list, or a mapping with `all`")?;
-        let all = fields.required("all", "of each item the route has one", |at| items(&at, sets));
+        let all = fields.required("all", "of each item the route has one", |at| {
+            items(&at, sets)
+        });
         fields.finish();
         Some(Communities::All(all?))
     });
@@ -266,7 +285,9 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
         "med",
     ]
     .map(|key| {
-        fields.optional(key, |at| one_or_many(&at, "numbers and ranges", &number_range))
+        fields.optional(key, |at| {
+            one_or_many(&at, "numbers and ranges", &number_range)
+        })
     });
     let vnis = fields.optional("vnis", |at| vni_set(&at));
     let labels = fields.optional("labels", |at| {
@@ -281,9 +302,8 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
     let origin = fields.optional("origin", |at| {
         one_or_many(&at, "a list of `igp`, `egp`, `incomplete`", &origin)
     });
-    let [next_hop, neighbors] = ["next_hop", "neighbors"].map(|key| {
-        fields.optional(key, |at| one_or_many(&at, "addresses and prefixes", &net))
-    });
+    let [next_hop, neighbors] = ["next_hop", "neighbors"]
+        .map(|key| fields.optional(key, |at| one_or_many(&at, "addresses and prefixes", &net)));
     let source = fields.optional("source", |at| {
         let words = [
             ("local", Source::Local),
@@ -294,8 +314,10 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
     });
     let families = fields.optional("families", |at| {
         let words = Family::ALL.map(|family| (family.to_string(), family));
-        let words: Vec<(&str, Family)> =
-            words.iter().map(|(word, family)| (word.as_str(), *family)).collect();
+        let words: Vec<(&str, Family)> = words
+            .iter()
+            .map(|(word, family)| (word.as_str(), *family))
+            .collect();
         one_or_many(&at, "a list of address families", &|at| at.choice(&words))
     });
     fields.finish();
@@ -437,14 +459,19 @@ fn as_path(at: &Cursor<'_>) -> Option<AsPathItem> {
         && let (Some(first), Some(last)) = (number(first), number(last))
     {
         if first > last {
-            return at.expected(format!("a range that ends behind its start: {last}-{first}"));
+            return at.expected(format!(
+                "a range that ends behind its start: {last}-{first}"
+            ));
         }
         return Some(AsPathItem::Contains(first, last));
     }
     match text.parse::<AsPathPattern>() {
         Ok(pattern) => Some(AsPathItem::Pattern(pattern)),
         Err(error) => {
-            at.problem(format!("found `{text}`, no regular expression of AS paths: {error}"), None);
+            at.problem(
+                format!("found `{text}`, no regular expression of AS paths: {error}"),
+                None,
+            );
             None
         }
     }
@@ -520,7 +547,11 @@ fn net(at: &Cursor<'_>) -> Option<IpNet> {
 }
 
 /// A neighbour's `import` or `export`: a word, prefixes, or policies.
-pub(in crate::config) fn policy_of(at: &Cursor<'_>, policies: &Policies, way: Way) -> Option<Passing> {
+pub(in crate::config) fn policy_of(
+    at: &Cursor<'_>,
+    policies: &Policies,
+    way: Way,
+) -> Option<Passing> {
     let allowed = "`accept`, `reject`, a policy, a list of policies, or a list of prefixes";
     let word = |word, policy| {
         Some(Passing {
@@ -561,7 +592,10 @@ pub(in crate::config) fn policy_of(at: &Cursor<'_>, policies: &Policies, way: Wa
     if let Some(prefix) = kinds.iter().find(|kind| !kind.value) {
         prefix.at.problem(
             "a list has either prefixes or policies",
-            Some("put the prefixes into a policy: `match: { prefixes: [...] }`, `then: accept`".to_owned()),
+            Some(
+                "put the prefixes into a policy: `match: { prefixes: [...] }`, `then: accept`"
+                    .to_owned(),
+            ),
         );
         return None;
     }

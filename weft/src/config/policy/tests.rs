@@ -94,18 +94,38 @@ fn what_is_wrong_with_a_term_says_where_and_what_to_do() {
     ] {
         assert_eq!(of_term(term), [problem], "{term}");
     }
-    let twice = of_policies("policies: { p: [{ name: a, then: next, set: { med: 1 } }, { name: a, then: accept }] }");
-    assert!(twice[0].contains("the term `a` stands in this policy for a second time"), "{twice:?}");
+    let twice = of_policies(
+        "policies: { p: [{ name: a, then: next, set: { med: 1 } }, { name: a, then: accept }] }",
+    );
+    assert!(
+        twice[0].contains("the term `a` stands in this policy for a second time"),
+        "{twice:?}"
+    );
 }
 
 #[test]
 fn names_that_mean_something_are_not_given_again() {
     for (text, problem) in [
-        ("policies: { accept: [] }", "`accept` means something already"),
-        ("policies: { bogons: [] }", "`bogons` is one that Weft has ready"),
-        ("prefix_lists: { too-long: [] }", "`too-long` is one that Weft has ready"),
-        ("communities: { no-export: [] }", "`no-export` means something already"),
-        ("as_paths: { '65001': [] }", "`65001` could be an AS path itself: a name has a letter"),
+        (
+            "policies: { accept: [] }",
+            "`accept` means something already",
+        ),
+        (
+            "policies: { bogons: [] }",
+            "`bogons` is one that Weft has ready",
+        ),
+        (
+            "prefix_lists: { too-long: [] }",
+            "`too-long` is one that Weft has ready",
+        ),
+        (
+            "communities: { no-export: [] }",
+            "`no-export` means something already",
+        ),
+        (
+            "as_paths: { '65001': [] }",
+            "`65001` could be an AS path itself: a name has a letter",
+        ),
     ] {
         let found = of_policies(text);
         assert!(found.len() == 1 && found[0].contains(problem), "{found:?}");
@@ -113,7 +133,10 @@ fn names_that_mean_something_are_not_given_again() {
     let label = lines(&format!(
         "{ROUTER}{OVERLAY}policies: {{ p: [{{ set: {{ communities: {{ add: '64512:1:1' }} }} }}] }}\n"
     ));
-    assert!(label[0].contains("`64512:1:1` is a label community of the overlay"), "{label:?}");
+    assert!(
+        label[0].contains("`64512:1:1` is a label community of the overlay"),
+        "{label:?}"
+    );
 }
 
 #[test]
@@ -128,19 +151,47 @@ fn a_neighbour_names_what_is_there() {
             Err(_) => lines(&text),
         }
     };
-    for fine in ["accept", "reject", "[]", "bogons", "[bogons, accept]", "[10.0.0.0/8]"] {
+    for fine in [
+        "accept",
+        "reject",
+        "[]",
+        "bogons",
+        "[bogons, accept]",
+        "[10.0.0.0/8]",
+    ] {
         assert_eq!(problems(fine), [] as [String; 0], "{fine}");
     }
     for (import, problem) in [
-        ("bogon", "there is no policy `bogon` (did you mean `bogons`?)"),
-        ("[hygiene, nothing]", "there is no policy `nothing` (define it under `policies`; there are bogons, hygiene, blackhole, graceful-shutdown, out)"),
-        ("[accept, bogons]", "behind `accept` nothing is left for the policies that follow (put `accept` last)"),
-        ("[bogons, 10.0.0.0/8]", "a list has either prefixes or policies"),
-        ("10.0.0.0", "found `10.0.0.0`, expected `accept`, `reject`, a policy, a list of policies, or a list of prefixes"),
-        ("out", "out term 1 sets the next hop `self`, which only has a meaning at export (name an address, or leave it out)"),
+        (
+            "bogon",
+            "there is no policy `bogon` (did you mean `bogons`?)",
+        ),
+        (
+            "[hygiene, nothing]",
+            "there is no policy `nothing` (define it under `policies`; there are bogons, hygiene, blackhole, graceful-shutdown, out)",
+        ),
+        (
+            "[accept, bogons]",
+            "behind `accept` nothing is left for the policies that follow (put `accept` last)",
+        ),
+        (
+            "[bogons, 10.0.0.0/8]",
+            "a list has either prefixes or policies",
+        ),
+        (
+            "10.0.0.0",
+            "found `10.0.0.0`, expected `accept`, `reject`, a policy, a list of policies, or a list of prefixes",
+        ),
+        (
+            "out",
+            "out term 1 sets the next hop `self`, which only has a meaning at export (name an address, or leave it out)",
+        ),
     ] {
         let found = problems(import);
-        assert!(found.len() == 1 && found[0].contains(problem), "{import}: {found:?}");
+        assert!(
+            found.len() == 1 && found[0].contains(problem),
+            "{import}: {found:?}"
+        );
     }
 }
 
@@ -154,10 +205,19 @@ fn neighbours_without_a_policy_are_named() {
         good(&text).warnings()
     };
     let both = warnings("", ", asn: 7");
-    assert!(both[0].starts_with("neighbour 192.0.2.9 (AS 7) has no `import` and `export`"), "{both:?}");
-    assert!(both[0].contains("RFC 8212") && both[0].contains("`import: accept, export: accept`"), "{both:?}");
+    assert!(
+        both[0].starts_with("neighbour 192.0.2.9 (AS 7) has no `import` and `export`"),
+        "{both:?}"
+    );
+    assert!(
+        both[0].contains("RFC 8212") && both[0].contains("`import: accept, export: accept`"),
+        "{both:?}"
+    );
     let one = warnings("", ", asn: 7, export: []");
-    assert!(one[0].contains("has no `import`, and") && one[0].contains("or `import: accept` to"), "{one:?}");
+    assert!(
+        one[0].contains("has no `import`, and") && one[0].contains("or `import: accept` to"),
+        "{one:?}"
+    );
     for (router, neighbor) in [
         (", default_policy: accept", ", asn: 7"),
         ("", ", asn: 1"),

@@ -120,7 +120,12 @@ fn an_import_policy_changes_and_rejects_what_comes_in() {
     let tagged = CommunityTest::Any(vec!["65000:9".parse().unwrap()]);
     let import = policy(vec![
         term(&["10.9.0.0/16"], vec![], vec![], Then::Reject),
-        term(&[], vec![Condition::Communities(tagged)], vec![], Then::Reject),
+        term(
+            &[],
+            vec![Condition::Communities(tagged)],
+            vec![],
+            Then::Reject,
+        ),
         term(
             &["10.1.0.0/16"],
             vec![],
@@ -153,7 +158,10 @@ fn an_import_policy_changes_and_rejects_what_comes_in() {
     let counters = bench.rib.counters(PeerId(1));
     assert_eq!((counters.rejected, counters.policy_rejected), (2, 2));
     bench.read_all();
-    assert_eq!(bench.told(2), ["10.1.0.0/24 65001 65001", "10.2.0.0/24 65001"]);
+    assert_eq!(
+        bench.told(2),
+        ["10.1.0.0/24 65001 65001", "10.2.0.0/24 65001"]
+    );
     // What was taken goes when it comes again with attributes that are not.
     bench.announce(1, 0, "10.2.0.0/24", &[65001], |builder| {
         builder.set_communities([Community(65000 << 16 | 9)]);
@@ -223,7 +231,10 @@ fn an_export_policy_changes_what_goes_out() {
             assert_eq!(view.local_pref(), inside.then_some(7));
             assert_eq!(view.med(), Some(5));
             let own = if inside { "" } else { "64500 " };
-            assert_eq!(view.as_path().to_string(), format!("{own}64500 64500 65001"));
+            assert_eq!(
+                view.as_path().to_string(),
+                format!("{own}64500 64500 65001")
+            );
             assert_eq!(hop, next_hop, "{edit:?} {kind:?}");
         }
     }
@@ -239,7 +250,10 @@ fn neighbours_with_equal_policies_are_encoded_for_once() {
     bench.announce(1, 0, P, &[65001], |_| {});
     bench.read_all();
     let told = [format!("{P} 64500 64500 65001")];
-    assert_eq!((bench.told(2), bench.told(3)), (told.to_vec(), told.to_vec()));
+    assert_eq!(
+        (bench.told(2), bench.told(3)),
+        (told.to_vec(), told.to_vec())
+    );
     // Each route is counted once for both.
     assert_eq!(bench.rib.terms(PeerId(2))[1], [0, 1]);
     assert_eq!(bench.rib.terms(PeerId(3))[1], [0, 1]);
@@ -265,7 +279,10 @@ fn another_export_policy_tells_what_differs_and_no_more() {
     assert!(!bench.rib.has_pending(PeerId(3)));
     bench.rib.set_exports(&[(PeerId(3), by_prefix)]);
     bench.read(3);
-    assert_eq!(bench.told(3), ["10.0.0.0/24 64500 65001", "10.0.1.0/24 64500 65001"]);
+    assert_eq!(
+        bench.told(3),
+        ["10.0.0.0/24 64500 65001", "10.0.1.0/24 64500 65001"]
+    );
     bench.announce(1, 0, "10.0.1.0/24", &[65001, 9], |_| {});
     bench.withdraw(1, 0, "10.0.0.0/24");
     bench.read_all();
