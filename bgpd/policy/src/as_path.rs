@@ -58,7 +58,7 @@ fn translate(text: &str) -> Result<String, AsPathError> {
                 continue;
             }
             // The usual kind takes a backslash before what has a meaning only; digits would refer back.
-            _ if escaped && character.is_ascii_digit() || escaped && character == '_' => {
+            _ if escaped && (character.is_ascii_digit() || character == '_') => {
                 return Err(AsPathError::Syntax(format!(
                     "`\\{character}` has no meaning"
                 )));

@@ -231,7 +231,7 @@ mod tests {
     fn a_list_of_the_size_of_a_routing_registry() {
         let ranges: Vec<PrefixRange> = (0..100_000u32)
             .map(|at| {
-                let net = Ipv4Net::new_assert(Ipv4Addr::from(at * 2 << 8 | 1 << 30), 24);
+                let net = Ipv4Net::new_assert(Ipv4Addr::from((at * 2) << 8 | 1 << 30), 24);
                 PrefixRange {
                     prefix: net.into(),
                     ge: 24,

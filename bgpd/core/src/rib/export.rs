@@ -82,6 +82,27 @@ impl ExportSettings {
         }
     }
 
+    /// The next hop of a route from `source`; `named` is what the policy says of it.
+    fn next_hop(
+        &self,
+        source: Option<PeerKind>,
+        received: NextHop,
+        named: Option<NextHopEdit>,
+    ) -> Option<NextHop> {
+        let internal = self.target != PeerKind::Ebgp;
+        let own = source.is_none() && received.address.is_unspecified();
+        let kept = match named {
+            Some(NextHopEdit::Address(address)) => return Some(address.into()),
+            Some(NextHopEdit::Own) => false,
+            Some(NextHopEdit::Unchanged) => true,
+            None => internal && !(self.next_hop_self && source == Some(PeerKind::Ebgp)),
+        };
+        match kept && !own {
+            true => Some(self.kept_next_hop(received)),
+            false => self.own_next_hop(),
+        }
+    }
+
     pub(crate) fn add_path(&self) -> bool {
         self.encode.add_path[self.family.index()]
     }
@@ -383,8 +404,6 @@ impl ExportBatch {
                 edit.remove(code::LOCAL_PREF);
             }
         }
-        let received = set.next_hop();
-        let own = source.is_none() && received.address.is_unspecified();
         if internal {
             if edit.view().local_pref().is_none() {
                 edit.set_local_pref(100);
@@ -402,16 +421,7 @@ impl ExportBatch {
                 edit.set_only_to_customer(shared.config.asn);
             }
         }
-        let kept = match named {
-            Some(NextHopEdit::Own) => false,
-            Some(NextHopEdit::Unchanged | NextHopEdit::Address(_)) => true,
-            None => internal && !(settings.next_hop_self && source == Some(PeerKind::Ebgp)),
-        };
-        let next_hop = match named {
-            Some(NextHopEdit::Address(address)) => NextHop::from(address),
-            _ if kept && !own => settings.kept_next_hop(received),
-            _ => settings.own_next_hop()?,
-        };
+        let next_hop = settings.next_hop(source, set.next_hop(), named)?;
         let start = self.octets.len();
         encode_attributes(
             edit.view(),

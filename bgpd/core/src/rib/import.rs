@@ -13,6 +13,9 @@ use super::types::{PeerId, PeerKind};
 /// Sets of attributes that are remembered; a power of two.
 const SLOTS: usize = 1024;
 
+/// Nodes of a tree after which it is grown anew: each prefix of a set of attributes may open another way.
+const MOST_NODES: usize = 4096;
+
 /// Direct-mapped: routes come in runs of equal attributes, and a few sets come again and again.
 #[derive(Default)]
 pub(crate) struct ImportDecisions {
@@ -86,7 +89,7 @@ impl Shared {
             attributes,
         };
         let slot = &mut slots[at];
-        if slot.key != Some(key) {
+        if slot.key != Some(key) || slot.tree.len() > MOST_NODES {
             slot.clear(&mut self.interner);
             self.interner.retain(attributes);
             slot.key = Some(key);

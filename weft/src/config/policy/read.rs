@@ -9,14 +9,14 @@ use ipnet::IpNet;
 use weft_bgp::policy::{AsPathPattern, Edit, NextHopEdit, Program, RoutePolicy, well_known};
 use weft_bgp_wire::{AnyCommunity, AnyCommunityPattern, Community, Family, LargeCommunity, Origin};
 use weft_overlay::import::Kind;
-use weft_overlay::words;
+use weft_overlay::{VniSet, words};
 
 use super::library::accepting;
 use super::{
     AsPathItem, Communities, CommunityItem, EditCommunities, Library, Match, Med, NextHopWord,
     NumberRange, Passing, PassingWords, PrefixItem, Prepend, Remove, Set, Sets, Source, Term, Then,
 };
-use crate::config::reader::{Cursor, did_you_mean};
+use crate::config::reader::{Cursor, Fields, did_you_mean};
 use crate::config::session::{PrefixRange, prefix_range};
 use crate::config::values::{asn, number_of, vni_set};
 
@@ -266,17 +266,7 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
             Some(item)
         })
     });
-    let communities = fields.optional("communities", |at| {
-        if !at.is_mapping() {
-            return Some(Communities::Any(items(&at, sets)?));
-        }
-        let mut fields = at.fields("a list, or a mapping with `all`")?;
-        let all = fields.required("all", "of each item the route has one", |at| {
-            items(&at, sets)
-        });
-        fields.finish();
-        Some(Communities::All(all?))
-    });
+    let communities = fields.optional("communities", |at| communities_of(&at, sets));
     let [as_path_length, origin_as, neighbor_as, local_pref, med] = [
         "as_path_length",
         "origin_as",
@@ -289,16 +279,7 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
             one_or_many(&at, "numbers and ranges", &number_range)
         })
     });
-    let vnis = fields.optional("vnis", |at| vni_set(&at));
-    let labels = fields.optional("labels", |at| {
-        let words = Kind::ALL.map(|kind| (kind.word(), kind));
-        one_or_many(&at, "a list of kinds", &|at| at.choice(&words))
-    });
-    for key in ["vnis", "labels"] {
-        if let Some(at) = fields.get(key).filter(|_| sets.administrator.is_none()) {
-            at.problem("labels are of an overlay, and there is none", None);
-        }
-    }
+    let (vnis, labels) = labels(&mut fields, sets);
     let origin = fields.optional("origin", |at| {
         one_or_many(&at, "a list of `igp`, `egp`, `incomplete`", &origin)
     });
@@ -329,7 +310,7 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
         neighbor_as: neighbor_as.unwrap_or_default(),
         communities: communities.unwrap_or_default(),
         vnis,
-        labels: labels.unwrap_or_default(),
+        labels,
         origin: origin.unwrap_or_default(),
         local_pref: local_pref.unwrap_or_default(),
         med: med.unwrap_or_default(),
@@ -338,6 +319,34 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
         source: source.unwrap_or_default(),
         families: families.unwrap_or_default(),
     })
+}
+
+/// A list of which a route has any, or with `all` each.
+fn communities_of(at: &Cursor<'_>, sets: &Sets) -> Option<Communities> {
+    if !at.is_mapping() {
+        return Some(Communities::Any(items(at, sets)?));
+    }
+    let mut fields = at.fields("a list, or a mapping with `all`")?;
+    let all = fields.required("all", "of each item the route has one", |at| {
+        items(&at, sets)
+    });
+    fields.finish();
+    Some(Communities::All(all?))
+}
+
+/// What a route says of the overlay.
+fn labels(fields: &mut Fields<'_>, sets: &Sets) -> (Option<VniSet>, Vec<Kind>) {
+    let vnis = fields.optional("vnis", |at| vni_set(&at));
+    let labels = fields.optional("labels", |at| {
+        let words = Kind::ALL.map(|kind| (kind.word(), kind));
+        one_or_many(&at, "a list of kinds", &|at| at.choice(&words))
+    });
+    for key in ["vnis", "labels"] {
+        if let Some(at) = fields.get(key).filter(|_| sets.administrator.is_none()) {
+            at.problem("labels are of an overlay, and there is none", None);
+        }
+    }
+    (vnis, labels.unwrap_or_default())
 }
 
 fn set(at: &Cursor<'_>, sets: &Sets) -> Option<Set> {
