@@ -24,7 +24,7 @@ use crate::config::{Config, Library};
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Run routes through policies of a configuration, without touching anything: which term decides, and what is changed.
-    Test(Test),
+    Test(Box<Test>),
     /// Name the policies and lists that Weft has ready.
     List {
         #[command(flatten)]

@@ -141,6 +141,9 @@ pub(super) fn accepting(ranges: &[session::PrefixRange]) -> Result<Program, Prog
     Program::new([&policy], &|_| None)
 }
 
+/// Numbers, and the condition that they belong to.
+type Counted<'a> = (&'a [NumberRange], fn(NumberSet) -> Condition);
+
 /// Compiles terms; lists that several terms name are compiled once.
 struct Compiler<'s> {
     sets: &'s Sets,
@@ -190,7 +193,7 @@ impl Compiler<'_> {
         if !written.origin.is_empty() {
             others.push(Condition::Origin(written.origin.clone()));
         }
-        let counted: [(&[NumberRange], fn(NumberSet) -> Condition); 5] = [
+        let counted: [Counted<'_>; 5] = [
             (&written.local_pref, Condition::LocalPref),
             (&written.med, Condition::Med),
             (&written.neighbor_as, Condition::NeighborAs),
