@@ -191,7 +191,6 @@ fn ready() -> Vec<Ready> {
     policies.chain(lists).chain([path]).collect()
 }
 
-#[expect(clippy::ptr_arg, reason = "as views are called")]
 fn list(all: &[Ready], view: View) -> String {
     let mut table = Table::new(&["KIND", "NAME", "WHAT IT IS"]);
     for one in all {
