@@ -176,9 +176,6 @@ struct Action<P> {
     prefix: P,
 }
 
-/// A route that one member is told: what it was exported as, and whose it is.
-type Told = Option<(u32, PeerId)>;
-
 fn refresh_mark(family: Family, subtype: u8) -> Bytes {
     let mut out = Vec::new();
     RouteRefresh::mark(family, subtype).encode(&mut out);
@@ -467,30 +464,24 @@ impl Group {
         shared: &Shared,
         batch: &mut ExportBatch,
     ) -> Option<Bytes> {
-        let mut told = Vec::new();
+        let mut actions = Vec::new();
         let peer = self.members[at].peer;
         while let Some(from) = self.members[at].walk {
             let mut next = from;
-            while next < table.bound() && told.len() < BATCH {
+            while next < table.bound() && actions.len() < BATCH {
                 if let Some(entry) = table.get(next) {
-                    self.walk_entry(next, entry, peer, shared, batch, &mut told);
+                    self.walk_entry(next, entry, peer, shared, batch, &mut actions);
                 }
                 next += 1;
             }
             self.members[at].walk = (next < table.bound()).then_some(next);
-            if !told.is_empty() {
-                return self.encode_own(batch, told);
+            if !actions.is_empty() {
+                return self.encode_own(batch, &mut actions);
             }
         }
-        if self.members[at].missed.is_empty() {
-            return None;
-        }
-        let missed: Vec<Touched> = self.members[at]
-            .missed
-            .iter()
-            .copied()
-            .take(BATCH)
-            .collect();
+        let missed = self.members[at].missed.iter().copied();
+        let missed = missed.filter(|touched| !self.is_queued(*touched));
+        let missed: Vec<Touched> = missed.take(BATCH).collect();
         for touched in &missed {
             self.members[at].missed.remove(touched);
             let Some(entry) = table.get(touched.0) else {
@@ -499,13 +490,27 @@ impl Group {
             let exported = self
                 .wanted(entry, touched.1)
                 .filter(|path| path.peer != peer && shared.eligible(path))
-                .and_then(|path| {
-                    let exported = batch.export(shared, &self.settings, entry, path)?;
-                    Some((exported, path.peer))
-                });
-            told.push((*touched, entry.prefix, exported));
+                .and_then(|path| batch.export(shared, &self.settings, entry, path));
+            actions.push(Action {
+                audience: Audience::All,
+                exported,
+                touched: *touched,
+                prefix: entry.prefix,
+            });
         }
-        self.encode_own(batch, told)
+        match missed.is_empty() {
+            true => None,
+            false => self.encode_own(batch, &mut actions),
+        }
+    }
+
+    /// It is in the queue: what members hold of it is what was announced last, until its turn comes. To tell one of them alone what the
+    /// table has would leave it with that where the table goes back before.
+    fn is_queued(&self, (at, id): Touched) -> bool {
+        match self.settings.add_path() {
+            true => self.queued_paths.contains(&(at, id)),
+            false => self.queued.contains(at),
+        }
     }
 
     fn walk_entry<P: Tagged>(
@@ -515,46 +520,36 @@ impl Group {
         peer: PeerId,
         shared: &Shared,
         batch: &mut ExportBatch,
-        told: &mut Vec<(Touched, P, Told)>,
+        actions: &mut Vec<Action<P>>,
     ) {
         let ids: SmallVec<[u32; 4]> = if self.settings.add_path() {
             entry.paths.iter().map(|path| path.local_id).collect()
         } else {
             SmallVec::from_slice(&[0])
         };
-        for id in ids {
+        for id in ids.into_iter().filter(|id| !self.is_queued((at, *id))) {
             if let Some(path) = self
                 .wanted(entry, id)
                 .filter(|path| path.peer != peer && shared.eligible(path))
                 && let Some(exported) = batch.export(shared, &self.settings, entry, path)
             {
-                told.push(((at, id), entry.prefix, Some((exported, path.peer))));
+                actions.push(Action {
+                    audience: Audience::All,
+                    exported: Some(exported),
+                    touched: (at, id),
+                    prefix: entry.prefix,
+                });
             }
         }
     }
 
     fn encode_own<P: Tagged>(
-        &mut self,
+        &self,
         batch: &ExportBatch,
-        told: Vec<(Touched, P, Told)>,
+        actions: &mut [Action<P>],
     ) -> Option<Bytes> {
-        let mut actions = Vec::with_capacity(told.len());
-        for (touched, prefix, exported) in told {
-            // What is still in the queue may be gone when its turn comes: then it has to be withdrawn from this member.
-            if let Some((_, source)) = exported
-                && self.advertised.get(touched).is_none()
-            {
-                self.advertised.set(touched, Some(source));
-            }
-            actions.push(Action {
-                audience: Audience::All,
-                exported: exported.map(|(exported, _)| exported),
-                touched,
-                prefix,
-            });
-        }
         let mut out = Vec::new();
-        self.encode(batch, &mut actions, |octets, _, _| {
+        self.encode(batch, actions, |octets, _, _| {
             out.extend_from_slice(&octets)
         });
         Some(out.into())

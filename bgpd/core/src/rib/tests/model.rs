@@ -145,6 +145,10 @@ enum Step {
     Read {
         peer: u16,
     },
+    /// As much as is given at once.
+    ReadPiece {
+        peer: u16,
+    },
     Refresh {
         peer: u16,
     },
@@ -166,9 +170,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => peer.clone().prop_map(|peer| Step::Up { peer }),
         1 => peer.clone().prop_map(|peer| Step::Sweep { peer }),
         4 => peer.clone().prop_map(|peer| Step::Read { peer }),
+        8 => peer.clone().prop_map(|peer| Step::ReadPiece { peer }),
         1 => peer.clone().prop_map(|peer| Step::Refresh { peer }),
         1 => (peer.clone(), prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
-        2 => prop::collection::vec((peer, 0usize..5), 1..4).prop_map(Step::Policies),
+        3 => prop::collection::vec((peer, 0usize..5), 1..4).prop_map(Step::Policies),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -230,6 +235,7 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
             }
             Step::Sweep { peer } => bench.rib.sweep_stale(PeerId(peer), Family::Ipv4Unicast),
             Step::Read { peer } => bench.read(peer),
+            Step::ReadPiece { peer } => drop(bench.read_piece(peer)),
             Step::Refresh { peer } => bench.rib.readvertise(PeerId(peer), Family::Ipv4Unicast),
             Step::NextHop { peer, metric } => bench.rib.set_next_hops(&[(address(peer), metric)]),
             Step::Policies(changes) => {
@@ -297,7 +303,7 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_neighbour_knows_what_it_should(steps in steps()) {
