@@ -245,7 +245,7 @@ impl Drop for Process {
 
 fn weft_config(peers: &[Peer], setup: Setup) -> String {
     let mut text = format!(
-        "router:\n  name: bench\n  router_id: {ADDRESS}\n  asn: {ASN}\n  listen: {{ addresses: [{ADDRESS}] }}\nlog: {{ level: warn }}\nneighbors:\n"
+        "router:\n  name: bench\n  router_id: {ADDRESS}\n  asn: {ASN}\n  default_policy: accept\n  listen: {{ addresses: [{ADDRESS}] }}\nlog: {{ level: warn }}\nneighbors:\n"
     );
     for peer in peers {
         let _ = write!(

@@ -27,11 +27,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use listen::can_listen;
 pub use runtime::BgpError;
-pub use weft_bgp_core::rib;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
     Awaited, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker, SpeakerConfig,
 };
+pub use weft_bgp_core::{policy, rib};
 pub use weft_bgp_wire as wire;
 
 /// Which packets of the host a speaker's sockets send and receive.

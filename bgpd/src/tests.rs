@@ -1,6 +1,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use weft_bgp_core::policy::RoutePolicy;
 use weft_bgp_core::rib::{Origination, PlainBgp, RouteFilter};
 use weft_bgp_wire::{Asn, AttributesBuilder, Family, Origin, RouterId};
 
@@ -47,8 +48,8 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         graceful_restart: Some(120),
         route_reflector_client: false,
         next_hop_self: true,
-        import_filter: None,
-        export_filter: None,
+        import: RoutePolicy::Accept,
+        export: RoutePolicy::Accept,
         max_prefixes: None,
         max_paths: u32::MAX,
         allow_own_as: 0,

@@ -19,7 +19,7 @@ pub struct Topology {
 
 fn inside(name: &str, asn: u32, endpoint: &str, edge: &str, prefix: &str) -> String {
     format!(
-        "router: {{ name: {name}, router_id: {endpoint}, asn: {asn} }}
+        "router: {{ name: {name}, router_id: {endpoint}, asn: {asn}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: {endpoint}, install_underlay: true }}
 tenants:
   - {{ name: red, vni: 10001, interfaces: [red0], prefixes: [{prefix}] }}
@@ -32,7 +32,7 @@ neighbors:
 
 fn edge(name: &str, asn: u32, endpoint: &str, inner: &str, transit: &str) -> String {
     format!(
-        "router: {{ name: {name}, router_id: {endpoint}, asn: {asn} }}
+        "router: {{ name: {name}, router_id: {endpoint}, asn: {asn}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: {endpoint}, install_underlay: true }}
 neighbors:
   - {{ address: {inner}, asn: {asn} }}
@@ -46,7 +46,7 @@ neighbors:
 }
 
 fn transit() -> String {
-    "router: { name: t, router_id: 192.0.2.99, asn: 64999 }
+    "router: { name: t, router_id: 192.0.2.99, asn: 64999, default_policy: accept }
 install: [192.0.2.0/24]
 neighbors:
   - { address: 198.51.100.1, asn: 64601 }

@@ -37,7 +37,7 @@ const INSPECTION: &str = ", interface: in0, node: 169.254.2.2, outside: { interf
 
 fn router(name: &str, domain: u8, asn: u32, host: u8, tenants: &str, neighbors: &str) -> String {
     format!(
-        "router: {{ name: {name}, router_id: 192.0.2.{domain}{host}, asn: {asn} }}
+        "router: {{ name: {name}, router_id: 192.0.2.{domain}{host}, asn: {asn}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: 192.0.2.{domain}{host}, install_underlay: true }}
 {tenants}neighbors:
 {neighbors}"

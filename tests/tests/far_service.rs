@@ -41,7 +41,7 @@ fn config(name: &str) -> String {
         _ => "  - { address: 10.255.2.1, asn: 64602 }\n",
     };
     format!(
-        "router: {{ name: {name}, router_id: 192.0.2.{number}, asn: {asn} }}
+        "router: {{ name: {name}, router_id: 192.0.2.{number}, asn: {asn}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: 192.0.2.{number} }}
 tenants:
   - {{ name: red, vni: 10001, {tenant}services: [{services}], {CHAIN} }}

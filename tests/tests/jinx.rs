@@ -82,7 +82,7 @@ fn a_real_table_arrives_whole_and_leaves_whole() {
         (
             "r1.yaml".to_owned(),
             format!(
-                "router: {{ name: r1, router_id: 192.0.2.1, asn: {r1} }}
+                "router: {{ name: r1, router_id: 192.0.2.1, asn: {r1}, default_policy: accept }}
 neighbors:
   - {{ address: {P}, asn: {p}, passive: true }}
   - {{ address: 198.51.100.6, asn: {r2} }}
@@ -92,7 +92,7 @@ neighbors:
         (
             "r2.yaml".to_owned(),
             format!(
-                "router: {{ name: r2, router_id: 192.0.2.2, asn: {r2} }}
+                "router: {{ name: r2, router_id: 192.0.2.2, asn: {r2}, default_policy: accept }}
 neighbors:
   - {{ address: 198.51.100.5, asn: {r1} }}
 "

@@ -59,7 +59,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let config = format!(
-            "router: {{ name: r, router_id: 192.0.2.1, asn: 64601 }}
+            "router: {{ name: r, router_id: 192.0.2.1, asn: 64601, default_policy: accept }}
 neighbors:
   - {{ address: {BAD}, asn: {BAD_AS}, passive: true }}
   - {{ address: {GOOD}, asn: {GOOD_AS}, passive: true }}

@@ -30,7 +30,7 @@ enum Rival {
     Frr,
 }
 
-const WEFT: &str = "router: { name: r, router_id: 192.0.2.1, asn: 64601 }
+const WEFT: &str = "router: { name: r, router_id: 192.0.2.1, asn: 64601, default_policy: accept }
 install: [203.0.113.0/24, 198.18.0.0/24, 0.0.0.0/0]
 neighbors:
   - { address: 198.51.100.2, asn: 65001 }

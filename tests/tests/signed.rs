@@ -10,7 +10,7 @@ use weft_tests::{Lab, find, frr, need, wait_until};
 /// The first is dialled by BIRD alone, the second by the router alone; FRR dials and is dialled. Nobody of the last knows of TTL
 /// security.
 const A: &str = "
-router: { name: a, router_id: 192.0.2.1, asn: 64601 }
+router: { name: a, router_id: 192.0.2.1, asn: 64601, default_policy: accept }
 neighbors:
   - { address: 10.0.1.2, asn: 64602, password_file: /etc/weft/bird.key, ttl_security: true, passive: true }
   - { address: 2001:db8:1::2, asn: 64602, password_file: /etc/weft/bird.key, ttl_security: 1, families: [ipv6-unicast] }

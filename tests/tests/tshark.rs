@@ -10,7 +10,7 @@ use weft_tests::{Lab, find, need, output, wait_until};
 
 fn config(name: &str, own: u8, other: u8) -> String {
     format!(
-        "router: {{ name: {name}, router_id: 192.0.2.{own}, asn: 6460{own} }}
+        "router: {{ name: {name}, router_id: 192.0.2.{own}, asn: 6460{own}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: 192.0.2.{own} }}
 tenants:
   - {{ name: red, vni: 10001, interfaces: [red0], prefixes: [10.0.{own}.0/24, 10.1.{own}.0/24] }}

@@ -15,7 +15,7 @@ const SERVICE: &str = "203.0.113.1";
 
 fn far(name: &str, asn: u32, own: &str, other: &str) -> (String, String) {
     let text = format!(
-        "router: {{ name: {name}, router_id: {own}, asn: {asn} }}
+        "router: {{ name: {name}, router_id: {own}, asn: {asn}, default_policy: accept }}
 networks: [203.0.113.0/24, 0.0.0.0/0]
 neighbors:
   - {{ address: {other}, asn: 64601 }}
@@ -26,7 +26,7 @@ neighbors:
 
 /// r between p and q, eBGP with each on its link.
 fn up() -> Lab {
-    let r = "router: { name: r, router_id: 192.0.2.1, asn: 64601 }
+    let r = "router: { name: r, router_id: 192.0.2.1, asn: 64601, default_policy: accept }
 install: [203.0.113.0/24, 0.0.0.0/0]
 neighbors:
   - { address: 198.51.100.2, asn: 65001 }

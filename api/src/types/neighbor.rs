@@ -136,6 +136,15 @@ pub struct Neighbor {
     /// Of these, those that it leaks: its role and ONLY_TO_CUSTOMER forbid it to announce them (RFC 9234).
     #[serde(default)]
     pub route_leaks: u64,
+    /// Of these, those that the import policy rejected.
+    #[serde(default)]
+    pub policy_rejected: u64,
+    /// What is taken from it.
+    #[serde(default)]
+    pub import: PolicyUse,
+    /// What is announced to it.
+    #[serde(default)]
+    pub export: PolicyUse,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
@@ -145,6 +154,31 @@ pub struct Neighbor {
     pub stripped: Stripped,
     /// Routes kept back because their attributes leave no room for a prefix in a message.
     pub too_large: u64,
+}
+
+/// What passes between a neighbour and this router in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyUse {
+    /// Policies, one behind the other: `accept` for everything, `reject` for nothing, `prefixes` for a list of prefixes that stands in the
+    /// neighbour.
+    pub policies: Vec<String>,
+    /// Nothing passes, since there is no policy for this eBGP neighbour (RFC 8212).
+    pub missing: bool,
+    /// How many routes were in each term, those of called policies where they are called. At export they are counted as they are
+    /// encoded, once for all neighbours that are sent the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<PolicyTerm>,
+}
+
+/// A term of a policy, and how many routes it was about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyTerm {
+    /// The policy.
+    pub policy: String,
+    /// The term of it: its name or number.
+    pub term: String,
+    /// Routes.
+    pub routes: u64,
 }
 
 /// Communities of the overlay that were taken from a neighbour's routes, by reason.

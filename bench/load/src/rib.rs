@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use weft_bgp_core::policy::RoutePolicy;
 use weft_bgp_core::rib::{PeerConfig, PeerId, PeerKind, PeerUp, PlainBgp, Rib, RibConfig};
 use weft_bgp_wire::{Asn, Family, HEADER_LEN, RouterId, next_frame};
 
@@ -28,6 +29,11 @@ fn address(at: u16) -> Ipv4Addr {
 impl Bench {
     /// A RIB with this many senders and one receiver.
     pub fn new(senders: u16) -> Self {
+        Self::with_import(senders, &RoutePolicy::Accept)
+    }
+
+    /// The same with an import policy for all of them.
+    pub fn with_import(senders: u16, import: &RoutePolicy) -> Self {
         let router_id = RouterId(Ipv4Addr::new(10, 255, 0, 1));
         let config = RibConfig {
             asn: Asn(SPEAKER_ASN),
@@ -45,8 +51,8 @@ impl Bench {
                 asn: Asn(64_800 + u32::from(at)),
                 address: address(at).into(),
                 next_hop_self: true,
-                import_filter: None,
-                export_filter: None,
+                import: import.clone(),
+                export: RoutePolicy::Accept,
                 max_prefixes: None,
                 max_paths: u32::MAX,
                 allow_own_as: 0,

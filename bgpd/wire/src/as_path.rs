@@ -113,12 +113,14 @@ impl<'a> AsPath<'a> {
         (last.kind == SegmentKind::Sequence).then(|| last.asns().last())?
     }
 
+    /// Every AS number in it, of whatever segment, in order.
+    pub fn asns(&self) -> impl Iterator<Item = Asn> + use<'a> {
+        self.segments().flat_map(|segment| segment.asns())
+    }
+
     /// How often `asn` stands in it.
     pub fn count(&self, asn: Asn) -> usize {
-        self.segments()
-            .flat_map(|segment| segment.asns())
-            .filter(|other| *other == asn)
-            .count()
+        self.asns().filter(|other| *other == asn).count()
     }
 }
 
@@ -139,7 +141,7 @@ pub(crate) fn without_confederation(path: AsPath<'_>) -> Vec<u8> {
 impl fmt::Display for AsPath<'_> {
     /// `64601 64999 {1 2} (65001)`: sets in braces, confederation segments in parentheses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
+        let mut before = "";
         for segment in self.segments() {
             let (open, close) = match segment.kind {
                 SegmentKind::Sequence => ("", ""),
@@ -147,14 +149,13 @@ impl fmt::Display for AsPath<'_> {
                 SegmentKind::ConfederationSequence => ("(", ")"),
                 SegmentKind::ConfederationSet => ("[", "]"),
             };
-            let numbers: Vec<String> = segment.asns().map(|asn| asn.to_string()).collect();
-            write!(
-                f,
-                "{}{open}{}{close}",
-                if first { "" } else { " " },
-                numbers.join(" ")
-            )?;
-            first = false;
+            write!(f, "{before}{open}")?;
+            for (at, asn) in segment.asns().enumerate() {
+                let space = if at == 0 { "" } else { " " };
+                write!(f, "{space}{asn}")?;
+            }
+            f.write_str(close)?;
+            before = " ";
         }
         Ok(())
     }

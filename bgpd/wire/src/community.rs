@@ -134,6 +134,55 @@ impl fmt::Display for ExtendedCommunity {
     }
 }
 
+impl FromStr for ExtendedCommunity {
+    type Err = ParseCommunityError;
+
+    /// As it is shown: `rt:64512:1`, `rt:4200000001:1`, `soo:192.0.2.1:5`, or 16 hexadecimal digits behind `0x`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = match text.strip_prefix("0x") {
+            Some(digits) => octets(digits),
+            None => by_parts(text),
+        };
+        parsed.ok_or_else(|| {
+            let expected = "`rt:A:B` or `soo:A:B`, where A is an AS number or an IPv4 address, or `0x` with 16 hexadecimal digits";
+            ParseCommunityError::new(text, "extended community", expected)
+        })
+    }
+}
+
+/// All 16 hexadecimal digits.
+fn octets(digits: &str) -> Option<ExtendedCommunity> {
+    // `from_str_radix` would take a sign.
+    let whole = digits.len() == 16 && digits.bytes().all(|octet| octet.is_ascii_hexdigit());
+    let number = u64::from_str_radix(digits, 16).ok().filter(|_| whole)?;
+    Some(ExtendedCommunity(number.to_be_bytes()))
+}
+
+/// `rt:A:B` and `soo:A:B` (RFC 4360 sections 4 and 5, RFC 5668).
+fn by_parts(text: &str) -> Option<ExtendedCommunity> {
+    let (name, rest) = text.split_once(':')?;
+    let subtype = match name {
+        "rt" => 2,
+        "soo" => 3,
+        _ => return None,
+    };
+    let (administrator, number) = rest.split_once(':')?;
+    let [number] = numbers(number, u32::MAX)?;
+    let [a, b, c, d] = number.to_be_bytes();
+    let short = number <= 0xffff;
+    if let Ok(address) = administrator.parse::<std::net::Ipv4Addr>() {
+        let [e, f, g, h] = address.octets();
+        return short.then_some(ExtendedCommunity([1, subtype, e, f, g, h, c, d]));
+    }
+    let [asn] = numbers(administrator, u32::MAX)?;
+    let [e, f, g, h] = asn.to_be_bytes();
+    Some(ExtendedCommunity(match asn {
+        0..=0xffff => [0, subtype, g, h, a, b, c, d],
+        _ if short => [2, subtype, e, f, g, h, c, d],
+        _ => return None,
+    }))
+}
+
 /// A large community, 12 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LargeCommunity {

@@ -44,7 +44,10 @@ pub use notification::{
     Notification, cease, error_code, fsm_error, header_error, open_error, update_error,
 };
 pub use open::{AddPathMode, Capability, GracefulRestart, GracefulRestartFamily, Open};
-pub use pattern::{CommunityPattern, LargeCommunityPattern};
+pub use pattern::{
+    AnyCommunity, AnyCommunityPattern, CommunityPattern, ExtendedCommunityPattern,
+    LargeCommunityPattern,
+};
 pub use role::Role;
 pub use update::{
     EncodeContext, EncodeError, UpdateView, UpdateWriter, encode_attributes, encode_end_of_rib,

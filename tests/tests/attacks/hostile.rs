@@ -121,7 +121,7 @@ fn nlri(prefix: IpNet) -> Vec<u8> {
 fn up(words: &str) -> Lab {
     let router = |name: &str, number: u8, neighbors: &str, prefixes: &str| {
         let text = format!(
-            "router: {{ name: {name}, router_id: 192.0.2.{number}, asn: 64601 }}
+            "router: {{ name: {name}, router_id: 192.0.2.{number}, asn: 64601, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: \"2001:db8::{number}\", probe_interval: 0 }}
 tenants:
   - {{ name: red, vni: 10001, prefixes: [{prefixes}] }}

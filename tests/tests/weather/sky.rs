@@ -35,7 +35,7 @@ pub(crate) fn direct() -> Lab {
             )
         };
         format!(
-            "router: {{ name: {name}, router_id: 192.0.2.{own}, asn: {asn} }}
+            "router: {{ name: {name}, router_id: 192.0.2.{own}, asn: {asn}, default_policy: accept }}
 overlay: {{ global_administrator: 64512, endpoint: 192.0.2.{own}, install_underlay: true, probe_interval: 1 }}
 tenants: [{{ name: red, vni: 10001, interfaces: [red0], prefixes: [10.0.{own}.0/24] }}]
 neighbors:

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
+use weft_bgp::policy::RoutePolicy;
 
 use super::controller::Access;
 use super::output::Output;
@@ -263,12 +264,24 @@ impl Plan {
         let shared: Vec<&str> = shared.map(|tenant| tenant.name.as_str()).collect();
         let address = one.address.to_string();
         let name = address.replace([':', '.'], "-");
-        let plain = json!({
+        let mut plain = json!({
             "address": address,
             "asn": one.asn.0,
             "ttl": one.ttl,
             "accept_vnis": serde_json::to_value(one).unwrap_or_default()["accept_vnis"],
         });
+        // Everything passes between domains that trust each other.
+        for (key, said) in [
+            ("import", &one.session.import),
+            ("export", &one.session.export),
+        ] {
+            if said
+                .as_ref()
+                .is_some_and(|said| said.policy == RoutePolicy::Accept)
+            {
+                plain[key] = "accept".into();
+            }
+        }
         for key in lost("neighbors", one, &plain) {
             self.leave(
                 format!("{path}.{key}"),

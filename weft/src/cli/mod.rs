@@ -8,6 +8,7 @@ pub(crate) mod human;
 mod import;
 mod logging;
 mod output;
+mod policy;
 mod show;
 mod table;
 mod trace;
@@ -76,6 +77,9 @@ enum Command {
     Show(show::Arguments),
     /// Explain the way of a tenant's packet through a running router, and whether the kernel agrees.
     Trace(trace::Arguments),
+    /// Try routing policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Build and use labs of routers in network namespaces.
     Lab(lab::LabArgs),
     /// Make and run the controller of a domain.
@@ -137,6 +141,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Doctor(arguments) => return doctor::run(&arguments),
         Command::Trace(arguments) => return trace::run(&arguments),
+        Command::Policy(command) => return policy::run(command),
         Command::Controller(command) => return controller::run(command),
         Command::Token(command) => return controller::token(command),
         Command::Tenant(command) => return controller::tenant(command),
@@ -152,6 +157,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = Config::read(&file)?;
             if config.controller.is_none() {
                 History::open(state.folder.as_deref(), &config.router.name)?.check(&config)?;
+            }
+            for warning in config.warnings() {
+                Output::stderr().write(&format!("warning: {warning}\n"))?;
             }
             Output::stdout().write(&match print {
                 true => config.to_yaml()?,

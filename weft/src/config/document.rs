@@ -1,11 +1,15 @@
 //! From the text to a [`Config`]: the sections of the file, and what must fit together among them.
 
+use std::sync::Arc;
+
 use weft_bgp_wire::Family;
 
 use super::neighbor::{self, Neighbor};
 use super::node::{self, Position};
+use super::policy::{self, Library, Policies, Sets};
 use super::reader::{At, Cursor, Problems};
 use super::report::Problem;
+use super::session::Known;
 use super::tenant::{self, ReadTenant};
 use super::values::{prefixes, unique};
 use super::{Config, discovery, management, overlay, router};
@@ -67,15 +71,35 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
             );
         }
     }
+    let sets = Sets {
+        prefixes: fields
+            .optional("prefix_lists", |at| policy::prefix_lists(&at))
+            .unwrap_or_default(),
+        as_paths: fields
+            .optional("as_paths", |at| policy::as_paths(&at))
+            .unwrap_or_default(),
+        communities: fields
+            .optional("communities", |at| policy::communities(&at))
+            .unwrap_or_default(),
+        administrator: overlay.as_ref().map(|overlay| overlay.global_administrator),
+    };
+    let written = fields
+        .optional("policies", |at| policy::policies(&at, &sets))
+        .unwrap_or_default();
+    let policies = Policies::new(Library::new(&written, &sets));
+    let known = Known {
+        router: router.as_ref(),
+        policies: &policies,
+    };
     let tenants = fields
         .optional("tenants", |at| {
-            at.list("a list of tenants", |at| tenant::read(&at, router.as_ref()))
+            at.list("a list of tenants", |at| tenant::read(&at, known))
         })
         .unwrap_or_default();
     let neighbors = fields
         .optional("neighbors", |at| {
             at.list("a list of neighbours", |at| {
-                neighbor::read(&at, router.as_ref(), has_overlay)
+                neighbor::read(&at, known, has_overlay)
             })
         })
         .unwrap_or_default();
@@ -118,6 +142,7 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
         );
     }
     fields.finish();
+    let library = Arc::new(policies.library);
     tenant::check(&tenants);
     unique(
         neighbors.iter().map(|at| (at.value.0.address, &at.value.1)),
@@ -129,6 +154,11 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
         overlay,
         tenants: tenants.into_iter().map(|at| at.value.tenant).collect(),
         neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
+        prefix_lists: sets.prefixes,
+        as_paths: sets.as_paths,
+        communities: sets.communities,
+        policies: written,
+        library,
         discovery: discovery.into_iter().map(|at| at.value).collect(),
         networks: networks.unwrap_or_default(),
         install: install.unwrap_or_default(),

@@ -12,6 +12,7 @@
 //! | [`tenant`] | tenants |
 //! | [`chains`] | services and service chains of a tenant |
 //! | [`neighbor`] | BGP neighbours, the router's and those of its tenants |
+//! | [`policy`] | routing policies, and the lists that they name |
 //! | [`session`] | what BGP sessions with both have in common |
 //! | [`discovery`] | where further neighbours are learned from |
 //! | [`management`] | the controller, the REST API, the log |
@@ -37,6 +38,7 @@ pub(crate) mod node;
 mod overlay;
 pub(crate) mod parts;
 pub(crate) mod places;
+pub(crate) mod policy;
 pub(crate) mod reader;
 pub(crate) mod report;
 mod router;
@@ -47,19 +49,24 @@ mod tenant;
 mod tests;
 pub(crate) mod values;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
+use weft_bgp_wire::{AnyCommunityPattern, Asn};
 
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
 pub(crate) use management::{Api, Controller, Log, LogFormat, LogLevel};
 pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation};
+pub(crate) use policy::{AsPathItem, Library, Passing, Term};
 pub(crate) use report::ConfigErrors;
-pub(crate) use router::Router;
+pub(crate) use router::{DefaultPolicy, Router};
 pub(crate) use session::{Martians, PrefixRange, Session};
 pub(crate) use tenant::{Redistribute, Tenant};
 pub(crate) use values::other_notation;
@@ -83,6 +90,30 @@ pub(crate) struct Config {
     /// BGP neighbours.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// Routing policies by name: lists of terms, of which each is about some routes, may change them, and may accept or reject them. Neighbours
+    /// name them at `import` and `export`. What no term decides is rejected. Weft has some ready: `bogons`, `hygiene`, `blackhole`,
+    /// `graceful-shutdown`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, Vec<Term>>,
+    /// Prefix lists by name, for `prefixes` of policies. Weft has some ready: `bogons`, `too-long`, `default-routes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<serial::PrefixRangeSchema>>")]
+    pub prefix_lists: BTreeMap<String, Vec<PrefixRange>>,
+    /// AS paths by name, for `as_path` of policies: regular expressions as in FRR, and ranges of AS numbers. Weft has one ready: `bogons`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<String>>")]
+    pub as_paths: BTreeMap<String, Vec<AsPathItem>>,
+    /// Communities by name, for `communities` of policies: patterns of all three sorts.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "serial::display_lists"
+    )]
+    #[schemars(with = "BTreeMap<String, serial::OneOrMany<String>>")]
+    pub communities: BTreeMap<String, Vec<AnyCommunityPattern>>,
+    /// The policies, compiled.
+    #[serde(skip)]
+    pub library: Arc<Library>,
     /// Where further neighbours are learned from, live.
     #[serde(
         default,
@@ -138,6 +169,39 @@ impl Config {
             let problems = encoding::explain(text, problems);
             ConfigErrors::new(file, text, problems)
         })
+    }
+
+    /// eBGP neighbours between which and this router nothing passes in some direction, because nobody says what (RFC 8212): addresses and AS
+    /// numbers, with the keys that are missing.
+    pub(crate) fn without_policy(&self) -> impl Iterator<Item = (IpAddr, Asn, Vec<&'static str>)> {
+        let external = self.neighbors.iter().filter(|neighbor| {
+            self.router.default_policy == DefaultPolicy::Reject && neighbor.asn != self.router.asn
+        });
+        external.filter_map(|neighbor| {
+            let session = &neighbor.session;
+            let keys = [("import", &session.import), ("export", &session.export)];
+            let missing = keys.iter().filter(|(_, said)| said.is_none());
+            let missing: Vec<&str> = missing.map(|(key, _)| *key).collect();
+            (!missing.is_empty()).then_some((neighbor.address, neighbor.asn, missing))
+        })
+    }
+
+    /// What may not be meant, for people.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let silent = self.without_policy().map(|(address, asn, missing)| {
+            let (keys, remedy) = match &missing[..] {
+                [key] => (format!("`{key}`"), format!("`{key}: accept`")),
+                _ => (
+                    "`import` and `export`".to_owned(),
+                    "`import: accept, export: accept`".to_owned(),
+                ),
+            };
+            format!(
+                "neighbour {address} (AS {asn}) has no {keys}, and without a policy no routes pass (RFC 8212): name a policy, or {remedy} to let \
+                 everything pass; `default_policy: accept` in `router` does so for all such neighbours"
+            )
+        });
+        silent.collect()
     }
 
     /// As YAML that reads back to the same configuration.

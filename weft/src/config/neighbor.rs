@@ -10,8 +10,7 @@ use weft_overlay::VniSet;
 use weft_overlay::import::{ImportPolicy, Kind};
 
 use super::reader::Cursor;
-use super::router::Router;
-use super::session::{self, Session};
+use super::session::{self, Known, Session};
 use super::values::{number_of, prefixes, unique_list, vni_set};
 use super::{defaults, serial};
 
@@ -95,7 +94,7 @@ pub(crate) enum Foreign {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case")]
 #[expect(dead_code, reason = "for the schema")]
-enum KindSchema {
+pub(super) enum KindSchema {
     /// Labels of tenants.
     Tenant,
     /// Labels of services.
@@ -194,14 +193,15 @@ pub(crate) struct SiteNeighbor {
     pub as_override: bool,
 }
 
-/// A neighbour of the router. `router` is this router, where what is said of it could be read.
+/// A neighbour of the router.
 pub(super) fn read<'a>(
     at: &Cursor<'a>,
-    router: Option<&Router>,
+    known: Known<'_>,
     has_overlay: bool,
 ) -> Option<(Neighbor, Cursor<'a>)> {
+    let router = known.router;
     let mut fields = at.fields("a mapping with `address` and `asn`")?;
-    let read = session::read(&mut fields, router);
+    let read = session::read(&mut fields, known);
     let number = read.asn;
     let ibgp = number.is_some() && number == router.map(|router| router.asn);
     // What only makes sense on one side of the AS border, when the side is known.
@@ -329,10 +329,11 @@ fn add_path(at: &Cursor<'_>) -> Option<AddPath> {
 /// A tenant's own router.
 pub(super) fn read_site<'a>(
     at: &Cursor<'a>,
-    router: Option<&Router>,
+    known: Known<'_>,
 ) -> Option<(SiteNeighbor, Cursor<'a>)> {
+    let router = known.router;
     let mut fields = at.fields("a mapping with `address` and `asn`")?;
-    let read = session::read(&mut fields, router);
+    let read = session::read(&mut fields, known);
     let as_override = fields.optional("as_override", |at| at.bool());
     if read.asn.is_some()
         && read.asn == router.map(|router| router.asn)

@@ -328,7 +328,7 @@ fn alternatives(words: &[&str]) -> String {
 }
 
 /// A word that is likely meant: at most a third of it differs.
-fn did_you_mean(text: &str, words: &[&str]) -> Option<String> {
+pub(super) fn did_you_mean(text: &str, words: &[&str]) -> Option<String> {
     let normal = text.to_lowercase().replace('-', "_");
     words
         .iter()

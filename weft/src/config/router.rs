@@ -50,9 +50,23 @@ pub(crate) struct Router {
     /// Announce a route also while the kernel refuses it, and packets that come for it cannot be forwarded.
     #[serde(default)]
     pub announce_refused: bool,
+    /// What passes between this router and eBGP neighbours of which nothing is said (`import`, `export`): `reject` as in RFC 8212, or `accept`.
+    #[serde(default)]
+    pub default_policy: DefaultPolicy,
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
+}
+
+/// What passes where nobody says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DefaultPolicy {
+    /// Nothing.
+    #[default]
+    Reject,
+    /// Everything.
+    Accept,
 }
 
 /// Timers of graceful restart.
@@ -123,6 +137,12 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         None => defaults::graceful_restart(),
     };
     let announce_refused = fields.optional("announce_refused", |at| at.bool());
+    let default_policy = fields.optional("default_policy", |at| {
+        at.choice(&[
+            ("reject", DefaultPolicy::Reject),
+            ("accept", DefaultPolicy::Accept),
+        ])
+    });
     let listen = fields.optional("listen", |at| listen(&at));
     fields.finish();
     Some(Router {
@@ -133,6 +153,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         hold_time: hold.unwrap_or_else(defaults::hold_time),
         graceful_restart,
         announce_refused: announce_refused.unwrap_or_default(),
+        default_policy: default_policy.unwrap_or_default(),
         listen: listen.unwrap_or_default(),
     })
 }

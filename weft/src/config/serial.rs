@@ -1,5 +1,6 @@
 //! How types of other crates look in YAML and in the JSON Schema.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::marker::PhantomData;
 
@@ -67,6 +68,31 @@ impl Serialize for Redistribute {
             }
         }
     }
+}
+
+pub(super) fn some_vni_set<S: Serializer>(set: &Option<VniSet>, to: S) -> Result<S::Ok, S::Error> {
+    match set {
+        Some(set) => vni_set(set, to),
+        None => to.serialize_none(),
+    }
+}
+
+pub(super) fn some_display<S: Serializer>(
+    value: &Option<impl Display>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => to.collect_str(value),
+        None => to.serialize_none(),
+    }
+}
+
+pub(super) fn display_lists<S: Serializer>(
+    lists: &BTreeMap<String, Vec<impl Display>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let texts = |list: &Vec<_>| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
+    to.collect_map(lists.iter().map(|(name, list)| (name, texts(list))))
 }
 
 struct VniRange(Vni, Vni);
@@ -145,6 +171,75 @@ schema! {
             { "type": "string", "pattern": "^[0-9]{1,8}-[0-9]{1,8}$" },
         ] } },
     ] };
+    /// `PrefixItem`.
+    PrefixItemSchema = { "oneOf": [
+        { "type": "string" },
+        {
+            "type": "object",
+            "properties": {
+                "prefix": { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
+                "ge": { "type": "integer", "minimum": 0, "maximum": 128 },
+                "le": { "type": "integer", "minimum": 0, "maximum": 128 },
+            },
+            "required": ["prefix"],
+            "additionalProperties": false,
+        },
+    ] };
+    /// `NumberRange`.
+    NumberRangeSchema = { "oneOf": [
+        { "type": "integer", "minimum": 0, "maximum": 4294967295_u32 },
+        { "type": "string", "pattern": "^[0-9]{1,10}-([0-9]{1,10})?$" },
+    ] };
+    /// `Origin`.
+    OriginSchema = { "type": "string", "enum": ["igp", "egp", "incomplete"] };
+    /// `Med`.
+    MedSchema = { "oneOf": [
+        { "type": "integer", "minimum": 0, "maximum": 4294967295_u32 },
+        { "type": "string", "const": "remove" },
+    ] };
+    /// `Prepend`.
+    PrependSchema = { "oneOf": [
+        { "type": "integer", "minimum": 1, "maximum": 32 },
+        {
+            "type": "object",
+            "properties": {
+                "asn": { "type": "integer", "minimum": 1, "maximum": 4294967294_u32 },
+                "times": { "type": "integer", "minimum": 1, "maximum": 32 },
+            },
+            "additionalProperties": false,
+        },
+    ] };
+    /// `Communities`.
+    CommunitiesSchema = { "oneOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "type": "string" } },
+        {
+            "type": "object",
+            "properties": { "all": { "oneOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" } },
+            ] } },
+            "required": ["all"],
+            "additionalProperties": false,
+        },
+    ] };
+    /// `Passing`.
+    PassingSchema = { "oneOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "oneOf": [
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": {
+                    "prefix": { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
+                    "ge": { "type": "integer", "minimum": 0, "maximum": 128 },
+                    "le": { "type": "integer", "minimum": 0, "maximum": 128 },
+                },
+                "required": ["prefix"],
+                "additionalProperties": false,
+            },
+        ] } },
+    ] };
     /// `PrefixRange`.
     PrefixRangeSchema = { "oneOf": [
         { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" },
@@ -176,6 +271,24 @@ impl<T: JsonSchema> JsonSchema for BoolOr<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let details = generator.subschema_for::<T>();
         json_schema!({ "oneOf": [{ "type": "boolean" }, details] })
+    }
+}
+
+/// One, or a list.
+pub(super) struct OneOrMany<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "oneOf": [one, { "type": "array", "items": one }] })
     }
 }
 

@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use weft_bgp_wire::{Asn, Family};
 
+use super::policy::{Passing, Policies, Way, policy_of};
 use super::reader::{At, Cursor, Fields};
 use super::router::Router;
-use super::values::{asn, hold_time, list, number_of, prefix, unicast, unique_list};
+use super::values::{asn, hold_time, number_of, prefix, unicast, unique_list};
 use super::{defaults, serial};
 
 /// What becomes of prefixes that no packet is routed to.
@@ -128,12 +129,16 @@ pub(crate) struct Session {
     /// What becomes of prefixes that no packet is routed to: unspecified, loopback, link-local, multicast, reserved.
     #[serde(default)]
     pub martians: Martians,
-    /// Prefixes taken from it; everything where absent, nothing where empty.
+    /// Routes taken from it, and what is changed on them: `accept`, `reject`, a policy, several that stand one behind the other, or a list of
+    /// prefixes. Where absent, everything is taken from iBGP neighbours and tenants' own routers, and what `router.default_policy` says, which is
+    /// nothing by default, from eBGP neighbours (RFC 8212).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub import: Option<Vec<PrefixRange>>,
-    /// Prefixes announced to it; everything where absent, nothing where empty.
+    #[schemars(with = "Option<serial::PassingSchema>")]
+    pub import: Option<Passing>,
+    /// Routes announced to it, and what is changed on them, in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub export: Option<Vec<PrefixRange>>,
+    #[schemars(with = "Option<serial::PassingSchema>")]
+    pub export: Option<Passing>,
     /// Offer graceful restart, where the router does.
     #[serde(default = "defaults::yes")]
     pub graceful_restart: bool,
@@ -160,8 +165,18 @@ pub(super) struct ReadSession<'a> {
     pub(super) session: Session,
 }
 
-/// Reads what both kinds of neighbours have. `router` is this router, where what is said of it could be read.
-pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> ReadSession<'a> {
+/// What stands before neighbours in a file.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'k> {
+    /// This router, where what is said of it could be read.
+    pub(super) router: Option<&'k Router>,
+    /// Policies that may be named.
+    pub(super) policies: &'k Policies,
+}
+
+/// Reads what both kinds of neighbours have.
+pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>) -> ReadSession<'a> {
+    let Known { router, policies } = known;
     let placed = fields.required("address", "the neighbour's IP address", |at| {
         let value = unicast(&at)?;
         if matches!(value, IpAddr::V6(address) if address.is_unicast_link_local()) {
@@ -259,8 +274,8 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, router: Option<&Router>) -> Read
     let martians = fields.optional("martians", |at| {
         at.choice(&[("reject", Martians::Reject), ("accept", Martians::Accept)])
     });
-    let import = fields.optional("import", |at| filter(&at));
-    let export = fields.optional("export", |at| filter(&at));
+    let import = fields.optional("import", |at| policy_of(&at, policies, Way::Import));
+    let export = fields.optional("export", |at| policy_of(&at, policies, Way::Export));
     let graceful_restart = fields.optional("graceful_restart", |at| at.bool());
     let session = Session {
         description,
@@ -305,11 +320,7 @@ fn families(at: &Cursor<'_>) -> Option<Vec<Family>> {
     })
 }
 
-fn filter(at: &Cursor<'_>) -> Option<Vec<PrefixRange>> {
-    list(at, "a list of prefixes", |at| prefix_range(&at))
-}
-
-fn prefix_range(at: &Cursor<'_>) -> Option<PrefixRange> {
+pub(super) fn prefix_range(at: &Cursor<'_>) -> Option<PrefixRange> {
     if !at.is_mapping() {
         let prefix = prefix(at)?;
         return Some(PrefixRange {

@@ -8,7 +8,7 @@ use weft_overlay::{Vni, words};
 use super::chains::{self, Chain, Service};
 use super::neighbor::{self, SiteNeighbor};
 use super::reader::{At, Cursor};
-use super::router::Router;
+use super::session::Known;
 use super::values::{interface, name, prefixes, unique, unique_list, unique_of, vni};
 use super::{defaults, serial};
 
@@ -91,8 +91,7 @@ pub(super) struct ReadTenant<'a> {
     labels: Vec<At<'a, (String, Vni)>>,
 }
 
-/// `router` is this router, where what is said of it could be read.
-pub(super) fn read<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadTenant<'a>> {
+pub(super) fn read<'a>(at: &Cursor<'a>, known: Known<'_>) -> Option<ReadTenant<'a>> {
     let mut fields = at.fields("a mapping with `name` and `vni`")?;
     let placed = |at: Cursor<'a>| name(&at).map(|value| At { value, at });
     let tenant_name = fields.required("name", "a name for humans, such as `red`", placed);
@@ -119,7 +118,7 @@ pub(super) fn read<'a>(at: &Cursor<'a>, router: Option<&Router>) -> Option<ReadT
     let neighbors = fields
         .optional("neighbors", |at| {
             at.list("a list of the tenant's routers", |at| {
-                neighbor::read_site(&at, router)
+                neighbor::read_site(&at, known)
             })
         })
         .unwrap_or_default();

@@ -3,6 +3,7 @@ use weft_overlay::VniSet;
 
 use super::neighbor::AddPath;
 use super::node::Position;
+use super::policy::PassingWords;
 use super::router::GracefulRestart;
 use super::*;
 
@@ -30,7 +31,46 @@ router:
   cluster_id: 192.0.2.99
   hold_time: 9
   graceful_restart: { restart_time: 30, deferral_time: 20 }
+  default_policy: accept
   listen: { addresses: [192.0.2.1, \"2001:db8::1\"], port: 1179 }
+prefix_lists:
+  customers: [198.51.100.0/24, { prefix: 203.0.113.0/24, le: 28 }]
+  one: 2001:db8::/32
+as_paths:
+  transit: [_64501_, 64496-64500, \"^64502( 64502)*$\"]
+communities:
+  customer: [\"65000:1\", \"65000:100-199\", \"64513:*:1\", \"rt:65000:*\", \"0x0004*\"]
+policies:
+  in:
+    - { name: guard, call: hygiene }
+    - match:
+        prefixes: [customers, 192.0.2.0/24, { prefix: 10.0.0.0/8, ge: 16 }, too-long]
+        as_path: [transit, bogons, _7_, 1-9]
+        as_path_length: [1-3, 7]
+        origin_as: 64501
+        neighbor_as: [64501-64510]
+        communities: { all: [customer, no-export] }
+        vnis: [10001-10003]
+        labels: [tenant, local-next-hop]
+        origin: [igp, incomplete]
+        local_pref: 100-
+        med: 0
+        next_hop: [192.0.2.1, 10.0.0.0/8]
+        neighbors: \"2001:db8::2\"
+        source: [ebgp, ibgp]
+        families: ipv4-unicast
+      unless: { communities: customer }
+      set:
+        local_pref: 200
+        med: remove
+        origin: egp
+        prepend: { asn: 64500, times: 2 }
+        next_hop: 192.0.2.9
+        communities: { remove: [all, customer, \"65000:*\"], add: [\"65000:7\", no-export, \"65000:1:2\", \"rt:65000:1\"] }
+        labels: remove
+      then: next
+  out:
+    - { set: { med: 5, prepend: 3, next_hop: self }, then: accept }
 overlay:
   global_administrator: 64512
   endpoint: 192.0.2.1
@@ -68,7 +108,7 @@ neighbors:
     import: [10.0.0.0/8, { prefix: 172.16.0.0/12, ge: 16 }, { prefix: 0.0.0.0/0, le: 24 }]
     export: []
     graceful_restart: false
-  - { address: 192.0.2.2, asn: 4200000000, route_reflector_client: true, next_hop: unchanged, add_path: false }
+  - { address: 192.0.2.2, asn: 4200000000, route_reflector_client: true, next_hop: unchanged, add_path: false, import: [bogons, in, accept], export: out }
 discovery:
   - file: /etc/weft/peers.yaml
   - dns: { name: _bgp._tcp.example.com, servers: [\"127.0.0.1:5353\"] }
@@ -80,7 +120,7 @@ api: { listen: /run/weft-a/api.sock, group: adm }
 log: { level: debug, format: json }
 ";
 
-fn good(text: &str) -> Config {
+pub(super) fn good(text: &str) -> Config {
     match Config::parse("r.yaml", text) {
         Ok(config) => config,
         Err(errors) => panic!("{errors}"),
@@ -130,10 +170,14 @@ fn every_key_is_read() {
             receive: true
         }
     );
-    let import = neighbor.session.import.as_deref().unwrap();
+    let passing = |said: &Option<Passing>| match &said.as_ref().unwrap().words {
+        PassingWords::Prefixes(ranges) => ranges.clone(),
+        other => panic!("{other:?}"),
+    };
+    let import = passing(&neighbor.session.import);
     let lengths: Vec<_> = import.iter().map(|range| (range.ge, range.le)).collect();
     assert_eq!(lengths, [(8, 8), (16, 32), (0, 24)]);
-    assert_eq!(neighbor.session.export.as_deref(), Some(&[][..]));
+    assert_eq!(passing(&neighbor.session.export), []);
     assert_eq!(config.neighbors[1].session.hold_time, 9, "the router's");
     assert_eq!(
         config.log,
@@ -234,11 +278,11 @@ r.yaml: 3 errors"
     );
 }
 
-const ROUTER: &str = "router: { name: a1, router_id: 192.0.2.11, asn: 64601 }\n";
-const OVERLAY: &str = "overlay: { global_administrator: 64512, endpoint: 192.0.2.11 }\n";
+pub(super) const ROUTER: &str = "router: { name: a1, router_id: 192.0.2.11, asn: 64601 }\n";
+pub(super) const OVERLAY: &str = "overlay: { global_administrator: 64512, endpoint: 192.0.2.11 }\n";
 
 /// Place, key, message and help of every problem, one a line.
-fn lines(text: &str) -> Vec<String> {
+pub(super) fn lines(text: &str) -> Vec<String> {
     let errors = Config::parse("r.yaml", text).unwrap_err();
     let problems = errors.problems.iter();
     problems
@@ -351,7 +395,7 @@ fn wrong_values_say_what_is_allowed() {
     let cases = [
         (
             "neighbours: []",
-            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `prefix_lists`, `as_paths`, `communities`, `policies`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
         ),
         (
             "tenants:",

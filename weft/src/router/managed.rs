@@ -512,6 +512,9 @@ fn neighbor(one: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
         };
         neighbor["accept_vnis"] = shared.clone();
         neighbor["announce_vnis"] = shared;
+        // Another domain that the operator trusts: what it may say of the overlay stands beside, and its number of prefixes has a bound.
+        neighbor["import"] = "accept".into();
+        neighbor["export"] = "accept".into();
         if one.ttl > 0 {
             neighbor["ttl"] = one.ttl.into();
         }

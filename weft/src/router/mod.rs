@@ -241,6 +241,9 @@ async fn assemble(
 ) -> anyhow::Result<Started> {
     let mut overlay = setup::overlay(&config);
     let routes = core::prepare(&config, &mut overlay, dataplane, events).await;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
     let mut classes = hook::Classes::new();
     let speaker = setup::bgp(&config, &mut classes, before, routes);
     let hook = hook::LabelHook::boxed(&config, &overlay, &classes);

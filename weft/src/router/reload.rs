@@ -146,6 +146,12 @@ impl Core {
             );
         }
         let before = std::mem::replace(&mut self.config, wanted.clone());
+        let known = before.warnings();
+        for warning in wanted.warnings() {
+            if !known.contains(&warning) {
+                warn!("{warning}");
+            }
+        }
         let tables = self.overlay.tables();
         reloaded.tenants = self.reload_tenants(&before, &wanted).await;
         self.health.watch(&wanted);
@@ -324,6 +330,9 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
         wanted.clone_from(now);
         differs
     }
+    // What passes between neighbours of which nothing is said changes as neighbours do.
+    let default_policy = wanted.router.default_policy;
+    wanted.router.default_policy = now.router.default_policy;
     let sections = [
         ("router", keep(&now.router, &mut wanted.router)),
         ("overlay", keep(&now.overlay, &mut wanted.overlay)),
@@ -331,6 +340,7 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
         ("api", keep(&now.api, &mut wanted.api)),
         ("log", keep(&now.log, &mut wanted.log)),
     ];
+    wanted.router.default_policy = default_policy;
     let kept = sections.into_iter().filter(|(_, differs)| *differs);
     kept.map(|(section, _)| section).collect()
 }

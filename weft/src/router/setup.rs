@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use weft_bgp::rib::{Origination, PrefixFilter, PrefixRange};
+use weft_bgp::policy::RoutePolicy;
+use weft_bgp::rib::Origination;
 use weft_bgp::{BgpConfig, NeighborConfig, Password, Scope, SpeakerConfig};
 use weft_bgp_wire::Asn;
 use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
@@ -17,7 +18,7 @@ use weft_overlay::{EndpointId, VniSet};
 
 use super::helpers::Before;
 use super::hook::Classes;
-use crate::config::{self, Config};
+use crate::config::{self, Config, DefaultPolicy, Passing};
 
 /// How long the routes of all neighbours are waited for after the start, where graceful restart is off.
 const DEFERRAL: Duration = Duration::from_secs(30);
@@ -167,13 +168,18 @@ fn speaker(config: &Config, restarting: bool) -> SpeakerConfig {
     }
 }
 
-fn prefix_filter(ranges: &Option<Vec<config::PrefixRange>>) -> PrefixFilter {
-    let range = |one: &config::PrefixRange| PrefixRange {
-        prefix: one.prefix,
-        ge: one.ge,
-        le: one.le,
-    };
-    Some(ranges.as_ref()?.iter().map(range).collect())
+/// What passes where the file says so, and where it does not.
+fn passing(said: &Option<Passing>, unsaid: RoutePolicy) -> RoutePolicy {
+    said.as_ref().map_or(unsaid, |said| said.policy.clone())
+}
+
+/// What passes between this router and a neighbour of which nothing is said (RFC 8212).
+fn unsaid(config: &Config, asn: Asn) -> RoutePolicy {
+    let external = asn != config.router.asn;
+    match config.router.default_policy {
+        DefaultPolicy::Reject if external => RoutePolicy::Missing,
+        DefaultPolicy::Reject | DefaultPolicy::Accept => RoutePolicy::Accept,
+    }
 }
 
 fn restart_time(config: &Config, wanted: bool) -> Option<u16> {
@@ -232,8 +238,8 @@ fn session(
         graceful_restart: restart_time(config, one.graceful_restart),
         route_reflector_client: false,
         next_hop_self: true,
-        import_filter: prefix_filter(&one.import),
-        export_filter: prefix_filter(&one.export),
+        import: passing(&one.import, RoutePolicy::Accept),
+        export: passing(&one.export, RoutePolicy::Accept),
         max_prefixes: one.max_prefixes,
         max_paths: 1,
         allow_own_as: usize::from(one.allow_own_as),
@@ -262,6 +268,8 @@ fn neighbor(
         max_paths: one.max_paths,
         route_reflector_client: one.route_reflector_client,
         next_hop_self: one.next_hop == config::NextHop::Own,
+        import: passing(&one.session.import, unsaid(config, one.asn)),
+        export: passing(&one.session.export, unsaid(config, one.asn)),
         import_class,
         export_class,
         ..session(config, (one.address, one.asn, one.ttl), &one.session)

@@ -2,15 +2,22 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use weft_bgp_policy::{
+    Decisions, LeafId, NextHopEdit, Program, RootId, Route, RoutePolicy, Scratch,
+};
 use weft_bgp_wire::{
     AttributesBuilder, EncodeContext, Family, NextHop, Role, UpdateWriter, code, encode_attributes,
 };
 
 use super::Shared;
+use super::import::origin;
 use super::index::Tagged;
 use super::interner::AttributeId;
 use super::table::{Entry, Path};
-use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrefixFilter, SharedLink};
+use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, SharedLink};
 
 /// Everything that the octets for a neighbour depend on: neighbours with equal settings share an update group.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +30,7 @@ pub(crate) struct ExportSettings {
     pub(crate) local_address: Option<IpAddr>,
     /// As in [`PeerUp`], for the family whose next hops have link-local addresses.
     pub(crate) shared_link: Option<SharedLink>,
-    pub(crate) filter: PrefixFilter,
+    pub(crate) policy: RoutePolicy,
     pub(crate) export_class: u32,
     /// What we are to them (RFC 9234).
     pub(crate) role: Option<Role>,
@@ -50,7 +57,7 @@ impl ExportSettings {
             next_hop_self: config.next_hop_self,
             local_address,
             shared_link: up.shared_link.filter(|_| family == Family::Ipv6Unicast),
-            filter: config.export_filter.clone(),
+            policy: config.export.clone(),
             export_class: config.export_class,
             role: config.role,
         }
@@ -72,6 +79,27 @@ impl ExportSettings {
             link_local: received
                 .link_local
                 .filter(|_| self.shared_link.is_some_and(on_link)),
+        }
+    }
+
+    /// The next hop of a route from `source`; `named` is what the policy says of it.
+    fn next_hop(
+        &self,
+        source: Option<PeerKind>,
+        received: NextHop,
+        named: Option<NextHopEdit>,
+    ) -> Option<NextHop> {
+        let internal = self.target != PeerKind::Ebgp;
+        let own = source.is_none() && received.address.is_unspecified();
+        let kept = match named {
+            Some(NextHopEdit::Address(address)) => return Some(address.into()),
+            Some(NextHopEdit::Own) => false,
+            Some(NextHopEdit::Unchanged) => true,
+            None => internal && !(self.next_hop_self && source == Some(PeerKind::Ebgp)),
+        };
+        match kept && !own {
+            true => Some(self.kept_next_hop(received)),
+            false => self.own_next_hop(),
         }
     }
 
@@ -109,6 +137,13 @@ struct Exported {
     next_hop: NextHop,
 }
 
+/// Whether a decision of a policy counts as one of its term's: once for each route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hits {
+    Counted,
+    Ignored,
+}
+
 /// Attribute sets of one batch that are remembered; a power of two.
 const KNOWN: usize = 1024;
 
@@ -117,7 +152,12 @@ struct Known {
     batch: u32,
     key: (AttributeId, PeerId),
     result: Option<u32>,
+    /// With a policy, what that comes to.
+    root: RootId,
 }
+
+/// A policy, and the terms of it that a route is in.
+type Terms<'p> = (&'p Program, SmallVec<[u16; 8]>);
 
 /// What the routes of one batch came to. It lives as long as the batch: an attribute id means the same thing
 /// throughout. Its memory is used again for the next batch, and is bounded. A run of routes with one set of attributes costs one decision and one encoding.
@@ -131,6 +171,23 @@ pub(crate) struct ExportBatch {
     /// Routes whose attributes leave no room for a prefix.
     pub(crate) too_large: u64,
     edit: AttributesBuilder,
+    /// What the policy comes to for the sets of attributes of this batch, and what a route of each is exported as.
+    decisions: Decisions<Option<u32>>,
+    scratch: Scratch,
+}
+
+/// A path as a policy sees it.
+fn route<'a>(shared: &'a Shared, settings: &ExportSettings, path: &Path) -> Route<'a> {
+    let set = shared.interner.get(path.attributes);
+    let (source, neighbor) = origin(shared, path.peer);
+    Route {
+        attributes: set.view(),
+        next_hop: set.next_hop().address,
+        family: settings.family,
+        source,
+        neighbor,
+        prepends: shared.config.asn,
+    }
 }
 
 impl ExportBatch {
@@ -144,8 +201,8 @@ impl ExportBatch {
         (&self.octets[start..exported.end], exported.next_hop)
     }
 
-    /// Begins the next batch.
-    pub(crate) fn clear(&mut self) {
+    /// Begins the next batch, and adds to `terms` what was counted of a policy in this one.
+    pub(crate) fn clear(&mut self, terms: &mut [u64]) {
         self.exported.clear();
         self.octets.clear();
         self.batch = self.batch.wrapping_add(1);
@@ -153,6 +210,10 @@ impl ExportBatch {
             self.known.clear();
         }
         self.too_large = 0;
+        if !self.decisions.is_empty() {
+            self.decisions.count(terms);
+            drop(self.decisions.clear());
+        }
     }
 
     /// What `path` of `entry` looks like, or `None` where it is kept back.
@@ -164,63 +225,168 @@ impl ExportBatch {
         entry: &Entry<P>,
         path: &Path,
     ) -> Option<u32> {
-        if !super::types::passes(&settings.filter, || entry.prefix.into()) {
-            return None;
-        }
-        let kept_back = |path: &Path| {
-            !shared.unforwardable.is_empty()
-                && shared.is_unforwardable(
-                    entry.prefix.into(),
-                    path,
-                    settings.leads_here(shared.kind(path.peer)),
-                )
-        };
+        let admitted = self.admit(shared, settings, entry, path, Hits::Counted);
         if entry.paths.len() > 1 && settings.joins() && shared.joinable(path) {
-            let announcement = settings.announcement(path.local_id);
-            let mates = || {
-                entry.paths.iter().filter(move |other| {
-                    settings.announcement(other.local_id) == announcement
-                        && other.local_id != path.local_id
-                        && shared.joinable(other)
-                        && !kept_back(other)
-                })
-            };
+            let mates = self.mates(shared, settings, entry, path);
             // Of the paths of an announcement the one with the lowest identifier stands for all.
-            if settings.add_path()
-                && (kept_back(path) || mates().any(|other| other.local_id < path.local_id))
-            {
+            let is_lower = |other: &Path| other.local_id < path.local_id;
+            if settings.add_path() && (admitted.is_none() || mates.iter().any(is_lower)) {
                 return None;
             }
-            let mut others = mates();
-            if kept_back(path) {
-                let path = others.next()?;
-                return self.make(shared, settings, path, &mut others);
+            let (path, mates, admitted) = match admitted {
+                Some(_) => (path, &mates[..], admitted),
+                // Another one stands for the others.
+                None => {
+                    let (first, others) = mates.split_first()?;
+                    (
+                        first,
+                        others,
+                        self.admit(shared, settings, entry, first, Hits::Ignored),
+                    )
+                }
+            };
+            if !mates.is_empty() || admitted.is_none() {
+                let terms = admitted?.map(|(program, leaf)| self.terms(program, leaf));
+                return self.make(shared, settings, path, &mut mates.iter(), terms);
             }
-            if mates().next().is_some() {
-                return self.make(shared, settings, path, &mut others);
-            }
+            return self.make_alone(shared, settings, path, admitted?);
         }
-        if kept_back(path) {
+        self.make_alone(shared, settings, path, admitted?)
+    }
+
+    /// Whether a path may go out at all, and what the policy says of it.
+    #[inline]
+    fn admit<'p, P: Tagged>(
+        &mut self,
+        shared: &Shared,
+        settings: &'p ExportSettings,
+        entry: &Entry<P>,
+        path: &Path,
+        hits: Hits,
+    ) -> Option<Option<(&'p Program, LeafId)>> {
+        let leads_here = || settings.leads_here(shared.kind(path.peer));
+        if !shared.unforwardable.is_empty()
+            && shared.is_unforwardable(entry.prefix.into(), path, leads_here())
+        {
             return None;
         }
-        let key = (path.attributes, path.peer);
+        match &settings.policy {
+            RoutePolicy::Accept => Some(None),
+            RoutePolicy::Reject | RoutePolicy::Missing => None,
+            RoutePolicy::Program(program) => {
+                let leaf = self.decide(shared, settings, program, entry, path);
+                let decided = self.decisions.leaf(leaf);
+                if hits == Hits::Counted {
+                    decided.hit();
+                }
+                decided.is_accepted().then_some(Some((&**program, leaf)))
+            }
+        }
+    }
+
+    /// Of a path whose labels are joined with none.
+    #[inline]
+    fn make_alone(
+        &mut self,
+        shared: &Shared,
+        settings: &ExportSettings,
+        path: &Path,
+        leaf: Option<(&Program, LeafId)>,
+    ) -> Option<u32> {
+        if let Some((program, leaf)) = leaf {
+            if let Some(known) = self.decisions.leaf(leaf).value {
+                return known;
+            }
+            let terms = self.terms(program, leaf);
+            let result = self.make(shared, settings, path, &mut std::iter::empty(), Some(terms));
+            self.decisions.leaf(leaf).value = Some(result);
+            return result;
+        }
+        let at = self.slot((path.attributes, path.peer));
+        match at {
+            Ok(known) => known.result,
+            Err(at) => {
+                let result = self.make(shared, settings, path, &mut std::iter::empty(), None);
+                self.known[at] = Known {
+                    batch: self.batch,
+                    key: (path.attributes, path.peer),
+                    result,
+                    root: RootId::default(),
+                };
+                result
+            }
+        }
+    }
+
+    /// What is known of a set of attributes from somebody, or where to put it.
+    #[inline]
+    fn slot(&mut self, key: (AttributeId, PeerId)) -> Result<Known, usize> {
         if self.known.is_empty() {
             // Nothing in it is of a batch yet: they count from 1.
             self.known.resize(KNOWN, Known::default());
             self.batch = self.batch.max(1);
         }
-        let at = path.attributes.index() & (KNOWN - 1);
+        let at = key.0.index() & (KNOWN - 1);
         let known = self.known[at];
-        if known.batch == self.batch && known.key == key {
-            return known.result;
+        match known.batch == self.batch && known.key == key {
+            true => Ok(known),
+            false => Err(at),
         }
-        let result = self.make(shared, settings, path, &mut std::iter::empty());
-        self.known[at] = Known {
-            batch: self.batch,
-            key,
-            result,
+    }
+
+    /// What the policy says of a path.
+    fn decide<P: Tagged>(
+        &mut self,
+        shared: &Shared,
+        settings: &ExportSettings,
+        program: &Program,
+        entry: &Entry<P>,
+        path: &Path,
+    ) -> LeafId {
+        let key = (path.attributes, path.peer);
+        let root = match self.slot(key) {
+            Ok(known) => known.root,
+            Err(at) => {
+                let root = self.decisions.add();
+                self.known[at] = Known {
+                    batch: self.batch,
+                    key,
+                    result: None,
+                    root,
+                };
+                root
+            }
         };
-        result
+        let route = || route(shared, settings, path);
+        let prefix = entry.prefix.into();
+        self.decisions
+            .decide(root, program, &mut self.scratch, &prefix, route)
+    }
+
+    fn terms<'p>(&mut self, program: &'p Program, leaf: LeafId) -> Terms<'p> {
+        (program, self.decisions.leaf(leaf).terms().into())
+    }
+
+    /// The other paths of the prefix whose labels are joined with those of this one, and that may go out too.
+    fn mates<P: Tagged>(
+        &mut self,
+        shared: &Shared,
+        settings: &ExportSettings,
+        entry: &Entry<P>,
+        path: &Path,
+    ) -> SmallVec<[Path; 4]> {
+        let announcement = settings.announcement(path.local_id);
+        let others = entry.paths.iter().filter(|other| {
+            settings.announcement(other.local_id) == announcement
+                && other.local_id != path.local_id
+                && shared.joinable(other)
+        });
+        let mut mates: SmallVec<[Path; 4]> = others.copied().collect();
+        mates.retain(|other| {
+            self.admit(shared, settings, entry, other, Hits::Ignored)
+                .is_some()
+        });
+        mates
     }
 
     /// Decides, edits and encodes. `mates` are the other paths of the prefix whose labels are to be joined.
@@ -230,6 +396,7 @@ impl ExportBatch {
         settings: &ExportSettings,
         path: &Path,
         mates: &mut dyn Iterator<Item = &Path>,
+        terms: Option<Terms<'_>>,
     ) -> Option<u32> {
         let set = shared.interner.get(path.attributes);
         let key = set.key();
@@ -282,9 +449,17 @@ impl ExportBatch {
         if !shared.hook.restrict(&context(path), edit) {
             return None;
         }
-        let received = set.next_hop();
-        let own = source.is_none() && received.address.is_unspecified();
-        let next_hop = if internal {
+        let mut named = None;
+        if let Some((program, terms)) = terms {
+            named = program
+                .apply(&terms, shared.config.asn, settings.family, edit)
+                .next_hop;
+            if !internal {
+                // RFC 4271 section 5.1.5: not told to another AS.
+                edit.remove(code::LOCAL_PREF);
+            }
+        }
+        if internal {
             if edit.view().local_pref().is_none() {
                 edit.set_local_pref(100);
             }
@@ -295,19 +470,13 @@ impl ExportBatch {
                 }
                 edit.prepend_cluster_id(shared.config.cluster_id);
             }
-            let named_self = own || (settings.next_hop_self && source == Some(PeerKind::Ebgp));
-            if named_self {
-                settings.own_next_hop()?
-            } else {
-                settings.kept_next_hop(received)
-            }
         } else {
             edit.prepend_as(shared.config.asn);
             if key.only_to_customer.is_none() && settings.role.is_some_and(Role::marks_export) {
                 edit.set_only_to_customer(shared.config.asn);
             }
-            settings.own_next_hop()?
-        };
+        }
+        let next_hop = settings.next_hop(source, set.next_hop(), named)?;
         let start = self.octets.len();
         encode_attributes(
             edit.view(),
@@ -327,5 +496,71 @@ impl ExportBatch {
             next_hop,
         });
         Some((self.exported.len() - 1) as u32)
+    }
+}
+
+/// Two policies, and what they come to for the same routes.
+pub(crate) struct PolicyChange<'p> {
+    settings: &'p ExportSettings,
+    policies: [&'p RoutePolicy; 2],
+    sides: [Decisions<()>; 2],
+    roots: FxHashMap<(AttributeId, PeerId), [RootId; 2]>,
+    scratch: Scratch,
+}
+
+impl<'p> PolicyChange<'p> {
+    /// From the policy of these settings to another one.
+    pub(crate) fn new(settings: &'p ExportSettings, policy: &'p RoutePolicy) -> Self {
+        Self {
+            settings,
+            policies: [&settings.policy, policy],
+            sides: [Decisions::default(), Decisions::default()],
+            roots: FxHashMap::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// A path of this prefix passes by one and not by the other, or otherwise.
+    pub(crate) fn differs<P: Tagged>(&mut self, shared: &Shared, entry: &Entry<P>) -> bool {
+        if self.roots.len() > KNOWN {
+            self.roots.clear();
+            for side in &mut self.sides {
+                drop(side.clear());
+            }
+        }
+        let prefix = entry.prefix.into();
+        entry
+            .paths
+            .iter()
+            .any(|path| self.differs_at(shared, &prefix, path))
+    }
+
+    fn differs_at(&mut self, shared: &Shared, prefix: &IpNet, path: &Path) -> bool {
+        let Self {
+            settings,
+            policies,
+            sides,
+            roots,
+            scratch,
+        } = self;
+        let roots = roots
+            .entry((path.attributes, path.peer))
+            .or_insert_with(|| sides.each_mut().map(Decisions::add));
+        let mut found = [None, None];
+        for (side, edits) in found.iter_mut().enumerate() {
+            *edits = match policies[side] {
+                RoutePolicy::Accept => Some(Vec::new()),
+                RoutePolicy::Reject | RoutePolicy::Missing => None,
+                RoutePolicy::Program(program) => {
+                    let route = || route(shared, settings, path);
+                    let tree = &mut sides[side];
+                    let leaf = tree.decide(roots[side], program, scratch, prefix, route);
+                    let leaf = tree.leaf(leaf);
+                    let edits = || program.edits_of(leaf.terms()).collect();
+                    leaf.is_accepted().then(edits)
+                }
+            };
+        }
+        found[0] != found[1]
     }
 }

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{AttributesView, Nlri};
 
 use super::Shared;
 use super::decision::{Candidate, MedDecides, decide, decide_without_med};
-use super::export::ExportSettings;
+use super::export::{ExportSettings, PolicyChange};
 use super::group::Group;
 use super::hash::HashKey;
 use super::index::Tagged;
@@ -184,25 +185,7 @@ impl<P: Tagged> FamilyRib<P> {
 
     /// A session with `peer` came up.
     pub(crate) fn join(&mut self, peer: PeerId, enhanced: bool, settings: ExportSettings) {
-        let at = match self.groups.iter().position(|group| {
-            group
-                .as_ref()
-                .is_some_and(|group| group.settings == settings)
-        }) {
-            Some(at) => at,
-            None => {
-                let at = self
-                    .groups
-                    .iter()
-                    .position(Option::is_none)
-                    .unwrap_or_else(|| {
-                        self.groups.push(None);
-                        self.groups.len() - 1
-                    });
-                self.groups[at] = Some(Group::new(settings));
-                at
-            }
-        };
+        let at = self.place(settings.clone(), || Group::new(settings));
         if peer.index() >= self.group_of.len() {
             self.group_of.resize(peer.index() + 1, None);
         }
@@ -210,6 +193,95 @@ impl<P: Tagged> FamilyRib<P> {
         if let Some(group) = &mut self.groups[at] {
             group.join(peer, enhanced, &self.table);
         }
+    }
+
+    /// The number of the group of these settings, made where there is none.
+    fn place(&mut self, settings: ExportSettings, make: impl FnOnce() -> Group) -> usize {
+        let same = |group: &Option<Group>| {
+            let group = group.as_ref();
+            group.is_some_and(|group| group.settings == settings)
+        };
+        if let Some(at) = self.groups.iter().position(same) {
+            return at;
+        }
+        let free = self.groups.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.groups.push(None);
+            self.groups.len() - 1
+        });
+        self.groups[at] = Some(make());
+        at
+    }
+
+    /// Other export policies for members of groups. A group whose members all change alike stays one.
+    pub(crate) fn set_policies(&mut self, shared: &Shared, changes: &[(PeerId, RoutePolicy)]) {
+        for at in 0..self.groups.len() {
+            let Some(group) = &self.groups[at] else {
+                continue;
+            };
+            let here = changes.iter().filter(|(peer, policy)| {
+                self.group_of.get(peer.index()) == Some(&Some(at))
+                    && group.settings.policy != *policy
+            });
+            let here: Vec<&(PeerId, RoutePolicy)> = here.collect();
+            let Some(((_, first), others)) = here.split_first() else {
+                continue;
+            };
+            let peers: Vec<PeerId> = here.iter().map(|(peer, _)| *peer).collect();
+            if group.consists_of(&peers) && others.iter().all(|(_, policy)| policy == first) {
+                let differing = self.differing(shared, &group.settings, first);
+                if let Some(group) = &mut self.groups[at] {
+                    group.set_policy(first.clone(), &differing);
+                }
+                continue;
+            }
+            for (peer, policy) in here {
+                self.regroup(shared, *peer, at, policy);
+            }
+        }
+    }
+
+    /// A member of a group goes to one with another policy.
+    fn regroup(&mut self, shared: &Shared, peer: PeerId, from: usize, policy: &RoutePolicy) {
+        let Some(group) = &mut self.groups[from] else {
+            return;
+        };
+        let Some(leaver) = group.take(peer) else {
+            return;
+        };
+        let before = group.settings.clone();
+        let settings = ExportSettings {
+            policy: policy.clone(),
+            ..before.clone()
+        };
+        let fresh = group.with_settings(settings.clone());
+        let to = self.place(settings, || fresh);
+        let differing = self.differing(shared, &before, policy);
+        if let Some(group) = &mut self.groups[to] {
+            group.adopt(leaver, &differing);
+        }
+        if self.groups[from].as_ref().is_some_and(Group::is_deserted) {
+            self.groups[from] = None;
+        }
+        self.group_of[peer.index()] = Some(to);
+    }
+
+    /// Paths of entries that come to something else by another policy, by their numbers and path identifiers.
+    fn differing(
+        &self,
+        shared: &Shared,
+        before: &ExportSettings,
+        policy: &RoutePolicy,
+    ) -> Vec<(u32, u32)> {
+        let mut comparison = PolicyChange::new(before, policy);
+        let mut differing = Vec::new();
+        for (at, entry) in self.table.iter() {
+            // Where labels are joined, any path matters to the others.
+            if comparison.differs(shared, entry) {
+                differing.extend(entry.paths.iter().map(|path| (at, path.local_id)));
+            }
+        }
+        differing
     }
 
     /// The session with `peer` is down: nothing more is sent to it.
@@ -478,6 +550,15 @@ fn candidates<'s, P>(shared: &'s Shared, entry: &Entry<P>) -> SmallVec<[Candidat
 /// Marks the paths that the labels of this one may be, or may have been, announced with: the lowest two.
 fn mark_mates<P>(group: &mut Group, shared: &Shared, entry: &Entry<P>, at: u32, local_id: u32) {
     let announcement = group.settings.announcement(local_id);
+    if matches!(group.settings.policy, RoutePolicy::Program(_)) {
+        // The policy may pass over the lowest ones.
+        for path in &entry.paths {
+            if group.settings.announcement(path.local_id) == announcement && shared.joinable(path) {
+                group.mark(at, path.local_id);
+            }
+        }
+        return;
+    }
     let mut lowest = [u32::MAX; 2];
     for path in &entry.paths {
         if group.settings.announcement(path.local_id) == announcement && shared.joinable(path) {

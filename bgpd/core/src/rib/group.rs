@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
+use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{Family, RouteRefresh, UpdateWriter, encode_end_of_rib};
 
 use super::Shared;
@@ -90,7 +91,15 @@ enum End {
     Refresh,
 }
 
+/// A neighbour that leaves for another group.
+pub(crate) struct Leaver {
+    member: Member,
+    /// Routes that had changed and were not told to anybody in its group.
+    queued: Vec<Touched>,
+}
+
 /// What was announced last: the source of the path, by entry.
+#[derive(Clone)]
 enum Advertised {
     /// One path a prefix: the source's number plus one, 0 for nothing.
     Best(Vec<u32>),
@@ -186,12 +195,15 @@ pub(crate) struct Group {
     log_octets: usize,
     too_large: u64,
     batch: ExportBatch,
+    /// Routes that were in each term of the policy.
+    pub(crate) terms: Vec<u64>,
 }
 
 impl Group {
     pub(crate) fn new(settings: ExportSettings) -> Self {
         Self {
             advertised: Advertised::new(&settings),
+            terms: super::terms(&settings.policy),
             settings,
             members: Vec::new(),
             queue: VecDeque::new(),
@@ -232,6 +244,76 @@ impl Group {
     pub(crate) fn leave(&mut self, peer: PeerId) -> bool {
         self.members.retain(|member| member.peer != peer);
         self.trim();
+        self.members.is_empty()
+    }
+
+    /// Another policy for all members: these routes come to something else by it.
+    pub(crate) fn set_policy(&mut self, policy: RoutePolicy, differing: &[(u32, u32)]) {
+        self.terms = super::terms(&policy);
+        self.settings.policy = policy;
+        for (at, local_id) in differing {
+            self.mark(*at, *local_id);
+        }
+    }
+
+    /// All members are among these.
+    pub(crate) fn consists_of(&self, peers: &[PeerId]) -> bool {
+        self.members
+            .iter()
+            .all(|member| peers.contains(&member.peer))
+    }
+
+    /// A group of other settings for those who were told what this one tells.
+    pub(crate) fn with_settings(&self, settings: ExportSettings) -> Self {
+        Self {
+            advertised: self.advertised.clone(),
+            ..Self::new(settings)
+        }
+    }
+
+    /// Takes a member out, for another group.
+    pub(crate) fn take(&mut self, peer: PeerId) -> Option<Leaver> {
+        let at = self.position(peer)?;
+        let mut member = self.members.remove(at);
+        let unread = (member.position - self.log_start) as usize;
+        let chunks = self.log.range(unread.min(self.log.len())..);
+        member
+            .missed
+            .extend(chunks.flat_map(|chunk| &chunk.touched));
+        self.trim();
+        Some(Leaver {
+            member,
+            queued: self.queue.iter().copied().collect(),
+        })
+    }
+
+    /// Takes a member in that was told by another policy; these routes come to something else by this one.
+    pub(crate) fn adopt(&mut self, leaver: Leaver, differing: &[(u32, u32)]) {
+        let Leaver { mut member, queued } = leaver;
+        if self.members.is_empty() {
+            // What was announced is what it was told: the queue brings it up to date.
+            for (at, local_id) in queued.iter().chain(differing) {
+                self.mark(*at, *local_id);
+            }
+        } else {
+            member.missed.extend(queued);
+            let id = |local_id| {
+                if self.settings.add_path() {
+                    local_id
+                } else {
+                    0
+                }
+            };
+            let differing = differing.iter().map(|(at, local_id)| (*at, id(*local_id)));
+            member.missed.extend(differing);
+        }
+        member.position = self.log_start + self.log.len() as u64;
+        let at = self.members.partition_point(|one| one.peer < member.peer);
+        self.members.insert(at, member);
+    }
+
+    /// Has no member.
+    pub(crate) fn is_deserted(&self) -> bool {
         self.members.is_empty()
     }
 
@@ -370,7 +452,7 @@ impl Group {
         }
         let mut batch = std::mem::take(&mut self.batch);
         let octets = self.encode_walk_or_missed(at, table, shared, &mut batch);
-        batch.clear();
+        batch.clear(&mut self.terms);
         self.batch = batch;
         octets
     }
@@ -397,15 +479,9 @@ impl Group {
                 return self.encode_own(batch, &mut actions);
             }
         }
-        if self.members[at].missed.is_empty() {
-            return None;
-        }
-        let missed: Vec<Touched> = self.members[at]
-            .missed
-            .iter()
-            .copied()
-            .take(BATCH)
-            .collect();
+        let missed = self.members[at].missed.iter().copied();
+        let missed = missed.filter(|touched| !self.is_queued(*touched));
+        let missed: Vec<Touched> = missed.take(BATCH).collect();
         for touched in &missed {
             self.members[at].missed.remove(touched);
             let Some(entry) = table.get(touched.0) else {
@@ -422,7 +498,19 @@ impl Group {
                 prefix: entry.prefix,
             });
         }
-        self.encode_own(batch, &mut actions)
+        match missed.is_empty() {
+            true => None,
+            false => self.encode_own(batch, &mut actions),
+        }
+    }
+
+    /// It is in the queue: what members hold of it is what was announced last, until its turn comes. To tell one of them alone what the
+    /// table has would leave it with that where the table goes back before.
+    fn is_queued(&self, (at, id): Touched) -> bool {
+        match self.settings.add_path() {
+            true => self.queued_paths.contains(&(at, id)),
+            false => self.queued.contains(at),
+        }
     }
 
     fn walk_entry<P: Tagged>(
@@ -439,7 +527,7 @@ impl Group {
         } else {
             SmallVec::from_slice(&[0])
         };
-        for id in ids {
+        for id in ids.into_iter().filter(|id| !self.is_queued((at, *id))) {
             if let Some(path) = self
                 .wanted(entry, id)
                 .filter(|path| path.peer != peer && shared.eligible(path))
@@ -537,7 +625,7 @@ impl Group {
                 touched,
             });
         });
-        batch.clear();
+        batch.clear(&mut self.terms);
         self.batch = batch;
         for chunk in chunks {
             self.log_octets += chunk.octets.len();

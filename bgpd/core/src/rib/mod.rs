@@ -10,6 +10,7 @@ mod export;
 mod family;
 mod group;
 mod hash;
+mod import;
 mod index;
 mod interner;
 mod next_hop;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{
     AttributeContext, AttributeDecoder, AttributesBuilder, AttributesView, Family, MpReach,
     NextHop, Nlri, NlriError, NlriIter, Notification, PeerType, Role, RouterId, Treatment,
@@ -36,6 +38,7 @@ use decision::Candidate;
 use export::ExportSettings;
 use family::FamilyRib;
 use hash::HashKey;
+use import::ImportDecisions;
 use index::Tagged;
 use interner::{AttributeId, Interner};
 use table::{Path, WARM};
@@ -52,6 +55,13 @@ struct Peer {
     counters: PeerCounters,
     /// It was said that it is near its limit, by [`Family::index`].
     warned: [bool; 2],
+    /// Routes from it that were in each term of its import policy.
+    import_terms: Vec<u64>,
+}
+
+/// A count for each term of a policy.
+fn terms(policy: &RoutePolicy) -> Vec<u64> {
+    vec![0; policy.program().map_or(0, |program| program.len())]
 }
 
 /// What the families have in common.
@@ -62,6 +72,7 @@ struct Shared {
     hook: Box<dyn ExportHook>,
     /// Prefixes that packets cannot be forwarded to here.
     unforwardable: FxHashMap<IpNet, Unforwardable>,
+    imports: ImportDecisions,
 }
 
 impl Shared {
@@ -92,6 +103,12 @@ impl Shared {
 
     fn import_class(&self, peer: PeerId) -> u32 {
         self.peer(peer).map_or(0, |peer| peer.config.import_class)
+    }
+
+    /// Forgets what was remembered of sets of attributes that no route may have any more.
+    fn forget(&mut self) {
+        self.interner.forget();
+        self.imports.forget(&mut self.interner);
     }
 
     fn count(&mut self, peer: PeerId, family: Family, by: i32) {
@@ -225,6 +242,7 @@ impl Rib {
                 peers: Vec::new(),
                 hook,
                 unforwardable: FxHashMap::default(),
+                imports: ImportDecisions::default(),
             },
             v4: FamilyRib::new(key),
             v6: FamilyRib::new(key),
@@ -238,21 +256,26 @@ impl Rib {
         if peer.index() >= self.shared.peers.len() {
             self.shared.peers.resize_with(peer.index() + 1, || None);
         }
-        let counters = PeerCounters::default();
+        self.shared.forget();
         self.shared.peers[peer.index()] = Some(Peer {
+            import_terms: terms(&config.import),
             config,
             up: None,
             router_id: None,
-            counters,
+            counters: PeerCounters::default(),
             warned: [false; 2],
         });
     }
 
-    /// Changes what becomes of routes from a neighbour whose session may be up: its class, filter and limits. What has been
+    /// Changes what becomes of routes from a neighbour whose session may be up: its class, policy and limits. What has been
     /// taken from it is judged anew as it comes again.
     pub fn set_import(&mut self, peer: PeerId, config: &PeerConfig) {
+        self.shared.forget();
         if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
-            state.config.import_filter.clone_from(&config.import_filter);
+            if state.config.import != config.import {
+                state.import_terms = terms(&config.import);
+            }
+            state.config.import.clone_from(&config.import);
             state.config.max_prefixes = config.max_prefixes;
             state.config.max_paths = config.max_paths;
             state.config.allow_own_as = config.allow_own_as;
@@ -260,6 +283,34 @@ impl Rib {
             state.config.accept_martians = config.accept_martians;
             state.config.import_class = config.import_class;
         }
+    }
+
+    /// Changes what is announced to neighbours whose sessions may be up: they are told what differs. Those that change alike and were told
+    /// alike stay together.
+    pub fn set_exports(&mut self, exports: &[(PeerId, RoutePolicy)]) {
+        for (peer, policy) in exports {
+            if let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) {
+                state.config.export.clone_from(policy);
+            }
+        }
+        families!(self, rib => rib.set_policies(&self.shared, exports));
+    }
+
+    /// How many routes were in each term of the import policy of a neighbour, and of its export policy. The latter are counted as they are
+    /// encoded, once for all neighbours that are sent the same.
+    pub fn terms(&self, peer: PeerId) -> [Vec<u64>; 2] {
+        let state = self.shared.peer(peer);
+        let import = state.map_or_else(Vec::new, |state| state.import_terms.clone());
+        let mut export = state.map_or_else(Vec::new, |state| terms(&state.config.export));
+        for group in [self.v4.group(peer), self.v6.group(peer)]
+            .into_iter()
+            .flatten()
+        {
+            for (sum, count) in export.iter_mut().zip(&group.terms) {
+                *sum += count;
+            }
+        }
+        [import, export]
     }
 
     /// Removes a neighbour and all that came from it.
@@ -301,7 +352,7 @@ impl Rib {
                 rib.flush(&mut self.shared, peer, false);
             });
         }
-        self.shared.interner.forget();
+        self.shared.forget();
     }
 
     /// `peer` begins to send its routes anew (RFC 7313 section 4): what it does not send again goes with [`Rib::sweep_stale`].
@@ -685,7 +736,7 @@ impl Rib {
             .poll(peer, &self.shared)
             .or_else(|| self.v6.poll(peer, &self.shared));
         if octets.is_none() && self.v4.len() + self.v6.len() == 0 {
-            self.shared.interner.forget();
+            self.shared.forget();
         }
         octets
     }
@@ -751,25 +802,37 @@ fn announce<P: Tagged>(
     let leak = config.role.zip(key.only_to_customer);
     let leak = leak.is_some_and(|(role, otc)| role.is_leak(otc, config.asn));
     let allowed = own && first && !leak && !key.reflection_loop && (key.labelled || !mapped);
-    let (filter, martians) = (config.import_filter.clone(), config.accept_martians);
-    let mut rejected = 0;
+    let (policy, martians) = (config.import.clone(), config.accept_martians);
+    let tree = policy
+        .program()
+        .filter(|_| allowed)
+        .map(|_| shared.decisions(peer, P::FAMILY, id));
+    let (mut rejected, mut by_policy) = (0, 0);
     runs(rib, shared, field, add_path, |rib, shared, nlri| {
-        let taken = allowed
-            && (martians || !nlri.prefix.is_martian())
-            && passes(&filter, || nlri.prefix.into());
-        if taken {
-            shared.interner.retain(id);
-            let held = rib.set_path(shared, nlri.prefix, peer, nlri.path_id, Some(id));
-            rejected += u64::from(!held);
-        } else {
-            rejected += 1;
-            rib.set_path(shared, nlri.prefix, peer, nlri.path_id, None);
-        }
+        let allowed = allowed && (martians || !nlri.prefix.is_martian());
+        let taken = match &policy {
+            _ if !allowed => None,
+            RoutePolicy::Accept => {
+                shared.interner.retain(id);
+                Some(id)
+            }
+            RoutePolicy::Reject | RoutePolicy::Missing => None,
+            RoutePolicy::Program(program) => {
+                tree.and_then(|tree| shared.decide(tree, program, &nlri.prefix.into()))
+            }
+        };
+        by_policy += u64::from(allowed && taken.is_none());
+        let held = rib.set_path(shared, nlri.prefix, peer, nlri.path_id, taken);
+        rejected += u64::from(taken.is_none() || !held);
     })?;
+    if let Some(tree) = tree {
+        shared.count_terms(tree);
+    }
     if rejected > 0
         && let Some(Some(state)) = shared.peers.get_mut(peer.index())
     {
         state.counters.rejected += rejected;
+        state.counters.policy_rejected += by_policy;
         state.counters.route_leaks += if leak { rejected } else { 0 };
     }
     Ok(())

@@ -189,6 +189,12 @@ impl BitSet {
     }
 
     #[inline]
+    pub(crate) fn contains(&self, at: u32) -> bool {
+        let word = self.0.get((at >> 6) as usize);
+        word.is_some_and(|word| word >> (at & 63) & 1 == 1)
+    }
+
+    #[inline]
     pub(crate) fn remove(&mut self, at: u32) {
         if let Some(word) = self.0.get_mut((at >> 6) as usize) {
             *word &= !(1 << (at & 63));

@@ -8,6 +8,7 @@ use super::*;
 
 mod import;
 mod model;
+mod policy;
 mod unforwardable;
 
 const OWN: Asn = Asn(64500);
@@ -37,8 +38,8 @@ fn peer_config(peer: u16, kind: PeerKind) -> PeerConfig {
         },
         address: address(peer),
         next_hop_self: true,
-        import_filter: None,
-        export_filter: None,
+        import: RoutePolicy::Accept,
+        export: RoutePolicy::Accept,
         max_prefixes: None,
         max_paths: u32::MAX,
         allow_own_as: 0,
@@ -198,49 +199,56 @@ impl Bench {
 
     /// Lets a neighbour read everything.
     fn read(&mut self, peer: u16) {
+        while self.read_piece(peer) {}
+        assert!(!self.rib.has_pending(PeerId(peer)));
+    }
+
+    /// Lets a neighbour read what it is given at once; false where that is nothing.
+    fn read_piece(&mut self, peer: u16) -> bool {
+        let Some(octets) = self.rib.poll_transmit(PeerId(peer)) else {
+            return false;
+        };
         let told = &mut self.told[usize::from(peer) - 1];
         let add_path = self.add_path[usize::from(peer) - 1];
-        while let Some(octets) = self.rib.poll_transmit(PeerId(peer)) {
-            let mut rest = &octets[..];
-            while let Some(frame) = next_frame(rest, 4096).unwrap() {
-                let update = UpdateView::split(&rest[HEADER_LEN..frame.len]).unwrap();
-                rest = &rest[frame.len..];
-                if update.is_ipv4_end_of_rib() {
-                    self.ends[usize::from(peer) - 1] += 1;
-                    continue;
-                }
-                for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, add_path) {
-                    let nlri = nlri.unwrap();
-                    told.remove(&(nlri.prefix, nlri.path_id));
-                }
-                let context = AttributeContext {
-                    four_octet_as: true,
-                    peer: PeerType::Internal,
-                    has_nlri: !update.nlri.is_empty(),
-                };
-                let mut decoder = AttributeDecoder::new();
-                let decoded = decoder.decode(update.attributes, &context).unwrap();
-                assert_eq!(
-                    decoded.treatment,
-                    Treatment::Accept,
-                    "{:?}",
-                    decoded.problems
-                );
-                for nlri in NlriIter::<Ipv4Net>::new(update.nlri, add_path) {
-                    let nlri = nlri.unwrap();
-                    let mut path = decoded.attributes.as_path().to_string();
-                    for community in decoded.attributes.large_communities() {
-                        path.push_str(&format!(" {community}"));
-                    }
-                    told.insert(
-                        (nlri.prefix, nlri.path_id),
-                        (path, decoded.next_hop.unwrap().into()),
-                    );
-                }
+        let mut rest = &octets[..];
+        while let Some(frame) = next_frame(rest, 4096).unwrap() {
+            let update = UpdateView::split(&rest[HEADER_LEN..frame.len]).unwrap();
+            rest = &rest[frame.len..];
+            if update.is_ipv4_end_of_rib() {
+                self.ends[usize::from(peer) - 1] += 1;
+                continue;
             }
-            assert!(rest.is_empty(), "chunks hold whole messages");
+            for nlri in NlriIter::<Ipv4Net>::new(update.withdrawn, add_path) {
+                let nlri = nlri.unwrap();
+                told.remove(&(nlri.prefix, nlri.path_id));
+            }
+            let context = AttributeContext {
+                four_octet_as: true,
+                peer: PeerType::Internal,
+                has_nlri: !update.nlri.is_empty(),
+            };
+            let mut decoder = AttributeDecoder::new();
+            let decoded = decoder.decode(update.attributes, &context).unwrap();
+            assert_eq!(
+                decoded.treatment,
+                Treatment::Accept,
+                "{:?}",
+                decoded.problems
+            );
+            for nlri in NlriIter::<Ipv4Net>::new(update.nlri, add_path) {
+                let nlri = nlri.unwrap();
+                let mut path = decoded.attributes.as_path().to_string();
+                for community in decoded.attributes.large_communities() {
+                    path.push_str(&format!(" {community}"));
+                }
+                told.insert(
+                    (nlri.prefix, nlri.path_id),
+                    (path, decoded.next_hop.unwrap().into()),
+                );
+            }
         }
-        assert!(!self.rib.has_pending(PeerId(peer)));
+        assert!(rest.is_empty(), "chunks hold whole messages");
+        true
     }
 
     fn read_all(&mut self) {

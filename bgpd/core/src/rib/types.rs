@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
+use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, CommunityPattern, Family, LargeCommunityPattern,
     NextHop, Notification, Origin, Role, RouterId,
@@ -54,34 +55,6 @@ pub enum PeerKind {
     IbgpClient,
 }
 
-/// A line of a prefix filter: `prefix` and what is inside it, with a length from `ge` to `le`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PrefixRange {
-    /// The covering prefix.
-    pub prefix: IpNet,
-    /// Shortest length that matches.
-    pub ge: u8,
-    /// Longest length that matches.
-    pub le: u8,
-}
-
-impl PrefixRange {
-    /// True where `net` is inside.
-    pub fn contains(&self, net: &IpNet) -> bool {
-        (self.ge..=self.le).contains(&net.prefix_len()) && self.prefix.contains(net)
-    }
-}
-
-/// A filter by prefix; `None` lets everything pass.
-pub type PrefixFilter = Option<Arc<[PrefixRange]>>;
-
-pub(crate) fn passes(filter: &PrefixFilter, net: impl FnOnce() -> IpNet) -> bool {
-    filter.as_ref().is_none_or(|ranges| {
-        let net = net();
-        ranges.iter().any(|range| range.contains(&net))
-    })
-}
-
 /// What the configuration says of a neighbour.
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
@@ -93,10 +66,10 @@ pub struct PeerConfig {
     pub address: IpAddr,
     /// Towards iBGP: replace the next hop of routes learned by eBGP by our address.
     pub next_hop_self: bool,
-    /// Which prefixes are taken from it.
-    pub import_filter: PrefixFilter,
-    /// Which prefixes are announced to it.
-    pub export_filter: PrefixFilter,
+    /// Which routes are taken from it, and as what.
+    pub import: RoutePolicy,
+    /// Which routes are announced to it, and as what.
+    pub export: RoutePolicy,
     /// Most prefixes of one family; more end the session (RFC 4486 subcode 1).
     pub max_prefixes: Option<u32>,
     /// Most paths of one prefix (RFC 7911); further ones are refused, since each costs a walk over the others.
@@ -509,11 +482,13 @@ pub struct RoutePage {
 pub struct PeerCounters {
     /// Paths held from it, by [`Family::index`].
     pub accepted: [u32; 2],
-    /// Prefixes announced by it that the import rules refused: own AS, another AS in front, reflection loop, martian, filter, too many paths of one
+    /// Prefixes announced by it that the import rules refused: own AS, another AS in front, reflection loop, martian, policy, too many paths of one
     /// prefix.
     pub rejected: u64,
     /// Of these, those that the neighbour leaks: its role and ONLY_TO_CUSTOMER forbid it to announce them (RFC 9234).
     pub route_leaks: u64,
+    /// Of these, those that the import policy rejected.
+    pub policy_rejected: u64,
     /// UPDATEs treated as withdraw (RFC 7606).
     pub treat_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).

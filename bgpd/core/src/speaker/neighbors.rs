@@ -13,7 +13,8 @@ use crate::session::{Session, SessionConfig, State};
 impl Speaker {
     /// Brings the neighbours in line with these: what is new is added, what is no longer there goes with a Cease, and of the
     /// others those sessions start anew that are to be different ones. A description, and what becomes of routes from the
-    /// neighbour, change under a session that stays; it is asked for its routes again where that takes them (RFC 2918).
+    /// neighbour, change under a session that stays; it is asked for its routes again where that takes them (RFC 2918). Another
+    /// export policy is told to it by what differs.
     pub fn set_neighbors(&mut self, wanted: Vec<NeighborConfig>, now: Instant) -> NeighborChanges {
         let mut changes = NeighborChanges::default();
         for (peer, address) in self.addresses() {
@@ -23,6 +24,7 @@ impl Speaker {
             }
         }
         let asn = self.config.asn;
+        let mut exports = Vec::new();
         for config in wanted {
             let Some(peer) = self.find(config.address) else {
                 self.add_neighbor(config, now);
@@ -41,7 +43,7 @@ impl Speaker {
                 changes.restarted += 1;
                 continue;
             }
-            let refresh = neighbor.config.import_filter != config.import_filter
+            let refresh = neighbor.config.import != config.import
                 || neighbor.config.import_class != config.import_class
                 || neighbor.config.max_paths < config.max_paths
                 || neighbor.config.allow_own_as != config.allow_own_as
@@ -60,6 +62,9 @@ impl Speaker {
                 }
                 _ => {}
             }
+            if neighbor.config.export != config.export {
+                exports.push((peer, config.export.clone()));
+            }
             neighbor.config = config;
             let import = peer_config(asn, &neighbor.config);
             let asked = !refresh || neighbor.session.state() != State::Established || {
@@ -76,6 +81,9 @@ impl Speaker {
                 changes.restarted += 1;
                 self.reset(peer, "the import policy has changed", now);
             }
+        }
+        if !exports.is_empty() {
+            self.rib.set_exports(&exports);
         }
         self.check_converged(now);
         changes
@@ -282,6 +290,7 @@ impl Speaker {
                 stale: neighbor.stale.is_some(),
                 updates: neighbor.updates,
                 counters: self.rib.counters(peer),
+                terms: self.rib.terms(peer),
             })
             .collect()
     }
@@ -306,8 +315,8 @@ fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
         asn: config.asn,
         address: config.address,
         next_hop_self: config.next_hop_self,
-        import_filter: config.import_filter.clone(),
-        export_filter: config.export_filter.clone(),
+        import: config.import.clone(),
+        export: config.export.clone(),
         max_prefixes: config.max_prefixes,
         max_paths: config.max_paths,
         allow_own_as: config.allow_own_as,

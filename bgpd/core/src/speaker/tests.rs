@@ -6,6 +6,7 @@ use weft_bgp_wire::{
 };
 
 use super::*;
+use crate::policy::RoutePolicy;
 use crate::rib::{PlainBgp, RouteFilter};
 use crate::session::State;
 
@@ -72,8 +73,8 @@ fn speaker(
                 graceful_restart: Some(120),
                 route_reflector_client: false,
                 next_hop_self: true,
-                import_filter: None,
-                export_filter: None,
+                import: RoutePolicy::Accept,
+                export: RoutePolicy::Accept,
                 max_prefixes: None,
                 max_paths: u32::MAX,
                 allow_own_as: 0,

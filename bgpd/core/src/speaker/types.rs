@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_bgp_wire::{Asn, Family, Problem, Role, RouterId};
 
-use crate::rib::{NearLimit, PeerCounters, PeerId, PrefixFilter, SharedLink};
+use crate::policy::RoutePolicy;
+use crate::rib::{NearLimit, PeerCounters, PeerId, SharedLink};
 use crate::session::{ConnectionId, DownReason, Negotiated, State};
 
 /// What this router is, to its neighbours.
@@ -96,10 +97,10 @@ pub struct NeighborConfig {
     pub route_reflector_client: bool,
     /// Towards iBGP: our address as next hop of routes learned by eBGP.
     pub next_hop_self: bool,
-    /// Prefixes taken from it.
-    pub import_filter: PrefixFilter,
-    /// Prefixes announced to it.
-    pub export_filter: PrefixFilter,
+    /// Routes taken from it, and as what.
+    pub import: RoutePolicy,
+    /// Routes announced to it, and as what.
+    pub export: RoutePolicy,
     /// Most prefixes a family; more end the session for five minutes.
     pub max_prefixes: Option<u32>,
     /// Most paths of one prefix.
@@ -127,7 +128,8 @@ impl NeighborConfig {
     pub(crate) fn is_same_session(&self, other: &Self) -> bool {
         let taken = Self {
             description: other.description.clone(),
-            import_filter: other.import_filter.clone(),
+            import: other.import.clone(),
+            export: other.export.clone(),
             max_prefixes: other.max_prefixes,
             max_paths: other.max_paths,
             allow_own_as: other.allow_own_as,
@@ -235,4 +237,6 @@ pub struct NeighborStatus {
     pub updates: u64,
     /// Prefix counters.
     pub counters: PeerCounters,
+    /// Routes that were in each term of its import policy, and of its export policy.
+    pub terms: [Vec<u64>; 2],
 }

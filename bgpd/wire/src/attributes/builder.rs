@@ -1,7 +1,7 @@
 //! Edits canonical octets in place.
 
 use super::{AttributesView, code, flags, put_attribute, split_attribute};
-use crate::{Asn, LargeCommunity, Origin};
+use crate::{Asn, Community, ExtendedCommunity, LargeCommunity, Origin};
 
 const WELL_KNOWN: u8 = flags::TRANSITIVE;
 const OPTIONAL_TRANSITIVE: u8 = flags::OPTIONAL | flags::TRANSITIVE;
@@ -191,17 +191,34 @@ impl AttributesBuilder {
         }
     }
 
+    /// Sets COMMUNITIES; removes it where there are none. At most 16,383 fit.
+    pub fn set_communities(&mut self, communities: impl IntoIterator<Item = Community>) {
+        let octets = communities.into_iter().map(|one| one.0.to_be_bytes());
+        self.set_list(code::COMMUNITIES, octets);
+    }
+
+    /// Sets EXTENDED COMMUNITIES; removes it where there are none. At most 8,191 fit.
+    pub fn set_extended_communities(
+        &mut self,
+        communities: impl IntoIterator<Item = ExtendedCommunity>,
+    ) {
+        let octets = communities.into_iter().map(|one| one.0);
+        self.set_list(code::EXTENDED_COMMUNITIES, octets);
+    }
+
     /// Sets LARGE_COMMUNITY; removes it where there are none. The caller gives them sorted and without duplicates; at
     /// most 5,461 fit.
     pub fn set_large_communities(&mut self, communities: impl IntoIterator<Item = LargeCommunity>) {
-        let mut value = Vec::new();
-        for community in communities {
-            value.extend_from_slice(&community.to_octets());
-        }
+        let octets = communities.into_iter().map(LargeCommunity::to_octets);
+        self.set_list(code::LARGE_COMMUNITY, octets);
+    }
+
+    fn set_list<const N: usize>(&mut self, code: u8, items: impl Iterator<Item = [u8; N]>) {
+        let value: Vec<[u8; N]> = items.collect();
         if value.is_empty() {
-            self.remove(code::LARGE_COMMUNITY);
+            self.remove(code);
         } else {
-            self.set(OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITY, &value);
+            self.set(OPTIONAL_TRANSITIVE, code, value.as_flattened());
         }
     }
 }

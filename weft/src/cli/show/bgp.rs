@@ -367,13 +367,38 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
             },
         );
     }
+    for (name, way, policy) in [
+        ("import", "taken from", &neighbor.import),
+        ("export", "announced to", &neighbor.export),
+    ] {
+        match policy.missing {
+            true => sheet.line(
+                name,
+                format!(
+                    "no policy, so nothing is {way} it (RFC 8212); `{name}: accept` lets everything pass"
+                ),
+                Tone::Warning,
+            ),
+            false => sheet.line(name, policy.policies.join(", "), Tone::Plain),
+        }
+        for term in &policy.terms {
+            let text = format!(
+                "{} term {}: {} routes",
+                term.policy,
+                term.term,
+                human::count(term.routes)
+            );
+            sheet.line("", text, Tone::Dim);
+        }
+    }
     let trouble = neighbor.treat_as_withdraw + neighbor.attribute_discard + neighbor.too_large;
     sheet.line(
         "updates",
         format!(
-            "{} received, {} prefixes rejected, {} treated as withdraw, {} attributes discarded, {} routes too large",
+            "{} received, {} prefixes rejected ({} by policy), {} treated as withdraw, {} attributes discarded, {} routes too large",
             human::count(neighbor.updates),
             human::count(neighbor.rejected),
+            human::count(neighbor.policy_rejected),
             human::count(neighbor.treat_as_withdraw),
             human::count(neighbor.attribute_discard),
             human::count(neighbor.too_large),

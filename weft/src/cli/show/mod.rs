@@ -323,7 +323,7 @@ impl Screen {
     }
 
     /// As many pages as `limit` takes, as one.
-    fn pages<T: DeserializeOwned>(
+    pub(super) fn pages<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&'static str, String)],

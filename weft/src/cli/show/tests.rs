@@ -64,6 +64,21 @@ fn neighbors_sample() -> Vec<Neighbor> {
         updates: 60_000,
         rejected: 1,
         route_leaks: 0,
+        policy_rejected: 1,
+        import: PolicyUse {
+            policies: vec!["bogons".to_owned(), "accept".to_owned()],
+            missing: false,
+            terms: vec![PolicyTerm {
+                policy: "bogons".to_owned(),
+                term: "prefixes".to_owned(),
+                routes: 1234,
+            }],
+        },
+        export: PolicyUse {
+            policies: Vec::new(),
+            missing: true,
+            terms: Vec::new(),
+        },
         treat_as_withdraw: 0,
         attribute_discard: 0,
         stripped: Stripped::default(),
@@ -121,7 +136,10 @@ add-path          send ipv4-unicast, receive none
 session           hold time 1m30s, messages of up to 65,535 octets, route refresh yes, 4-octet AS numbers
 graceful restart  yes, it may be away for 2m00s
 ipv4-unicast      497,323 received, 3 advertised
-updates           60,000 received, 1 prefixes rejected, 0 treated as withdraw, 0 attributes discarded, 0 routes too large
+import            bogons, accept
+                  bogons term prefixes: 1,234 routes
+export            no policy, so nothing is announced to it (RFC 8212); `export: accept` lets everything pass
+updates           60,000 received, 1 prefixes rejected (1 by policy), 0 treated as withdraw, 0 attributes discarded, 0 routes too large
 "
     );
     let mut limited = sample[0].clone();

@@ -2,6 +2,7 @@
 
 use weft_api::Unavailable;
 use weft_api::types as api;
+use weft_bgp::policy::RoutePolicy;
 use weft_bgp::{DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, Role};
 
@@ -87,6 +88,9 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         updates: status.updates,
         rejected: counters.rejected,
         route_leaks: counters.route_leaks,
+        policy_rejected: counters.policy_rejected,
+        import: policy(&status.config.import, &status.terms[0]),
+        export: policy(&status.config.export, &status.terms[1]),
         treat_as_withdraw: counters.treat_as_withdraw,
         attribute_discard: counters.attribute_discard,
         stripped: api::Stripped {
@@ -95,6 +99,31 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
             endpoint: counters.stripped.endpoint,
         },
         too_large: counters.too_large,
+    }
+}
+
+fn policy(policy: &RoutePolicy, routes: &[u64]) -> api::PolicyUse {
+    let policies = match policy {
+        RoutePolicy::Accept => vec!["accept".to_owned()],
+        RoutePolicy::Reject => vec!["reject".to_owned()],
+        RoutePolicy::Missing => Vec::new(),
+        RoutePolicy::Program(program) => program.names().iter().map(ToString::to_string).collect(),
+    };
+    let terms = policy.program().into_iter().flat_map(|program| {
+        let terms = (0u16..).zip(routes);
+        terms.map(|(at, routes)| {
+            let name = program.term(at);
+            api::PolicyTerm {
+                policy: name.policy.to_string(),
+                term: name.term.to_string(),
+                routes: *routes,
+            }
+        })
+    });
+    api::PolicyUse {
+        policies,
+        missing: matches!(policy, RoutePolicy::Missing),
+        terms: terms.collect(),
     }
 }
 

@@ -145,6 +145,10 @@ enum Step {
     Read {
         peer: u16,
     },
+    /// As much as is given at once.
+    ReadPiece {
+        peer: u16,
+    },
     Refresh {
         peer: u16,
     },
@@ -152,6 +156,8 @@ enum Step {
         peer: u16,
         metric: Option<u32>,
     },
+    /// Other export policies, at once.
+    Policies(Vec<(u16, usize)>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -164,8 +170,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => peer.clone().prop_map(|peer| Step::Up { peer }),
         1 => peer.clone().prop_map(|peer| Step::Sweep { peer }),
         4 => peer.clone().prop_map(|peer| Step::Read { peer }),
+        8 => peer.clone().prop_map(|peer| Step::ReadPiece { peer }),
         1 => peer.clone().prop_map(|peer| Step::Refresh { peer }),
-        1 => (peer, prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
+        1 => (peer.clone(), prop::option::of(0u32..3)).prop_map(|(peer, metric)| Step::NextHop { peer, metric }),
+        3 => prop::collection::vec((peer, 0usize..5), 1..4).prop_map(Step::Policies),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -175,6 +183,8 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
     let kinds = [Ebgp, Ebgp, Ibgp, IbgpClient, IbgpClient];
     let mut bench = Bench::new(&kinds, add_path);
     let mut is_up = [true; 5];
+    let policies = super::policy::samples();
+    let mut exports = [0; 5];
     let prefix = |n: u8| format!("10.0.{n}.0/24");
     for step in steps {
         match step {
@@ -225,8 +235,20 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
             }
             Step::Sweep { peer } => bench.rib.sweep_stale(PeerId(peer), Family::Ipv4Unicast),
             Step::Read { peer } => bench.read(peer),
+            Step::ReadPiece { peer } => drop(bench.read_piece(peer)),
             Step::Refresh { peer } => bench.rib.readvertise(PeerId(peer), Family::Ipv4Unicast),
             Step::NextHop { peer, metric } => bench.rib.set_next_hops(&[(address(peer), metric)]),
+            Step::Policies(changes) => {
+                // The last word on a neighbour counts.
+                for (peer, policy) in changes {
+                    exports[usize::from(peer) - 1] = policy;
+                }
+                let changes = (1..).zip(exports);
+                let changes: Vec<_> = changes
+                    .map(|(peer, policy)| (PeerId(peer), policies[policy].clone()))
+                    .collect();
+                bench.rib.set_exports(&changes);
+            }
             _ => {}
         }
     }
@@ -245,7 +267,11 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
                     };
                     let reflected = !(source == Ibgp && kind == Ibgp);
                     if wanted && path.source.0 != peer && reflected {
-                        let inner = path.attributes.view().as_path().to_string();
+                        let policy = &policies[exports[usize::from(peer) - 1]];
+                        let inner = super::policy::exported(policy, route.prefix, path, &kinds);
+                        let Some(inner) = inner else {
+                            continue;
+                        };
                         let path = if kind == Ebgp {
                             format!("{OWN} {inner}").trim().to_owned()
                         } else {
@@ -277,7 +303,7 @@ fn check_against_model(steps: Vec<Step>, add_path: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_neighbour_knows_what_it_should(steps in steps()) {
