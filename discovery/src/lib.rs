@@ -3,10 +3,13 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | what a domain is made of |
+//! | [`model::State`] | all of it at a revision, with what it is looked up by |
 //! | [`store`] | where that is kept |
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
 //! | [`attachments`] | what a tenant has at a router |
+//! | [`grants`] | which interfaces a tenant's administrators may use |
+//! | [`quotas`] | how much a tenant may have |
 //! | [`view`] | what one router sees of it |
 //! | [`exchange`] | what domains tell each other |
 //! | [`pki`] | the domain's authority, certificates, tokens |
@@ -22,10 +25,13 @@ pub mod controller;
 pub mod database;
 mod etcd;
 pub mod exchange;
+pub mod grants;
 pub mod model;
 pub mod operations;
 pub mod pki;
+pub mod quotas;
 pub mod source;
+mod state;
 pub mod store;
 pub mod tls;
 pub mod view;

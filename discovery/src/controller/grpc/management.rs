@@ -208,6 +208,70 @@ impl Management for Server {
         reply(answer, messages::deleted)
     }
 
+    async fn list_grants(
+        &self,
+        request: Request<proto::ListGrantsRequest>,
+    ) -> Result<Response<proto::ListGrantsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        reply(
+            self.controller.list_grants(&actor, &asked.tenant),
+            |all, _| proto::ListGrantsResponse {
+                grants: each(all, messages::grant),
+            },
+        )
+    }
+
+    async fn put_grant(
+        &self,
+        request: Request<proto::PutGrantRequest>,
+    ) -> Result<Response<proto::Grant>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let (tenant, router) = (asked.tenant.clone(), asked.router.clone());
+        let answer = self.controller.put_grant(&asking, tenant, router, asked);
+        reply(answer.await, messages::grant)
+    }
+
+    async fn delete_grant(
+        &self,
+        request: Request<proto::DeleteGrantRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .delete_grant(&asking, asked.tenant, asked.router);
+        reply(answer.await, messages::deleted)
+    }
+
+    async fn get_quota(
+        &self,
+        request: Request<proto::GetQuotaRequest>,
+    ) -> Result<Response<proto::QuotaUse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_quota(&actor, &asked.tenant);
+        reply(answer, messages::quota)
+    }
+
+    async fn put_quota(
+        &self,
+        request: Request<proto::PutQuotaRequest>,
+    ) -> Result<Response<proto::QuotaUse>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .put_quota(&asking, asked.tenant.clone(), asked)
+            .await;
+        reply(answer, messages::quota)
+    }
+
+    async fn delete_quota(
+        &self,
+        request: Request<proto::DeleteQuotaRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.delete_quota(&asking, asked.tenant).await;
+        reply(answer, messages::deleted)
+    }
+
     async fn list_attachments(
         &self,
         request: Request<proto::ListAttachmentsRequest>,

@@ -8,9 +8,11 @@ use super::{chains, domains};
 use crate::controller::management::condition::{Performance, RouterStatus, Status};
 use crate::controller::management::{CreatedToken, Form, RolledBack};
 use crate::database::Rejection;
+use crate::grants::NewGrant;
 use crate::management_proto as proto;
 use crate::model;
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
+use crate::quotas::{NewQuota, QuotaUse};
 
 pub(super) fn parse<T: std::str::FromStr<Err: Display>>(
     what: &str,
@@ -56,6 +58,31 @@ impl Form<TenantChange> for proto::ChangeTenantRequest {
     fn read(self) -> Result<TenantChange, Rejection> {
         Ok(TenantChange {
             description: self.description,
+        })
+    }
+}
+
+impl Form<NewGrant> for proto::PutGrantRequest {
+    fn read(self) -> Result<NewGrant, Rejection> {
+        Ok(NewGrant {
+            interfaces: self.interfaces,
+        })
+    }
+}
+
+impl Form<NewQuota> for proto::PutQuotaRequest {
+    fn read(self) -> Result<NewQuota, Rejection> {
+        let limits = self.limits.unwrap_or_default();
+        Ok(NewQuota {
+            attachments: limits.attachments,
+            interfaces: limits.interfaces,
+            prefixes: limits.prefixes,
+            neighbors: limits.neighbors,
+            services: limits.services,
+            nodes: limits.nodes,
+            vnis: limits.vnis,
+            chains: limits.chains,
+            matches: limits.matches,
         })
     }
 }
@@ -204,6 +231,51 @@ pub(super) fn tenant(one: model::Tenant, modified: u64) -> proto::Tenant {
     }
 }
 
+pub(super) fn grant(one: model::Grant, modified: u64) -> proto::Grant {
+    proto::Grant {
+        tenant: one.tenant,
+        router: one.router,
+        interfaces: one.interfaces,
+        modified,
+    }
+}
+
+pub(super) fn quota(one: QuotaUse, modified: u64) -> proto::QuotaUse {
+    proto::QuotaUse {
+        tenant: one.tenant,
+        limits: Some(proto::Limits {
+            attachments: one.limits.attachments,
+            interfaces: one.limits.interfaces,
+            prefixes: one.limits.prefixes,
+            neighbors: one.limits.neighbors,
+            services: one.limits.services,
+            nodes: one.limits.nodes,
+            vnis: one.limits.vnis,
+            chains: one.limits.chains,
+            matches: one.limits.matches,
+        }),
+        used: one.used,
+        modified,
+    }
+}
+
+fn said(one: model::Quota) -> proto::Quota {
+    proto::Quota {
+        tenant: one.tenant,
+        limits: Some(proto::NewQuota {
+            attachments: one.limits.attachments,
+            interfaces: one.limits.interfaces,
+            prefixes: one.limits.prefixes,
+            neighbors: one.limits.neighbors,
+            services: one.limits.services,
+            nodes: one.limits.nodes,
+            vnis: one.limits.vnis,
+            chains: one.limits.chains,
+            matches: one.limits.matches,
+        }),
+    }
+}
+
 pub(super) fn attachment(one: model::Attachment, modified: u64) -> proto::Attachment {
     proto::Attachment {
         tenant: one.tenant,
@@ -285,10 +357,15 @@ fn record(one: model::Record) -> Option<proto::Record> {
             tenant: one.tenant,
             free_at: one.free_at,
             service: one.service,
+            last: one.last,
         }),
+        model::Record::Grant(one) => Record::Grant(grant(one, 0)),
+        model::Record::Quota(one) => Record::Quota(said(one)),
         model::Record::Token(one) => Record::Token(token(one, 0)),
         // Answers and chains of the past that were kept are nobody's business.
-        model::Record::Request(_) | model::Record::PastChains(_) => return None,
+        model::Record::Request(_)
+        | model::Record::PastChains(_)
+        | model::Record::PastDifference(_) => return None,
         model::Record::Trust(one) => Record::Trust(domains::trust(one, 0)),
         model::Record::Share(one) => Record::Share(domains::share(one, 0)),
         model::Record::Remote(one) => Record::Remote(domains::remote(one)),

@@ -7,15 +7,20 @@
 //! | [`history`] | revisions, going back to one, watching them come |
 //! | [`chains`] | services and chains of tenants |
 //! | [`domains`] | other domains |
+//! | [`rates`] | how often a token may ask |
+//! | [`requests`] | how long answered requests are remembered |
 //! | [`condition`] | how the domain and its routers do |
 
 mod chains;
 pub(super) mod condition;
 pub(super) mod domains;
 mod history;
+mod rates;
+mod requests;
 mod resources;
 
 pub(super) use self::history::RolledBack;
+pub(super) use self::rates::Rates;
 pub(super) use self::resources::CreatedToken;
 
 use serde::Serialize;
@@ -23,12 +28,11 @@ use serde::de::DeserializeOwned;
 
 use super::Controller;
 use crate::database::{Rejection, Transaction};
+use crate::grants;
 use crate::model::{Record, Request, Scope, State, key, now};
 use crate::operations::check_token;
 use crate::pki::{TokenText, sha256};
-
-/// How long an answered request is remembered by its key, ms.
-const REMEMBERED: u64 = 24 * 3600 * 1000;
+use crate::quotas;
 
 /// Who asks, by the token that they show.
 #[derive(Clone, Debug)]
@@ -192,6 +196,9 @@ impl Controller {
                 "this is a join token: it is for `weft join` alone".into(),
             ));
         }
+        if let Scope::Tenant { .. } | Scope::Reader = known.scope {
+            self.rates.pass(&known.id)?;
+        }
         Ok(Actor {
             name: known.id,
             scope: known.scope,
@@ -233,22 +240,20 @@ impl Controller {
             }
             asking.check(state, &own)?;
             let answer = operation(transaction)?;
+            if let Scope::Tenant { tenant } = &asking.actor.scope {
+                grants::check(transaction, tenant)?;
+                quotas::check(transaction, tenant)?;
+            }
             if let Some(key) = &key {
-                let prefix = key::request(actor, "");
-                for (old, one) in state.below(&prefix) {
-                    if let Record::Request(one) = &one.record
-                        && one.at + REMEMBERED < now()
-                    {
-                        transaction.delete(old);
-                    }
-                }
-                transaction.put(Record::Request(Request {
+                let request = Request {
                     actor: actor.clone(),
                     key: key.clone(),
                     hash: hash.clone(),
                     body: serde_json::to_value(&answer).map_err(broken)?,
                     at: now(),
-                }));
+                };
+                requests::forget(transaction, &request);
+                transaction.put(Record::Request(request));
             }
             Ok((answer, true))
         };

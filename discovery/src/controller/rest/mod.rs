@@ -13,7 +13,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,17 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
             get(paths::tenant)
                 .patch(paths::change_tenant)
                 .delete(paths::delete_tenant),
+        )
+        .route(
+            "/tenants/{name}/quota",
+            get(paths::quota)
+                .put(paths::put_quota)
+                .delete(paths::delete_quota),
+        )
+        .route("/tenants/{name}/grants", get(paths::grants))
+        .route(
+            "/tenants/{name}/grants/{router}",
+            put(paths::put_grant).delete(paths::delete_grant),
         )
         .route("/tenants/{name}/attachments", get(paths::attachments))
         .route(
@@ -103,6 +114,7 @@ impl From<Rejection> for Problem {
             Rejection::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Rejection::Malformed(_) => StatusCode::BAD_REQUEST,
             Rejection::Invalid(_) | Rejection::Field { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Rejection::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
             Rejection::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

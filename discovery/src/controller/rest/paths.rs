@@ -16,8 +16,10 @@ use crate::controller::Controller;
 use crate::controller::management::condition::{Performance, PerformanceQuery, Status};
 use crate::controller::management::{Actor, Asking, CreatedToken, RolledBack};
 use crate::controller::metrics::CONTENT_TYPE;
+use crate::grants::{Grant, NewGrant};
 use crate::model::{self, Attachment, Domain, Tenant};
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
+use crate::quotas::{NewQuota, QuotaUse};
 
 type Shared = Of<Arc<Controller>>;
 type Answered = Result<Response, Problem>;
@@ -172,6 +174,83 @@ pub(super) async fn delete_tenant(
     )
 }
 
+#[utoipa::path(get, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 200, description = "What it may have, and has", body = QuotaUse)))]
+pub(super) async fn quota(
+    Of(controller): Shared,
+    actor: Actor,
+    Path(name): Path<String>,
+) -> Answered {
+    reply(StatusCode::OK, controller.get_quota(&actor, &name))
+}
+
+#[utoipa::path(put, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")), request_body = NewQuota,
+    responses((status = 200, description = "What it may have now, and has", body = QuotaUse)))]
+pub(super) async fn put_quota(
+    Of(controller): Shared,
+    asking: Asking,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answered {
+    reply(
+        StatusCode::OK,
+        controller.put_quota(&asking, name, body).await,
+    )
+}
+
+#[utoipa::path(delete, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 204, description = "It may have what everybody may")))]
+pub(super) async fn delete_quota(
+    Of(controller): Shared,
+    asking: Asking,
+    Path(name): Path<String>,
+) -> Answered {
+    reply(
+        StatusCode::NO_CONTENT,
+        controller.delete_quota(&asking, name).await,
+    )
+}
+
+#[utoipa::path(get, path = "/api/v1/tenants/{name}/grants", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 200, description = "Which interfaces its administrators may use, by router, `items`")))]
+pub(super) async fn grants(
+    Of(controller): Shared,
+    actor: Actor,
+    Path(name): Path<String>,
+) -> Answered {
+    records(controller.list_grants(&actor, &name))
+}
+
+#[utoipa::path(put, path = "/api/v1/tenants/{name}/grants/{router}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name"), ("router" = String, Path, description = "The router's name")),
+    request_body = NewGrant,
+    responses((status = 200, description = "Its administrators may use these interfaces", body = Grant)))]
+pub(super) async fn put_grant(
+    Of(controller): Shared,
+    asking: Asking,
+    Path((name, router)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered {
+    let granted = controller.put_grant(&asking, name, router, body);
+    reply(StatusCode::OK, granted.await)
+}
+
+#[utoipa::path(delete, path = "/api/v1/tenants/{name}/grants/{router}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name"), ("router" = String, Path, description = "The router's name")),
+    responses((status = 204, description = "They may use none anew; what uses one stays")))]
+pub(super) async fn delete_grant(
+    Of(controller): Shared,
+    asking: Asking,
+    Path((name, router)): Path<(String, String)>,
+) -> Answered {
+    let taken = controller.delete_grant(&asking, name, router);
+    reply(StatusCode::NO_CONTENT, taken.await)
+}
+
 #[utoipa::path(get, path = "/api/v1/tenants/{name}/attachments", tag = "tenants",
     params(("name" = String, Path, description = "The tenant's name")),
     responses((status = 200, description = "Where it is attached, `items`")))]
@@ -254,7 +333,7 @@ pub(super) async fn delete_token(
 
 #[utoipa::path(get, path = "/api/v1/revisions", tag = "revisions",
     params(("before" = Option<u64>, Query, description = "Only earlier ones"),
-           ("limit" = Option<usize>, Query, description = "At most so many, 100 at most")),
+           ("limit" = Option<usize>, Query, description = "At most so many, 100 at most; fewer where they are 1 MiB together")),
     responses((status = 200, description = "Who changed what, the latest first, `items`")))]
 pub(super) async fn revisions(
     Of(controller): Shared,
@@ -327,6 +406,12 @@ pub(super) async fn performance(
         tenant,
         change_tenant,
         delete_tenant,
+        grants,
+        put_grant,
+        delete_grant,
+        quota,
+        put_quota,
+        delete_quota,
         attachments,
         attachment,
         put_attachment,
