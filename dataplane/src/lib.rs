@@ -24,6 +24,7 @@ mod probe;
 mod resolver;
 mod ruleset_watch;
 mod snapshot;
+mod stamp;
 mod status;
 mod steps;
 mod teardown;
@@ -33,6 +34,7 @@ mod tunnel_echo;
 mod upkeep;
 mod ways;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -50,6 +52,7 @@ pub use echo::Echo;
 pub use health::{NodeQuestion, ask_node};
 pub use path_search::PathSearch;
 pub use probe::{Probe, ProbeAnswer, ProbeHop, largest, probe};
+pub use stamp::{STAMP_PORT, Stamp};
 pub use status::{
     DataplaneStatus, DeviceStatus, Drops, Intended, KernelMatch, KernelRoute, KernelTrace, Packet,
     PathStatus, RefusedRoute, TenantTable, Traffic, TunnelTrace,
@@ -189,6 +192,9 @@ pub enum DataplaneEvent {
         /// Address and metric.
         changes: Vec<(IpAddr, Option<u32>)>,
     },
+    /// Prefixes of which the kernel refuses a route that is wanted, with the tables, or of which it refuses none any more. Where a route
+    /// of somebody else stands in the place of ours, that one forwards.
+    Refused(Vec<(IpNet, Option<RefusedIn>)>),
     /// An interface that a tenant names is up, or is not.
     Attachment {
         /// Its name.
@@ -205,6 +211,15 @@ pub enum DataplaneEvent {
         /// It is there.
         present: bool,
     },
+}
+
+/// Tables in which the kernel refuses a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedIn {
+    /// The main table.
+    pub main: bool,
+    /// Those of the tenants with these VNIs.
+    pub vnis: BTreeSet<Vni>,
 }
 
 /// How an address is reached.

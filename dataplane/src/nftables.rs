@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use weft_overlay::{BFD_PORTS, VXLAN_GPE_PORT, VXLAN_PORT};
 
 use crate::ruleset_watch;
+use crate::stamp::STAMP_PORT;
 
 /// Where a tenant's packets enter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,7 +272,7 @@ fn put_control_plane(parts: &mut Vec<String>, underlay: &BTreeSet<IpAddr>, ports
     };
     let mut ports = ports.clone();
     ports.extend(BFD_PORTS);
-    ports.extend([VXLAN_PORT, VXLAN_GPE_PORT]);
+    ports.extend([VXLAN_PORT, VXLAN_GPE_PORT, STAMP_PORT]);
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     parts.extend([
         set("set underlay4", "ipv4_addr", addresses(true)),
@@ -282,7 +283,7 @@ fn put_control_plane(parts: &mut Vec<String>, underlay: &BTreeSet<IpAddr>, ports
             &[
                 "ip daddr @underlay4 counter drop",
                 "ip6 daddr @underlay6 counter drop",
-                // BGP; BFD over one hop, its echoes, and over several; VXLAN and VXLAN-GPE, also at our ports and far ones; GRE.
+                // BGP; BFD over one hop, its echoes, and over several; STAMP; VXLAN and VXLAN-GPE, also at our ports and far ones; GRE.
                 "tcp dport 179 counter drop",
                 &format!("udp dport {{ {} }} counter drop", ports.join(", ")),
                 "meta l4proto 47 counter drop",

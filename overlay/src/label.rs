@@ -168,6 +168,23 @@ pub fn leads_to_any(
     )
 }
 
+/// Whether there are labels among these communities, and all of them are of such a VNI.
+pub fn names_these_alone(
+    communities: impl Iterator<Item = LargeCommunity>,
+    administrator: u32,
+    is: impl Fn(Vni) -> bool,
+) -> bool {
+    let mut labels = communities
+        .filter_map(
+            |community| match LabelCommunity::decode(community, administrator) {
+                Some(Ok(LabelCommunity::Label(label))) => Some(label.vni),
+                _ => None,
+            },
+        )
+        .peekable();
+    labels.peek().is_some() && labels.all(is)
+}
+
 /// Whether one of these communities is a label of a VNI in the set.
 pub fn names_any(
     mut communities: impl Iterator<Item = LargeCommunity>,

@@ -8,6 +8,7 @@ pub mod chain;
 mod flow;
 mod lab;
 mod peer;
+pub mod tcp;
 pub mod topology;
 
 use std::path::PathBuf;

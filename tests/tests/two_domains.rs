@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use weft_load::Random;
+use weft_tests::tcp::{carry_both_ways, connect};
 use weft_tests::topology::{ROUTERS, Topology, two_domains};
 use weft_tests::{Lab, find, frr, in_netns, need, wait_until};
 
@@ -70,6 +71,39 @@ fn weft_is_the_transit() {
     // The domains' inside addresses stay inside.
     assert!(!lab.run("t", "ip route").contains("192.0.2.11"));
     assert!(!lab.run("eb", "ip route").contains("192.0.2.11"));
+}
+
+/// Edges have no address in any tenant. What is too large between them is dropped, and no router says so: connections that were there
+/// before go on, new ones are as good, and each edge says how large packets to the other may be.
+#[test]
+fn edges_find_out_what_is_swallowed_between_them() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let lab = up(&two_domains(true, &[]));
+    forwards(&lab);
+    let connect = || connect(&lab, "red-a", ("red-b", "10.0.2.10:0".parse().unwrap()));
+    let (client, server) = connect();
+    carry_both_ways((&client, &server));
+    lab.run("t", "nft add table inet hole");
+    lab.run(
+        "t",
+        "nft add chain inet hole f { type filter hook forward priority 0; }",
+    );
+    lab.run("t", "nft add rule inet hole f meta length > 1400 drop");
+    carry_both_ways((&client, &server));
+    let (client, server) = connect();
+    carry_both_ways((&client, &server));
+    for edge in ["ea", "eb"] {
+        wait_until("an edge says what fits", Duration::from_secs(60), || {
+            let status = lab.get(edge, "status")?;
+            let conditions = status["forwarding"]["conditions"].as_array()?;
+            let mut all = conditions.iter();
+            // 50 octets around a tenant's packet.
+            all.any(|one| one["code"] == "path-mtu" && one["text"].to_string().contains("1350"))
+                .then_some(())
+        });
+    }
 }
 
 #[test]

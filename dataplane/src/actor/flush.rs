@@ -248,6 +248,7 @@ impl Actor {
             }
         }
         self.note_refused_routes(now);
+        self.tell_unforwardable();
     }
 
     /// Somebody changed our tables of nftables: what must pass them goes nowhere until they stand again, which is tried at once.
@@ -328,7 +329,7 @@ impl Actor {
             match (operation, refusal) {
                 (Operation::Route(key, Some(spec)), None) => {
                     self.held.insert(key, spec);
-                    self.refused.remove(&key);
+                    self.forget_refusal(&key);
                     self.outdate(&key);
                 }
                 (Operation::Route(key, Some(spec)), Some(refusal)) => {
@@ -468,7 +469,7 @@ impl Actor {
                 (ConditionKind::RouteRefused, subject),
                 Severity::Degraded,
                 format!("the kernel refuses {}: {error}{more}", key.prefix),
-                Some("`weft show kernel` has all of them; each is tried again".into()),
+                Some("`weft show kernel` has all of them; each is tried again, and announced to nobody who would send packets here (`router.announce_refused`)".into()),
             );
         }
         self.conditions
@@ -506,8 +507,9 @@ impl Actor {
             error,
             tries,
             retry_at: Instant::now() + pause,
+            taken: refusal.errno == libc::EEXIST,
         };
-        self.refused.insert(key, refused);
+        self.refuse(key, refused);
     }
 
     /// Where tenants' packets leave for the Internet. A zone is found by the VNI, so that connections outlive a restart.

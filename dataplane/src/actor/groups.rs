@@ -258,8 +258,9 @@ impl Actor {
                     error,
                     tries: 1,
                     retry_at,
+                    taken: false,
                 };
-                self.refused.insert(key, refused);
+                self.refuse(key, refused);
             }
         }
     }

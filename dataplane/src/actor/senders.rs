@@ -156,7 +156,10 @@ impl Actor {
             self.senders.sweep = true;
         }
         self.senders.next = self.senders.held.values().flatten().min().copied();
-        self.policy_changed |= self.classifier.is_none() && before != self.senders.addresses();
+        if before != self.senders.addresses() {
+            self.policy_changed |= self.classifier.is_none();
+            self.note_targets();
+        }
     }
 
     /// A full table keeps those out that come last: nobody sends without a permit.

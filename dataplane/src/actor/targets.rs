@@ -18,10 +18,12 @@ pub struct ProbeTargets {
     pub version: u64,
     /// Tenants, by each VNI that far routers know them by.
     pub tenants: BTreeMap<Vni, ProbedTenant>,
-    /// Far routers, each with the VNIs that packets go there with; sorted, no duplicates.
+    /// Far routers, each with the VNIs of `tenants` that packets go there with; sorted, no duplicates.
     pub far_ends: BTreeMap<FarEnd, Vec<Vni>>,
     /// Octets that a packet to each may have with its outer headers, as far as its device and the kernel know.
     pub widest: BTreeMap<FarEnd, u16>,
+    /// Routers whose tunnel packets are taken here.
+    pub senders: BTreeSet<IpAddr>,
 }
 
 /// A tenant as far as probes go.
@@ -77,9 +79,6 @@ impl Actor {
         }
         let mut far_ends: BTreeMap<FarEnd, Vec<Vni>> = BTreeMap::new();
         for hop in self.groups.values().flat_map(|shared| &shared.group.hops.0) {
-            if !tenants.contains_key(&hop.vni) {
-                continue;
-            }
             let carrier = Carrier::to(hop);
             let far_end = FarEnd {
                 address: hop.address,
@@ -87,7 +86,8 @@ impl Actor {
                 endpoint_id: hop.endpoint_id,
                 port: carrier.port(),
             };
-            far_ends.entry(far_end).or_default().push(hop.vni);
+            let vnis = far_ends.entry(far_end).or_default();
+            vnis.extend(tenants.contains_key(&hop.vni).then_some(hop.vni));
         }
         for vnis in far_ends.values_mut() {
             vnis.sort_unstable();
@@ -99,6 +99,7 @@ impl Actor {
         });
         Some(ProbeTargets {
             widest: widest.collect(),
+            senders: self.senders.addresses(),
             version,
             tenants,
             far_ends,

@@ -324,8 +324,46 @@ fn what_the_kernel_refuses_for_a_while_is_done_later() {
         assert_eq!(status.refused.len(), 1, "{words}: {status:?}");
         assert!(status.refused[0].error.contains(words), "{status:?}");
         assert!(!held(&prefix));
+        let told = |tables: Option<RefusedIn>| {
+            // Where another route stands, that one forwards.
+            if errno != libc::EEXIST {
+                let told = vec![(prefix.parse().unwrap(), tables)];
+                router.wait_for(move |event| *event == DataplaneEvent::Refused(told.clone()));
+            }
+        };
+        told(Some(RefusedIn {
+            main: false,
+            vnis: [Vni::new(10001).unwrap()].into(),
+        }));
         router.wait(|status| status.refused.is_empty());
         assert!(held(&prefix));
+        told(None);
+    }
+    lab.run("r", "ip link add u0 type veth peer name u1");
+    lab.run("r", "ip link set u1 up");
+    lab.run("r", "ip address add 198.51.100.1/24 dev u0");
+    lab.run("r", "ip link set u0 up");
+    faults.refuse(libc::RTM_NEWROUTE, libc::ENOMEM, 1);
+    let prefix: IpNet = "203.0.113.0/24".parse().unwrap();
+    router.apply(IntentDelta {
+        underlay: vec![UnderlayRoute {
+            prefix,
+            via: vec![[198, 51, 100, 9].into()],
+        }],
+        ..IntentDelta::default()
+    });
+    let main = Some(RefusedIn {
+        main: true,
+        ..RefusedIn::default()
+    });
+    for tables in [main, None] {
+        router.wait_for(move |event| {
+            let DataplaneEvent::Refused(told) = event else {
+                return false;
+            };
+            assert_eq!(*told, [(prefix, tables.clone())]);
+            true
+        });
     }
     // What routes rest on is refused: they are too, by the kernel itself, and come with it.
     faults.refuse(crate::netlink::objects::RTM_NEWNEXTHOP, libc::ENOSPC, 1);

@@ -207,7 +207,7 @@ fn a_breakout_reaches_neither_control_nor_data_plane() {
             "net",
             &[
                 "ip saddr 203.0.113.1 tcp dport { 179, 4784 }",
-                "ip saddr 203.0.113.1 udp dport { 3784, 4784, 4789, 4790 }",
+                "ip saddr 203.0.113.1 udp dport { 862, 3784, 4784, 4789, 4790 }",
                 "ip saddr 203.0.113.1 ip protocol gre",
                 "ip daddr 203.0.113.9 icmp type echo-request",
             ],
@@ -222,7 +222,7 @@ fn a_breakout_reaches_neither_control_nor_data_plane() {
         wait_until_answered(&lab, "red", "192.0.2.99");
         lab.inside("red", || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            for port in [3784, 4784, 4789, 4790] {
+            for port in [862, 3784, 4784, 4789, 4790] {
                 for to in ["192.0.2.99", "203.0.113.9"] {
                     socket.send_to(b"in", (to, port)).unwrap();
                 }

@@ -50,6 +50,9 @@ pub(crate) struct Router {
     /// What passes between this router and eBGP neighbours of which nothing is said (`import`, `export`): `reject` as in RFC 8212, or `accept`.
     #[serde(default)]
     pub default_policy: DefaultPolicy,
+    /// Announce a route also while the kernel refuses it, and packets that come for it cannot be forwarded.
+    #[serde(default)]
+    pub announce_refused: bool,
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
@@ -139,6 +142,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
             ("accept", DefaultPolicy::Accept),
         ])
     });
+    let announce_refused = fields.optional("announce_refused", |at| at.bool());
     let listen = fields.optional("listen", |at| listen(&at));
     fields.finish();
     Some(Router {
@@ -149,6 +153,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         hold_time: hold.unwrap_or_else(defaults::hold_time),
         graceful_restart,
         default_policy: default_policy.unwrap_or_default(),
+        announce_refused: announce_refused.unwrap_or_default(),
         listen: listen.unwrap_or_default(),
     })
 }

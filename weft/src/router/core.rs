@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
-use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch};
+use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch, Unforwardable};
 use weft_bgp::{Bgp, BgpEvent};
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, ExtendedCommunity, LargeCommunity, Origin, code, flags,
 };
-use weft_dataplane::{Dataplane, DataplaneEvent, Reach};
+use weft_dataplane::{Dataplane, DataplaneEvent, Reach, RefusedIn};
 use weft_overlay::intent::{Breakout, TenantId};
 use weft_overlay::label::{Endpoint, leads_to_any};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
-use weft_overlay::{EndpointId, VniSet};
+use weft_overlay::{EndpointId, Vni, VniSet};
 
 use super::health::{Health, Reasons};
 use super::hook::{Classes, LabelHook};
@@ -198,7 +199,9 @@ fn handle_attachment(
         DataplaneEvent::EndpointReachability(changes) => overlay.handle_reachability(&changes),
         DataplaneEvent::Reachability(changes) => return Some(changes),
         // Nobody asked yet, where nobody takes it.
-        DataplaneEvent::SiteReachability { .. } | DataplaneEvent::NeighborLink { .. } => {}
+        DataplaneEvent::SiteReachability { .. }
+        | DataplaneEvent::NeighborLink { .. }
+        | DataplaneEvent::Refused(_) => {}
         DataplaneEvent::Attachment { name, up } => {
             info!(interface = name, up, "attachment");
             overlay.set_attachment(&name, up);
@@ -456,6 +459,7 @@ impl Core {
             DataplaneEvent::SiteReachability { tenant, changes } => {
                 self.sites.set_next_hops(tenant, changes).await;
             }
+            DataplaneEvent::Refused(changes) => self.handle_refused(changes).await,
             DataplaneEvent::NeighborLink { neighbor, lost } => {
                 let told = self.bgp.with(move |speaker, now| {
                     speaker.handle_link(neighbor, lost.as_deref(), now);
@@ -469,6 +473,25 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The kernel refuses routes, or does no longer.
+    async fn handle_refused(&self, changes: Vec<(IpNet, Option<RefusedIn>)>) {
+        if self.config.router.announce_refused {
+            return;
+        }
+        let tables = |tables: RefusedIn| Unforwardable {
+            underlay: tables.main,
+            vnis: tables.vnis.into_iter().map(Vni::get).collect(),
+        };
+        let changes = changes.into_iter();
+        let changes = changes
+            .map(|(prefix, one)| (prefix, one.map(tables)))
+            .collect();
+        let told = self
+            .bgp
+            .with(move |speaker, _| speaker.set_unforwardable(changes));
+        told.await;
     }
 
     /// Tells BGP how its next hops are reached.

@@ -11,7 +11,7 @@ use weft_overlay::export::{
     rewrite, usable,
 };
 use weft_overlay::import::ImportPolicy;
-use weft_overlay::label::{Endpoint, leads_to_any};
+use weft_overlay::label::{Endpoint, leads_to_any, names_these_alone};
 use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni, VniSet};
 
@@ -166,6 +166,17 @@ impl LabelHook {
 }
 
 impl ExportHook for LabelHook {
+    fn has_labels_of_these_alone(
+        &self,
+        attributes: AttributesView<'_>,
+        vnis: &BTreeSet<u32>,
+    ) -> bool {
+        let communities = attributes.large_communities();
+        names_these_alone(communities, self.own.administrator, |vni| {
+            vnis.contains(&vni.get())
+        })
+    }
+
     fn strips(&self, import_class: u32) -> bool {
         // A class that nobody knows may say nothing.
         let strips = self.strips.get(import_class as usize);

@@ -103,6 +103,13 @@ impl ExportSettings {
         }
     }
 
+    /// Whoever is told of a route of such a neighbour sends packets here: we are its next hop, or the local next hop of its labels.
+    fn leads_here(&self, source: Option<PeerKind>) -> bool {
+        let external = |kind| kind == Some(PeerKind::Ebgp);
+        source.is_some()
+            && (external(Some(self.target)) || (external(source) && self.next_hop_self))
+    }
+
     pub(crate) fn add_path(&self) -> bool {
         self.encode.add_path[self.family.index()]
     }
@@ -224,17 +231,40 @@ impl ExportBatch {
                 Some((program, leaf))
             }
         };
+        let kept_back = |path: &Path| {
+            !shared.unforwardable.is_empty()
+                && shared.is_unforwardable(
+                    entry.prefix.into(),
+                    path,
+                    settings.leads_here(shared.kind(path.peer)),
+                )
+        };
         if entry.paths.len() > 1 && settings.joins() && shared.joinable(path) {
-            let mates = self.mates(shared, settings, entry, path);
+            let mut mates = self.mates(shared, settings, entry, path);
+            mates.retain(|other| !kept_back(other));
             // Of the paths of an announcement the one with the lowest identifier stands for all.
             let is_lower = |other: &Path| other.local_id < path.local_id;
-            if settings.add_path() && mates.iter().any(is_lower) {
+            if settings.add_path() && (kept_back(path) || mates.iter().any(is_lower)) {
                 return None;
+            }
+            if kept_back(path) {
+                let (first, others) = mates.split_first()?;
+                let terms = match &settings.policy {
+                    RoutePolicy::Program(program) => {
+                        let leaf = self.decide(shared, settings, program, entry, first);
+                        Some(self.terms(program, leaf))
+                    }
+                    _ => None,
+                };
+                return self.make(shared, settings, first, &mut others.iter(), terms);
             }
             if !mates.is_empty() {
                 let terms = leaf.map(|(program, leaf)| self.terms(program, leaf));
                 return self.make(shared, settings, path, &mut mates.iter(), terms);
             }
+        }
+        if kept_back(path) {
+            return None;
         }
         if let Some((program, leaf)) = leaf {
             if let Some(known) = self.decisions.leaf(leaf).value {

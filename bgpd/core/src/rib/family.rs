@@ -413,6 +413,22 @@ impl<P: Tagged> FamilyRib<P> {
             .collect()
     }
 
+    /// Exports a prefix anew.
+    pub(crate) fn export_again(&mut self, prefix: P) {
+        let Some((at, entry)) = self
+            .table
+            .find(&prefix)
+            .and_then(|at| Some((at, self.table.get(at)?)))
+        else {
+            return;
+        };
+        for group in self.groups.iter_mut().flatten() {
+            for path in &entry.paths {
+                group.mark(at, path.local_id);
+            }
+        }
+    }
+
     /// Reports them anew, and exports them anew.
     pub(crate) fn again_where(
         &mut self,

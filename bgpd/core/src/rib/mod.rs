@@ -25,6 +25,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{
@@ -70,6 +71,8 @@ struct Shared {
     peers: Vec<Option<Peer>>,
     hook: Box<dyn ExportHook>,
     imports: ImportDecisions,
+    /// Prefixes that packets cannot be forwarded to here.
+    unforwardable: FxHashMap<IpNet, Unforwardable>,
 }
 
 impl Shared {
@@ -134,6 +137,21 @@ impl Shared {
             prefix.prefix_len() + 1
         } else {
             0
+        }
+    }
+
+    /// Whether packets by this path would not go on from here; `leads_here` says that a neighbour that is told of it sends them here.
+    pub(crate) fn is_unforwardable(&self, prefix: IpNet, path: &Path, leads_here: bool) -> bool {
+        let Some(tables) = self.unforwardable.get(&prefix) else {
+            return false;
+        };
+        let set = self.interner.get(path.attributes);
+        match set.key().labelled {
+            // The labels of our own tenants lead here whoever tells of them.
+            true if leads_here || path.peer == PeerId::LOCAL => self
+                .hook
+                .has_labels_of_these_alone(set.view(), &tables.vnis),
+            labelled => leads_here && !labelled && tables.underlay,
         }
     }
 
@@ -224,6 +242,7 @@ impl Rib {
                 peers: Vec::new(),
                 hook,
                 imports: ImportDecisions::default(),
+                unforwardable: FxHashMap::default(),
             },
             v4: FamilyRib::new(key),
             v6: FamilyRib::new(key),
@@ -656,6 +675,21 @@ impl Rib {
     ) {
         self.shared.hook = hook;
         families!(self, rib => rib.again_where(&self.shared, otherwise));
+    }
+
+    /// Says where packets to some prefixes cannot be forwarded here, or can be again (`None`). Meanwhile no neighbour is told a route that
+    /// would lead them here.
+    pub fn set_unforwardable(&mut self, changes: Vec<(IpNet, Option<Unforwardable>)>) {
+        for (prefix, tables) in changes {
+            match tables {
+                Some(tables) => self.shared.unforwardable.insert(prefix, tables),
+                None => self.shared.unforwardable.remove(&prefix),
+            };
+            match prefix {
+                IpNet::V4(prefix) => self.v4.export_again(prefix),
+                IpNet::V6(prefix) => self.v6.export_again(prefix),
+            }
+        }
     }
 
     /// Nothing is sent until [`Rib::release`]: after a restart, until the neighbours have sent their routes (RFC 4724

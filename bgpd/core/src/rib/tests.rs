@@ -9,6 +9,7 @@ use super::*;
 mod import;
 mod model;
 mod policy;
+mod unforwardable;
 
 const OWN: Asn = Asn(64500);
 
@@ -80,6 +81,15 @@ struct Bench {
 struct Joining;
 
 impl ExportHook for Joining {
+    fn has_labels_of_these_alone(
+        &self,
+        attributes: AttributesView<'_>,
+        vnis: &BTreeSet<u32>,
+    ) -> bool {
+        let mut labels = attributes.large_communities();
+        labels.all(|label| vnis.contains(&label.local_data_1))
+    }
+
     fn export(&self, _: &ExportContext, _: AttributesView<'_>, _: &mut AttributesBuilder) -> bool {
         true
     }

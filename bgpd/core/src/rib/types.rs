@@ -1,5 +1,6 @@
 //! What goes into a RIB and what comes out.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -323,10 +324,24 @@ pub trait ExportHook: Send {
         edit: &mut AttributesBuilder,
     );
 
+    /// All labels of these attributes are of such VNIs.
+    fn has_labels_of_these_alone(&self, _: AttributesView<'_>, _vnis: &BTreeSet<u32>) -> bool {
+        false
+    }
+
     /// Takes from `edit`, which has been joined, what the neighbour is not to know; false keeps the route back.
     fn restrict(&self, _: &ExportContext, _: &mut AttributesBuilder) -> bool {
         true
     }
+}
+
+/// Where packets to a prefix cannot be forwarded, since the kernel refuses the route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unforwardable {
+    /// By the main table, which routes without labels lead packets to.
+    pub underlay: bool,
+    /// By the tables of these VNIs.
+    pub vnis: BTreeSet<u32>,
 }
 
 /// The hook of a speaker without an overlay.

@@ -22,10 +22,11 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use weft_bgp_wire::Family;
 
-use crate::rib::{ExportHook, Origination, PeerId, Rib, RibConfig, RouteBatch};
+use crate::rib::{ExportHook, Origination, PeerId, Rib, RibConfig, RouteBatch, Unforwardable};
 use crate::session::{ConnectionId, Output, Session};
 
 pub use types::*;
@@ -231,6 +232,11 @@ impl Speaker {
     pub fn set_next_hops(&mut self, next_hops: &[(IpAddr, Option<u32>)], now: Instant) {
         self.rib.set_next_hops(next_hops);
         self.check_converged(now);
+    }
+
+    /// Says where packets to some prefixes cannot be forwarded here: see [`Rib::set_unforwardable`].
+    pub fn set_unforwardable(&mut self, changes: Vec<(IpNet, Option<Unforwardable>)>) {
+        self.rib.set_unforwardable(changes);
     }
 
     /// Announces or withdraws routes of our own.

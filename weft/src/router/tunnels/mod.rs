@@ -2,7 +2,7 @@
 
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 use weft_dataplane::{
     Condition, ConditionKind, Conditions, Dataplane, Echo, FarEnd, Heard, PATH_LASTS, ProbeTargets,
-    ProbedTenant, Severity, TunnelEcho,
+    ProbedTenant, STAMP_PORT, Severity, Stamp, TunnelEcho,
 };
 use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni};
@@ -52,6 +52,7 @@ impl Tunnels {
                 schedule: Schedule::default(),
                 targets: ProbeTargets::default(),
                 sources: BTreeMap::new(),
+                said: [false; 2],
                 refused: BTreeMap::new(),
                 underlay: Underlay::default(),
                 conditions: tunnels.clone(),
@@ -130,9 +131,23 @@ async fn next_echo(underlay: Option<&Echo>) -> IpAddr {
     }
 }
 
-async fn next_probe(echo: Option<&TunnelEcho>) -> Heard {
-    match echo {
-        Some(echo) => echo.receive().await,
+/// What probes go out by, and come back to.
+struct Sockets {
+    echo: TunnelEcho,
+    stamp: Stamp,
+}
+
+async fn next_probe(sockets: Option<&Sockets>) -> Heard {
+    match sockets {
+        Some(sockets) => sockets.echo.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Test packets of `known` routers are reflected meanwhile.
+async fn next_reflection(sockets: Option<&Sockets>, known: &BTreeSet<IpAddr>) -> (IpAddr, u64) {
+    match sockets {
+        Some(sockets) => sockets.stamp.receive(known).await,
         None => std::future::pending().await,
     }
 }
@@ -150,6 +165,8 @@ struct Prober {
     targets: ProbeTargets,
     /// By VNI, the tenant's name and the address that comes back to this router and to no other.
     sources: BTreeMap<Vni, (String, IpAddr)>,
+    /// It was said why probes are not sent, and that test packets are not reflected.
+    said: [bool; 2],
     /// Why this host did not let the last probe to a far router out.
     refused: BTreeMap<FarEnd, String>,
     underlay: Underlay,
@@ -158,22 +175,25 @@ struct Prober {
 
 impl Prober {
     async fn run(mut self) {
-        let mut echo: Option<TunnelEcho> = None;
-        let mut said = false;
+        let mut sockets: Option<Sockets> = None;
         let mut look_at = Instant::now();
         let mut look_again_at = look_at;
         let mut version = self.dataplane.probe_targets_version();
         loop {
-            let next = self.schedule.next().filter(|_| echo.is_some());
+            let next = self.schedule.next().filter(|_| sockets.is_some());
             let next = next.map_or(look_at, |next| next.min(look_at));
             // What has come back is taken before anything is taken for lost.
             let received = tokio::select! {
                 biased;
-                heard = next_probe(echo.as_ref()) => {
+                heard = next_probe(sockets.as_ref()) => {
                     match heard {
                         Heard::Probe(token) => self.schedule.handle_answer(Instant::now(), token),
                         Heard::TooLarge(address) => self.ask_kernel(address).await,
                     }
+                    true
+                }
+                (from, token) = next_reflection(sockets.as_ref(), &self.targets.senders) => {
+                    self.schedule.handle_reflection(Instant::now(), from, token);
                     true
                 }
                 from = next_echo(self.underlay.echo.as_ref()) => {
@@ -190,16 +210,7 @@ impl Prober {
             };
             let now = Instant::now();
             if !received && look_at <= now {
-                if echo.is_none() {
-                    match TunnelEcho::open(self.own.0, self.own.1, self.dont_fragment) {
-                        Ok(opened) => echo = Some(opened),
-                        Err(error) if said => tracing::debug!(%error, "cannot probe tunnels yet"),
-                        Err(error) => {
-                            said = true;
-                            warn!(%error, "cannot probe tunnels: the process needs CAP_NET_RAW, and the endpoint an interface");
-                        }
-                    }
-                }
+                self.open(&mut sockets);
                 if !self.look().await {
                     return;
                 }
@@ -211,9 +222,9 @@ impl Prober {
                 look_at = now + LOOK.max(pause);
                 look_again_at = now + LOOK_AGAIN.max(pause);
             }
-            if let Some(echo) = echo.as_ref().filter(|_| !received) {
+            if let Some(sockets) = sockets.as_mut().filter(|_| !received) {
                 while let Some(ask) = self.schedule.poll(Instant::now()) {
-                    self.send(echo, &ask);
+                    self.send(sockets, &ask);
                 }
             }
             let news = self.schedule.take_path_news();
@@ -230,11 +241,45 @@ impl Prober {
         }
     }
 
-    fn send(&mut self, echo: &TunnelEcho, ask: &Ask) {
-        let Some((_, address)) = self.sources.get(&ask.vni) else {
+    /// Opens what is not open yet.
+    fn open(&mut self, sockets: &mut Option<Sockets>) {
+        let (own, id) = self.own;
+        let [said, said_of_port] = &mut self.said;
+        if sockets.is_none() {
+            let opened = TunnelEcho::open(own, id, self.dont_fragment);
+            let opened = opened.and_then(|echo| {
+                let stamp = Stamp::open(own, self.dont_fragment)?;
+                Ok(Sockets { echo, stamp })
+            });
+            match opened {
+                Ok(opened) => *sockets = Some(opened),
+                Err(error) if *said => tracing::debug!(%error, "cannot probe tunnels yet"),
+                Err(error) => {
+                    *said = true;
+                    warn!(%error, "cannot probe tunnels: the process needs CAP_NET_RAW, and the endpoint an interface");
+                }
+            }
+        }
+        let reflecting = sockets.as_mut().map(|sockets| sockets.stamp.reflect());
+        if let Some(Err(error)) = reflecting
+            && !std::mem::replace(said_of_port, true)
+        {
+            warn!(%error, "cannot reflect test packets of other routers at UDP port {STAMP_PORT}: those that only stitch do not find out how large packets to this one may be");
+        }
+    }
+
+    fn send(&mut self, sockets: &mut Sockets, ask: &Ask) {
+        let Some(vni) = ask.vni else {
+            let (to, size) = (ask.far_end.address, ask.size.unwrap_or_default());
+            // One that cannot leave is lost like another.
+            let _ = sockets.stamp.send(to, ask.token, size);
             return;
         };
-        match echo.send(&ask.far_end, ask.vni, *address, ask.token, ask.size) {
+        let Some((_, address)) = self.sources.get(&vni) else {
+            return;
+        };
+        let sent = (sockets.echo).send(&ask.far_end, vni, *address, ask.token, ask.size);
+        match sent {
             // What is too large for the kernel does not get there: it is lost like another.
             _ if ask.size.is_some() => {}
             Ok(()) => drop(self.refused.remove(&ask.far_end)),

@@ -5,9 +5,11 @@
 //! One that was lost is sent again at once, twice, together with one of another tenant, so that a far router that is gone, a tenant
 //! that is gone there, and a packet that was lost are told apart within the second. Only what has answered before can fall silent.
 //!
-//! Beside them go larger ones, that search how large a packet to each far router may be: in what the budget has left of them.
+//! Beside them go larger ones, that search how large a packet to each far router may be: in what the budget has left of them. Where no
+//! tenant's packet comes back, test packets through the underlay do, if the far router reflects those.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weft_dataplane::{FarEnd, PathSearch};
@@ -30,6 +32,10 @@ const LOST: u32 = 3;
 const AT_ONCE: usize = 64;
 /// How large packets may be is confirmed so often at each far router, and so often at any.
 const CONFIRM: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+/// Who reflects no test packets is asked again after so long, or in the time between two confirmations where that is more.
+const REFLECTS_NOT: Duration = Duration::from_secs(5);
+/// So many in a row that were not reflected: those of a confirmation, and of a search of which nothing came back.
+const UNREFLECTED: u32 = 12;
 /// Where nothing answers, no size is tried for so long.
 const NOBODY: Duration = Duration::from_secs(1);
 /// Who is routed to no more, and comes back within that time, is known to have answered.
@@ -42,7 +48,8 @@ const ANSWERED: u32 = 1 << 31;
 pub(super) struct Ask {
     pub(super) token: u64,
     pub(super) far_end: FarEnd,
-    pub(super) vni: Vni,
+    /// The tenant whose packet it is; a test packet through the underlay is nobody's.
+    pub(super) vni: Option<Vni>,
     /// Octets with outer headers, where they are what is asked about.
     pub(super) size: Option<u16>,
 }
@@ -59,10 +66,20 @@ pub(super) enum Silent {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     far_end: FarEnd,
-    vni: u32,
-    size: Option<u16>,
+    about: About,
     sent: Instant,
     lost: bool,
+}
+
+/// What a probe asks about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    /// Whether packets of a tenant come back.
+    Tenant(u32),
+    /// Whether packets of so many octets get there: a tenant's.
+    Size(u32, u16),
+    /// The same, with a test packet; 0 octets ask only whether it is reflected.
+    Reflected(u16),
 }
 
 /// Lost probes of a tenant, one behind the other.
@@ -85,6 +102,8 @@ struct Far {
     /// Whose turn is next in the rotation.
     next: usize,
     due: Instant,
+    /// It has turns: there are tenants to ask about.
+    has_turns: bool,
     /// The next turn is a silent tenant's, where there is one.
     silent_next: bool,
     round_trip: Option<Duration>,
@@ -96,6 +115,9 @@ struct Far {
     /// How large packets to it may be, and when the next one is to be sent that asks.
     path: Option<PathSearch>,
     path_due: Option<Instant>,
+    /// It reflects test packets; so many in a row it has not.
+    reflects: bool,
+    unreflected: u32,
 }
 
 impl Far {
@@ -108,6 +130,7 @@ impl Far {
             last_answered: None,
             next: 0,
             due: now,
+            has_turns: false,
             silent_next: false,
             round_trip: None,
             doubts: BTreeMap::new(),
@@ -115,6 +138,8 @@ impl Far {
             silent: false,
             path: None,
             path_due: None,
+            reflects: false,
+            unreflected: 0,
         }
     }
 
@@ -186,6 +211,27 @@ impl Far {
 
     fn forgets(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.gone_at) >= REMEMBERED
+    }
+
+    fn handle_round_trip(&mut self, time: Duration) {
+        self.round_trip = Some(match self.round_trip {
+            // One that took longer is believed at once, one that took less slowly.
+            Some(before) if before > time => (before * 7 + time) / 8,
+            _ => time,
+        });
+    }
+
+    /// A test packet came back after so long, or did not.
+    fn handle_reflected(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.handle_round_trip(time);
+            (self.reflects, self.unreflected) = (true, 0);
+            return;
+        }
+        self.unreflected += 1;
+        if self.unreflected >= UNREFLECTED {
+            (self.reflects, self.unreflected) = (false, 0);
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -292,11 +338,16 @@ impl Schedule {
         }
         for (far_end, vnis) in far_ends {
             let far = self.far_ends.entry(*far_end).or_insert_with(|| {
-                self.due.insert((now, *far_end));
                 let former = self.former.remove(far_end);
-                former.map_or_else(|| Far::new(now), |far| Far { due: now, ..far })
+                former.unwrap_or_else(|| Far::new(now))
             });
             far.adopt(now, vnis);
+            let has_turns = !vnis.is_empty();
+            if std::mem::replace(&mut far.has_turns, has_turns) != has_turns {
+                self.due.remove(&(far.due, *far_end));
+                far.due = now;
+                self.due.extend(has_turns.then_some((now, *far_end)));
+            }
         }
     }
 
@@ -345,8 +396,8 @@ impl Schedule {
         self.paths_due.extend(next.map(|next| (next, far_end)));
     }
 
-    /// The far router whose turn it is to be asked how large packets may be, in which tenant, and with which size.
-    fn pop_path(&mut self, now: Instant) -> Option<(FarEnd, u32, u16)> {
+    /// The far router whose turn it is to be asked how large packets may be, and with what.
+    fn pop_path(&mut self, now: Instant) -> Option<(FarEnd, About)> {
         let (each, any) = CONFIRM;
         let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
         let confirm = each.max(any.saturating_mul(count));
@@ -359,28 +410,51 @@ impl Schedule {
             };
             far.path_due = None;
             let vni = far.last_answered.filter(|vni| far.has_answered(*vni));
-            let Some(vni) = vni.filter(|_| !far.silent) else {
-                far.path_due = Some(now + NOBODY);
-                self.paths_due.insert((now + NOBODY, far_end));
-                continue;
-            };
+            let nothing = far.silent || vni.is_none() && !far.reflects;
+            if nothing {
+                let pause = if far.silent {
+                    NOBODY
+                } else {
+                    REFLECTS_NOT.max(confirm)
+                };
+                far.path_due = Some(now + pause);
+                self.paths_due.insert((now + pause, far_end));
+                match far.silent {
+                    true => continue,
+                    false => return Some((far_end, About::Reflected(0))),
+                }
+            }
             let size = far.path.as_mut().and_then(|path| path.poll(now, confirm));
             self.plan_path(now, far_end);
             if let Some(size) = size {
-                return Some((far_end, vni, size));
+                let about = vni.map_or(About::Reflected(size), |vni| About::Size(vni, size));
+                return Some((far_end, about));
             }
         }
         None
     }
 
-    fn handle_path(&mut self, now: Instant, asked: Asked, size: u16, came_back: bool) {
-        let far = self.far_ends.get_mut(&asked.far_end);
+    fn handle_path(&mut self, now: Instant, far_end: FarEnd, size: u16, came_back: bool) {
+        let far = self.far_ends.get_mut(&far_end);
         if let Some(path) = far.and_then(|far| far.path.as_mut()) {
             let before = path.found();
             path.handle(now, size, came_back);
             if path.found() != before {
-                self.path_news.insert(asked.far_end);
+                self.path_news.insert(far_end);
             }
+            self.plan_path(now, far_end);
+        }
+    }
+
+    fn handle_reflected(&mut self, now: Instant, asked: Asked, size: u16, came_back: bool) {
+        let Some(far) = self.far_ends.get_mut(&asked.far_end) else {
+            return;
+        };
+        let time = now.saturating_duration_since(asked.sent);
+        far.handle_reflected(came_back.then_some(time));
+        if size > 0 {
+            self.handle_path(now, asked.far_end, size, came_back);
+        } else if came_back {
             self.plan_path(now, asked.far_end);
         }
     }
@@ -393,27 +467,24 @@ impl Schedule {
         }
         self.path_next = !self.path_next;
         let mut path = self.path_next.then(|| self.pop_path(now)).flatten();
-        let turn_is_due = self.due.first().is_some_and(|(due, _)| *due <= now);
-        let (far_end, vni) = match path {
-            Some((far_end, vni, _)) => (far_end, vni),
-            None => match self.pop_small(now, turn_is_due) {
-                Some(next) => next,
-                None => {
-                    path = self.pop_path(now);
-                    let (far_end, vni, _) = path?;
-                    (far_end, vni)
-                }
-            },
+        if path.is_none() {
+            let turn_is_due = self.due.first().is_some_and(|(due, _)| *due <= now);
+            let small = self.pop_small(now, turn_is_due);
+            path = small.map(|(far_end, vni)| (far_end, About::Tenant(vni)));
+        }
+        let (far_end, about) = path.or_else(|| self.pop_path(now))?;
+        let (vni, size) = match about {
+            About::Tenant(vni) => (Some(vni), None),
+            About::Size(vni, size) => (Some(vni), Some(size)),
+            About::Reflected(size) => (None, Some(size)),
         };
-        let size = path.map(|(.., size)| size);
         self.free_at = Some(now + PACE);
         self.last_token += 1;
         let token = self.last_token;
         let patience = self.far_ends.get(&far_end)?.patience();
         let asked = Asked {
             far_end,
-            vni,
-            size,
+            about,
             sent: now,
             lost: false,
         };
@@ -422,7 +493,7 @@ impl Schedule {
         Some(Ask {
             token,
             far_end,
-            vni: Vni::new(vni).ok()?,
+            vni: vni.and_then(|vni| Vni::new(vni).ok()),
             size,
         })
     }
@@ -457,7 +528,7 @@ impl Schedule {
     }
 
     fn between_turns(&self) -> Duration {
-        let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.due.len()).unwrap_or(u32::MAX);
         TURN.max(PACE.saturating_mul(count) * 10 / TURNS)
     }
 
@@ -487,45 +558,45 @@ impl Schedule {
             }
             asked.lost = true;
             let asked = *asked;
-            match asked.size {
-                Some(size) => {
-                    self.asked.remove(&token);
-                    self.handle_path(now, asked, size, false);
-                }
-                None => {
+            match asked.about {
+                About::Tenant(vni) => {
                     self.deadlines.insert((asked.sent + LATE, token));
-                    self.handle_lost(asked);
+                    self.handle_lost(asked.far_end, vni, asked.sent);
+                    continue;
                 }
+                About::Size(_, size) => self.handle_path(now, asked.far_end, size, false),
+                About::Reflected(size) => self.handle_reflected(now, asked, size, false),
             }
+            self.asked.remove(&token);
         }
     }
 
-    fn handle_lost(&mut self, asked: Asked) {
-        let Some(far) = self.far_ends.get_mut(&asked.far_end) else {
+    fn handle_lost(&mut self, far_end: FarEnd, vni: u32, sent: Instant) {
+        let Some(far) = self.far_ends.get_mut(&far_end) else {
             return;
         };
-        let again = (asked.far_end, asked.vni);
-        if !far.has_answered(asked.vni) {
+        let again = (far_end, vni);
+        if !far.has_answered(vni) {
             // It need not be able to; but another one is.
-            let witness = far.witness(asked.vni);
+            let witness = far.witness(vni);
             let witness = witness.filter(|_| far.doubts.is_empty() && !far.silent);
-            self.again.extend(witness.map(|vni| (asked.far_end, vni)));
+            self.again.extend(witness.map(|witness| (far_end, witness)));
             return;
         }
-        let doubt = far.doubts.entry(asked.vni).or_insert(Doubt {
+        let doubt = far.doubts.entry(vni).or_insert(Doubt {
             lost: 0,
-            since: asked.sent,
+            since: sent,
         });
         doubt.lost = doubt.lost.saturating_add(1);
         let lost = doubt.lost;
-        let since = *far.lost_since.get_or_insert(asked.sent);
-        far.lost_since = Some(since.min(asked.sent));
+        let since = *far.lost_since.get_or_insert(sent);
+        far.lost_since = Some(since.min(sent));
         match far.doubts.len() {
             _ if lost > 1 || far.silent => {}
             1 => {
                 self.again.extend([again, again]);
-                let witness = far.witness(asked.vni);
-                self.again.extend(witness.map(|vni| (asked.far_end, vni)));
+                let witness = far.witness(vni);
+                self.again.extend(witness.map(|witness| (far_end, witness)));
             }
             // A witness, which calls no other: with it all is known of this far router.
             _ => {
@@ -547,33 +618,38 @@ impl Schedule {
         let Some(asked) = self.asked.remove(&token) else {
             return;
         };
-        if let Some(size) = asked.size {
-            return self.handle_path(now, asked, size, true);
-        }
+        let vni = match asked.about {
+            About::Tenant(vni) => vni,
+            About::Size(_, size) => return self.handle_path(now, asked.far_end, size, true),
+            About::Reflected(size) => return self.handle_reflected(now, asked, size, true),
+        };
         let Some(far) = self.far_ends.get_mut(&asked.far_end) else {
             return;
         };
-        let Some(at) = far.position(asked.vni) else {
+        let Some(at) = far.position(vni) else {
             return;
         };
         if far.tenants[at] & ANSWERED == 0 {
             far.tenants[at] |= ANSWERED;
             far.answered += 1;
         }
-        far.last_answered = Some(asked.vni);
-        let time = now.saturating_duration_since(asked.sent);
-        far.round_trip = Some(match far.round_trip {
-            // One that took longer is believed at once, one that took less slowly.
-            Some(before) if before > time => (before * 7 + time) / 8,
-            _ => time,
-        });
-        let doubt = far.doubts.remove(&asked.vni);
+        far.last_answered = Some(vni);
+        far.handle_round_trip(now.saturating_duration_since(asked.sent));
+        let doubt = far.doubts.remove(&vni);
         self.changed |= far.silent || doubt.is_some_and(|doubt| doubt.lost >= LOST);
         far.lost_since = None;
         if std::mem::take(&mut far.silent) {
             // They were lost with it: whoever is silent still is found anew.
             let others = std::mem::take(&mut far.doubts).into_keys().take(AT_ONCE);
             self.again.extend(others.map(|vni| (asked.far_end, vni)));
+        }
+    }
+
+    /// A test packet came back from an address.
+    pub(super) fn handle_reflection(&mut self, now: Instant, from: IpAddr, token: u64) {
+        let asked = self.asked.get(&token);
+        if asked.is_some_and(|asked| asked.far_end.address == from) {
+            self.handle_answer(now, token);
         }
     }
 

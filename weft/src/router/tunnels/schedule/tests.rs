@@ -107,7 +107,10 @@ fn four_thousand_tenants_at_two_thousand_far_routers_stay_within_the_budget() {
     // Every far router has its turn, and each time another tenant of it.
     let mut turns: BTreeMap<FarEnd, Vec<(Duration, Vni)>> = BTreeMap::new();
     for (at, ask) in &world.sent {
-        turns.entry(ask.far_end).or_default().push((*at, ask.vni));
+        turns
+            .entry(ask.far_end)
+            .or_default()
+            .push((*at, ask.vni.unwrap()));
     }
     assert_eq!(turns.len(), 2000);
     for turns in turns.values() {
@@ -163,7 +166,7 @@ fn what_falls_silent_is_found_within_the_second() {
 fn a_tenant_that_is_gone_at_a_far_router_is_not_taken_for_the_far_router() {
     let mut world = World::new(&domain(1, 3));
     world.run(5 * SECOND, |_| NEAR);
-    let gone = |ask: &Ask| if ask.vni == vni(2) { None } else { NEAR };
+    let gone = |ask: &Ask| if ask.vni == Some(vni(2)) { None } else { NEAR };
     world.run(3 * SECOND, gone);
     let silent = world.silent();
     assert!(
@@ -177,7 +180,7 @@ fn a_tenant_that_is_gone_at_a_far_router_is_not_taken_for_the_far_router() {
     let asked = |one| {
         world.sent[before..]
             .iter()
-            .filter(|(_, ask)| ask.vni == vni(one))
+            .filter(|(_, ask)| ask.vni == Some(vni(one)))
             .count()
     };
     assert!(asked(1) > 2 && asked(3) > 2 && asked(2) > asked(1));
@@ -189,7 +192,7 @@ fn a_tenant_that_is_gone_at_a_far_router_is_not_taken_for_the_far_router() {
 fn what_never_answered_does_not_fall_silent() {
     let mut world = World::new(&domain(2, 2));
     let never = |ask: &Ask| {
-        if ask.far_end == far_end(1) || ask.vni == vni(2) {
+        if ask.far_end == far_end(1) || ask.vni == Some(vni(2)) {
             None
         } else {
             NEAR
@@ -270,7 +273,7 @@ fn a_tenant_that_comes_back_and_does_not_answer_is_silent() {
     world.run(5 * SECOND, |_| NEAR);
     domain.insert(far_end(0), vec![vni(1), vni(2), vni(3)]);
     world.schedule.adopt(world.now, &domain);
-    world.run(5 * SECOND, |ask| NEAR.filter(|_| ask.vni != vni(2)));
+    world.run(5 * SECOND, |ask| NEAR.filter(|_| ask.vni != Some(vni(2))));
     assert!(matches!(world.silent()[..], [Silent::Tenant(_, silent, _)] if silent == vni(2)));
 }
 
@@ -327,4 +330,63 @@ fn how_large_packets_may_be_is_found_beside_the_turns() {
     world.run_until(Duration::from_secs(5), round_trip, |_| false);
     let after = world.schedule.paths().find(|(one, ..)| *one == far_end(3));
     assert_eq!(after, Some((far_end(3), 1500, 1500)));
+}
+
+#[test]
+fn a_router_that_only_stitches_finds_out_by_test_packets() {
+    let far_ends = domain(2, 0);
+    let [first, second] = [far_end(0), far_end(1)];
+    let mut world = World::new(&far_ends);
+    let widest = far_ends.keys().map(|one| (*one, 1500)).collect();
+    world.schedule.set_widest(world.now, &widest);
+    // The second one reflects nothing.
+    let through = |path: u16| {
+        move |ask: &Ask| {
+            assert_eq!(ask.vni, None, "there is no tenant to ask about");
+            let fits = ask.size? <= path && ask.far_end == first;
+            fits.then_some(Duration::from_millis(2))
+        }
+    };
+    world.run(10 * SECOND, through(1500));
+    let found: Vec<_> = world.schedule.paths().collect();
+    assert_eq!(found, [(first, 1500, 1500)]);
+    world.run(10 * SECOND, through(1400));
+    assert_eq!(
+        world.schedule.take_path_news().last(),
+        Some(&(first, 1400, 1500))
+    );
+    // Reflected no more, it is not taken for narrow, nor for silent; and is asked seldom, as the one that never did is.
+    let before = world.sent.len();
+    world.run(60 * SECOND, |_| None);
+    assert_eq!(
+        world.schedule.paths().collect::<Vec<_>>(),
+        [(first, 1400, 1500)]
+    );
+    assert_eq!(world.silent(), []);
+    let sent = world.sent[before..].iter();
+    let to_first = sent.filter(|(_, ask)| ask.far_end == first).count();
+    assert!(to_first < 60, "{to_first}");
+    let to_second = world.sent.len() - before - to_first;
+    assert!((5..=13).contains(&to_second), "{to_second}");
+    // It does again, and the way is wide.
+    world.run(1200 * SECOND, through(1500));
+    assert_eq!(
+        world.schedule.paths().collect::<Vec<_>>(),
+        [(first, 1500, 1500)]
+    );
+    // What another one says for it counts for nothing.
+    world.schedule = Schedule::default();
+    world.schedule.adopt(world.now, &far_ends);
+    world.schedule.set_widest(world.now, &widest);
+    let ask = world.schedule.poll(world.now).unwrap();
+    let other = if ask.far_end == first { second } else { first };
+    world
+        .schedule
+        .handle_reflection(world.now, other.address, ask.token);
+    world
+        .schedule
+        .handle_reflection(world.now, ask.far_end.address, ask.token + 1);
+    world.back.clear();
+    world.run(SECOND, |ask| ask.size.filter(|size| *size == 0).and(None));
+    assert_eq!(world.schedule.paths().count(), 0);
 }
