@@ -47,12 +47,12 @@ pub(crate) struct Router {
     )]
     #[schemars(with = "serial::BoolOr<GracefulRestart>")]
     pub graceful_restart: Option<GracefulRestart>,
-    /// Announce a route also while the kernel refuses it, and packets that come for it cannot be forwarded.
-    #[serde(default)]
-    pub announce_refused: bool,
     /// What passes between this router and eBGP neighbours of which nothing is said (`import`, `export`): `reject` as in RFC 8212, or `accept`.
     #[serde(default)]
     pub default_policy: DefaultPolicy,
+    /// Announce a route also while the kernel refuses it, and packets that come for it cannot be forwarded.
+    #[serde(default)]
+    pub announce_refused: bool,
     /// Where BGP connections are accepted.
     #[serde(default)]
     pub listen: Listen,
@@ -136,13 +136,13 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         Some(at) => graceful_restart(&at),
         None => defaults::graceful_restart(),
     };
-    let announce_refused = fields.optional("announce_refused", |at| at.bool());
     let default_policy = fields.optional("default_policy", |at| {
         at.choice(&[
             ("reject", DefaultPolicy::Reject),
             ("accept", DefaultPolicy::Accept),
         ])
     });
+    let announce_refused = fields.optional("announce_refused", |at| at.bool());
     let listen = fields.optional("listen", |at| listen(&at));
     fields.finish();
     Some(Router {
@@ -152,8 +152,8 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Router> {
         cluster_id,
         hold_time: hold.unwrap_or_else(defaults::hold_time),
         graceful_restart,
-        announce_refused: announce_refused.unwrap_or_default(),
         default_policy: default_policy.unwrap_or_default(),
+        announce_refused: announce_refused.unwrap_or_default(),
         listen: listen.unwrap_or_default(),
     })
 }

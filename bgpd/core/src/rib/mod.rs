@@ -70,9 +70,9 @@ struct Shared {
     interner: Interner,
     peers: Vec<Option<Peer>>,
     hook: Box<dyn ExportHook>,
+    imports: ImportDecisions,
     /// Prefixes that packets cannot be forwarded to here.
     unforwardable: FxHashMap<IpNet, Unforwardable>,
-    imports: ImportDecisions,
 }
 
 impl Shared {
@@ -241,8 +241,8 @@ impl Rib {
                 config,
                 peers: Vec::new(),
                 hook,
-                unforwardable: FxHashMap::default(),
                 imports: ImportDecisions::default(),
+                unforwardable: FxHashMap::default(),
             },
             v4: FamilyRib::new(key),
             v6: FamilyRib::new(key),

@@ -288,3 +288,32 @@ fn another_export_policy_tells_what_differs_and_no_more() {
     bench.read_all();
     assert_eq!(bench.told(3), ["10.0.1.0/24 64500 65001 9"]);
 }
+
+/// What its old group had not told it yet, a neighbour is told in the new one, though it comes to the same by both policies.
+#[test]
+fn a_neighbour_takes_along_what_it_has_not_been_told() {
+    let [_, _, by_prefix, ..] = samples();
+    // Whether somebody else of the old group had been told: then it waits for the neighbour in a log, else in the queue.
+    for other_reads in [false, true] {
+        let mut bench = Bench::new(&[Ebgp, Ebgp, Ebgp, Ebgp], false);
+        bench.read_all();
+        bench.rib.set_exports(&[(PeerId(2), by_prefix.clone())]);
+        bench.announce(1, 0, "10.0.0.0/24", &[65001], |_| {});
+        bench.read(2);
+        if other_reads {
+            bench.read(4);
+        }
+        bench.rib.set_exports(&[(PeerId(3), by_prefix.clone())]);
+        bench.read_all();
+        for peer in 2..=4 {
+            assert_eq!(
+                bench.told(peer),
+                ["10.0.0.0/24 64500 65001"],
+                "neighbour {peer}"
+            );
+        }
+        bench.withdraw(1, 0, "10.0.0.0/24");
+        bench.read_all();
+        assert_eq!(bench.told(3), [] as [String; 0]);
+    }
+}
