@@ -5,14 +5,16 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::error;
 
-use crate::model::{Change, Record, Revision, State, now};
-use crate::store::{Store, StoreError};
+use crate::chains::past;
+use crate::model::{Change, Record, Revision, State, is_internal, now};
+use crate::store::{Span, Store, StoreError};
 
 /// Changes written together at most: what one transaction of etcd holds of ours.
 const BATCH: usize = 64;
@@ -81,13 +83,22 @@ impl<'a> Transaction<'a> {
         let there = self.state.below(prefix);
         let mut found: BTreeMap<&str, &Record> =
             there.map(|(key, one)| (key, &one.record)).collect();
-        for (key, changed) in &self.changed {
-            match changed {
-                Some(record) if key.starts_with(prefix) => found.insert(key, record),
-                _ => found.remove(key.as_str()),
+        for key in self.changed_below(prefix) {
+            match self.get(key) {
+                Some(record) => found.insert(key, record),
+                None => found.remove(key),
             };
         }
         found.into_values().cloned().collect()
+    }
+
+    /// The keys that begin so of what this transaction has put or removed.
+    pub fn changed_below<'k>(&'k self, prefix: &'k str) -> impl Iterator<Item = &'k str> {
+        let from = self
+            .changed
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.map(|(key, _)| key.as_str())
+            .take_while(move |key| key.starts_with(prefix))
     }
 
     /// Puts a record.
@@ -101,12 +112,16 @@ impl<'a> Transaction<'a> {
     }
 
     fn changes(self) -> Vec<Change> {
-        let changes = self.changed.into_iter().map(|(key, new)| Change {
-            old: self.state.get(&key).map(|one| one.record.clone()),
-            new,
-            key,
+        let changes = self.changed.into_iter().filter_map(|(key, new)| {
+            let old = self.state.get(&key).map(|one| &one.record);
+            (old != new.as_ref()).then(|| Change {
+                // Nobody goes back to what is kept for the controller alone.
+                old: old.filter(|_| !is_internal(&key)).cloned(),
+                new,
+                key,
+            })
         });
-        changes.filter(|change| change.old != change.new).collect()
+        changes.collect()
     }
 }
 
@@ -137,7 +152,7 @@ enum Command {
         oneshot::Sender<Result<Option<BTreeSet<String>>, StoreError>>,
     ),
     History(
-        u64,
+        Span,
         usize,
         oneshot::Sender<Result<Vec<Revision>, StoreError>>,
     ),
@@ -177,12 +192,27 @@ impl Database {
             counts: counts.clone(),
         };
         tokio::spawn(writer.run(inbox));
-        Ok(Self {
+        let database = Self {
             commands,
             state: watched,
             revisions,
             counts,
-        })
+        };
+        database.convert().await?;
+        Ok(database)
+    }
+
+    /// Brings what an earlier version has written into the form of this one.
+    async fn convert(&self) -> Result<(), StoreError> {
+        for tenant in past::outdated(&self.state()) {
+            let what = format!("keep the past chains of tenant {tenant} by their differences");
+            let converted = self.change("upgrade", what, move |transaction| {
+                past::convert(transaction, &tenant)
+            });
+            let converted = converted.await;
+            converted.map_err(|rejection| StoreError::Failed(rejection.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Everything, now.
@@ -253,14 +283,14 @@ impl Database {
         }
     }
 
-    /// At most `limit` revisions before `before`, the latest first.
+    /// Some revisions, at most `limit`, and [`PAGE_OCTETS`](crate::store::PAGE_OCTETS).
     ///
     /// # Errors
     /// [`Rejection::Unavailable`].
-    pub async fn history(&self, before: u64, limit: usize) -> Result<Vec<Revision>, Rejection> {
+    pub async fn history(&self, span: Span, limit: usize) -> Result<Vec<Revision>, Rejection> {
         let (reply, answer) = oneshot::channel();
         let ended = || Rejection::Unavailable("the controller is shutting down".into());
-        let command = Command::History(before, limit, reply);
+        let command = Command::History(span, limit, reply);
         self.commands.send(command).await.map_err(|_| ended())?;
         let history = answer.await.map_err(|_| ended())?;
         history.map_err(|error| Rejection::Unavailable(error.to_string()))
@@ -301,9 +331,9 @@ impl<S: Store> Writer<S> {
                         // Who asked may have gone.
                         let _ = reply.send(self.store.alive(&id).await);
                     }
-                    Command::History(before, limit, reply) => {
+                    Command::History(span, limit, reply) => {
                         // Who asked may have gone.
-                        let _ = reply.send(self.store.history(before, limit).await);
+                        let _ = reply.send(self.store.history(span, limit).await);
                     }
                 }
             }
@@ -332,6 +362,15 @@ impl<S: Store> Writer<S> {
         self.publish.send_replace(Arc::new(state));
         // Nobody may be watching.
         let _ = self.revisions.send(News::Revisions(Arc::new(revisions)));
+    }
+
+    /// Takes in what another controller has written since.
+    async fn catch_up(&mut self) {
+        let since = self.publish.borrow().revision;
+        match self.store.missed(since).await {
+            Ok(missed) if !missed.is_empty() => self.take_in(missed).await,
+            _ => self.reload().await,
+        }
     }
 
     async fn reload(&mut self) {
@@ -373,6 +412,7 @@ impl<S: Store> Writer<S> {
                 }
                 answers.push(answer.map(|answer| (answer, state.revision)));
             }
+            let revisions = Arc::new(revisions);
             let written = match revisions.is_empty() {
                 true => Ok(()),
                 false => self.store.commit(before.revision, &revisions).await,
@@ -384,7 +424,7 @@ impl<S: Store> Writer<S> {
                         self.counts.written.fetch_add(count, Ordering::Relaxed);
                         self.publish.send_replace(Arc::new(state));
                         // Nobody may be watching.
-                        let _ = self.revisions.send(News::Revisions(Arc::new(revisions)));
+                        let _ = self.revisions.send(News::Revisions(revisions));
                     }
                     for (each, answer) in asked.into_iter().zip(answers) {
                         // Who asked may have gone.
@@ -394,7 +434,7 @@ impl<S: Store> Writer<S> {
                 }
                 Err(StoreError::Conflict) => {
                     let before = before.revision;
-                    self.reload().await;
+                    self.catch_up().await;
                     if self.publish.borrow().revision == before {
                         let error = StoreError::Failed("it changes and cannot be read".into());
                         return self.refuse(asked, &error);

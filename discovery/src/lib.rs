@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | what a domain is made of |
+//! | [`model::State`] | all of it at a revision, with what it is looked up by |
 //! | [`store`] | where that is kept |
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
@@ -26,6 +27,7 @@ pub mod model;
 pub mod operations;
 pub mod pki;
 pub mod source;
+mod state;
 pub mod store;
 pub mod tls;
 pub mod view;

@@ -17,19 +17,19 @@
 //! | `service/TENANT/NAME` | [`Service`] |
 //! | `chain/TENANT/NAME` | [`Chain`] |
 //! | `remote-service/DOMAIN/VNI/NAME` | [`RemoteService`] |
+//! | `past-difference/TENANT/NUMBER` | [`PastDifference`] |
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use crate::attachments::{Breakout, SiteNeighbor};
-pub use crate::chains::records::{Chain, PastChains, RemoteService, Service};
+pub use crate::chains::records::{Chain, PastChains, PastDifference, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
+pub use crate::state::State;
 
 /// The domain itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -312,6 +312,15 @@ pub struct Request {
     pub at: u64,
 }
 
+impl Request {
+    /// Octets that are held to answer it again.
+    pub fn octets(&self) -> usize {
+        // Serializing what serde_json's own types can hold does not fail.
+        let body = serde_json::to_vec(&self.body).map_or(0, |body| body.len());
+        self.actor.len() + self.key.len() + self.hash.len() + body
+    }
+}
+
 /// Any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -333,6 +342,7 @@ pub enum Record {
     Chain(Chain),
     RemoteService(RemoteService),
     PastChains(PastChains),
+    PastDifference(PastDifference),
 }
 
 impl Record {
@@ -355,6 +365,7 @@ impl Record {
             Self::Chain(each) => key::chain(&each.tenant, &each.name),
             Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
             Self::PastChains(each) => key::past_chains(&each.tenant),
+            Self::PastDifference(each) => key::past_difference(&each.tenant, each.number),
         }
     }
 }
@@ -429,9 +440,19 @@ pub mod key {
         format!("chain/{tenant}/{name}")
     }
 
-    /// Chains that a tenant has had.
+    /// Chains that a tenant has had, as earlier versions kept them.
     pub fn past_chains(tenant: &str) -> String {
         format!("past-chains/{tenant}")
+    }
+
+    /// How the chains of a tenant differed at one time; sorted as numbers are.
+    pub fn past_difference(tenant: &str, number: u32) -> String {
+        format!("{}{number:010}", past_differences(tenant))
+    }
+
+    /// What the keys of all of them begin with.
+    pub fn past_differences(tenant: &str) -> String {
+        format!("past-difference/{tenant}/")
     }
 
     /// What the keys of all services begin with that a domain offers.
@@ -452,108 +473,6 @@ pub struct Versioned {
     pub record: Record,
     /// The revision.
     pub modified: u64,
-}
-
-/// Everything that a domain is at a revision.
-#[derive(Clone, Debug, Default)]
-pub struct State {
-    /// The revision, from 1; 0 where there is nothing.
-    pub revision: u64,
-    records: BTreeMap<String, Arc<Versioned>>,
-}
-
-macro_rules! records {
-    ($($one:ident $all:ident $kind:ident $prefix:literal)*) => {$(
-        /// One of them.
-        pub fn $one(&self, key: &str) -> Option<&$kind> {
-            match &self.get(key)?.record {
-                Record::$kind(record) => Some(record),
-                _ => None,
-            }
-        }
-
-        /// All of them, by key.
-        pub fn $all(&self) -> impl Iterator<Item = &$kind> {
-            self.below($prefix).filter_map(|(_, each)| match &each.record {
-                Record::$kind(record) => Some(record),
-                _ => None,
-            })
-        }
-    )*};
-}
-
-impl State {
-    /// One of these records at this revision.
-    pub fn new(revision: u64, records: impl IntoIterator<Item = Versioned>) -> Self {
-        let records = records.into_iter();
-        let records = records.map(|each| (each.record.key(), Arc::new(each)));
-        Self {
-            revision,
-            records: records.collect(),
-        }
-    }
-
-    /// The record at a key.
-    pub fn get(&self, key: &str) -> Option<&Versioned> {
-        self.records.get(key).map(Arc::as_ref)
-    }
-
-    /// Records whose keys begin so, by key.
-    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Versioned)> {
-        let from = self.records.range(prefix.to_owned()..);
-        from.take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(key, each)| (key.as_str(), each.as_ref()))
-    }
-
-    /// The domain.
-    pub fn domain(&self) -> Option<&Domain> {
-        match &self.get(key::DOMAIN)?.record {
-            Record::Domain(domain) => Some(domain),
-            _ => None,
-        }
-    }
-
-    records! {
-        router routers Router "router/"
-        tenant tenants Tenant "tenant/"
-        attachment attachments Attachment "attachment/"
-        token tokens Token "token/"
-        request requests Request "request/"
-        trust trusts Trust "trust/"
-        share shares Share "share/"
-        remote remotes Remote "remote/"
-        remote_router remote_routers RemoteRouter "remote-router/"
-        remote_tenant remote_tenants RemoteTenant "remote-tenant/"
-        service services Service "service/"
-        chain chains Chain "chain/"
-        remote_service remote_services RemoteService "remote-service/"
-    }
-
-    /// What a VNI of the domain's range is used for.
-    pub fn vni(&self, number: u32) -> Option<&VniUse> {
-        match &self.get(&key::vni(number))?.record {
-            Record::Vni(each) => Some(each),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn apply(&mut self, revision: &Revision) {
-        self.revision = revision.number;
-        for change in &revision.changes {
-            match &change.new {
-                Some(record) => {
-                    let versioned = Versioned {
-                        record: record.clone(),
-                        modified: revision.number,
-                    };
-                    self.records.insert(change.key.clone(), Arc::new(versioned));
-                }
-                None => {
-                    self.records.remove(&change.key);
-                }
-            }
-        }
-    }
 }
 
 /// A record before and after.
@@ -580,6 +499,12 @@ pub struct Revision {
     pub operation: String,
     /// What it changed.
     pub changes: Vec<Change>,
+}
+
+/// Whether a record is kept for the controller alone: answers to requests, and chains of the past. No history tells of it.
+pub fn is_internal(key: &str) -> bool {
+    let internal = ["request/", "past-chains/", "past-difference/"];
+    internal.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Now, ms since 1970.

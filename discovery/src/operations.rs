@@ -1,6 +1,6 @@
 //! What may be changed in a domain, and how: each is computed from the state, and refused as a whole where it makes no sense.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,9 +11,10 @@ use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations::{check_vni, offered, shared_with};
 use crate::model::{
-    Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, Tenant,
-    Token, VniUse, key, now,
+    Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, State,
+    Tenant, Token, VniUse, key, now,
 };
+use crate::state::{as_router, by};
 
 pub use crate::attachments::NewAttachment;
 use crate::pki::random;
@@ -306,28 +307,36 @@ pub fn register(
         let allowed = "an id in the form of an IPv4 address, not 0.0.0.0";
         return Err(unfit("router_id", registration.router_id, allowed));
     }
-    for other in transaction.state().routers().filter(|one| one.name != name) {
-        let Some(known) = &other.registration else {
-            continue;
-        };
-        let clash = [
-            (
-                known.router_id == registration.router_id,
-                "router id",
-                registration.router_id.to_string(),
-            ),
-            (
-                known.bgp_address == registration.bgp_address,
-                "BGP address",
-                registration.bgp_address.to_string(),
-            ),
-            (
-                known.endpoint == registration.endpoint,
-                "endpoint",
-                registration.endpoint.to_string(),
-            ),
-        ];
-        if let Some((_, what, value)) = clash.into_iter().find(|(same, ..)| *same) {
+    check_alone(transaction.state(), name, registration)?;
+    router.registration = Some(registration.clone());
+    router.controller = Some(controller.to_owned());
+    router.expired = false;
+    router.claim = None;
+    transaction.put(Record::Router(router));
+    Ok(())
+}
+
+/// No other router has the addresses of this one.
+fn check_alone(state: &State, name: &str, registration: &Registration) -> Done<()> {
+    for (what, value, entry) in [
+        (
+            "router id",
+            registration.router_id.to_string(),
+            by::router_id(registration.router_id),
+        ),
+        (
+            "BGP address",
+            registration.bgp_address.to_string(),
+            by::bgp_address(registration.bgp_address),
+        ),
+        (
+            "endpoint",
+            registration.endpoint.to_string(),
+            by::endpoint(registration.endpoint),
+        ),
+    ] {
+        let mut others = state.by(&entry).filter_map(as_router);
+        if let Some(other) = others.find(|other| other.name != name) {
             return Err(Rejection::Conflict(format!(
                 "router `{}` has the {what} {value}, which is unique in a domain: give `{name}` another one, or remove `{}` where it is no \
                  more (DELETE /api/v1/routers/{})",
@@ -335,11 +344,6 @@ pub fn register(
             )));
         }
     }
-    router.registration = Some(registration.clone());
-    router.controller = Some(controller.to_owned());
-    router.expired = false;
-    router.claim = None;
-    transaction.put(Record::Router(router));
     Ok(())
 }
 
@@ -402,7 +406,7 @@ fn replaced(name: &str) -> Rejection {
 ///
 /// # Errors
 /// [`Rejection::NotFound`], and [`Rejection::Forbidden`] where another one has its name.
-pub fn check_router(state: &crate::model::State, name: &str, router_key: &str) -> Done<()> {
+pub fn check_router(state: &State, name: &str, router_key: &str) -> Done<()> {
     match state.router(&key::router(name)) {
         Some(router) if router.key == router_key => Ok(()),
         Some(_) => Err(replaced(name)),
@@ -507,9 +511,10 @@ pub fn change_router(
 /// Where there is none.
 pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
     router_of(transaction, name)?;
-    let attachments = transaction.state().attachments();
-    for attachment in attachments.filter(|one| one.router == name) {
-        transaction.delete(&key::attachment(&attachment.tenant, name));
+    for one in transaction.state().by(&by::router(name)) {
+        if let Record::Attachment(_) = &one.record {
+            transaction.delete(&one.record.key());
+        }
     }
     chains::forget_router(transaction, name);
     transaction.delete(&key::router(name));
@@ -615,18 +620,15 @@ pub(crate) fn foreign_vni(
 
 /// A VNI that no tenant and no service here has.
 fn unused(transaction: &Transaction<'_>, vni: u32) -> Done<u32> {
-    let state = transaction.state();
-    if let Some(other) = state.tenants().find(|one| one.vni == vni) {
-        return Err(Rejection::Conflict(format!(
-            "tenant `{}` has VNI {vni}",
-            other.name
-        )));
-    }
-    if let Some(other) = state.services().find(|one| one.label == vni) {
-        return Err(Rejection::Conflict(format!(
-            "service `{}` of tenant `{}` has label {vni}",
-            other.name, other.tenant
-        )));
+    for one in transaction.state().by(&by::number(vni)) {
+        return Err(Rejection::Conflict(match &one.record {
+            Record::Tenant(tenant) => format!("tenant `{}` has VNI {vni}", tenant.name),
+            Record::Service(service) => format!(
+                "service `{}` of tenant `{}` has label {vni}",
+                service.name, service.tenant
+            ),
+            _ => continue,
+        }));
     }
     Ok(vni)
 }
@@ -637,14 +639,13 @@ pub(crate) fn chosen_vni(transaction: &Transaction<'_>, field: &str, vni: u32) -
         return Err(unfit(field, vni, "a VNI, 1 to 16777214"));
     }
     unused(transaction, vni)?;
-    let state = transaction.state();
-    let mut tenants = state.remote_tenants();
-    let mut services = state.remote_services();
-    let told = tenants.find(|one| one.vni == vni);
-    let told = told.map(|one| (&one.domain, format!("tenant `{}`", one.name)));
-    let told = told.or_else(|| {
-        let told = services.find(|one| one.label == vni)?;
-        Some((&told.domain, format!("service `{}`", told.name)))
+    let mut others = transaction.state().by(&by::number(vni));
+    let told = others.find_map(|one| match &one.record {
+        Record::RemoteTenant(tenant) => Some((&tenant.domain, format!("tenant `{}`", tenant.name))),
+        Record::RemoteService(service) => {
+            Some((&service.domain, format!("service `{}`", service.name)))
+        }
+        _ => None,
     });
     if let Some((domain, what)) = told {
         return Err(Rejection::Conflict(format!(
@@ -666,30 +667,34 @@ pub(crate) fn chosen_vni(transaction: &Transaction<'_>, field: &str, vni: u32) -
 
 /// The lowest VNI that nobody ever had, else the one that has rested longest.
 pub(crate) fn free_vni(transaction: &Transaction<'_>, domain: &Domain) -> Done<u32> {
-    let mut next = domain.first_vni;
-    let mut rested: Option<(u64, u32)> = None;
-    for (key, _) in transaction.state().below("vni/") {
-        // As this transaction has left it.
-        let Some(Record::Vni(one)) = transaction.get(key) else {
-            continue;
-        };
-        if one.vni == next {
-            next += 1;
-        }
-        let own = (domain.first_vni..=domain.last_vni).contains(&one.vni);
-        if own && one.tenant.is_none() && one.free_at <= now() {
-            let this = (one.free_at, one.vni);
-            rested = Some(rested.map_or(this, |best| best.min(this)));
-        }
-    }
-    // And those that it has given.
+    let state = transaction.state();
+    let mut next = state.unused_vni();
+    // Those that this transaction has given.
     while transaction.get(&key::vni(next)).is_some() {
         next += 1;
     }
     if next <= domain.last_vni {
         return Ok(next);
     }
-    let (_, vni) = rested.ok_or_else(|| {
+    let now = now();
+    let rested = |record: &Record| match record {
+        Record::Vni(one) if one.tenant.is_none() && one.free_at <= now => {
+            let own = (domain.first_vni..=domain.last_vni).contains(&one.vni);
+            own.then_some((one.free_at, one.vni))
+        }
+        _ => None,
+    };
+    // As this transaction has left them.
+    let mut before = state.by(by::RESTING).map(|one| &one.record);
+    let before = before.find_map(|one| {
+        let same = transaction.get(&one.key()) == Some(one);
+        rested(one).filter(|_| same)
+    });
+    let changed = transaction.changed_below("vni/");
+    let changed = changed
+        .filter_map(|key| rested(transaction.get(key)?))
+        .min();
+    let (_, vni) = before.into_iter().chain(changed).min().ok_or_else(|| {
         Rejection::Conflict(format!(
             "all VNIs of the domain ({}-{}) are given, or rest",
             domain.first_vni, domain.last_vni
@@ -729,7 +734,8 @@ pub fn change_tenant(
 pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
     let tenant = tenant_of(transaction, name)?;
     let domain = domain_of(transaction)?;
-    for router in transaction.state().routers() {
+    let routers = transaction.state().by(&by::peer_of(name));
+    for router in routers.filter_map(as_router) {
         if let Some(peer) = router
             .peers
             .iter()
@@ -766,10 +772,8 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
 
 /// Takes the tokens of a tenant's administrators back.
 fn delete_tokens(transaction: &mut Transaction<'_>, name: &str) {
-    for token in transaction.state().tokens() {
-        if matches!(&token.scope, Scope::Tenant { tenant } if tenant == name) {
-            transaction.delete(&key::token(&token.id));
-        }
+    for token in transaction.state().by(&by::token_of(name)) {
+        transaction.delete(&token.record.key());
     }
 }
 
@@ -796,13 +800,9 @@ pub fn put_attachment(
             "the breakout of `{tenant}` at `{router}` takes an operator's token: leave it as it is"
         )));
     }
-    let own = format!("tenant `{tenant}`'s");
-    for (interface, owner) in chains::interfaces(transaction.state(), router) {
-        if owner != own && new.interfaces.iter().any(|one| one == interface) {
-            return Err(Rejection::Conflict(format!(
-                "interface `{interface}` of router `{router}` is {owner}"
-            )));
-        }
+    let own = key::attachment(tenant, router);
+    for interface in &new.interfaces {
+        chains::check_free(transaction.state(), router, interface, &own)?;
     }
     let attachment = Attachment {
         tenant: tenant.to_owned(),
@@ -836,47 +836,58 @@ pub fn delete_attachment(
     Ok(())
 }
 
-/// Makes tenants, attachments, VNIs and the domain what they were; `since` is everything behind that revision, the latest first.
-/// Tokens that were taken back stay so, routers are what they are, and other domains are trusted as they are; a tenant that is no
-/// more is shared no more.
+/// What going back in history undoes: what was there before the first of the changes since, by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undo {
+    records: BTreeMap<String, Option<Record>>,
+    /// Tenants that were made since.
+    made: BTreeSet<String>,
+}
+
+impl Undo {
+    /// Undoes one more revision, the one behind those.
+    pub fn add(&mut self, revision: Revision) {
+        let kinds = ["tenant/", "attachment/", "vni/", "service/", "chain/"];
+        for change in revision.changes {
+            let key = &change.key;
+            if key != key::DOMAIN && !kinds.iter().any(|kind| key.starts_with(kind)) {
+                continue;
+            }
+            if let (Some(tenant), None) = (key.strip_prefix("tenant/"), &change.old) {
+                self.made.insert(tenant.to_owned());
+            }
+            self.records.entry(change.key).or_insert(change.old);
+        }
+    }
+}
+
+/// Makes tenants, attachments, VNIs and the domain what they were. Tokens that were taken back stay so, routers are what they are, and
+/// other domains are trusted as they are; a tenant that is no more is shared no more.
 ///
 /// # Errors
 /// Where an attachment would be to a router that is no more.
-pub fn roll_back(transaction: &mut Transaction<'_>, since: &[Revision]) -> Done<()> {
-    let restored = |key: &str| {
-        ["tenant/", "attachment/", "vni/", "service/", "chain/"]
-            .iter()
-            .any(|one| key.starts_with(one))
-            || key == key::DOMAIN
-    };
-    for change in since
-        .iter()
-        .flat_map(|revision| revision.changes.iter().rev())
-    {
-        if !restored(&change.key) {
-            continue;
-        }
-        match &change.old {
+pub fn roll_back(transaction: &mut Transaction<'_>, undo: &Undo) -> Done<()> {
+    for (key, old) in &undo.records {
+        match old {
             Some(old) => transaction.put(old.clone()),
-            None => transaction.delete(&change.key),
+            None => transaction.delete(key),
         }
+    }
+    // A tenant that was made since is no more, or another one has its name: who held a token of it holds none of that one.
+    for tenant in &undo.made {
+        delete_tokens(transaction, tenant);
     }
     let state = transaction.state();
-    // A tenant that was made since is no more, or another one has its name: who held a token of it holds none of that one.
-    for change in since.iter().flat_map(|revision| &revision.changes) {
-        if let (Some(tenant), None) = (change.key.strip_prefix("tenant/"), &change.old) {
-            delete_tokens(transaction, tenant);
-        }
-    }
-    for (key, _) in state.below("attachment/") {
+    for key in undo.records.keys() {
         check_attachment(transaction, key)?;
-    }
-    for change in since.iter().flat_map(|revision| &revision.changes) {
-        check_attachment(transaction, &change.key)?;
-    }
-    for share in state.shares() {
-        if transaction.get(&key::tenant(&share.tenant)).is_none() {
-            transaction.delete(&key::share(&share.domain, &share.tenant));
+        let Some(tenant) = key.strip_prefix("tenant/") else {
+            continue;
+        };
+        if transaction.get(key).is_some() {
+            continue;
+        }
+        for share in state.by(&by::shared(tenant)) {
+            transaction.delete(&share.record.key());
         }
     }
     crate::chains::labels::rolled_back(transaction)

@@ -1,11 +1,14 @@
 //! What one router sees of its domain: items that change one by one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chains::view::{self as chains, Chains};
+use crate::chains::view as chains;
 use crate::exchange::peers;
-use crate::model::{Attachment, Revision, Role, Router, SiteNeighbor, State};
+use crate::model::{
+    Change, Domain, Record, Registration, Revision, Role, Router, SiteNeighbor, State, key,
+};
 use crate::proto::{self, Item, Neighbor, Settings, Tenant, Update, item};
+use crate::state::{as_router, by};
 
 /// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`.
 pub type View = BTreeMap<String, Item>;
@@ -25,135 +28,115 @@ pub fn digests<I: prost::Message>(view: &BTreeMap<String, I>) -> BTreeMap<String
         .collect()
 }
 
-fn has_reflectors(state: &State) -> bool {
-    state.routers().any(|router| router.role == Role::Reflector)
-}
-
-fn edges(state: &State) -> impl Iterator<Item = String> {
-    let edges = state.routers().filter(|router| router.role == Role::Edge);
-    edges.map(|router| router.name.clone())
-}
-
-/// A domain, made ready for many views.
-pub struct Index<'a> {
+/// One router and its domain, made ready for the items that it sees.
+struct Viewer<'a> {
     state: &'a State,
-    reflectors: Vec<&'a Router>,
-    attachments: HashMap<&'a str, Vec<&'a Attachment>>,
-    chains: Chains<'a>,
+    domain: &'a Domain,
+    router: &'a Router,
+    own: &'a Registration,
 }
 
-impl<'a> Index<'a> {
-    /// Of this state.
-    pub fn new(state: &'a State) -> Self {
-        let reflectors = state.routers().filter(|one| one.role == Role::Reflector);
-        let mut attachments: HashMap<&str, Vec<&Attachment>> = HashMap::new();
-        for attachment in state.attachments() {
-            let one = attachments.entry(&attachment.router).or_default();
-            one.push(attachment);
-        }
-        Self {
+impl<'a> Viewer<'a> {
+    /// `None` where there is no such router, or it has not registered.
+    fn new(state: &'a State, name: &str) -> Option<Self> {
+        let router = state.router(&key::router(name))?;
+        Some(Self {
             state,
-            reflectors: reflectors.collect(),
-            attachments,
-            chains: Chains::new(state),
-        }
+            domain: state.domain()?,
+            router,
+            own: router.registration.as_ref()?,
+        })
     }
 
-    /// Whom a router speaks with inside the domain.
-    fn neighbors(&self, router: &'a Router) -> Vec<&'a Router> {
-        let all = self.reflectors.is_empty() || router.role == Role::Reflector;
-        let others: Vec<&Router> = match all {
-            true => self.state.routers().collect(),
-            false => self.reflectors.clone(),
-        };
-        let others = others.into_iter();
-        others.filter(|other| other.name != router.name).collect()
-    }
-}
-
-/// What a router sees, `None` where there is no such router, or it has not registered. `held` says whether it has an item
-/// now: a router whose lease has run out stays with those that know it.
-pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
-    let state = index.state;
-    let domain = state.domain()?;
-    let router = state.router(&crate::model::key::router(name))?;
-    let own = router.registration.as_ref()?;
-    let mut view = View::new();
-    let settings = Settings {
-        domain: domain.name.clone(),
-        asn: domain.asn,
-        global_administrator: domain.global_administrator,
-        router_id: own.router_id.to_string(),
-        role: router.role.to_string(),
-        hold_time: domain.hold_time.into(),
-    };
-    view.insert(
-        "settings".into(),
-        Item {
-            item: Some(item::Item::Settings(settings)),
-        },
-    );
-    for other in index.neighbors(router) {
-        let key = format!("neighbor/{}", other.name);
-        if other.expired && !held(&key) {
-            continue;
-        }
-        let Some(registration) = &other.registration else {
-            continue;
-        };
-        let neighbor = Neighbor {
-            name: other.name.clone(),
-            address: registration.bgp_address.to_string(),
+    fn settings(&self) -> Item {
+        let (domain, router) = (self.domain, self.router);
+        as_item(item::Item::Settings(Settings {
+            domain: domain.name.clone(),
             asn: domain.asn,
-            route_reflector_client: router.role == Role::Reflector && other.role != Role::Reflector,
+            global_administrator: domain.global_administrator,
+            router_id: self.own.router_id.to_string(),
+            role: router.role.to_string(),
+            hold_time: domain.hold_time.into(),
+        }))
+    }
+
+    /// It speaks with all others: as a reflector, or where there are none.
+    fn speaks_with_all(&self) -> bool {
+        self.router.role == Role::Reflector || !has_reflectors(self.state)
+    }
+
+    /// Another router as a neighbour of this one. `held` says that this one knows it: one whose lease has run out stays with those.
+    fn neighbor(&self, other: &Router, held: bool) -> Option<Item> {
+        let speaks = self.speaks_with_all() || other.role == Role::Reflector;
+        if other.name == self.router.name || !speaks || (other.expired && !held) {
+            return None;
+        }
+        let reflects = self.router.role == Role::Reflector && other.role != Role::Reflector;
+        Some(as_item(item::Item::Neighbor(Neighbor {
+            name: other.name.clone(),
+            address: other.registration.as_ref()?.bgp_address.to_string(),
+            asn: self.domain.asn,
+            route_reflector_client: reflects,
             ..Neighbor::default()
-        };
-        view.insert(
-            key,
-            Item {
-                item: Some(item::Item::Neighbor(neighbor)),
-            },
-        );
+        })))
     }
-    for peer in &router.peers {
-        let neighbor = Neighbor {
-            name: peer.name.clone(),
-            address: peer.address.to_string(),
-            asn: peer.asn,
-            accept_vnis: vnis(state, &peer.tenants),
-            ttl: peer.ttl.into(),
-            external: true,
-            ..Neighbor::default()
+
+    fn neighbors(&self, held: &dyn Fn(&str) -> bool, view: &mut View) {
+        let mut add = |other: &Router| {
+            let key = format!("neighbor/{}", other.name);
+            if let Some(item) = self.neighbor(other, held(&key)) {
+                view.insert(key, item);
+            }
         };
-        let key = format!("peer/{}", peer.name);
-        view.insert(
-            key,
-            Item {
-                item: Some(item::Item::Neighbor(neighbor)),
-            },
-        );
+        match self.speaks_with_all() {
+            true => self.state.routers().for_each(&mut add),
+            false => self.state.routers_as(Role::Reflector).for_each(&mut add),
+        }
     }
-    for (key, neighbor) in peers::of(state, router, own, held) {
-        let item = Some(item::Item::Neighbor(neighbor));
-        view.insert(key, Item { item });
+
+    fn peers(&self, held: &dyn Fn(&str) -> bool, view: &mut View) {
+        for peer in &self.router.peers {
+            let neighbor = Neighbor {
+                name: peer.name.clone(),
+                address: peer.address.to_string(),
+                asn: peer.asn,
+                accept_vnis: vnis(self.state, &peer.tenants),
+                ttl: peer.ttl.into(),
+                external: true,
+                ..Neighbor::default()
+            };
+            let item = as_item(item::Item::Neighbor(neighbor));
+            view.insert(format!("peer/{}", peer.name), item);
+        }
+        for (key, neighbor) in peers::neighbors(self.state, self.router, self.own, held) {
+            view.insert(key, as_item(item::Item::Neighbor(neighbor)));
+        }
     }
-    let attachments = index.attachments.get(name).map_or(&[][..], Vec::as_slice);
-    let attached = attachments
-        .iter()
-        .map(|one| (one.tenant.as_str(), Some(*one)));
-    // Where only a node of its services is, or a choice between their routers, a tenant has nothing else.
-    let is_attached = |tenant: &str| attachments.iter().any(|one| one.tenant == tenant);
-    let mut chained: BTreeSet<&str> = index.chains.tenants_at(name).collect();
-    let stitched = peers::stitched(state, router).into_iter();
-    chained.extend(stitched.filter(|tenant| index.chains.choose(tenant)));
-    let chained = chained
-        .into_iter()
-        .filter(|tenant| !is_attached(tenant))
-        .map(|tenant| (tenant, None));
-    for (tenant, attachment) in attached.chain(chained) {
-        let Some(tenant) = state.tenant(&crate::model::key::tenant(tenant)) else {
-            continue;
-        };
+
+    /// Names of the tenants of which it may see something.
+    fn tenants(&self) -> BTreeSet<&'a str> {
+        let here = self.state.by(&by::router(&self.router.name));
+        let here = here.filter_map(|one| match &one.record {
+            Record::Attachment(attachment) => Some(attachment.tenant.as_str()),
+            Record::Service(service) => Some(service.tenant.as_str()),
+            _ => None,
+        });
+        let mut names: BTreeSet<&str> = here.collect();
+        names.extend(peers::stitched(self.state, self.router));
+        names
+    }
+
+    /// A tenant, where it is attached here. Where only a node of its services is, or a choice between their routers, it has nothing
+    /// else.
+    fn tenant(&self, name: &str) -> Option<Item> {
+        let (state, router) = (self.state, &self.router.name);
+        let tenant = state.tenant(&key::tenant(name))?;
+        let attachment = state.attachment(&key::attachment(name, router));
+        let here = attachment.is_some() || chains::has_node(state, name, router);
+        let passes = || peers::is_stitched(state, self.router, name) && chains::choose(state, name);
+        if !here && !passes() {
+            return None;
+        }
         let mut told = Tenant {
             name: tenant.name.clone(),
             vni: tenant.vni,
@@ -171,12 +154,77 @@ pub fn view(index: &Index<'_>, name: &str, held: &dyn Fn(&str) -> bool) -> Optio
                 source_nat: one.source_nat,
             });
         }
-        index.chains.tell(name, &mut told);
-        let key = format!("tenant/{}", tenant.name);
-        let item = Some(item::Item::Tenant(told));
-        view.insert(key, Item { item });
+        chains::tell(state, tenant, router, &mut told);
+        Some(as_item(item::Item::Tenant(told)))
+    }
+
+    /// The item at a key that is a neighbour's in the domain, or a tenant's; `held` says that the router has it now.
+    fn item(&self, at: &str, held: bool) -> Option<Item> {
+        match at.split_once('/') {
+            Some(("neighbor", name)) => {
+                let other = self.state.router(&key::router(name))?;
+                self.neighbor(other, held)
+            }
+            Some(("tenant", name)) => self.tenant(name),
+            _ => None,
+        }
+    }
+}
+
+fn as_item(item: item::Item) -> Item {
+    Item { item: Some(item) }
+}
+
+fn has_reflectors(state: &State) -> bool {
+    state.routers_as(Role::Reflector).next().is_some()
+}
+
+/// What a router sees, `None` where there is no such router, or it has not registered. `held` says whether it has an item
+/// now: a router whose lease has run out stays with those that know it.
+pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
+    let viewer = Viewer::new(state, name)?;
+    let mut view = View::new();
+    view.insert("settings".into(), viewer.settings());
+    viewer.neighbors(held, &mut view);
+    viewer.peers(held, &mut view);
+    for name in viewer.tenants() {
+        if let Some(item) = viewer.tenant(name) {
+            view.insert(format!("tenant/{name}"), item);
+        }
     }
     Some(view)
+}
+
+/// What has to be sent to a router that holds items with these digests, where these items may have changed; `None` as in [`view`].
+pub fn update(
+    state: &State,
+    name: &str,
+    held: &BTreeMap<String, u64>,
+    items: &Items,
+) -> Option<Update> {
+    let keys = match items {
+        Items::All => {
+            let view = view(state, name, &|key| held.contains_key(key))?;
+            return Some(difference(state.revision, held, &view));
+        }
+        Items::Some(keys) => keys,
+    };
+    let viewer = Viewer::new(state, name)?;
+    let mut update = Update {
+        revision: state.revision,
+        ..Update::default()
+    };
+    for key in keys {
+        let before = held.get(key).copied();
+        match viewer.item(key, before.is_some()) {
+            Some(item) if before != Some(digest(&item)) => {
+                update.put.insert(key.clone(), item);
+            }
+            None if before.is_some() => update.removed.push(key.clone()),
+            _ => {}
+        }
+    }
+    Some(update)
 }
 
 fn site_neighbor(one: &SiteNeighbor) -> proto::SiteNeighbor {
@@ -193,7 +241,7 @@ fn site_neighbor(one: &SiteNeighbor) -> proto::SiteNeighbor {
 /// The VNIs of tenants, sorted.
 fn vnis(state: &State, tenants: &[String]) -> Vec<u32> {
     let tenants = tenants.iter();
-    let tenants = tenants.filter_map(|name| state.tenant(&crate::model::key::tenant(name)));
+    let tenants = tenants.filter_map(|name| state.tenant(&key::tenant(name)));
     let vnis: BTreeSet<u32> = tenants
         .flat_map(|tenant| chains::vnis(state, tenant))
         .collect();
@@ -223,70 +271,179 @@ pub fn differing<I: prost::Message + Clone>(
     (put.collect(), removed.cloned().collect())
 }
 
-/// Who may see something else after some revisions.
+/// Items of a router that may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Affected {
-    /// Everybody.
+pub enum Items {
+    /// All of them.
     All,
-    /// These routers.
+    /// Those at these keys, of neighbours in the domain and of tenants.
     Some(BTreeSet<String>),
 }
 
+impl Default for Items {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
+}
+
+impl Items {
+    fn add(&mut self, key: &str) {
+        if let Self::Some(keys) = self {
+            keys.insert(key.to_owned());
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn union(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Some(one), Self::Some(other)) => Self::Some(one | other),
+            _ => Self::All,
+        }
+    }
+}
+
+/// Who may see something else after some revisions, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    everybody: Items,
+    routers: BTreeMap<String, Items>,
+}
+
 impl Affected {
+    /// Everybody, by everything.
+    pub fn all() -> Self {
+        Self {
+            everybody: Items::All,
+            routers: BTreeMap::new(),
+        }
+    }
+
     /// By these revisions; `state` is how it is after them.
     pub fn by(revisions: &[Revision], state: &State) -> Self {
-        let mut names = BTreeSet::new();
+        let mut affected = Self::default();
         for change in revisions.iter().flat_map(|revision| &revision.changes) {
             let mut parts = change.key.split('/');
             let (kind, first, second) = (parts.next(), parts.next(), parts.next());
             match (kind, first, second) {
-                (Some("domain"), ..) => return Self::All,
-                (Some("router"), Some(name), _) => {
-                    let role = |record: &Option<crate::model::Record>| match record {
-                        Some(crate::model::Record::Router(router)) => Some(router.role),
-                        _ => None,
-                    };
-                    let (old, new) = (role(&change.old), role(&change.new));
-                    if [old, new].contains(&Some(Role::Reflector)) || !has_reflectors(state) {
-                        return Self::All;
-                    }
-                    names.insert(name.to_owned());
-                    let reflectors = state.routers().filter(|one| one.role == Role::Reflector);
-                    names.extend(reflectors.map(|one| one.name.clone()));
+                (Some("domain"), ..) => return Self::all(),
+                (Some("router"), Some(name), _) => affected.by_router(state, name, change),
+                (Some("attachment"), Some(tenant), Some(router)) => {
+                    affected.item(router, &format!("tenant/{tenant}"));
                 }
-                (Some("attachment"), Some(_), Some(router)) => {
-                    names.insert(router.to_owned());
+                (Some("trust" | "remote-router" | "remote-tenant" | "remote-service"), ..) => {
+                    affected.edges(state);
                 }
-                (Some("trust" | "share" | "remote-router" | "remote-tenant"), ..) => {
-                    names.extend(edges(state));
+                (Some("share"), Some(_), Some(tenant)) => {
+                    affected.edges(state);
+                    affected.tenant(state, tenant);
                 }
-                (Some("service" | "chain" | "tenant"), Some(name), _) => {
-                    names.extend(chains::routers(state, name));
+                (Some("chain"), Some(tenant), _) => affected.tenant(state, tenant),
+                (Some("service" | "tenant"), Some(tenant), _) => {
+                    affected.tenant(state, tenant);
                     for record in [&change.old, &change.new] {
-                        if let Some(crate::model::Record::Service(one)) = record {
-                            names.extend(one.attachments.iter().map(|one| one.router.clone()));
+                        if let Some(Record::Service(one)) = record {
+                            for node in &one.attachments {
+                                affected.item(&node.router, &format!("tenant/{tenant}"));
+                            }
                         }
                     }
+                    // Labels that neighbours may send.
                     if state.trusts().next().is_some() {
-                        names.extend(edges(state));
+                        affected.edges(state);
                     }
-                    let edges = state.routers().filter(|one| {
-                        let mut peers = one.peers.iter();
-                        peers.any(|peer| peer.tenants.iter().any(|one| one == name))
-                    });
-                    names.extend(edges.map(|one| one.name.clone()));
+                    for router in state.by(&by::peer_of(tenant)).filter_map(as_router) {
+                        affected.whole(&router.name);
+                    }
                 }
                 _ => {}
             }
         }
-        Self::Some(names)
+        affected
     }
 
-    /// Whether a router is among them.
-    pub fn contains(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some(names) => names.contains(name),
+    fn by_router(&mut self, state: &State, name: &str, change: &Change) {
+        let router = |record: &Option<Record>| match record {
+            Some(Record::Router(router)) => Some((router.role, router.registration.clone())),
+            _ => None,
+        };
+        let (old, new) = (router(&change.old), router(&change.new));
+        let was = |of: &Option<(Role, _)>| matches!(of, Some((Role::Reflector, _)));
+        // With the first reflector, or without the last one, everybody speaks with others.
+        if was(&old) != was(&new) {
+            self.everybody = Items::All;
+        }
+        let key = format!("neighbor/{name}");
+        match was(&new) || !has_reflectors(state) {
+            true => self.everybody.add(&key),
+            false => {
+                for reflector in state.routers_as(Role::Reflector) {
+                    self.item(&reflector.name, &key);
+                }
+            }
+        }
+        // Addresses that no other domain's edge may have.
+        if old.map(|(_, own)| own) != new.map(|(_, own)| own) && state.trusts().next().is_some() {
+            self.edges(state);
+        }
+        self.whole(name);
+    }
+
+    /// A tenant's item at all routers that have one.
+    fn tenant(&mut self, state: &State, tenant: &str) {
+        let key = format!("tenant/{tenant}");
+        for router in chains::routers(state, tenant) {
+            self.item(&router, &key);
+        }
+        let peers = state.by(&by::peer_of(tenant)).filter_map(as_router);
+        let edges = state.routers_as(Role::Edge);
+        for router in peers.chain(edges) {
+            self.item(&router.name, &key);
+        }
+    }
+
+    fn edges(&mut self, state: &State) {
+        for edge in state.routers_as(Role::Edge) {
+            self.whole(&edge.name);
+        }
+    }
+
+    fn whole(&mut self, router: &str) {
+        self.routers.insert(router.to_owned(), Items::All);
+    }
+
+    fn item(&mut self, router: &str, key: &str) {
+        match self.routers.get_mut(router) {
+            Some(items) => items.add(key),
+            None => {
+                let items = Items::Some(BTreeSet::from([key.to_owned()]));
+                self.routers.insert(router.to_owned(), items);
+            }
+        }
+    }
+
+    /// Whether it is not known who may see what else.
+    pub fn is_all(&self) -> bool {
+        self.everybody == Items::All
+    }
+
+    /// Whether every router may see something else.
+    pub fn is_everybody(&self) -> bool {
+        !self.everybody.is_empty()
+    }
+
+    /// The routers that may see more than what everybody may see changed.
+    pub fn routers(&self) -> impl Iterator<Item = &str> {
+        self.routers.keys().map(String::as_str)
+    }
+
+    /// What a router may see changed; `None` where that is nothing.
+    pub fn items(&self, router: &str) -> Option<Items> {
+        match self.routers.get(router) {
+            Some(items) => Some(self.everybody.union(items)),
+            None => self.is_everybody().then(|| self.everybody.clone()),
         }
     }
 }

@@ -10,8 +10,9 @@ use weft_overlay::Vni;
 use weft_overlay::chain::relabel;
 
 use super::operations::NewService;
+use super::past::{self, Plan, Snapshot};
 use super::plan;
-use super::records::{Chain, Past, PastChains, Service};
+use super::records::Service;
 use crate::database::{Rejection, Transaction};
 use crate::model::{Domain, Record, VniUse, key, now};
 use crate::operations::{Done, chosen_vni, domain_of, foreign_vni, free_vni, tenant_of};
@@ -96,9 +97,9 @@ fn offered(
     there: &str,
 ) -> Done<Option<u32>> {
     let vni = tenant_of(transaction, tenant)?.vni;
-    let mut offered = transaction.state().remote_services();
-    let offered = offered.find(|one| one.domain == home && one.vni == vni && one.name == there);
-    Ok(offered.map(|one| one.label))
+    let key = key::remote_service(home, vni, there);
+    let offered = transaction.state().remote_service(&key);
+    Ok(offered.map(|service| service.label))
 }
 
 /// The label that a service is to have which is there: another domain's has the one that is asked for.
@@ -149,19 +150,21 @@ pub(super) fn take_over(
 /// # Errors
 /// Where that is a service of another domain, or there is no label.
 pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()> {
-    let mut past = match transaction.get(&key::past_chains(tenant)) {
-        Some(Record::PastChains(past)) => past.past.clone(),
-        _ => Vec::new(),
-    };
-    let before = Past::of(transaction.state(), tenant);
+    let before = Snapshot::at(transaction.state(), tenant);
+    let mut past = past::read(transaction, tenant, &before);
+    let next = past.last().map_or(1, |(number, _)| number + 1);
+    let mut planned = past
+        .iter()
+        .map(|(_, one)| one.plan())
+        .collect::<Done<Vec<Plan>>>()?;
     let plan = before.plan()?;
-    let known = past.iter().map(Past::plan).collect::<Done<Vec<_>>>()?;
-    if !before.chains.is_empty() && !known.contains(&plan) {
-        past.push(before);
+    if !before.chains.is_empty() && !planned.contains(&plan) {
+        past.push((next, before));
+        planned.push(plan);
     }
     let excess = past.len().saturating_sub(KEPT);
     past.drain(..excess);
-    let planned = past.iter().map(Past::plan).collect::<Done<Vec<_>>>()?;
+    planned.drain(..excess);
     let services = loop {
         let services = plan::services(transaction, tenant);
         let chains = plan::planned_chains(&services, &plan::chains(transaction, tenant))?;
@@ -190,24 +193,25 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
     };
     // What has no label any more that is used now concerns nobody.
     let now: BTreeSet<u32> = services.iter().map(|one| one.label).collect();
-    past.retain(|one| one.services.values().any(|label| now.contains(label)));
-    match past.is_empty() {
-        true => transaction.delete(&key::past_chains(tenant)),
-        false => transaction.put(Record::PastChains(PastChains {
-            tenant: tenant.to_owned(),
-            past,
-        })),
-    }
+    past.retain(|(_, one)| one.services.values().any(|label| now.contains(label)));
+    let now = Snapshot::new(&services, &plan::chains(transaction, tenant));
+    past::write(transaction, tenant, &past, &now);
     Ok(())
 }
 
 /// Chains of the past are there again. Labels that have been given up stay so, as far as their services have others: routers may have
 /// them in an order that is known no more.
 pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
+    let changed = |transaction: &Transaction<'_>, prefix: &str| -> Vec<String> {
+        let keys = transaction.changed_below(prefix);
+        keys.map(str::to_owned).collect()
+    };
     let state = transaction.state();
     let mut numbers: BTreeMap<u32, Record> = BTreeMap::new();
-    for service in state.services().filter(|one| one.home.is_none()) {
-        let key = key::service(&service.tenant, &service.name);
+    for key in changed(transaction, "service/") {
+        let Some(service) = state.service(&key).filter(|one| one.home.is_none()) else {
+            continue;
+        };
         let Some(Record::Service(restored)) = transaction.get(&key) else {
             continue;
         };
@@ -231,8 +235,9 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
     }
     // Numbers that were given since rest.
     let domain = domain_of(transaction)?;
-    for (key, one) in state.below("vni/") {
-        let free = match transaction.get(key) {
+    for key in changed(transaction, "vni/") {
+        let Some(one) = state.get(&key) else { continue };
+        let free = match transaction.get(&key) {
             Some(Record::Vni(one)) => one.tenant.is_none(),
             _ => true,
         };
@@ -242,13 +247,19 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
             _ => {}
         }
     }
-    let chains = transaction.below("chain/");
-    let tenants = chains.into_iter().filter_map(|one| match one {
-        Record::Chain(one) => Some(one.tenant),
-        _ => None,
-    });
-    for tenant in tenants.collect::<BTreeSet<String>>() {
-        renew(transaction, &tenant)?;
+    let chains = [
+        changed(transaction, "chain/"),
+        changed(transaction, "service/"),
+    ];
+    let tenants = chains
+        .iter()
+        .flatten()
+        .filter_map(|key| key.split('/').nth(1));
+    for tenant in tenants.collect::<BTreeSet<&str>>() {
+        match transaction.get(&key::tenant(tenant)) {
+            Some(_) => renew(transaction, tenant)?,
+            None => past::forget(transaction, tenant),
+        }
     }
     Ok(())
 }
@@ -256,41 +267,3 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
 fn has(labels: &BTreeSet<Vni>, label: u32) -> bool {
     Vni::new(label).is_ok_and(|label| labels.contains(&label))
 }
-
-impl Past {
-    /// What a tenant has now.
-    fn of(state: &crate::model::State, tenant: &str) -> Self {
-        let chains = state.chains().filter(|one| one.tenant == tenant);
-        let mut chains: Vec<Chain> = chains.cloned().collect();
-        chains.sort_by_key(|one| one.priority);
-        let used = |one: &&Service| {
-            one.tenant == tenant
-                && chains
-                    .iter()
-                    .any(|chain| chain.services.contains(&one.name))
-        };
-        let services = state
-            .services()
-            .filter(used)
-            .map(|one| (one.name.clone(), one.label));
-        Self {
-            services: services.collect(),
-            chains,
-        }
-    }
-
-    fn plan(&self) -> Done<Planned> {
-        let services: Vec<Service> = self
-            .services
-            .iter()
-            .map(|(name, label)| Service::named(name, *label))
-            .collect();
-        let chains = plan::planned_chains(&services, &self.chains)?;
-        Ok((plan::planned_services(&services, None), chains))
-    }
-}
-
-type Planned = (
-    Vec<weft_overlay::chain::Service>,
-    Vec<weft_overlay::chain::Chain>,
-);

@@ -8,11 +8,12 @@ use utoipa::ToSchema;
 use super::records::{
     Chain, Match, OnFailure, Probe, ProbeKind, Selection, Service, ServiceAttachment, priority,
 };
-use super::{labels, plan};
+use super::{labels, past, plan};
 use crate::attachments::{check_interface, check_prefixes, check_unicast, unfit};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, State, key};
 use crate::operations::{Done, check_name, domain_of, router_of, tenant_of};
+use crate::state::by;
 
 /// What a service is made from, or changed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -60,30 +61,26 @@ pub struct NewChain {
     pub symmetric: bool,
 }
 
-/// The router's interfaces that somebody has, and who.
-pub(crate) fn interfaces<'a>(
-    state: &'a State,
-    router: &'a str,
-) -> impl Iterator<Item = (&'a str, String)> + 'a {
-    let attachments = state.attachments().filter(move |one| one.router == router);
-    let users = attachments.flat_map(|one| {
-        let names = one.interfaces.iter();
-        names.map(move |name| (name.as_str(), format!("tenant `{}`'s", one.tenant)))
-    });
-    let services = state.services().flat_map(move |service| {
-        let here = service.attachments.iter();
-        let here = here.filter(move |one| one.router == router);
-        here.flat_map(move |one| {
-            let outside = one.outside.iter().map(|one| one.interface.as_str());
-            let names = [one.interface.as_str()].into_iter().chain(outside);
-            let owner = format!(
+/// No other record than `own` has this interface of the router.
+///
+/// # Errors
+/// Whose it is.
+pub(crate) fn check_free(state: &State, router: &str, interface: &str, own: &str) -> Done<()> {
+    for one in state.by(&by::interface(router, interface)) {
+        let owner = match &one.record {
+            other if other.key() == own => continue,
+            Record::Attachment(other) => format!("tenant `{}`'s", other.tenant),
+            Record::Service(other) => format!(
                 "the service `{}`'s of tenant `{}`",
-                service.name, service.tenant
-            );
-            names.map(move |name| (name, owner.clone()))
-        })
-    });
-    users.chain(services)
+                other.name, other.tenant
+            ),
+            _ => continue,
+        };
+        return Err(Rejection::Conflict(format!(
+            "interface `{interface}` of router `{router}` is {owner}"
+        )));
+    }
+    Ok(())
 }
 
 fn check_node(field: &str, addresses: &[IpAddr]) -> Done<()> {
@@ -167,17 +164,10 @@ fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
             check_node(&field("outside.node"), &outside.node)?;
             names.push((field("outside.interface"), &outside.interface));
         }
-        let state = transaction.state();
-        let owner = format!("the service `{}`'s of tenant `{}`", own.name, own.tenant);
+        let key = key::service(&own.tenant, &own.name);
         for (field, name) in &names {
             check_interface(field, name)?;
-            let mut others = interfaces(state, &one.router).filter(|(_, one)| *one != owner);
-            if let Some((_, other)) = others.find(|(other, _)| other == name) {
-                return Err(Rejection::Conflict(format!(
-                    "interface `{name}` of router `{}` is {other}",
-                    one.router
-                )));
-            }
+            check_free(transaction.state(), &one.router, name, &key)?;
         }
         if let Some(outside) = &one.outside
             && outside.interface == one.interface
@@ -259,13 +249,16 @@ pub fn delete_service(transaction: &mut Transaction<'_>, tenant: &str, name: &st
             "tenant `{tenant}` has no service `{name}`"
         )));
     };
-    let mut chains = transaction.state().chains();
-    let its = |one: &&Chain| one.tenant == tenant && one.services.iter().any(|one| one == name);
-    if let Some(chain) = chains.find(its) {
-        return Err(Rejection::Conflict(format!(
-            "chain `{}` goes through it: take it from that chain first",
-            chain.name
-        )));
+    let chains = key::chain(tenant, "");
+    for (_, one) in transaction.state().below(&chains) {
+        if let Record::Chain(chain) = &one.record
+            && chain.services.iter().any(|one| one == name)
+        {
+            return Err(Rejection::Conflict(format!(
+                "chain `{}` goes through it: take it from that chain first",
+                chain.name
+            )));
+        }
     }
     remove_service(transaction, &service)
 }
@@ -345,19 +338,22 @@ pub(crate) fn forget_tenant(transaction: &mut Transaction<'_>, tenant: &str) -> 
     for (key, _) in state.below(&key::chain(tenant, "")) {
         transaction.delete(key);
     }
-    transaction.delete(&key::past_chains(tenant));
-    for service in state.services().filter(|one| one.tenant == tenant) {
-        remove_service(transaction, service)?;
+    past::forget(transaction, tenant);
+    for (_, one) in state.below(&key::service(tenant, "")) {
+        if let Record::Service(service) = &one.record {
+            remove_service(transaction, service)?;
+        }
     }
     Ok(())
 }
 
 /// A router goes: no service has a node there.
 pub(crate) fn forget_router(transaction: &mut Transaction<'_>, router: &str) {
-    let services = transaction.state().services();
-    for service in services.filter(|one| one.attachments.iter().any(|one| one.router == router)) {
-        let mut service = service.clone();
-        service.attachments.retain(|one| one.router != router);
-        transaction.put(Record::Service(service));
+    for one in transaction.state().by(&by::router(router)) {
+        if let Record::Service(service) = &one.record {
+            let mut service = service.clone();
+            service.attachments.retain(|node| node.router != router);
+            transaction.put(Record::Service(service));
+        }
     }
 }

@@ -115,8 +115,11 @@ pub(super) fn check(transaction: &Transaction<'_>, tenant: &str) -> Done<()> {
 }
 
 /// Chains, by the labels of their services.
-pub(super) fn planned_chains(services: &[Service], chains: &[Chain]) -> Done<Vec<plan::Chain>> {
-    let planned = chains.iter().map(|one| {
+pub(super) fn planned_chains<'a>(
+    services: &[Service],
+    chains: impl IntoIterator<Item = &'a Chain>,
+) -> Done<Vec<plan::Chain>> {
+    let planned = chains.into_iter().map(|one| {
         let labels = one.services.iter().filter_map(|name| {
             let service = services.iter().find(|one| one.name == *name)?;
             Vni::new(service.label).ok()

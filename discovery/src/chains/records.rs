@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,14 @@ pub struct ServiceAttachment {
     pub probe: Option<Probe>,
 }
 
+impl ServiceAttachment {
+    /// The interfaces to the node.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
+        let outside = self.outside.iter().map(|arm| arm.interface.as_str());
+        [self.interface.as_str()].into_iter().chain(outside)
+    }
+}
+
 /// The second arm of a service node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -187,7 +196,7 @@ pub struct Chain {
     pub note: Option<String>,
 }
 
-/// Chains that a tenant has had, and that routers may have which have not heard of it lately.
+/// Chains that a tenant has had, as earlier versions kept them: all of them in one record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PastChains {
@@ -204,7 +213,24 @@ pub struct Past {
     /// The labels of the services in its chains, by name.
     pub services: BTreeMap<String, u32>,
     /// Its chains, by priority.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<Arc<Chain>>,
+}
+
+/// How chains that a tenant has had, and that routers may have which have not heard of it lately, differed from the next later ones,
+/// the last of them from those that the tenant has now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastDifference {
+    /// The tenant's name.
+    pub tenant: String,
+    /// Grows from the oldest one to the latest one.
+    pub number: u32,
+    /// Services in its chains that had another label then, or, without one, were in no chain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, Option<u32>>,
+    /// Chains that were others then, by name, or were not there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chains: BTreeMap<String, Option<Arc<Chain>>>,
 }
 
 /// A chain's priority where nothing is said.

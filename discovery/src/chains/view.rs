@@ -1,69 +1,51 @@
 //! What a router is told of services and chains.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::records::{Chain, ProbeKind, Selection, Service, ServiceAttachment, Word};
-use crate::model::{State, Tenant, key};
+use crate::model::{Record, State, Tenant, key};
 use crate::proto;
+use crate::state::by;
 
-/// Services and chains, made ready for many views.
-#[derive(Default)]
-pub(crate) struct Chains<'a> {
-    services: HashMap<&'a str, Vec<&'a Service>>,
-    chains: HashMap<&'a str, Vec<&'a Chain>>,
-    /// Tenants with a service node at a router.
-    at: HashMap<&'a str, BTreeSet<&'a str>>,
-    /// Other domains that a tenant's packets come from.
-    others: HashMap<&'a str, BTreeSet<&'a str>>,
+/// A tenant's services, by name.
+pub(crate) fn services<'a>(state: &'a State, tenant: &str) -> impl Iterator<Item = &'a Service> {
+    let services = state.all_below(key::service(tenant, ""));
+    services.filter_map(|one| match &one.record {
+        Record::Service(service) => Some(service),
+        _ => None,
+    })
 }
 
-impl<'a> Chains<'a> {
-    pub(crate) fn new(state: &'a State) -> Self {
-        let mut chains = Self::default();
-        for service in state.services() {
-            let one = chains.services.entry(&service.tenant).or_default();
-            one.push(service);
-            for attachment in &service.attachments {
-                let at = chains.at.entry(&attachment.router).or_default();
-                at.insert(&service.tenant);
-            }
-        }
-        for (tenant, domain) in others(state) {
-            chains.others.entry(tenant).or_default().insert(domain);
-        }
-        for chain in state.chains() {
-            chains.chains.entry(&chain.tenant).or_default().push(chain);
-        }
-        chains
-    }
+/// A tenant's chains, by name.
+fn chains<'a>(state: &'a State, tenant: &str) -> impl Iterator<Item = &'a Chain> {
+    let chains = state.all_below(key::chain(tenant, ""));
+    chains.filter_map(|one| match &one.record {
+        Record::Chain(chain) => Some(chain),
+        _ => None,
+    })
+}
 
-    /// Tenants with a service node at a router.
-    pub(crate) fn tenants_at(&self, router: &str) -> impl Iterator<Item = &'a str> + '_ {
-        self.at.get(router).into_iter().flatten().copied()
-    }
+/// Whether a node of a tenant's services is at a router.
+pub(crate) fn has_node(state: &State, tenant: &str, router: &str) -> bool {
+    let mut nodes = services(state, tenant).flat_map(|service| &service.attachments);
+    nodes.any(|node| node.router == router)
+}
 
-    /// Whether it takes more than the distance to choose between the routers of a tenant's services. Who passes packets on from other
-    /// domains has to choose as the domain's own routers do, then: both directions meet one node, and flows are shared.
-    pub(crate) fn choose(&self, tenant: &str) -> bool {
-        let services = self.services.get(tenant).into_iter().flatten();
-        let mut selections = services.map(|one| one.selection);
-        let chains = self.chains.get(tenant).into_iter().flatten();
-        let mut symmetric = chains.map(|one| one.symmetric);
-        symmetric.any(|symmetric| symmetric)
-            || selections.any(|one| one.is_some_and(|one| one != Selection::Nearest))
-    }
+/// Whether it takes more than the distance to choose between the routers of a tenant's services. Who passes packets on from other
+/// domains has to choose as the domain's own routers do, then: both directions meet one node, and flows are shared.
+pub(crate) fn choose(state: &State, tenant: &str) -> bool {
+    let mut selections = services(state, tenant).filter_map(|service| service.selection);
+    chains(state, tenant).any(|chain| chain.symmetric)
+        || selections.any(|selection| selection != Selection::Nearest)
+}
 
-    /// Adds what a router is told of a tenant's services and chains.
-    pub(crate) fn tell(&self, router: &str, tenant: &mut proto::Tenant) {
-        let services = self.services.get(tenant.name.as_str());
-        let services = services.into_iter().flatten();
-        tenant.services = services.map(|one| service(one, router)).collect();
-        let chains = self.chains.get(tenant.name.as_str());
-        let none = BTreeSet::new();
-        let others = self.others.get(tenant.name.as_str()).unwrap_or(&none);
-        let chains = chains.into_iter().flatten();
-        tenant.chains = chains.map(|one| chain(one, others)).collect();
-    }
+/// Adds what a router is told of a tenant's services and chains.
+pub(crate) fn tell(state: &State, tenant: &Tenant, router: &str, told: &mut proto::Tenant) {
+    let services = services(state, &tenant.name);
+    told.services = services.map(|one| service(one, router)).collect();
+    let others = others(state, tenant);
+    let chains = chains(state, &tenant.name);
+    told.chains = chains.map(|one| chain(one, &others)).collect();
 }
 
 fn service(one: &Service, router: &str) -> proto::Service {
@@ -124,13 +106,14 @@ fn chain(one: &Chain, others: &BTreeSet<&str>) -> proto::Chain {
     }
 }
 
-/// Tenants that are shared, each with another domain whose packets come in here.
-fn others(state: &State) -> impl Iterator<Item = (&str, &str)> {
-    let shared = state.shares();
-    let shared = shared.map(|one| (one.tenant.as_str(), one.domain.as_str()));
-    let from = state.tenants();
-    let from = from.filter_map(|one| Some((one.name.as_str(), one.home.as_deref()?)));
-    shared.chain(from)
+/// Other domains that a tenant's packets come from.
+fn others<'a>(state: &'a State, tenant: &'a Tenant) -> BTreeSet<&'a str> {
+    let shared = state.by(&by::shared(&tenant.name));
+    let shared = shared.filter_map(|one| match &one.record {
+        Record::Share(share) => Some(share.domain.as_str()),
+        _ => None,
+    });
+    shared.chain(tenant.home.as_deref()).collect()
 }
 
 /// What is to be known of a symmetric chain whose tenant other domains have too: packets of the other direction that come in there go
@@ -149,13 +132,13 @@ fn half(one: &Chain, others: &BTreeSet<&str>) -> Option<String> {
 
 /// The same of a chain in a state.
 pub(crate) fn note(state: &State, chain: &Chain) -> Option<String> {
-    let all = others(state).filter(|(tenant, _)| *tenant == chain.tenant);
-    half(chain, &all.map(|(_, domain)| domain).collect())
+    let tenant = state.tenant(&key::tenant(&chain.tenant))?;
+    half(chain, &others(state, tenant))
 }
 
 /// The VNIs that a tenant's packets may have: its own, and the labels of its services.
 pub(crate) fn vnis<'a>(state: &'a State, tenant: &'a Tenant) -> impl Iterator<Item = u32> + 'a {
-    let services = state.services().filter(|one| one.tenant == tenant.name);
+    let services = services(state, &tenant.name);
     [tenant.vni]
         .into_iter()
         .chain(services.map(|one| one.label))
@@ -163,17 +146,22 @@ pub(crate) fn vnis<'a>(state: &'a State, tenant: &'a Tenant) -> impl Iterator<It
 
 /// Routers that are told of a tenant's services and chains.
 pub(crate) fn routers(state: &State, tenant: &str) -> BTreeSet<String> {
-    let prefix = key::attachment(tenant, "");
-    let attached = state.below(&prefix);
-    let attached = attached.filter_map(|(key, _)| Some(key.strip_prefix(&prefix)?.to_owned()));
-    let services = state.services().filter(|one| one.tenant == tenant);
-    let nodes = services.flat_map(|one| one.attachments.iter().map(|one| one.router.clone()));
-    attached.chain(nodes).collect()
+    let attached = state.all_below(key::attachment(tenant, ""));
+    let attached = attached.filter_map(|one| match &one.record {
+        Record::Attachment(attachment) => Some(attachment.router.clone()),
+        _ => None,
+    });
+    let nodes = services(state, tenant).flat_map(|service| &service.attachments);
+    attached
+        .chain(nodes.map(|node| node.router.clone()))
+        .collect()
 }
 
 /// Services of ours that a domain is offered with a tenant that is shared with it: those whose labels we gave.
-pub(crate) fn offered<'a>(state: &'a State, tenant: &'a str) -> BTreeMap<&'a str, &'a Service> {
-    let services = state.services().filter(|one| one.tenant == tenant);
-    let own = services.filter(|one| one.home.is_none());
-    own.map(|one| (one.name.as_str(), one)).collect()
+pub(crate) fn offered<'a>(
+    state: &'a State,
+    tenant: &str,
+) -> impl Iterator<Item = (&'a str, &'a Service)> {
+    let own = services(state, tenant).filter(|service| service.home.is_none());
+    own.map(|service| (service.name.as_str(), service))
 }

@@ -14,7 +14,7 @@ use crate::database::{Database, News};
 use crate::model::{State, key};
 use crate::operations;
 use crate::proto::{Acknowledge, PerformanceQuery, Refused, Register, ToRouter, Update, to_router};
-use crate::view::{Affected, Index, difference, digest, view};
+use crate::view::{Affected, Items, digest, update};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
 const QUEUE: usize = 64;
@@ -127,7 +127,7 @@ impl Hub {
                 ..Attached::default()
             },
         };
-        connection.send(&Index::new(&state), state.revision, name, true);
+        connection.send(&state, name, &Items::All, true);
         inner.away.remove(name);
         inner.ahead.remove(name);
         inner.connections.insert(name.to_owned(), connection);
@@ -298,7 +298,7 @@ impl Hub {
                     let state = self.database.state();
                     let affected = match batch {
                         Ok(News::Revisions(revisions)) => Affected::by(&revisions, &state),
-                        Ok(News::Everything) | Err(RecvError::Lagged(_)) => Affected::All,
+                        Ok(News::Everything) | Err(RecvError::Lagged(_)) => Affected::all(),
                         Err(RecvError::Closed) => return,
                     };
                     self.push(&state, &affected);
@@ -310,19 +310,26 @@ impl Hub {
     }
 
     fn push(&self, state: &State, affected: &Affected) {
-        let index = Index::new(state);
         let mut inner = self.inner();
         let mut gone = Vec::new();
-        let here: Vec<String> = match affected {
-            Affected::All => inner.connections.keys().cloned().collect(),
-            Affected::Some(names) => names.iter().cloned().collect(),
+        let mut push = |name: &str, connection: &mut Connection, items: &Items| {
+            if connection.is_replaced(state, name) || !connection.send(state, name, items, false) {
+                gone.push(name.to_owned());
+            }
         };
-        for name in here {
-            if let Some(connection) = inner.connections.get_mut(&name)
-                && (connection.is_replaced(state, &name)
-                    || !connection.send(&index, state.revision, &name, false))
-            {
-                gone.push(name);
+        if affected.is_everybody() {
+            for (name, connection) in &mut inner.connections {
+                if let Some(items) = affected.items(name) {
+                    push(name, connection, &items);
+                }
+            }
+        } else {
+            for name in affected.routers() {
+                if let Some(connection) = inner.connections.get_mut(name)
+                    && let Some(items) = affected.items(name)
+                {
+                    push(name, connection, &items);
+                }
             }
         }
         for name in gone {
@@ -407,14 +414,12 @@ impl Connection {
         router.is_some_and(|router| router.key != self.key)
     }
 
-    /// Sends what differs, or at the beginning that nothing does; false where the router is to be let go.
-    fn send(&mut self, index: &Index<'_>, revision: u64, name: &str, first: bool) -> bool {
-        let held = |key: &str| self.held.contains_key(key);
+    /// Sends what of these items differs, or at the beginning that nothing does; false where the router is to be let go.
+    fn send(&mut self, state: &State, name: &str, items: &Items, first: bool) -> bool {
         // Without a view the router has been removed.
-        let Some(view) = view(index, name, &held) else {
+        let Some(update) = update(state, name, &self.held, items) else {
             return false;
         };
-        let update = difference(revision, &self.held, &view);
         if update.put.is_empty() && update.removed.is_empty() && !first {
             return true;
         }
@@ -424,7 +429,7 @@ impl Connection {
         for key in &update.removed {
             self.held.remove(key);
         }
-        self.status.sent = revision;
+        self.status.sent = state.revision;
         self.messages.try_send(message(update)).is_ok()
     }
 }

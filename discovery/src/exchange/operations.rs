@@ -11,6 +11,7 @@ use super::records::{Pair, Remote, Share, Trust};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, RemoteTenant, State, Tenant, key, now};
 use crate::operations::{check_name, domain_of, missing, router_of, tenant_of};
+use crate::state::by;
 
 type Done<T> = Result<T, Rejection>;
 
@@ -188,9 +189,12 @@ pub fn unshare(transaction: &mut Transaction<'_>, domain: &str, tenant: &str) ->
 
 /// The first domain that a tenant is shared with.
 pub fn shared_with<'a>(state: &'a State, tenant: &str) -> Option<&'a str> {
-    let mut shares = state.shares();
-    let share = shares.find(|one| one.tenant == tenant)?;
-    Some(&share.domain)
+    state
+        .by(&by::shared(tenant))
+        .find_map(|one| match &one.record {
+            Record::Share(share) => Some(share.domain.as_str()),
+            _ => None,
+        })
 }
 
 /// A tenant that `home` shares with this domain, by its name there.
@@ -222,12 +226,21 @@ pub fn check_vni(
     home: &str,
     vni: u32,
 ) -> Done<Option<RemoteTenant>> {
-    let mut shared = transaction.state().remote_tenants();
-    match shared.find(|one| one.domain == home && one.vni == vni) {
+    match offer(transaction.state(), home, vni) {
         Some(shared) => Ok(Some(shared.clone())),
         None if trust_of(transaction, home).is_err() => Ok(None),
         None => Err(not_shared(home, &format!("VNI {vni}"))),
     }
+}
+
+/// The tenant that a domain shares with this one by a VNI.
+pub fn offer<'a>(state: &'a State, domain: &str, vni: u32) -> Option<&'a RemoteTenant> {
+    state
+        .by(&by::number(vni))
+        .find_map(|one| match &one.record {
+            Record::RemoteTenant(tenant) if tenant.domain == domain => Some(tenant),
+            _ => None,
+        })
 }
 
 /// What a follower has heard.

@@ -3,42 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::operations::offer;
 use super::records::{RemoteRouter, RemoteTenant, Trust};
 use crate::chains::view as chains;
-use crate::model::{Registration, Role, Router, State, Tenant, key};
+use crate::model::{Record, Registration, Role, Router, State, Tenant, key};
 use crate::proto::Neighbor;
-
-/// Tenants that other domains share with us, by domain and VNI.
-pub type Offers<'a> = BTreeMap<(&'a str, u32), &'a RemoteTenant>;
-
-/// What all domains share with us.
-pub fn offers(state: &State) -> Offers<'_> {
-    let told = state.remote_tenants();
-    told.map(|one| ((one.domain.as_str(), one.vni), one))
-        .collect()
-}
+use crate::state::by;
 
 /// Tenants whose packets go over to a domain and come from it: those that we share with it, and those that it shares with us, where we
 /// have made a tenant of one. A VNI that its home has given to another tenant since is not that tenant's any more.
-fn tenants<'a, 'o>(
-    state: &'a State,
-    domain: &'a str,
-    offers: &'o Offers<'a>,
-) -> impl Iterator<Item = &'a Tenant> + use<'a, 'o> {
-    let ours = state.shares().filter(move |one| one.domain == domain);
-    let ours = ours.filter_map(|one| state.tenant(&key::tenant(&one.tenant)));
-    let taken = state.tenants().filter(move |tenant| {
-        let home = tenant.home.as_deref() == Some(domain);
-        home && offers.contains_key(&(domain, tenant.vni))
+fn tenants<'a>(state: &'a State, domain: &'a str) -> impl Iterator<Item = &'a Tenant> {
+    let ours = state.all_below(key::share(domain, ""));
+    let ours = ours.filter_map(|one| match &one.record {
+        Record::Share(share) => state.tenant(&key::tenant(&share.tenant)),
+        _ => None,
     });
+    let taken = state
+        .by(&by::home(domain))
+        .filter_map(|one| match &one.record {
+            Record::Tenant(tenant) => offer(state, domain, tenant.vni).map(|_| tenant),
+            _ => None,
+        });
     let all = ours.chain(taken);
-    all.filter(move |tenant| mistaken(offers, tenant).is_none())
+    all.filter(|tenant| mistaken(state, tenant).is_none())
 }
 
 /// What its home says of the VNI of a tenant, where that is another tenant now.
-pub fn mistaken<'a>(offers: &Offers<'a>, tenant: &Tenant) -> Option<&'a RemoteTenant> {
-    let home = tenant.home.as_deref()?;
-    let told = offers.get(&(home, tenant.vni)).copied()?;
+pub fn mistaken<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a RemoteTenant> {
+    let told = offer(state, tenant.home.as_deref()?, tenant.vni)?;
     match (&tenant.id, &told.id) {
         (Some(own), Some(now)) if own != now => Some(told),
         _ => None,
@@ -48,41 +40,70 @@ pub fn mistaken<'a>(offers: &Offers<'a>, tenant: &Tenant) -> Option<&'a RemoteTe
 /// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services. A label that the domain has given
 /// to a service of another tenant since is not that service's any more.
 pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
-    let told = state.remote_services().filter(|one| one.domain == domain);
-    let labels: BTreeMap<u32, u32> = told.map(|one| (one.label, one.vni)).collect();
-    let offers = offers(state);
+    let told = state.all_below(key::remote_services(domain));
+    let labels = told.filter_map(|one| match &one.record {
+        Record::RemoteService(service) => Some((service.label, service.vni)),
+        _ => None,
+    });
+    let labels: BTreeMap<u32, u32> = labels.collect();
     let mut vnis = BTreeSet::new();
-    for tenant in tenants(state, domain, &offers) {
-        let own = |vni: &u32| labels.get(vni).is_none_or(|one| *one == tenant.vni);
+    for tenant in tenants(state, domain) {
+        let own = |vni: &u32| labels.get(vni).is_none_or(|owner| *owner == tenant.vni);
         vnis.extend(chains::vnis(state, tenant).filter(own));
     }
     vnis
+}
+
+/// A trusted domain's edges that a router speaks with.
+fn spoken_with<'a>(
+    state: &'a State,
+    trust: &'a Trust,
+    router: &'a Router,
+) -> impl Iterator<Item = &'a RemoteRouter> {
+    let theirs = state.all_below(key::remote_router(&trust.name, ""));
+    theirs.filter_map(move |one| match &one.record {
+        Record::RemoteRouter(peer) => speaks(trust, router, peer).then_some(peer),
+        _ => None,
+    })
+}
+
+/// Domains with edges that a router speaks with by its role.
+fn reached<'a>(state: &'a State, router: &'a Router) -> impl Iterator<Item = &'a Trust> {
+    let trusts = state.trusts().filter(|_| router.role == Role::Edge);
+    trusts.filter(move |trust| spoken_with(state, trust, router).next().is_some())
 }
 
 /// Names of the tenants whose packets a router takes from other domains and passes on to them.
 pub(crate) fn stitched<'a>(state: &'a State, router: &'a Router) -> BTreeSet<&'a str> {
     let manual = router.peers.iter().flat_map(|peer| &peer.tenants);
     let mut names: BTreeSet<&str> = manual.map(String::as_str).collect();
-    if router.role == Role::Edge {
-        let trusts = state.trusts().filter(|trust| {
-            let mut theirs = state
-                .remote_routers()
-                .filter(|one| one.domain == trust.name);
-            theirs.any(|peer| speaks(trust, router, peer))
-        });
-        let offers = offers(state);
-        for trust in trusts {
-            let shared = tenants(state, &trust.name, &offers);
-            names.extend(shared.map(|one| one.name.as_str()));
-        }
+    for trust in reached(state, router) {
+        names.extend(tenants(state, &trust.name).map(|tenant| tenant.name.as_str()));
     }
     names
+}
+
+/// Whether a tenant is among them.
+pub(crate) fn is_stitched(state: &State, router: &Router, name: &str) -> bool {
+    let mut manual = router.peers.iter().flat_map(|peer| &peer.tenants);
+    if manual.any(|tenant| tenant == name) {
+        return true;
+    }
+    let Some(tenant) = state.tenant(&key::tenant(name)) else {
+        return false;
+    };
+    mistaken(state, tenant).is_none()
+        && reached(state, router).any(|trust| {
+            let home = tenant.home.as_deref() == Some(trust.name.as_str());
+            state.share(&key::share(&trust.name, name)).is_some()
+                || (home && offer(state, &trust.name, tenant.vni).is_some())
+        })
 }
 
 /// Whom an edge speaks with in domains that are trusted, by the key of the view. `held` says whether it has an item now: an edge
 /// whose lease has run out stays with those that know it. An address that an operator has entered by hand, or that a router of ours
 /// has, is not taken from another domain.
-pub fn of(
+pub fn neighbors(
     state: &State,
     router: &Router,
     own: &Registration,
@@ -97,10 +118,7 @@ pub fn of(
     let mut taken: BTreeSet<IpAddr> = manual.chain(routers.map(|one| one.bgp_address)).collect();
     for trust in state.trusts() {
         let accepted: Vec<u32> = vnis(state, &trust.name).into_iter().collect();
-        let theirs = state
-            .remote_routers()
-            .filter(|one| one.domain == trust.name);
-        for peer in theirs.filter(|peer| speaks(trust, router, peer)) {
+        for peer in spoken_with(state, trust, router) {
             let key = format!("peer/{}/{}", trust.name, peer.name);
             if (peer.expired && !held(&key)) || !taken.insert(peer.bgp_address) {
                 continue;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::records::{Remote, RemoteRouter, RemoteTenant};
 use crate::attachments::{check_asn, check_unicast};
 use crate::chains::view as chains;
-use crate::model::{Domain, RemoteService, Role, State, key};
+use crate::model::{Domain, Record, RemoteService, Role, State, key};
 use crate::operations::check_name;
 use crate::proto::public_item::Item;
 use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicService, PublicTenant};
@@ -31,7 +31,7 @@ pub fn view(state: &State, domain: &str) -> PublicView {
         global_administrator: own.global_administrator,
     };
     view.insert("domain".into(), item(Item::Domain(one)));
-    for router in state.routers().filter(|one| one.role == Role::Edge) {
+    for router in state.routers_as(Role::Edge) {
         let pairs = trust.pairs.iter().filter(|one| one.edge == router.name);
         let peers: Vec<String> = pairs.map(|one| one.peer.clone()).collect();
         let Some(registration) = &router.registration else {
@@ -53,7 +53,10 @@ pub fn view(state: &State, domain: &str) -> PublicView {
         };
         view.insert(format!("router/{}", one.name), item(Item::Router(one)));
     }
-    for share in state.shares().filter(|one| one.domain == domain) {
+    for one in state.all_below(key::share(domain, "")) {
+        let Record::Share(share) = &one.record else {
+            continue;
+        };
         let Some(tenant) = state.tenant(&key::tenant(&share.tenant)) else {
             continue;
         };
@@ -90,7 +93,10 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
         global_administrator: own.global_administrator,
     };
     view.insert("domain".into(), item(Item::Domain(one)));
-    for one in state.remote_routers().filter(|one| one.domain == domain) {
+    for one in state.all_below(key::remote_router(domain, "")) {
+        let Record::RemoteRouter(one) = &one.record else {
+            continue;
+        };
         let router = PublicRouter {
             name: one.name.clone(),
             asn: one.asn,
@@ -104,7 +110,10 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
         };
         view.insert(format!("router/{}", one.name), item(Item::Router(router)));
     }
-    for one in state.remote_tenants().filter(|one| one.domain == domain) {
+    for one in state.all_below(key::remote_tenant(domain, "")) {
+        let Record::RemoteTenant(one) = &one.record else {
+            continue;
+        };
         let tenant = PublicTenant {
             name: one.name.clone(),
             vni: one.vni,
@@ -113,7 +122,10 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
         };
         view.insert(format!("tenant/{}", one.name), item(Item::Tenant(tenant)));
     }
-    for one in state.remote_services().filter(|one| one.domain == domain) {
+    for one in state.all_below(key::remote_services(domain)) {
+        let Record::RemoteService(one) = &one.record else {
+            continue;
+        };
         let service = PublicService {
             vni: one.vni,
             name: one.name.clone(),

@@ -1,34 +1,35 @@
 //! etcd: the datastore of a domain that has outgrown one machine. Any number of controllers use it side by side.
 //!
-//! A revision is one key, and so is the number of the latest one: a commit is a transaction of a few puts, whatever it changes. Now and
-//! then everything is written beside as a snapshot, so that a start reads that and what came behind it.
+//! A commit is one transaction, which compares the number of the latest revision: it puts that, a key for each revision ([`log`]), and one
+//! for each record that they change ([`records`]). etcd takes 128 operations and 1.5 MiB in one: what is more is written beside.
+
+mod log;
+mod records;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::warn;
 
-use super::{Store, StoreError};
+use self::log::Entry;
+use self::records::Mark;
+use super::{Span, Store, StoreError};
 use crate::etcd::kv_client::KvClient;
 use crate::etcd::lease_client::LeaseClient;
 use crate::etcd::{
-    self, Compare, CompareTarget, DeleteRangeRequest, EtcdTls, LARGEST, LeaseGrantRequest,
-    LeaseKeepAliveRequest, PATIENCE, PutRequest, RangeRequest, RequestOp, SortOrder, TxnRequest,
-    WatchResponse, compare::TargetUnion, request_op::Request,
+    self, Compare, CompareTarget, EtcdTls, LARGEST, LeaseGrantRequest, LeaseKeepAliveRequest,
+    PATIENCE, PutRequest, RangeRequest, RequestOp, SortOrder, TxnRequest, WatchResponse,
+    compare::TargetUnion, request_op::Request,
 };
-use crate::model::{Revision, State, Versioned};
+use crate::model::{Revision, State};
 
-/// Revisions between snapshots.
-const SNAPSHOT: u64 = 1000;
-/// Revisions that are kept behind the latest snapshot.
-const KEPT: u64 = 10_000;
-/// Octets of a part of a snapshot; etcd takes 1.5 MiB in one request.
-const PART: usize = 512 << 10;
-/// Revisions read at once.
-const PAGE: i64 = 500;
+/// Octets of one value at most, and of what one transaction puts; etcd takes 1.5 MiB in one request.
+const PIECE: usize = 1 << 20;
+/// Operations of one transaction, beside those that move numbers; etcd takes 128.
+const PUTS: usize = 120;
 /// A member of the cluster may go: so often, and with such pauses, is asked again.
 const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(250);
@@ -40,10 +41,10 @@ macro_rules! again {
     ($question:expr) => {{
         let mut attempt = 0;
         loop {
-            match asked($question).await {
-                Err(_) if attempt < ATTEMPTS => {
+            match $crate::store::etcd::asked($question).await {
+                Err(_) if attempt < $crate::store::etcd::ATTEMPTS => {
                     attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep($crate::store::etcd::PAUSE).await;
                 }
                 answer => break answer,
             }
@@ -51,23 +52,46 @@ macro_rules! again {
     }};
 }
 
+use again;
+
 fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
-/// Where the latest snapshot is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Snapshot {
-    revision: u64,
-    parts: usize,
+/// A key has this value; with `None` it is not there.
+fn compare(key: String, value: Option<String>) -> Compare {
+    let (target, union) = match value {
+        // Nothing has the version 0.
+        None => (CompareTarget::Version, TargetUnion::Version(0)),
+        Some(value) => (CompareTarget::Value, TargetUnion::Value(value.into())),
+    };
+    Compare {
+        // Equal.
+        result: 0,
+        target: target.into(),
+        key: key.into(),
+        target_union: Some(union),
+    }
+}
+
+fn put(key: String, value: Vec<u8>) -> RequestOp {
+    RequestOp {
+        request: Some(Request::RequestPut(PutRequest {
+            key: key.into(),
+            value,
+            lease: 0,
+        })),
+    }
 }
 
 /// The datastore in a cluster.
 pub struct Etcd {
     channel: Channel,
     prefix: String,
-    /// What it holds, for the next snapshot.
-    state: State,
+    /// The latest revision that this controller knows of, and the octets of all up to it; `None` where those are to be looked up.
+    written: Option<(u64, u64)>,
+    /// Where the records are, as far as is known.
+    mark: Option<Mark>,
     watch: Option<Streaming<WatchResponse>>,
     /// What came before the watch began has been read.
     caught_up: bool,
@@ -83,7 +107,8 @@ impl Etcd {
         Ok(Self {
             channel: etcd::connect(endpoints, tls).map_err(StoreError::Failed)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
-            state: State::default(),
+            written: None,
+            mark: None,
             watch: None,
             caught_up: false,
             lease: None,
@@ -96,18 +121,6 @@ impl Etcd {
 
     fn latest(&self) -> String {
         format!("{}/revision", self.prefix)
-    }
-
-    fn revision(&self, number: u64) -> String {
-        format!("{}/history/{number:020}", self.prefix)
-    }
-
-    fn part(&self, revision: u64, part: usize) -> String {
-        format!("{}/parts/{revision:020}/{part:08}", self.prefix)
-    }
-
-    fn snapshot(&self) -> String {
-        format!("{}/snapshot", self.prefix)
     }
 
     fn controllers(&self) -> String {
@@ -129,153 +142,97 @@ impl Etcd {
         again!(self.kv().put(request.clone())).map(drop)
     }
 
-    /// Revisions from one on, in order, some at a time.
-    async fn revisions(&mut self, from: u64) -> Result<Vec<Revision>, StoreError> {
-        let range = RangeRequest {
-            key: self.revision(from).into(),
-            range_end: self.revision(u64::MAX).into(),
-            limit: PAGE,
-            sort_order: SortOrder::Ascend.into(),
+    /// One transaction for all, with their records where it holds those too: `with` says so. Nothing, where somebody else was faster.
+    async fn write(
+        &mut self,
+        at: u64,
+        revisions: &[Revision],
+        entries: &[Vec<u8>],
+        with: bool,
+    ) -> Result<TxnRequest, StoreError> {
+        let last = revisions.last().map_or(at, |one| one.number);
+        let number = (at > 0).then(|| at.to_string());
+        let mut transaction = TxnRequest {
+            compare: vec![compare(self.latest(), number)],
+            success: vec![put(self.latest(), last.to_string().into())],
+            failure: Vec::new(),
         };
-        let values = self.get(range).await?;
-        values
-            .iter()
-            .map(|each| serde_json::from_slice(each).map_err(failed))
-            .collect()
-    }
-
-    /// Writes all that there is beside the revisions, and forgets old ones.
-    async fn write_snapshot(&mut self) -> Result<(), StoreError> {
-        let revision = self.state.revision;
-        let mut parts: Vec<Vec<&Versioned>> = vec![Vec::new()];
-        let mut octets = 0;
-        for (_, record) in self.state.below("") {
-            octets += serde_json::to_vec(record).map_err(failed)?.len();
-            if octets > PART {
-                parts.push(Vec::new());
-                octets = 0;
-            }
-            if let Some(part) = parts.last_mut() {
-                part.push(record);
-            }
+        for (revision, entry) in revisions.iter().zip(entries) {
+            let key = self.revision(revision.number);
+            transaction.success.push(put(key, entry.clone()));
         }
-        let parts: Result<Vec<Vec<u8>>, _> = parts.iter().map(serde_json::to_vec).collect();
-        let parts = parts.map_err(failed)?;
-        for (number, part) in parts.iter().enumerate() {
-            let key = self.part(revision, number);
-            self.put(key, part.clone(), 0).await?;
+        if !with {
+            return Ok(transaction);
         }
-        let snapshot = Snapshot {
-            revision,
-            parts: parts.len(),
+        let mut octets: usize = entries.iter().map(Vec::len).sum();
+        let mut whole = transaction.clone();
+        for (key, record) in records::changed(revisions) {
+            let (write, size) = self.write_record(&key, record.as_ref())?;
+            octets += size;
+            whole.success.push(write);
+        }
+        if octets > PIECE || whole.success.len() > PUTS {
+            return Ok(transaction);
+        }
+        let mark = Mark {
+            revision: last,
+            ..Mark::default()
         };
-        let value = serde_json::to_vec(&snapshot).map_err(failed)?;
-        let key = self.snapshot();
-        self.put(key, value, 0).await?;
-        // Who reads an older one now is told that it is gone, and begins again.
-        for (from, until) in [
-            (self.part(0, 0), self.part(revision, 0)),
-            (
-                self.revision(0),
-                self.revision(revision.saturating_sub(KEPT)),
-            ),
-        ] {
-            let range = DeleteRangeRequest {
-                key: from.into(),
-                range_end: until.into(),
-            };
-            again!(self.kv().delete_range(range.clone()))?;
-        }
-        Ok(())
-    }
-
-    async fn read_snapshot(&mut self) -> Result<State, StoreError> {
-        let key = self.snapshot();
-        let Some(value) = self.get(one(key)).await?.pop() else {
-            return Ok(State::default());
-        };
-        let snapshot: Snapshot = serde_json::from_slice(&value).map_err(failed)?;
-        let mut records: Vec<Versioned> = Vec::new();
-        for number in 0..snapshot.parts {
-            let key = self.part(snapshot.revision, number);
-            let part = self.get(one(key)).await?.pop();
-            let part =
-                part.ok_or_else(|| StoreError::Failed("the snapshot is incomplete".into()))?;
-            let part: Vec<Versioned> = serde_json::from_slice(&part).map_err(failed)?;
-            records.extend(part);
-        }
-        Ok(State::new(snapshot.revision, records))
+        whole.compare.push(self.is_at(self.mark)?);
+        whole.success.push(self.move_mark(mark)?);
+        Ok(whole)
     }
 }
 
 impl Store for Etcd {
     async fn load(&mut self) -> Result<State, StoreError> {
-        let mut state = match self.read_snapshot().await {
-            Ok(state) => state,
-            // It has been replaced while it was read.
-            Err(_) => self.read_snapshot().await?,
-        };
-        loop {
-            let revisions = self.revisions(state.revision + 1).await?;
-            if revisions.is_empty() {
-                break;
-            }
-            for revision in &revisions {
-                state.apply(revision);
-            }
-        }
-        self.state = state.clone();
-        Ok(state)
+        (self.written, self.mark) = (None, None);
+        self.read_all().await
     }
 
-    async fn commit(&mut self, at: u64, revisions: &[Revision]) -> Result<(), StoreError> {
-        let Some(last) = revisions.last() else {
+    async fn commit(&mut self, at: u64, revisions: &Arc<Vec<Revision>>) -> Result<(), StoreError> {
+        let Some(last) = revisions.last().map(|one| one.number) else {
             return Ok(());
         };
-        // Nothing has the version 0.
-        let (target, union) = match at {
-            0 => (CompareTarget::Version, TargetUnion::Version(0)),
-            at => (
-                CompareTarget::Value,
-                TargetUnion::Value(at.to_string().into()),
-            ),
+        let mut octets = match self.written {
+            Some((known, octets)) if known == at => octets,
+            _ => self.octets(at).await?,
         };
-        let compare = Compare {
-            // Equal.
-            result: 0,
-            target: target.into(),
-            key: self.latest().into(),
-            target_union: Some(union),
-        };
-        let put = |key: String, value: Vec<u8>| RequestOp {
-            request: Some(Request::RequestPut(PutRequest {
-                key: key.into(),
-                value,
-                lease: 0,
-            })),
-        };
-        let mut puts = vec![put(self.latest(), last.number.to_string().into())];
-        for revision in revisions {
-            let value = serde_json::to_vec(revision).map_err(failed)?;
-            puts.push(put(self.revision(revision.number), value));
+        let mut entries = Vec::with_capacity(revisions.len());
+        for revision in revisions.iter() {
+            let (entry, total) = self.entry(revision, octets).await?;
+            entries.push(entry);
+            octets = total;
         }
-        let transaction = TxnRequest {
-            compare: vec![compare],
-            success: puts,
-            failure: Vec::new(),
-        };
-        let mut attempt = 0;
-        loop {
-            match asked(self.kv().txn(transaction.clone())).await {
-                Ok(answer) if answer.succeeded => break,
-                // After an attempt without an answer it may be our own that is there.
-                Ok(_) if attempt == 0 => return Err(StoreError::Conflict),
+        let (mut attempt, mut looked) = (0, false);
+        let with_records = loop {
+            if self.mark.is_none_or(|mark| mark.revision != at) {
+                self.mark = self.mark().await?;
+            }
+            let current = Mark {
+                revision: at,
+                ..Mark::default()
+            };
+            let current = self.mark == Some(current);
+            let transaction = self.write(at, revisions, &entries, current).await?;
+            // The latest revision, and with records their mark.
+            let with_records = transaction.compare.len() > 1;
+            match asked(self.kv().txn(transaction)).await {
+                Ok(answer) if answer.succeeded => break with_records,
                 Ok(_) => {
-                    let there = self.revisions(at + 1).await?;
-                    match there.starts_with(revisions) {
-                        true => break,
-                        false => return Err(StoreError::Conflict),
+                    // After an attempt without an answer it may be our own that is there.
+                    if attempt > 0 && self.revisions(at + 1).await?.starts_with(revisions) {
+                        break with_records;
                     }
+                    let latest = self.get(one(self.latest())).await?.pop();
+                    let latest = latest.map_or_else(|| "0".to_owned(), text);
+                    if looked || latest != at.to_string() {
+                        self.mark = None;
+                        self.discard(&entries).await;
+                        return Err(StoreError::Conflict);
+                    }
+                    // It was the mark: somebody else has brought records further.
+                    (self.mark, looked) = (None, true);
                 }
                 Err(error) if attempt == ATTEMPTS => return Err(error),
                 Err(error) => {
@@ -284,31 +241,45 @@ impl Store for Etcd {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        };
+        self.written = Some((last, octets));
+        match with_records {
+            true => {
+                self.mark = Some(Mark {
+                    revision: last,
+                    ..Mark::default()
+                });
+            }
+            false => {
+                self.mark = None;
+                if let Err(error) = self.advance(last).await {
+                    warn!(%error, "records are behind: a start takes longer");
+                    return Ok(());
+                }
+            }
         }
-        let before = self.state.revision;
-        for revision in revisions {
-            self.state.apply(revision);
-        }
-        if before / SNAPSHOT != self.state.revision / SNAPSHOT
-            && let Err(error) = self.write_snapshot().await
-        {
-            warn!(%error, "no snapshot: a start takes longer");
+        if let Err(error) = self.forget(at, last, octets).await {
+            warn!(%error, "cannot forget old revisions");
         }
         Ok(())
     }
 
-    async fn history(&mut self, before: u64, limit: usize) -> Result<Vec<Revision>, StoreError> {
-        let range = RangeRequest {
-            key: self.revision(0).into(),
-            range_end: self.revision(before).into(),
-            limit: i64::try_from(limit).unwrap_or(PAGE),
-            sort_order: SortOrder::Descend.into(),
+    async fn history(&mut self, span: Span, limit: usize) -> Result<Vec<Revision>, StoreError> {
+        let (from, until, order) = match span {
+            Span::Before(number) => (0, number, SortOrder::Descend),
+            Span::After(number) => (number.saturating_add(1), u64::MAX, SortOrder::Ascend),
         };
-        let values = self.get(range).await?;
-        values
-            .iter()
-            .map(|each| serde_json::from_slice(each).map_err(failed))
-            .collect()
+        let range = RangeRequest {
+            key: self.revision(from).into(),
+            range_end: self.revision(until).into(),
+            sort_order: order.into(),
+            ..RangeRequest::default()
+        };
+        self.page(range, limit).await
+    }
+
+    async fn missed(&mut self, since: u64) -> Result<Vec<Revision>, StoreError> {
+        self.revisions(since + 1).await
     }
 
     async fn changed(&mut self, since: u64) -> Vec<Revision> {
@@ -327,7 +298,7 @@ impl Store for Etcd {
                 if let Ok(missed) = missed {
                     self.caught_up = missed.is_empty();
                     if !missed.is_empty() {
-                        return self.note(missed);
+                        return missed;
                     }
                 }
             }
@@ -337,13 +308,19 @@ impl Store for Etcd {
             match watch.message().await {
                 Ok(Some(answer)) if !answer.canceled => {
                     let values = answer.events.iter().filter_map(|event| event.kv.as_ref());
-                    let revisions =
-                        values.filter_map(|each| serde_json::from_slice(&each.value).ok());
-                    let revisions = revisions.filter(|each: &Revision| each.number > since);
-                    let mut revisions: Vec<Revision> = revisions.collect();
-                    revisions.sort_unstable_by_key(|each| each.number);
+                    let entries = values.filter_map(|one| Entry::read(&one.value));
+                    let read: Vec<Option<Revision>> = entries.map(Entry::into_revision).collect();
+                    if read.iter().any(Option::is_none) {
+                        // It is in pieces: read like what came before the watch.
+                        self.caught_up = false;
+                        continue;
+                    }
+                    let revisions = read.into_iter().flatten();
+                    let mut revisions: Vec<Revision> =
+                        revisions.filter(|one| one.number > since).collect();
+                    revisions.sort_unstable_by_key(|one| one.number);
                     if !revisions.is_empty() {
-                        return self.note(revisions);
+                        return revisions;
                     }
                 }
                 _ => {
@@ -378,6 +355,10 @@ impl Store for Etcd {
     }
 }
 
+fn text(value: Vec<u8>) -> String {
+    String::from_utf8_lossy(&value).into_owned()
+}
+
 /// The value of one key.
 fn one(key: String) -> RangeRequest {
     RangeRequest {
@@ -401,15 +382,5 @@ impl Etcd {
         let mut answers = asked(client.lease_keep_alive(tokio_stream::once(request))).await?;
         let answer = tokio::time::timeout(PATIENCE, answers.message()).await;
         Ok(matches!(answer, Ok(Ok(Some(answer))) if answer.ttl > 0))
-    }
-
-    /// Takes in what another controller has written, as far as it follows on what is known.
-    fn note(&mut self, revisions: Vec<Revision>) -> Vec<Revision> {
-        for revision in &revisions {
-            if revision.number == self.state.revision + 1 {
-                self.state.apply(revision);
-            }
-        }
-        revisions
     }
 }

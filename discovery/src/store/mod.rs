@@ -5,6 +5,7 @@ mod redb;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 
 pub use self::etcd::Etcd;
 pub use self::redb::Redb;
@@ -19,6 +20,46 @@ pub enum StoreError {
     /// It cannot be read or written.
     #[error("the datastore: {0}")]
     Failed(String),
+}
+
+/// Octets of the revisions in one answer at most, where it is more than one revision.
+pub const PAGE_OCTETS: usize = 1 << 20;
+
+/// Some of the revisions that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Those before this one, the latest first.
+    Before(u64),
+    /// Those behind this one, in order.
+    After(u64),
+}
+
+/// The oldest revision of a history that is kept, and how large the history is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct History {
+    /// The revision's number.
+    number: u64,
+    /// When it was made, ms since 1970.
+    at: u64,
+    /// Octets of it and all behind it.
+    octets: u64,
+}
+
+impl History {
+    /// Revisions that are kept at most.
+    const REVISIONS: u64 = 10_000;
+    /// Octets of them at most.
+    const OCTETS: u64 = 64 << 20;
+    /// How long they are kept, ms: 90 days.
+    const AGE: u64 = 90 * 24 * 3600 * 1000;
+
+    /// Whether the oldest one is to be forgotten. The latest one never is.
+    fn is_over(&self, latest: u64, now: u64) -> bool {
+        self.number < latest
+            && (self.number + Self::REVISIONS <= latest
+                || self.octets > Self::OCTETS
+                || self.at.saturating_add(Self::AGE) < now)
+    }
 }
 
 /// A datastore. One writer uses it; another machine's may use the same one beside it.
@@ -36,17 +77,26 @@ pub trait Store: Send + 'static {
     fn commit(
         &mut self,
         at: u64,
-        revisions: &[Revision],
+        revisions: &Arc<Vec<Revision>>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// At most `limit` revisions up to `before`, exclusive, the latest first. Old ones are forgotten.
+    /// Some revisions, without what is [internal](crate::model::is_internal): at most `limit`, and [`PAGE_OCTETS`]. Old ones are forgotten.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn history(
         &mut self,
-        before: u64,
+        span: Span,
         limit: usize,
+    ) -> impl Future<Output = Result<Vec<Revision>, StoreError>> + Send;
+
+    /// What another controller has written behind `since`, in order, whole: at most some hundred revisions.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    fn missed(
+        &mut self,
+        since: u64,
     ) -> impl Future<Output = Result<Vec<Revision>, StoreError>> + Send;
 
     /// Waits until another controller has written something behind `since`, and gives that, in order. It may be dropped at any time.

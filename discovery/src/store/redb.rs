@@ -4,18 +4,26 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableHandle as _,
+    WriteTransaction,
+};
 
-use super::{Store, StoreError};
-use crate::model::{Revision, State, Versioned};
+use super::{History, PAGE_OCTETS, Span, Store, StoreError};
+use crate::model::{Revision, State, Versioned, is_internal, now};
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
+/// Revisions: when they were made, ms since 1970, and what they are.
+const REVISIONS: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinition::new("revisions");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const REVISION: &str = "revision";
+/// Octets of all revisions that are kept.
+const OCTETS: &str = "octets";
+/// Revisions as earlier versions kept them: by their number alone, with what is internal.
+const FORMER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
 
-/// Revisions that are kept.
-const KEPT: u64 = 10_000;
+/// Octets of the file that are held in memory: everything is there as records already.
+const CACHE: usize = 16 << 20;
 
 /// The datastore in a file.
 pub struct Redb {
@@ -63,8 +71,11 @@ impl Redb {
         let opened = open_private(path)
             .map_err(redb::DatabaseError::from)
             .and_then(redb::backends::FileBackend::new)
-            .and_then(|file| Database::builder().create_with_backend(file));
-        let database = match opened {
+            .and_then(|file| {
+                let mut builder = Database::builder();
+                builder.set_cache_size(CACHE).create_with_backend(file)
+            });
+        let mut database = match opened {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
             Err(error) => {
@@ -73,9 +84,14 @@ impl Redb {
         };
         let write = database.begin_write().map_err(failed)?;
         write.open_table(RECORDS).map_err(failed)?;
-        write.open_table(HISTORY).map_err(failed)?;
+        write.open_table(REVISIONS).map_err(failed)?;
         write.open_table(NUMBERS).map_err(failed)?;
+        let converted = convert(&write)?;
         write.commit().map_err(failed)?;
+        if converted {
+            // What the former history took goes back to the disk.
+            database.compact().map_err(failed)?;
+        }
         Ok(Some(Self {
             path: path.to_owned(),
             database: Some(Arc::new(database)),
@@ -105,31 +121,99 @@ impl Redb {
     }
 }
 
+/// Keeps the history of an earlier version as this one does, as far as it is kept; false where there is none.
+fn convert(write: &WriteTransaction) -> Result<bool, StoreError> {
+    let mut tables = write.list_tables().map_err(failed)?;
+    if !tables.any(|table| table.name() == FORMER.name()) {
+        return Ok(false);
+    }
+    {
+        let former = write.open_table(FORMER).map_err(failed)?;
+        let mut revisions = write.open_table(REVISIONS).map_err(failed)?;
+        let mut numbers = write.open_table(NUMBERS).map_err(failed)?;
+        let mut octets = 0;
+        for entry in former.iter().map_err(failed)?.rev() {
+            let (_, value) = entry.map_err(failed)?;
+            let revision: Revision = serde_json::from_slice(value.value()).map_err(failed)?;
+            octets += insert(&mut revisions, revision)?;
+            if octets > History::OCTETS {
+                break;
+            }
+        }
+        numbers.insert(OCTETS, octets).map_err(failed)?;
+    }
+    write.delete_table(FORMER).map_err(failed)?;
+    Ok(true)
+}
+
+/// Adds a revision to the history, without what is internal; gives its octets.
+fn insert(
+    revisions: &mut Table<'_, u64, (u64, &[u8])>,
+    mut revision: Revision,
+) -> Result<u64, StoreError> {
+    revision.changes.retain(|change| !is_internal(&change.key));
+    let octets = serde_json::to_vec(&revision).map_err(failed)?;
+    let value = (revision.at, octets.as_slice());
+    revisions.insert(revision.number, value).map_err(failed)?;
+    Ok(octets.len() as u64)
+}
+
+/// Forgets revisions that are too many, too large or too old; gives the octets of those that are left.
+fn forget(
+    revisions: &mut Table<'_, u64, (u64, &[u8])>,
+    latest: u64,
+    mut octets: u64,
+) -> Result<u64, StoreError> {
+    let now = now();
+    loop {
+        let first = revisions.first().map_err(failed)?;
+        let Some((number, (at, size))) = first.map(|(number, value)| {
+            let (at, value) = value.value();
+            (number.value(), (at, value.len() as u64))
+        }) else {
+            return Ok(octets);
+        };
+        let history = History { number, at, octets };
+        if !history.is_over(latest, now) {
+            return Ok(octets);
+        }
+        revisions.remove(number).map_err(failed)?;
+        octets = octets.saturating_sub(size);
+    }
+}
+
 fn load(database: &Database) -> Result<State, StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let numbers = read.open_table(NUMBERS).map_err(failed)?;
     let revision = numbers.get(REVISION).map_err(failed)?;
     let revision = revision.map_or(0, |revision| revision.value());
     let records = read.open_table(RECORDS).map_err(failed)?;
-    let mut all = Vec::new();
-    for entry in records.iter().map_err(failed)? {
-        let (_, value) = entry.map_err(failed)?;
-        let record: Versioned = serde_json::from_slice(value.value()).map_err(failed)?;
-        all.push(record);
-    }
-    Ok(State::new(revision, all))
+    let mut error = None;
+    let all = records.iter().map_err(failed)?.map_while(|entry| {
+        let read = entry.map_err(failed).and_then(|(_, value)| {
+            serde_json::from_slice::<Versioned>(value.value()).map_err(failed)
+        });
+        read.map_err(|problem| error = Some(problem)).ok()
+    });
+    let state = State::new(revision, all);
+    error.map_or(Ok(state), Err)
 }
 
 fn commit(database: &Database, at: u64, revisions: &[Revision]) -> Result<(), StoreError> {
     let write = database.begin_write().map_err(failed)?;
     {
         let mut numbers = write.open_table(NUMBERS).map_err(failed)?;
-        let latest = numbers.get(REVISION).map_err(failed)?;
-        if latest.map_or(0, |latest| latest.value()) != at {
+        let number = |numbers: &Table<'_, &str, u64>, name: &str| {
+            let number = numbers.get(name).map_err(failed)?;
+            Ok::<u64, StoreError>(number.map_or(0, |number| number.value()))
+        };
+        if number(&numbers, REVISION)? != at {
             return Err(StoreError::Conflict);
         }
+        let mut octets = number(&numbers, OCTETS)?;
+        let mut latest = at;
         let mut records = write.open_table(RECORDS).map_err(failed)?;
-        let mut history = write.open_table(HISTORY).map_err(failed)?;
+        let mut history = write.open_table(REVISIONS).map_err(failed)?;
         for revision in revisions {
             for change in &revision.changes {
                 let key = change.key.as_str();
@@ -147,17 +231,41 @@ fn commit(database: &Database, at: u64, revisions: &[Revision]) -> Result<(), St
                     }
                 }
             }
-            let octets = serde_json::to_vec(revision).map_err(failed)?;
-            history
-                .insert(revision.number, octets.as_slice())
-                .map_err(failed)?;
-            history
-                .remove(revision.number.saturating_sub(KEPT))
-                .map_err(failed)?;
-            numbers.insert(REVISION, revision.number).map_err(failed)?;
+            octets += insert(&mut history, revision.clone())?;
+            latest = revision.number;
         }
+        octets = forget(&mut history, latest, octets)?;
+        numbers.insert(REVISION, latest).map_err(failed)?;
+        numbers.insert(OCTETS, octets).map_err(failed)?;
     }
     write.commit().map_err(failed)
+}
+
+fn history(database: &Database, span: Span, limit: usize) -> Result<Vec<Revision>, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let revisions = read.open_table(REVISIONS).map_err(failed)?;
+    let (range, backwards) = match span {
+        Span::Before(number) => (revisions.range(..number), true),
+        Span::After(number) => (revisions.range(number.saturating_add(1)..), false),
+    };
+    let mut range = range.map_err(failed)?;
+    let (mut page, mut octets) = (Vec::new(), 0);
+    while page.len() < limit {
+        let next = match backwards {
+            true => range.next_back(),
+            false => range.next(),
+        };
+        let Some(entry) = next.transpose().map_err(failed)? else {
+            break;
+        };
+        let (_, value) = entry.1.value();
+        octets += value.len();
+        if octets > PAGE_OCTETS && !page.is_empty() {
+            break;
+        }
+        page.push(serde_json::from_slice(value).map_err(failed)?);
+    }
+    Ok(page)
 }
 
 impl Store for Redb {
@@ -165,27 +273,19 @@ impl Store for Redb {
         self.with(load).await
     }
 
-    async fn commit(&mut self, at: u64, revisions: &[Revision]) -> Result<(), StoreError> {
-        let revisions = revisions.to_vec();
+    async fn commit(&mut self, at: u64, revisions: &Arc<Vec<Revision>>) -> Result<(), StoreError> {
+        let revisions = revisions.clone();
         self.with(move |database| commit(database, at, &revisions))
             .await
     }
 
-    async fn history(&mut self, before: u64, limit: usize) -> Result<Vec<Revision>, StoreError> {
-        self.with(move |database| {
-            let read = database.begin_read().map_err(failed)?;
-            let history = read.open_table(HISTORY).map_err(failed)?;
-            let range = history.range(..before).map_err(failed)?;
-            range
-                .rev()
-                .take(limit)
-                .map(|entry| {
-                    let (_, value) = entry.map_err(failed)?;
-                    serde_json::from_slice(value.value()).map_err(failed)
-                })
-                .collect()
-        })
-        .await
+    async fn history(&mut self, span: Span, limit: usize) -> Result<Vec<Revision>, StoreError> {
+        self.with(move |database| history(database, span, limit))
+            .await
+    }
+
+    async fn missed(&mut self, _: u64) -> Result<Vec<Revision>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn changed(&mut self, _: u64) -> Vec<Revision> {

@@ -490,7 +490,10 @@ async fn what_another_domain_says_is_read_whole_and_never_goes_back() {
     // The same once more is nothing; from another one of ours it is that one's name.
     assert_eq!(heard(8, "one", &said, &fingerprint).await.unwrap().1, first);
     let (_, second) = heard(8, "two", &said, &fingerprint).await.unwrap();
-    let history = database.history(u64::MAX, 1).await.unwrap();
+    let history = database
+        .history(crate::store::Span::Before(u64::MAX), 1)
+        .await
+        .unwrap();
     assert_eq!((second, history[0].changes.len()), (first + 1, 1));
     // What was heard before that is not taken any more, and neither is what another authority says.
     let late = heard(7, "one", &said, &fingerprint).await.unwrap_err();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::database::{Database, News, Rejection};
 use crate::model::{Record, Tenant, key};
-use crate::store::{Etcd, Redb, Store, StoreError};
+use crate::store::{Etcd, Redb, Span, Store, StoreError};
 
 fn tenant(name: &str, vni: u32) -> Record {
     Record::Tenant(Tenant {
@@ -82,7 +82,7 @@ async fn suite<S: Store>(open: impl Fn() -> S) {
         Ok(())
     });
     assert_eq!(nothing.await.unwrap().1, 1050);
-    let history = database.history(1051, 2).await.unwrap();
+    let history = database.history(Span::Before(1051), 2).await.unwrap();
     let told: Vec<_> = history
         .iter()
         .map(|each| (each.number, each.operation.as_str()))
@@ -355,8 +355,8 @@ async fn a_cluster_that_loses_a_member_under_two_controllers() {
         }
     }
     assert_eq!(
-        one.history(u64::MAX, 5).await.unwrap(),
-        third.history(u64::MAX, 5).await.unwrap()
+        one.history(Span::Before(u64::MAX), 5).await.unwrap(),
+        third.history(Span::Before(u64::MAX), 5).await.unwrap()
     );
     // And in order.
     let mut at = 0;

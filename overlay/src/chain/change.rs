@@ -56,12 +56,47 @@ pub fn relabel(old: Plan<'_>, new: Plan<'_>) -> BTreeSet<Vni> {
     if !taken.is_empty() {
         return taken;
     }
+    if !may_miss(old, new) {
+        return BTreeSet::new();
+    }
     let mut mixed = Mixed::new(old, new);
     let before = mixed.relabelled.clone();
     while let Some(labels) = mixed.missed() {
         mixed.relabelled.extend(labels);
     }
     &mixed.relabelled - &before
+}
+
+/// Whether a packet may miss a service at all: where an old and a new way have one in common, and are not the same services in the same
+/// order. Many chains have few lists of services between them.
+fn may_miss(old: Plan<'_>, new: Plan<'_>) -> bool {
+    let lists = |chains: &[Chain]| -> BTreeSet<(Vec<Vni>, bool)> {
+        let lists = chains.iter();
+        lists
+            .map(|one| (one.services.clone(), one.symmetric))
+            .collect()
+    };
+    let (before, after) = (lists(old.1), lists(new.1));
+    let before = before.into_iter().map(|(services, symmetric)| {
+        let services = services.iter().map(|label| label_now(*label, old.0, new.0));
+        (services.collect::<Vec<Vni>>(), symmetric)
+    });
+    before.into_iter().any(|(before, symmetric)| {
+        after.iter().any(|(after, also)| {
+            let same = before == *after && !symmetric && !also;
+            !same && before.iter().any(|one| after.contains(one))
+        })
+    })
+}
+
+/// The label that an old service has now: a service is its label, or its name where it has another label now.
+fn label_now(label: Vni, old: &[Service], new: &[Service]) -> Vni {
+    if new.iter().any(|one| one.label == label) {
+        return label;
+    }
+    let before = old.iter().find(|one| one.label == label);
+    let now = before.and_then(|old| new.iter().find(|one| one.name == old.name));
+    now.map_or(label, |one| one.label)
 }
 
 /// Labels of new services that were another one's, which is there still, or had another one: what comes with them may be for that.
@@ -175,15 +210,7 @@ struct Mixed {
 
 impl Mixed {
     fn new((old_services, old_chains): Plan<'_>, new: Plan<'_>) -> Self {
-        // A service is its label, or its name where it has another label now.
-        let now = |label: Vni| {
-            if new.0.iter().any(|one| one.label == label) {
-                return label;
-            }
-            let old = old_services.iter().find(|one| one.label == label);
-            let renamed = old.and_then(|old| new.0.iter().find(|one| one.name == old.name));
-            renamed.map_or(label, |one| one.label)
-        };
+        let now = |label: Vni| label_now(label, old_services, new.0);
         let mut relabelled = BTreeSet::new();
         let mut services = old_services.to_vec();
         for service in &mut services {
@@ -344,19 +371,20 @@ fn pairs(old: &Side, new: &Side) -> Vec<(usize, usize, Vec<Vni>)> {
     let mut found = Vec::new();
     for (i, before) in old.ways.iter().enumerate() {
         for (j, after) in new.ways.iter().enumerate() {
-            if !before.matches.overlaps(&after.matches) {
-                continue;
-            }
+            let same = before.services == after.services && before.direction == after.direction;
             let both = before
                 .services
                 .iter()
                 .filter(|one| after.services.contains(one));
             let both: Vec<Vni> = both.copied().collect();
-            let same = before.services == after.services && before.direction == after.direction;
+            // The cheap questions first: there are many pairs.
+            if same || both.is_empty() || !before.matches.overlaps(&after.matches) {
+                continue;
+            }
             let never = [&before.matches, &after.matches]
                 .iter()
                 .any(|one| old.takes(i, one) || new.takes(j, one));
-            if !both.is_empty() && !same && !never {
+            if !never {
                 found.push((i, j, both));
             }
         }

@@ -288,7 +288,9 @@ fn record(one: model::Record) -> Option<proto::Record> {
         }),
         model::Record::Token(one) => Record::Token(token(one, 0)),
         // Answers and chains of the past that were kept are nobody's business.
-        model::Record::Request(_) | model::Record::PastChains(_) => return None,
+        model::Record::Request(_)
+        | model::Record::PastChains(_)
+        | model::Record::PastDifference(_) => return None,
         model::Record::Trust(one) => Record::Trust(domains::trust(one, 0)),
         model::Record::Share(one) => Record::Share(domains::share(one, 0)),
         model::Record::Remote(one) => Record::Remote(domains::remote(one)),

@@ -74,18 +74,14 @@ impl Hub {
     /// Answers what other controllers ask of the routers that are attached here.
     pub(super) fn answer_claims(&self, state: &State, affected: &Affected) {
         let asked = |router: &&Router| {
-            let named = match affected {
-                Affected::All => true,
-                Affected::Some(names) => names.contains(&router.name),
-            };
             let here = router.controller.as_deref() == Some(&*self.id);
-            let open = router
-                .claim
-                .as_ref()
-                .is_some_and(|one| one.answers.is_none());
-            named && here && open
+            let open = router.claim.as_ref();
+            here && open.is_some_and(|claim| claim.answers.is_none())
         };
-        for router in state.routers().filter(asked) {
+        let named = affected.routers();
+        let named = named.filter_map(|name| state.router(&key::router(name)));
+        let all = state.routers().filter(|_| affected.is_all());
+        for router in named.chain(all).filter(asked) {
             let Some(claim) = router.claim.clone() else {
                 continue;
             };

@@ -172,9 +172,8 @@ impl Controller {
                 state.revision
             ));
         }
-        let offers = peers::offers(state);
         for tenant in state.tenants() {
-            if let Some(other) = peers::mistaken(&offers, tenant) {
+            if let Some(other) = peers::mistaken(state, tenant) {
                 warnings.push(format!(
                     "tenant `{}` had VNI {} of domain `{}`, which is its tenant `{}`'s now: nothing goes over between the two. Delete it, \
                      and make it anew where it is to be that one",

@@ -11,8 +11,9 @@ use super::resources::shown;
 use super::{Actor, Answer, Answered, Asking};
 use crate::controller::Controller;
 use crate::database::Rejection;
-use crate::model::{Change, Record, Revision};
-use crate::operations;
+use crate::model::{Change, Record, Revision, is_internal};
+use crate::operations::{self, Undo};
+use crate::store::Span;
 
 /// Revisions in one answer.
 const PAGE: usize = 100;
@@ -32,9 +33,7 @@ fn public(mut revision: Revision) -> Revision {
         Some(Record::Token(token)) => Some(Record::Token(shown(&token))),
         other => other,
     };
-    revision
-        .changes
-        .retain(|change| !change.key.starts_with("request/"));
+    revision.changes.retain(|change| !is_internal(&change.key));
     revision.changes = revision
         .changes
         .into_iter()
@@ -54,7 +53,7 @@ fn forgotten(number: u64) -> Rejection {
 }
 
 impl Controller {
-    /// At most so many, and 100, before one; the latest first.
+    /// At most so many, 100, and 1 MiB, before one; the latest first. One is answered in any case.
     pub(in crate::controller) async fn list_revisions(
         &self,
         actor: &Actor,
@@ -64,7 +63,7 @@ impl Controller {
         actor.may_see(None)?;
         let limit = limit.unwrap_or(PAGE).min(PAGE);
         let before = before.unwrap_or(u64::MAX);
-        let history = self.database.history(before, limit).await?;
+        let history = self.database.history(Span::Before(before), limit).await?;
         Ok(Answer {
             body: history.into_iter().map(public).collect(),
             revision: self.database.state().revision,
@@ -78,7 +77,8 @@ impl Controller {
         number: u64,
     ) -> Answered<Revision> {
         actor.may_see(None)?;
-        let history = self.database.history(number.saturating_add(1), 1).await?;
+        let span = Span::After(number.saturating_sub(1));
+        let history = self.database.history(span, 1).await?;
         let revision = history.into_iter().find(|one| one.number == number);
         Ok(Answer {
             body: revision.map(public).ok_or_else(|| forgotten(number))?,
@@ -89,14 +89,10 @@ impl Controller {
 
     /// Some of the revisions behind one, in order: none where it is the latest.
     async fn behind(&self, number: u64) -> Result<Vec<Revision>, Rejection> {
-        let latest = self.database.state().revision;
-        let until = latest.min(number.saturating_add(PAGE as u64));
-        if until <= number {
+        if number >= self.database.state().revision {
             return Ok(Vec::new());
         }
-        let page = self.database.history(until + 1, PAGE).await?;
-        let mut page: Vec<Revision> = page.into_iter().filter(|one| one.number > number).collect();
-        page.reverse();
+        let page = self.database.history(Span::After(number), PAGE).await?;
         match page.first() {
             Some(first) if first.number == number + 1 => Ok(page),
             _ => Err(forgotten(number + 1)),
@@ -118,30 +114,27 @@ impl Controller {
         if number > at {
             return Err(not_kept());
         }
-        let mut since: Vec<Revision> = Vec::new();
-        loop {
-            let last = since.last().map_or(number, |one| one.number);
-            if last >= at {
-                break;
+        let mut undo = Undo::default();
+        let mut last = number;
+        while last < at {
+            let page = self.behind(last).await;
+            let page = page.map_err(|rejection| match rejection {
+                Rejection::NotFound(_) => not_kept(),
+                other => other,
+            })?;
+            for revision in page {
+                last = revision.number;
+                undo.add(revision);
             }
-            let page = self
-                .behind(last)
-                .await
-                .map_err(|rejection| match rejection {
-                    Rejection::NotFound(_) => not_kept(),
-                    other => other,
-                })?;
-            since.extend(page);
         }
-        since.reverse();
         let what = format!("roll back to revision {number}");
         self.change(asking, what, &(), String::new(), move |transaction| {
-            if transaction.state().revision != since.first().map_or(number, |one| one.number) {
+            if transaction.state().revision != last {
                 return Err(Rejection::Conflict(
                     "the domain has been changed meanwhile: look, and ask again".into(),
                 ));
             }
-            operations::roll_back(transaction, &since)?;
+            operations::roll_back(transaction, &undo)?;
             Ok(RolledBack {
                 rolled_back_to: number,
             })

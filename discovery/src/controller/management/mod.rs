@@ -7,12 +7,14 @@
 //! | [`history`] | revisions, going back to one, watching them come |
 //! | [`chains`] | services and chains of tenants |
 //! | [`domains`] | other domains |
+//! | [`requests`] | how long answered requests are remembered |
 //! | [`condition`] | how the domain and its routers do |
 
 mod chains;
 pub(super) mod condition;
 pub(super) mod domains;
 mod history;
+mod requests;
 mod resources;
 
 pub(super) use self::history::RolledBack;
@@ -26,9 +28,6 @@ use crate::database::{Rejection, Transaction};
 use crate::model::{Record, Request, Scope, State, key, now};
 use crate::operations::check_token;
 use crate::pki::{TokenText, sha256};
-
-/// How long an answered request is remembered by its key, ms.
-const REMEMBERED: u64 = 24 * 3600 * 1000;
 
 /// Who asks, by the token that they show.
 #[derive(Clone, Debug)]
@@ -234,21 +233,15 @@ impl Controller {
             asking.check(state, &own)?;
             let answer = operation(transaction)?;
             if let Some(key) = &key {
-                let prefix = key::request(actor, "");
-                for (old, one) in state.below(&prefix) {
-                    if let Record::Request(one) = &one.record
-                        && one.at + REMEMBERED < now()
-                    {
-                        transaction.delete(old);
-                    }
-                }
-                transaction.put(Record::Request(Request {
+                let request = Request {
                     actor: actor.clone(),
                     key: key.clone(),
                     hash: hash.clone(),
                     body: serde_json::to_value(&answer).map_err(broken)?,
                     at: now(),
-                }));
+                };
+                requests::forget(transaction, &request);
+                transaction.put(Record::Request(request));
             }
             Ok((answer, true))
         };
