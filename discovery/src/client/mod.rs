@@ -19,7 +19,7 @@ pub use self::connect::PORT;
 pub(crate) use self::connect::connect;
 pub(crate) use self::connect::connect_any;
 pub use self::follow::{Client, Event, Question};
-pub use self::rest::Rest;
+pub use self::rest::{Connection, Rest};
 use crate::pki::{self, PkiError, TokenText, read_file, validity_of, write_secret};
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::{JoinRequest, RenewRequest, Update};

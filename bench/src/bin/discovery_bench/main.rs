@@ -2,14 +2,17 @@
 //! of them. The controller is a process of its own; the routers are simulated here: keys, certificates, streams and what they hold
 //! are real, and nothing is forwarded.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod controller;
+mod growth;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use controller::{Controller, Kept, memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -25,6 +28,9 @@ struct Arguments {
     /// How many of them join at the same time.
     #[arg(long, default_value_t = 64)]
     together: usize,
+    /// Measure how what a controller costs grows with what it holds, instead.
+    #[arg(long)]
+    growth: bool,
 }
 
 /// What the routers have heard.
@@ -34,19 +40,13 @@ struct Heard {
     views: AtomicU64,
 }
 
-struct Controller {
-    child: Child,
-    folder: PathBuf,
-    routers: PathBuf,
-}
+/// What the routers keep: gone with the value.
+struct Routers(std::path::PathBuf);
 
-impl Drop for Controller {
+impl Drop for Routers {
     fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-        let _ = std::fs::remove_dir_all(&self.routers);
+        // They may have kept nothing.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -60,73 +60,18 @@ fn main() -> Result<()> {
     runtime.block_on(run(&arguments))
 }
 
-/// The weft beside this program.
-fn weft() -> Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("weft");
-    ensure!(
-        path.exists(),
-        "no {}: cargo build --release -p weft",
-        path.display()
-    );
-    Ok(path)
-}
-
-/// A free port on the loopback interface.
-fn port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
-}
-
 async fn run(arguments: &Arguments) -> Result<()> {
-    let name = format!("weft-discovery-bench-{}", std::process::id());
-    let folder = std::env::temp_dir().join(&name);
-    // Each router keeps what it runs: not all of them on one disk.
-    let routers = Path::new("/dev/shm").join(&name);
-    let port = port()?;
-    let address = format!("127.0.0.1:{port}");
-    let init = Command::new(weft()?)
-        .args([
-            "controller",
-            "init",
-            "--name",
-            "bench",
-            "--asn",
-            "64601",
-            "--administrator",
-            "64512",
-        ])
-        .args([
-            "--vnis",
-            "10000-99999",
-            "--address",
-            "127.0.0.1",
-            "--listen",
-            &address,
-            "--folder",
-        ])
-        .arg(folder.join("controller"))
-        .stdout(Stdio::null())
-        .status()?;
-    ensure!(init.success(), "weft controller init: {init}");
-    let child = Command::new(weft()?)
-        .args(["controller", "run", "--folder"])
-        .arg(folder.join("controller"))
-        .stderr(Stdio::null())
-        .spawn()?;
-    let controller = Controller {
-        child,
-        folder,
-        routers,
-    };
-    let operator = std::fs::read_to_string(controller.folder.join("controller/operator.token"))?;
-    let rest = Rest::new(&address, operator.parse()?);
-    let end = Instant::now() + Duration::from_secs(10);
-    while rest.ask("GET".parse()?, "status", None).await.is_err() {
-        ensure!(Instant::now() < end, "the controller does not come up");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    if arguments.growth {
+        return growth::run().await;
     }
-    let empty = resident(controller.child.id())?;
+    // Each router keeps what it runs: not all of them on one disk.
+    let routers = format!("weft-discovery-bench-{}", std::process::id());
+    let routers = Routers(Path::new("/dev/shm").join(routers));
+    let controller = Controller::create("weft-discovery-bench", Kept::File).await?;
+    let mut controller = controller.context("a file")?;
+    let rest = controller.start().await?;
+    let (address, pid) = (controller.address.clone(), controller.pid()?);
+    let empty = memory(pid, "VmRSS")?;
     let token = async |role: &str| -> Result<TokenText> {
         let body = json!({ "scope": { "kind": "join", "role": role } });
         let created = rest.ask("POST".parse()?, "tokens", Some(&body)).await?;
@@ -136,7 +81,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     let heard = Arc::new(Heard::default());
     let start = async |name: String, number: u32, token: &TokenText| {
-        let folder = controller.routers.join(&name);
+        let folder = routers.0.join(&name);
         join(&address, token, &name, &folder, number, heard.clone()).await
     };
     for number in 0..2 {
@@ -147,7 +92,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let together = Arc::new(Semaphore::new(arguments.together));
     let joins = (0..arguments.routers).map(|number| {
         let (address, token, together) = (address.clone(), router.clone(), together.clone());
-        let (folder, heard) = (controller.routers.join(format!("a{number}")), heard.clone());
+        let (folder, heard) = (routers.0.join(format!("a{number}")), heard.clone());
         tokio::spawn(async move {
             let _turn = together.acquire().await?;
             let name = format!("a{number}");
@@ -159,12 +104,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
     settled(&rest, arguments.routers as usize + 2).await?;
     let joined = began.elapsed();
-    let busy = resident(controller.child.id())?;
+    let busy = memory(pid, "VmRSS")?;
 
     // Nothing happens.
-    let (before, quiet) = (cpu(controller.child.id())?, Duration::from_secs(10));
+    let (before, quiet) = (cpu(pid)?, Duration::from_secs(10));
     tokio::time::sleep(quiet).await;
-    let idle = (cpu(controller.child.id())? - before) / quiet.as_secs_f64();
+    let idle = (cpu(pid)? - before) / quiet.as_secs_f64();
 
     // One router's tenant, and what concerns all: another reflector.
     let mut alone = Vec::new();
@@ -290,14 +235,6 @@ async fn settled(rest: &Rest, routers: usize) -> Result<()> {
         ensure!(Instant::now() < end, "not everybody is attached");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Resident memory of a process, octets.
-fn resident(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("VmRSS")?.parse::<u64>()? * 1024)
 }
 
 /// Processor time of a process, s.
