@@ -46,6 +46,7 @@ bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and ipro
 	"$(target_dir)/release/weft-bench" --weft "$(target_dir)/release/weft" --json "$(target_dir)/bench.json"
 	"$(target_dir)/release/kernel-bench"
 	"$(target_dir)/release/discovery-bench"
+	"$(target_dir)/release/discovery-bench" --growth
 	"$(target_dir)/release/forwarding-bench"
 	for mode in gre gre6 chain; do tests/vm -i -t 900 "$(target_dir)/release/forwarding-bench" --only $$mode --rounds 3 --seconds 1; done
 

@@ -65,6 +65,14 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
+    /// Nothing has been changed yet.
+    pub(crate) fn new(state: &'a State) -> Self {
+        Self {
+            state,
+            changed: BTreeMap::new(),
+        }
+    }
+
     /// What is there, without this transaction's own changes.
     pub fn state(&self) -> &'a State {
         self.state
@@ -111,7 +119,8 @@ impl<'a> Transaction<'a> {
         self.changed.insert(key.to_owned(), None);
     }
 
-    fn changes(self) -> Vec<Change> {
+    /// What it changes.
+    pub(crate) fn changes(self) -> Vec<Change> {
         let changes = self.changed.into_iter().filter_map(|(key, new)| {
             let old = self.state.get(&key).map(|one| &one.record);
             (old != new.as_ref()).then(|| Change {
@@ -392,10 +401,7 @@ impl<S: Store> Writer<S> {
             let mut revisions = Vec::new();
             let mut answers = Vec::with_capacity(asked.len());
             for each in &asked {
-                let mut transaction = Transaction {
-                    state: &state,
-                    changed: BTreeMap::new(),
-                };
+                let mut transaction = Transaction::new(&state);
                 let answer = (each.run)(&mut transaction);
                 let changes = transaction.changes();
                 if answer.is_ok() && !changes.is_empty() {

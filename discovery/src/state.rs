@@ -18,7 +18,7 @@ use crate::model::{
 type Map = RedBlackTreeMapSync<Arc<str>, Arc<Versioned>>;
 
 /// Everything that a domain is at a revision; cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The revision, from 1; 0 where there is nothing.
     pub revision: u64,

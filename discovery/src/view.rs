@@ -158,7 +158,7 @@ impl<'a> Viewer<'a> {
         Some(as_item(item::Item::Tenant(told)))
     }
 
-    /// The item at a key that is a neighbour's in the domain, or a tenant's; `held` says that the router has it now.
+    /// The item at a key: settings, a neighbour in the domain, a tenant; `held` says that the router has it now.
     fn item(&self, at: &str, held: bool) -> Option<Item> {
         match at.split_once('/') {
             Some(("neighbor", name)) => {
@@ -166,6 +166,7 @@ impl<'a> Viewer<'a> {
                 self.neighbor(other, held)
             }
             Some(("tenant", name)) => self.tenant(name),
+            None if at == "settings" => Some(self.settings()),
             _ => None,
         }
     }
@@ -276,7 +277,7 @@ pub fn differing<I: prost::Message + Clone>(
 pub enum Items {
     /// All of them.
     All,
-    /// Those at these keys, of neighbours in the domain and of tenants.
+    /// Those at these keys: `settings`, or of neighbours in the domain and of tenants.
     Some(BTreeSet<String>),
 }
 
@@ -365,12 +366,13 @@ impl Affected {
     }
 
     fn by_router(&mut self, state: &State, name: &str, change: &Change) {
-        let router = |record: &Option<Record>| match record {
-            Some(Record::Router(router)) => Some((router.role, router.registration.clone())),
+        let router = |record: &'_ Option<Record>| match record {
+            Some(Record::Router(router)) => Some(router.clone()),
             _ => None,
         };
         let (old, new) = (router(&change.old), router(&change.new));
-        let was = |of: &Option<(Role, _)>| matches!(of, Some((Role::Reflector, _)));
+        let was =
+            |one: &Option<Router>| one.as_ref().is_some_and(|one| one.role == Role::Reflector);
         // With the first reflector, or without the last one, everybody speaks with others.
         if was(&old) != was(&new) {
             self.everybody = Items::All;
@@ -385,10 +387,20 @@ impl Affected {
             }
         }
         // Addresses that no other domain's edge may have.
-        if old.map(|(_, own)| own) != new.map(|(_, own)| own) && state.trusts().next().is_some() {
+        let own = |one: &Option<Router>| one.as_ref()?.registration.clone();
+        if own(&old) != own(&new) && state.trusts().next().is_some() {
             self.edges(state);
         }
-        self.whole(name);
+        let seen = |one: &Option<Router>| {
+            let one = one.as_ref()?;
+            let known = one.registration.is_some();
+            known.then(|| (one.role, one.peers.clone(), one.external_address))
+        };
+        // What it says of itself is in its settings; what it sees of others stays.
+        match seen(&old) == seen(&new) {
+            true => self.item(name, "settings"),
+            false => self.whole(name),
+        }
     }
 
     /// A tenant's item at all routers that have one.

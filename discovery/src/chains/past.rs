@@ -183,3 +183,106 @@ pub(crate) fn convert(transaction: &mut Transaction<'_>, tenant: &str) -> Done<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+
+    use super::*;
+    use crate::tests::growth::Domain;
+
+    fn domain(chains: u16) -> Domain {
+        let mut domain = Domain::new();
+        domain.tenant("red").unwrap();
+        for service in ["fw", "ids"] {
+            domain.service("red", service, None).unwrap();
+        }
+        for chain in 0..chains {
+            domain
+                .chain("red", &format!("c{chain}"), 1 + chain, &["fw"])
+                .unwrap();
+        }
+        domain
+    }
+
+    fn past(domain: &Domain) -> Vec<Snapshot> {
+        let transaction = Transaction::new(&domain.state);
+        let now = Snapshot::at(&domain.state, "red");
+        let past = read(&transaction, "red", &now);
+        past.into_iter().map(|(_, snapshot)| snapshot).collect()
+    }
+
+    /// However chains change, those of the latest changes are known whole.
+    #[test]
+    fn the_past_is_what_it_was() {
+        let mut domain = domain(3);
+        let mut was: Vec<Snapshot> = past(&domain);
+        for change in 0..100u16 {
+            let now = Snapshot::at(&domain.state, "red");
+            // Made, changed, led through others, taken back; and what was before comes again.
+            match change % 7 {
+                3 => domain.chain("red", "new", 9, &["fw", "ids"]),
+                5 => domain.change(|transaction| {
+                    super::super::operations::delete_chain(transaction, "red", "new")
+                }),
+                6 => domain.chain("red", "c0", 1, &["fw"]),
+                _ => domain.chain("red", &format!("c{}", change % 3), 100 + change, &["fw"]),
+            }
+            .unwrap();
+            if !was.contains(&now) {
+                was.push(now);
+            }
+            let excess = was.len().saturating_sub(32);
+            was.drain(..excess);
+            assert_eq!(past(&domain), was, "after {change}");
+        }
+    }
+
+    /// A change of one of many chains keeps as much as a change of one of few.
+    #[test]
+    fn a_change_keeps_what_changed() {
+        let kept = |chains: u16| {
+            let mut domain = domain(chains);
+            let mut most = 0;
+            for change in 0..50 {
+                let revision = domain.chain("red", "c1", 1000 + change, &["fw"]).unwrap();
+                most = most.max(serde_json::to_vec(&revision).unwrap().len());
+            }
+            most
+        };
+        let (few, many) = (kept(5), kept(100));
+        assert!(many <= few + few / 10, "{few} octets, then {many}");
+    }
+
+    /// What an earlier version kept in one record is the same past.
+    #[test]
+    fn the_past_of_an_earlier_version_is_kept() {
+        let mut domain = domain(3);
+        for change in 0..5 {
+            domain.chain("red", "c1", 1000 + change, &["fw"]).unwrap();
+        }
+        let before = past(&domain);
+        let former = before.iter().map(|one| super::super::records::Past {
+            services: one.services.clone(),
+            chains: one.chains.values().cloned().collect(),
+        });
+        let former = PastChains {
+            tenant: "red".into(),
+            past: former.collect(),
+        };
+        domain
+            .change(|transaction| {
+                forget(transaction, "red");
+                transaction.put(Record::PastChains(former));
+                Ok(())
+            })
+            .unwrap();
+        assert!(past(&domain).is_empty());
+        assert_eq!(outdated(&domain.state), ["red"]);
+        domain
+            .change(|transaction| convert(transaction, "red"))
+            .unwrap();
+        assert_eq!(past(&domain), before);
+        assert!(outdated(&domain.state).is_empty());
+    }
+}

@@ -30,8 +30,8 @@ use crate::model::{Revision, State};
 const PIECE: usize = 1 << 20;
 /// Operations of one transaction, beside those that move numbers; etcd takes 128.
 const PUTS: usize = 120;
-/// A member of the cluster may go: so often, and with such pauses, is asked again.
-const ATTEMPTS: usize = 20;
+/// A member of the cluster may go: so often is asked again, first at once, of another one, and then with such pauses.
+const ATTEMPTS: u32 = 28;
 const PAUSE: Duration = Duration::from_millis(250);
 /// A controller that is not heard of for so long is away, s.
 const PRESENCE: i64 = 10;
@@ -43,8 +43,8 @@ macro_rules! again {
         loop {
             match $crate::store::etcd::asked($question).await {
                 Err(_) if attempt < $crate::store::etcd::ATTEMPTS => {
+                    tokio::time::sleep($crate::store::etcd::pause(attempt)).await;
                     attempt += 1;
-                    tokio::time::sleep($crate::store::etcd::PAUSE).await;
                 }
                 answer => break answer,
             }
@@ -53,6 +53,10 @@ macro_rules! again {
 }
 
 use again;
+
+fn pause(attempt: u32) -> Duration {
+    PAUSE.min(Duration::from_millis(1 << attempt.min(16)))
+}
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
@@ -237,8 +241,8 @@ impl Store for Etcd {
                 Err(error) if attempt == ATTEMPTS => return Err(error),
                 Err(error) => {
                     warn!(%error, "etcd does not answer: asking again");
+                    tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
                 }
             }
         };

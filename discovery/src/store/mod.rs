@@ -112,3 +112,21 @@ pub trait Store: Send + 'static {
         id: &str,
     ) -> impl Future<Output = Result<Option<BTreeSet<String>>, StoreError>> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_old_too_much_or_too_large_is_forgotten_and_the_latest_never() {
+        let (now, day) = (History::AGE * 2, 24 * 3600 * 1000);
+        let history = |number, at, octets| History { number, at, octets };
+        assert!(!history(1, now, 100).is_over(10_000, now));
+        assert!(history(1, now, 100).is_over(10_001, now));
+        assert!(!history(1, now, 64 << 20).is_over(2, now));
+        assert!(history(1, now, (64 << 20) + 1).is_over(2, now));
+        assert!(!history(1, now - 89 * day, 100).is_over(2, now));
+        assert!(history(1, now - 91 * day, 100).is_over(2, now));
+        assert!(!history(2, 0, u64::MAX).is_over(2, now));
+    }
+}

@@ -17,7 +17,7 @@ const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records"
 const REVISIONS: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinition::new("revisions");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const REVISION: &str = "revision";
-/// Octets of all revisions that are kept.
+/// Octets that all revisions take that are kept.
 const OCTETS: &str = "octets";
 /// Revisions as earlier versions kept them: by their number alone, with what is internal.
 const FORMER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
@@ -146,7 +146,12 @@ fn convert(write: &WriteTransaction) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Adds a revision to the history, without what is internal; gives its octets.
+/// Octets that a value takes in the file.
+fn taken(octets: usize) -> u64 {
+    octets.next_power_of_two() as u64
+}
+
+/// Adds a revision to the history, without what is internal; gives the octets that it takes.
 fn insert(
     revisions: &mut Table<'_, u64, (u64, &[u8])>,
     mut revision: Revision,
@@ -155,7 +160,7 @@ fn insert(
     let octets = serde_json::to_vec(&revision).map_err(failed)?;
     let value = (revision.at, octets.as_slice());
     revisions.insert(revision.number, value).map_err(failed)?;
-    Ok(octets.len() as u64)
+    Ok(taken(octets.len()))
 }
 
 /// Forgets revisions that are too many, too large or too old; gives the octets of those that are left.
@@ -169,7 +174,7 @@ fn forget(
         let first = revisions.first().map_err(failed)?;
         let Some((number, (at, size))) = first.map(|(number, value)| {
             let (at, value) = value.value();
-            (number.value(), (at, value.len() as u64))
+            (number.value(), (at, taken(value.len())))
         }) else {
             return Ok(octets);
         };

@@ -1,5 +1,7 @@
 //! What every datastore has to do.
 
+mod limits;
+
 use super::*;
 use crate::database::{Database, News, Rejection};
 use crate::model::{Record, Tenant, key};

@@ -62,3 +62,98 @@ fn as_request(one: &Versioned) -> Option<&Request> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Revision, State};
+    use crate::state::visited;
+
+    fn request(actor: &str, number: u64, octets: usize) -> Request {
+        Request {
+            actor: actor.into(),
+            key: format!("k{number}"),
+            hash: String::new(),
+            body: "x".repeat(octets).into(),
+            at: AGE + number,
+        }
+    }
+
+    /// One more request is answered; gives the records that were looked at for it.
+    fn answer(state: &mut State, request: Request) -> u64 {
+        let before = state.clone();
+        let (revision, looked) = visited::during(|| {
+            let mut transaction = Transaction::new(&before);
+            forget(&mut transaction, &request);
+            transaction.put(Record::Request(request));
+            Revision {
+                number: before.revision + 1,
+                at: 0,
+                actor: String::new(),
+                operation: String::new(),
+                changes: transaction.changes(),
+            }
+        });
+        state.apply(&revision);
+        looked
+    }
+
+    fn held(state: &State, actor: &str, number: u64) -> bool {
+        let key = key::request(actor, &format!("k{number}"));
+        state.request(&key).is_some()
+    }
+
+    #[test]
+    fn so_many_requests_of_a_token_are_remembered_and_a_new_one_looks_at_few() {
+        let mut state = State::default();
+        let most = OF_ONE.count as u64;
+        let mut looked = Vec::new();
+        for number in 0..most + 10 {
+            looked.push(answer(&mut state, request("a", number, 1)));
+        }
+        assert_eq!(state.tally(&key::request("a", "")).count, OF_ONE.count);
+        assert!(
+            !held(&state, "a", 9) && held(&state, "a", 10),
+            "the oldest go"
+        );
+        assert!(
+            looked.iter().all(|one| *one <= 10),
+            "{:?}",
+            looked.iter().max()
+        );
+        // Another token's are not touched by them.
+        answer(&mut state, request("b", 0, 1));
+        for number in 0..100 {
+            answer(&mut state, request("a", most + 10 + number, 1));
+        }
+        assert!(held(&state, "b", 0));
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_size_and_an_age() {
+        let mut state = State::default();
+        for number in 0..100 {
+            answer(&mut state, request("a", number, 64 << 10));
+            assert!(state.tally("request/").octets <= OF_ONE.octets);
+        }
+        assert!(held(&state, "a", 99) && !held(&state, "a", 0));
+        for actor in 0..18 {
+            for number in 0..60 {
+                answer(
+                    &mut state,
+                    request(&format!("t{actor}"), 100 + number, 64 << 10),
+                );
+                assert!(state.tally("request/").octets <= OF_ALL);
+            }
+        }
+        assert!(!held(&state, "a", 99) && held(&state, "t17", 159));
+        // The next ones of anybody forget those that are a day old.
+        let later = Request {
+            at: 3 * AGE,
+            ..request("z", 0, 1)
+        };
+        let before = state.tally("request/").count;
+        answer(&mut state, later);
+        assert_eq!(state.tally("request/").count, before + 1 - AT_ONCE);
+    }
+}

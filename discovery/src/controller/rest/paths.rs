@@ -254,7 +254,7 @@ pub(super) async fn delete_token(
 
 #[utoipa::path(get, path = "/api/v1/revisions", tag = "revisions",
     params(("before" = Option<u64>, Query, description = "Only earlier ones"),
-           ("limit" = Option<usize>, Query, description = "At most so many, 100 at most")),
+           ("limit" = Option<usize>, Query, description = "At most so many, 100 at most; fewer where they are 1 MiB together")),
     responses((status = 200, description = "Who changed what, the latest first, `items`")))]
 pub(super) async fn revisions(
     Of(controller): Shared,
