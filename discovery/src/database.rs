@@ -47,6 +47,9 @@ pub enum Rejection {
         /// What was found there, and what is allowed.
         detail: String,
     },
+    /// Who asks does so too often.
+    #[error("{0}")]
+    TooMany(String),
     /// It is not known who asks.
     #[error("{0}")]
     Unauthenticated(String),

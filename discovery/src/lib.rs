@@ -8,6 +8,7 @@
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
 //! | [`attachments`] | what a tenant has at a router |
+//! | [`quotas`] | how much a tenant may have |
 //! | [`view`] | what one router sees of it |
 //! | [`exchange`] | what domains tell each other |
 //! | [`pki`] | the domain's authority, certificates, tokens |
@@ -26,6 +27,7 @@ pub mod exchange;
 pub mod model;
 pub mod operations;
 pub mod pki;
+pub mod quotas;
 pub mod source;
 mod state;
 pub mod store;

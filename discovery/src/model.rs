@@ -17,6 +17,7 @@
 //! | `service/TENANT/NAME` | [`Service`] |
 //! | `chain/TENANT/NAME` | [`Chain`] |
 //! | `remote-service/DOMAIN/VNI/NAME` | [`RemoteService`] |
+//! | `quota/TENANT` | [`Quota`] |
 //! | `past-difference/TENANT/NUMBER` | [`PastDifference`] |
 
 use std::fmt;
@@ -29,6 +30,7 @@ use utoipa::ToSchema;
 pub use crate::attachments::{Breakout, SiteNeighbor};
 pub use crate::chains::records::{Chain, PastChains, PastDifference, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
+pub use crate::quotas::Quota;
 pub use crate::state::State;
 
 /// The domain itself.
@@ -252,6 +254,9 @@ pub struct VniUse {
     pub service: Option<String>,
     /// Where nobody has: when it may be given again, ms since 1970.
     pub free_at: u64,
+    /// Where nobody has: whose service had it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
 }
 
 /// What a token is good for.
@@ -315,9 +320,18 @@ pub struct Request {
 impl Request {
     /// Octets that are held to answer it again.
     pub fn octets(&self) -> usize {
-        // Serializing what serde_json's own types can hold does not fail.
-        let body = serde_json::to_vec(&self.body).map_or(0, |body| body.len());
-        self.actor.len() + self.key.len() + self.hash.len() + body
+        self.actor.len() + self.key.len() + self.hash.len() + octets(&self.body)
+    }
+}
+
+/// Octets of what a value says, without what JSON puts between.
+fn octets(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(octets).sum(),
+        Value::Object(items) => items.iter().map(|(key, one)| key.len() + octets(one)).sum(),
     }
 }
 
@@ -343,6 +357,7 @@ pub enum Record {
     RemoteService(RemoteService),
     PastChains(PastChains),
     PastDifference(PastDifference),
+    Quota(Quota),
 }
 
 impl Record {
@@ -365,6 +380,7 @@ impl Record {
             Self::Chain(each) => key::chain(&each.tenant, &each.name),
             Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
             Self::PastChains(each) => key::past_chains(&each.tenant),
+            Self::Quota(each) => key::quota(&each.tenant),
             Self::PastDifference(each) => key::past_difference(&each.tenant, each.number),
         }
     }
@@ -393,6 +409,11 @@ pub mod key {
     /// A VNI; sorted as numbers are.
     pub fn vni(number: u32) -> String {
         format!("vni/{number:08}")
+    }
+
+    /// How much a tenant may have.
+    pub fn quota(tenant: &str) -> String {
+        format!("quota/{tenant}")
     }
 
     /// A token.

@@ -566,6 +566,7 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
                 tenant: Some(new.name.clone()),
                 service: None,
                 free_at: 0,
+                last: None,
             }));
             (vni, Some(random(8)))
         }
@@ -763,9 +764,11 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
             tenant: None,
             service: None,
             free_at: now() + u64::from(domain.quarantine) * 1000,
+            last: None,
         }));
     }
     chains::forget_tenant(transaction, name)?;
+    transaction.delete(&key::quota(name));
     transaction.delete(&key::tenant(name));
     Ok(())
 }
@@ -876,6 +879,7 @@ pub fn roll_back(transaction: &mut Transaction<'_>, undo: &Undo) -> Done<()> {
     // A tenant that was made since is no more, or another one has its name: who held a token of it holds none of that one.
     for tenant in &undo.made {
         delete_tokens(transaction, tenant);
+        transaction.delete(&key::quota(tenant));
     }
     let state = transaction.state();
     for key in undo.records.keys() {

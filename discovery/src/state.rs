@@ -10,8 +10,9 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 use crate::model::{
-    Attachment, Chain, Domain, Record, Remote, RemoteRouter, RemoteService, RemoteTenant, Request,
-    Revision, Role, Router, Scope, Service, Share, Tenant, Token, Trust, Versioned, VniUse, key,
+    Attachment, Chain, Domain, Quota, Record, Remote, RemoteRouter, RemoteService, RemoteTenant,
+    Request, Revision, Role, Router, Scope, Service, Share, Tenant, Token, Trust, Versioned,
+    VniUse, key,
 };
 
 /// Records by key, or by what they are looked up by.
@@ -99,6 +100,11 @@ pub(crate) mod by {
         format!("{RESTING}/{free_at:020}")
     }
 
+    /// VNIs that nobody has since a service of a tenant had them, by when they may be given again.
+    pub(crate) fn rested(tenant: &str) -> String {
+        format!("rested/{tenant}")
+    }
+
     /// Tokens of a tenant's administrators.
     pub(crate) fn token_of(tenant: &str) -> String {
         format!("token/{tenant}")
@@ -154,7 +160,12 @@ fn entries(record: &Record, mut with: impl FnMut(String)) {
                 }
             }
         }
-        Record::Vni(one) if one.tenant.is_none() => with(by::resting(one.free_at)),
+        Record::Vni(one) if one.tenant.is_none() => {
+            with(by::resting(one.free_at));
+            if let Some(tenant) = &one.last {
+                with(format!("{}/{:020}", by::rested(tenant), one.free_at));
+            }
+        }
         Record::Token(token) => {
             if let Scope::Tenant { tenant } = &token.scope {
                 with(by::token_of(tenant));
@@ -271,8 +282,17 @@ impl State {
 
     /// Records that are looked up by an entry of [`by`], in the order of what is behind it there, then by key.
     pub(crate) fn by(&self, entry: &str) -> impl Iterator<Item = &Versioned> + use<'_> {
+        self.by_from(entry, "")
+    }
+
+    /// The same, from what is behind it on.
+    pub(crate) fn by_from(
+        &self,
+        entry: &str,
+        from: &str,
+    ) -> impl Iterator<Item = &Versioned> + use<'_> {
         let prefix = format!("{entry}/");
-        let range = self.index.range::<str, _>(Onwards(prefix.clone()));
+        let range = self.index.range::<str, _>(Onwards(prefix.clone() + from));
         range
             .take_while(move |(key, _)| key.starts_with(&prefix))
             .map(|(_, one)| {
@@ -307,6 +327,7 @@ impl State {
         remote_tenant remote_tenants RemoteTenant "remote-tenant/"
         service services Service "service/"
         chain chains Chain "chain/"
+        quota quotas Quota "quota/"
         remote_service remote_services RemoteService "remote-service/"
     }
 

@@ -76,16 +76,23 @@ fn take(transaction: &mut Transaction<'_>, vni: u32, tenant: &str, name: &str) {
         tenant: Some(tenant.to_owned()),
         service: Some(name.to_owned()),
         free_at: 0,
+        last: None,
     }));
 }
 
-/// A label of this domain rests before it is given again.
-pub(super) fn rest(transaction: &mut Transaction<'_>, domain: &Domain, label: u32) {
+/// A label of this domain rests before it is given again; a service of that tenant had it.
+pub(super) fn rest(
+    transaction: &mut Transaction<'_>,
+    domain: &Domain,
+    label: u32,
+    tenant: Option<&str>,
+) {
     transaction.put(Record::Vni(VniUse {
         vni: label,
         tenant: None,
         service: None,
         free_at: now() + u64::from(domain.quarantine) * 1000,
+        last: tenant.map(str::to_owned),
     }));
 }
 
@@ -186,7 +193,7 @@ pub(super) fn renew(transaction: &mut Transaction<'_>, tenant: &str) -> Done<()>
                     service.name
                 )));
             }
-            rest(transaction, &domain, service.label);
+            rest(transaction, &domain, service.label, Some(tenant));
             service.label = fresh(transaction, &domain, tenant, &service.name)?;
             transaction.put(Record::Service(service));
         }
@@ -242,7 +249,10 @@ pub(crate) fn rolled_back(transaction: &mut Transaction<'_>) -> Done<()> {
             _ => true,
         };
         match &one.record {
-            Record::Vni(one) if free && one.tenant.is_some() => rest(transaction, &domain, one.vni),
+            Record::Vni(one) if free && one.tenant.is_some() => {
+                let last = one.tenant.as_deref().filter(|_| one.service.is_some());
+                rest(transaction, &domain, one.vni, last);
+            }
             resting if free => transaction.put(resting.clone()),
             _ => {}
         }

@@ -265,7 +265,8 @@ pub fn delete_service(transaction: &mut Transaction<'_>, tenant: &str, name: &st
 
 fn remove_service(transaction: &mut Transaction<'_>, service: &Service) -> Done<()> {
     if service.home.is_none() {
-        labels::rest(transaction, &domain_of(transaction)?, service.label);
+        let domain = domain_of(transaction)?;
+        labels::rest(transaction, &domain, service.label, Some(&service.tenant));
     }
     transaction.delete(&key::service(&service.tenant, &service.name));
     Ok(())

@@ -258,6 +258,7 @@ pub struct Controller {
     exchange: Exchange,
     introduction: Introduction,
     audit: Audit,
+    rates: management::Rates,
     /// When the certificate ends that the controller shows, s since 1970.
     until: AtomicI64,
 }
@@ -310,6 +311,7 @@ pub async fn serve(
         hub: Hub::new(database.clone()),
         exchange: Exchange::default(),
         audit: Audit::default(),
+        rates: management::Rates::default(),
         until: AtomicI64::new(0),
         database,
     });

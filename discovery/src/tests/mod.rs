@@ -9,6 +9,7 @@ mod faults;
 pub(crate) mod growth;
 mod management;
 mod membership;
+mod quotas;
 mod routers;
 mod sources;
 mod store;

@@ -208,6 +208,36 @@ impl Management for Server {
         reply(answer, messages::deleted)
     }
 
+    async fn get_quota(
+        &self,
+        request: Request<proto::GetQuotaRequest>,
+    ) -> Result<Response<proto::QuotaUse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        let answer = self.controller.get_quota(&actor, &asked.tenant);
+        reply(answer, messages::quota)
+    }
+
+    async fn put_quota(
+        &self,
+        request: Request<proto::PutQuotaRequest>,
+    ) -> Result<Response<proto::QuotaUse>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .put_quota(&asking, asked.tenant.clone(), asked)
+            .await;
+        reply(answer, messages::quota)
+    }
+
+    async fn delete_quota(
+        &self,
+        request: Request<proto::DeleteQuotaRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self.controller.delete_quota(&asking, asked.tenant).await;
+        reply(answer, messages::deleted)
+    }
+
     async fn list_attachments(
         &self,
         request: Request<proto::ListAttachmentsRequest>,

@@ -11,6 +11,7 @@ use crate::database::Rejection;
 use crate::management_proto as proto;
 use crate::model;
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
+use crate::quotas::{NewQuota, QuotaUse};
 
 pub(super) fn parse<T: std::str::FromStr<Err: Display>>(
     what: &str,
@@ -56,6 +57,23 @@ impl Form<TenantChange> for proto::ChangeTenantRequest {
     fn read(self) -> Result<TenantChange, Rejection> {
         Ok(TenantChange {
             description: self.description,
+        })
+    }
+}
+
+impl Form<NewQuota> for proto::PutQuotaRequest {
+    fn read(self) -> Result<NewQuota, Rejection> {
+        let limits = self.limits.unwrap_or_default();
+        Ok(NewQuota {
+            attachments: limits.attachments,
+            interfaces: limits.interfaces,
+            prefixes: limits.prefixes,
+            neighbors: limits.neighbors,
+            services: limits.services,
+            nodes: limits.nodes,
+            vnis: limits.vnis,
+            chains: limits.chains,
+            matches: limits.matches,
         })
     }
 }
@@ -204,6 +222,42 @@ pub(super) fn tenant(one: model::Tenant, modified: u64) -> proto::Tenant {
     }
 }
 
+pub(super) fn quota(one: QuotaUse, modified: u64) -> proto::QuotaUse {
+    proto::QuotaUse {
+        tenant: one.tenant,
+        limits: Some(proto::Limits {
+            attachments: one.limits.attachments,
+            interfaces: one.limits.interfaces,
+            prefixes: one.limits.prefixes,
+            neighbors: one.limits.neighbors,
+            services: one.limits.services,
+            nodes: one.limits.nodes,
+            vnis: one.limits.vnis,
+            chains: one.limits.chains,
+            matches: one.limits.matches,
+        }),
+        used: one.used,
+        modified,
+    }
+}
+
+fn said(one: model::Quota) -> proto::Quota {
+    proto::Quota {
+        tenant: one.tenant,
+        limits: Some(proto::NewQuota {
+            attachments: one.limits.attachments,
+            interfaces: one.limits.interfaces,
+            prefixes: one.limits.prefixes,
+            neighbors: one.limits.neighbors,
+            services: one.limits.services,
+            nodes: one.limits.nodes,
+            vnis: one.limits.vnis,
+            chains: one.limits.chains,
+            matches: one.limits.matches,
+        }),
+    }
+}
+
 pub(super) fn attachment(one: model::Attachment, modified: u64) -> proto::Attachment {
     proto::Attachment {
         tenant: one.tenant,
@@ -285,7 +339,9 @@ fn record(one: model::Record) -> Option<proto::Record> {
             tenant: one.tenant,
             free_at: one.free_at,
             service: one.service,
+            last: one.last,
         }),
+        model::Record::Quota(one) => Record::Quota(said(one)),
         model::Record::Token(one) => Record::Token(token(one, 0)),
         // Answers and chains of the past that were kept are nobody's business.
         model::Record::Request(_)

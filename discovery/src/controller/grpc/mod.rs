@@ -67,6 +67,7 @@ impl From<Rejection> for Status {
             Rejection::Malformed(_) | Rejection::Invalid(_) | Rejection::Field { .. } => {
                 Self::invalid_argument(text)
             }
+            Rejection::TooMany(_) => Self::resource_exhausted(text),
             Rejection::Unauthenticated(_) => Self::unauthenticated(text),
             Rejection::Forbidden(_) => Self::permission_denied(text),
             Rejection::Unavailable(_) => Self::unavailable(text),

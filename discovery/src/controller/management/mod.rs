@@ -7,6 +7,7 @@
 //! | [`history`] | revisions, going back to one, watching them come |
 //! | [`chains`] | services and chains of tenants |
 //! | [`domains`] | other domains |
+//! | [`rates`] | how often a token may ask |
 //! | [`requests`] | how long answered requests are remembered |
 //! | [`condition`] | how the domain and its routers do |
 
@@ -14,10 +15,12 @@ mod chains;
 pub(super) mod condition;
 pub(super) mod domains;
 mod history;
+mod rates;
 mod requests;
 mod resources;
 
 pub(super) use self::history::RolledBack;
+pub(super) use self::rates::Rates;
 pub(super) use self::resources::CreatedToken;
 
 use serde::Serialize;
@@ -28,6 +31,7 @@ use crate::database::{Rejection, Transaction};
 use crate::model::{Record, Request, Scope, State, key, now};
 use crate::operations::check_token;
 use crate::pki::{TokenText, sha256};
+use crate::quotas;
 
 /// Who asks, by the token that they show.
 #[derive(Clone, Debug)]
@@ -191,6 +195,9 @@ impl Controller {
                 "this is a join token: it is for `weft join` alone".into(),
             ));
         }
+        if let Scope::Tenant { .. } | Scope::Reader = known.scope {
+            self.rates.pass(&known.id)?;
+        }
         Ok(Actor {
             name: known.id,
             scope: known.scope,
@@ -232,6 +239,9 @@ impl Controller {
             }
             asking.check(state, &own)?;
             let answer = operation(transaction)?;
+            if let Scope::Tenant { tenant } = &asking.actor.scope {
+                quotas::check(transaction, tenant)?;
+            }
             if let Some(key) = &key {
                 let request = Request {
                     actor: actor.clone(),

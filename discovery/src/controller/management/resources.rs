@@ -8,6 +8,7 @@ use crate::controller::{Controller, create_token};
 use crate::database::Rejection;
 use crate::model::{Attachment, Domain, Record, Router, Scope, Tenant, Token, key};
 use crate::operations::{self, NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
+use crate::quotas::{self, NewQuota, QuotaUse};
 
 /// A token that has just been made.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -156,6 +157,48 @@ impl Controller {
         let (what, subject) = (format!("delete tenant {name}"), key::tenant(&name));
         self.change(asking, what, &(), subject, move |transaction| {
             operations::delete_tenant(transaction, &name)
+        })
+        .await
+    }
+
+    pub(in crate::controller) fn get_quota(&self, actor: &Actor, name: &str) -> Answered<QuotaUse> {
+        actor.may_see(Some(name))?;
+        let state = self.database.state();
+        let tenant = state.tenant(&key::tenant(name));
+        tenant.ok_or_else(|| no_tenant(name))?;
+        Ok(Answer {
+            body: quotas::quota(&state, name),
+            revision: state.revision,
+            modified: state.get(&key::quota(name)).map(|one| one.modified),
+        })
+    }
+
+    pub(in crate::controller) async fn put_quota(
+        &self,
+        asking: &Asking,
+        name: String,
+        form: impl Form<NewQuota>,
+    ) -> Answered<QuotaUse> {
+        asking.actor.may_change(None)?;
+        let new = form.read()?;
+        let what = format!("say what tenant {name} may have");
+        let subject = key::quota(&name);
+        self.change(asking, what, &new.clone(), subject, move |transaction| {
+            quotas::put_quota(transaction, &name, &new)
+        })
+        .await
+    }
+
+    pub(in crate::controller) async fn delete_quota(
+        &self,
+        asking: &Asking,
+        name: String,
+    ) -> Answered<()> {
+        asking.actor.may_change(None)?;
+        let what = format!("tenant {name} may have what everybody may");
+        let subject = key::quota(&name);
+        self.change(asking, what, &(), subject, move |transaction| {
+            quotas::delete_quota(transaction, &name)
         })
         .await
     }

@@ -45,6 +45,12 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
                 .patch(paths::change_tenant)
                 .delete(paths::delete_tenant),
         )
+        .route(
+            "/tenants/{name}/quota",
+            get(paths::quota)
+                .put(paths::put_quota)
+                .delete(paths::delete_quota),
+        )
         .route("/tenants/{name}/attachments", get(paths::attachments))
         .route(
             "/tenants/{name}/attachments/{router}",
@@ -103,6 +109,7 @@ impl From<Rejection> for Problem {
             Rejection::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Rejection::Malformed(_) => StatusCode::BAD_REQUEST,
             Rejection::Invalid(_) | Rejection::Field { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Rejection::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
             Rejection::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -18,6 +18,7 @@ use crate::controller::management::{Actor, Asking, CreatedToken, RolledBack};
 use crate::controller::metrics::CONTENT_TYPE;
 use crate::model::{self, Attachment, Domain, Tenant};
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
+use crate::quotas::{NewQuota, QuotaUse};
 
 type Shared = Of<Arc<Controller>>;
 type Answered = Result<Response, Problem>;
@@ -169,6 +170,46 @@ pub(super) async fn delete_tenant(
     reply(
         StatusCode::NO_CONTENT,
         controller.delete_tenant(&asking, name).await,
+    )
+}
+
+#[utoipa::path(get, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 200, description = "What it may have, and has", body = QuotaUse)))]
+pub(super) async fn quota(
+    Of(controller): Shared,
+    actor: Actor,
+    Path(name): Path<String>,
+) -> Answered {
+    reply(StatusCode::OK, controller.get_quota(&actor, &name))
+}
+
+#[utoipa::path(put, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")), request_body = NewQuota,
+    responses((status = 200, description = "What it may have now, and has", body = QuotaUse)))]
+pub(super) async fn put_quota(
+    Of(controller): Shared,
+    asking: Asking,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answered {
+    reply(
+        StatusCode::OK,
+        controller.put_quota(&asking, name, body).await,
+    )
+}
+
+#[utoipa::path(delete, path = "/api/v1/tenants/{name}/quota", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 204, description = "It may have what everybody may")))]
+pub(super) async fn delete_quota(
+    Of(controller): Shared,
+    asking: Asking,
+    Path(name): Path<String>,
+) -> Answered {
+    reply(
+        StatusCode::NO_CONTENT,
+        controller.delete_quota(&asking, name).await,
     )
 }
 
@@ -327,6 +368,9 @@ pub(super) async fn performance(
         tenant,
         change_tenant,
         delete_tenant,
+        quota,
+        put_quota,
+        delete_quota,
         attachments,
         attachment,
         put_attachment,
