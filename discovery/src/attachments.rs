@@ -83,7 +83,7 @@ pub(crate) fn unfit(
     }
 }
 
-fn twice(field: String, found: impl std::fmt::Display) -> Rejection {
+pub(crate) fn twice(field: String, found: impl std::fmt::Display) -> Rejection {
     Rejection::Field {
         field,
         detail: format!("`{found}` stands in the list for a second time"),

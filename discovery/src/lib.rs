@@ -8,6 +8,7 @@
 //! | [`database`] | the one place where it changes |
 //! | [`operations`] | what may be changed, and how |
 //! | [`attachments`] | what a tenant has at a router |
+//! | [`grants`] | which interfaces a tenant's administrators may use |
 //! | [`quotas`] | how much a tenant may have |
 //! | [`view`] | what one router sees of it |
 //! | [`exchange`] | what domains tell each other |
@@ -24,6 +25,7 @@ pub mod controller;
 pub mod database;
 mod etcd;
 pub mod exchange;
+pub mod grants;
 pub mod model;
 pub mod operations;
 pub mod pki;

@@ -17,6 +17,7 @@
 //! | `service/TENANT/NAME` | [`Service`] |
 //! | `chain/TENANT/NAME` | [`Chain`] |
 //! | `remote-service/DOMAIN/VNI/NAME` | [`RemoteService`] |
+//! | `grant/TENANT/ROUTER` | [`Grant`] |
 //! | `quota/TENANT` | [`Quota`] |
 //! | `past-difference/TENANT/NUMBER` | [`PastDifference`] |
 
@@ -30,6 +31,7 @@ use utoipa::ToSchema;
 pub use crate::attachments::{Breakout, SiteNeighbor};
 pub use crate::chains::records::{Chain, PastChains, PastDifference, RemoteService, Service};
 pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
+pub use crate::grants::Grant;
 pub use crate::quotas::Quota;
 pub use crate::state::State;
 
@@ -358,6 +360,7 @@ pub enum Record {
     PastChains(PastChains),
     PastDifference(PastDifference),
     Quota(Quota),
+    Grant(Grant),
 }
 
 impl Record {
@@ -380,6 +383,7 @@ impl Record {
             Self::Chain(each) => key::chain(&each.tenant, &each.name),
             Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
             Self::PastChains(each) => key::past_chains(&each.tenant),
+            Self::Grant(each) => key::grant(&each.tenant, &each.router),
             Self::Quota(each) => key::quota(&each.tenant),
             Self::PastDifference(each) => key::past_difference(&each.tenant, each.number),
         }
@@ -409,6 +413,11 @@ pub mod key {
     /// A VNI; sorted as numbers are.
     pub fn vni(number: u32) -> String {
         format!("vni/{number:08}")
+    }
+
+    /// Interfaces of a router that are granted to a tenant.
+    pub fn grant(tenant: &str, router: &str) -> String {
+        format!("grant/{tenant}/{router}")
     }
 
     /// How much a tenant may have.

@@ -10,6 +10,7 @@ use crate::attachments::{check_asn, check_unicast, unfit};
 use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations::{check_vni, offered, shared_with};
+use crate::grants;
 use crate::model::{
     Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, State,
     Tenant, Token, VniUse, key, now,
@@ -512,7 +513,7 @@ pub fn change_router(
 pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
     router_of(transaction, name)?;
     for one in transaction.state().by(&by::router(name)) {
-        if let Record::Attachment(_) = &one.record {
+        if let Record::Attachment(_) | Record::Grant(_) = &one.record {
             transaction.delete(&one.record.key());
         }
     }
@@ -769,6 +770,7 @@ pub fn delete_tenant(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
     }
     chains::forget_tenant(transaction, name)?;
     transaction.delete(&key::quota(name));
+    grants::forget_tenant(transaction, name);
     transaction.delete(&key::tenant(name));
     Ok(())
 }
@@ -880,6 +882,7 @@ pub fn roll_back(transaction: &mut Transaction<'_>, undo: &Undo) -> Done<()> {
     for tenant in &undo.made {
         delete_tokens(transaction, tenant);
         transaction.delete(&key::quota(tenant));
+        grants::forget_tenant(transaction, tenant);
     }
     let state = transaction.state();
     for key in undo.records.keys() {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 use crate::model::{
-    Attachment, Chain, Domain, Quota, Record, Remote, RemoteRouter, RemoteService, RemoteTenant,
-    Request, Revision, Role, Router, Scope, Service, Share, Tenant, Token, Trust, Versioned,
-    VniUse, key,
+    Attachment, Chain, Domain, Grant, Quota, Record, Remote, RemoteRouter, RemoteService,
+    RemoteTenant, Request, Revision, Role, Router, Scope, Service, Share, Tenant, Token, Trust,
+    Versioned, VniUse, key,
 };
 
 /// Records by key, or by what they are looked up by.
@@ -72,7 +72,7 @@ pub(crate) mod by {
         format!("peer/{tenant}")
     }
 
-    /// Attachments and services at a router.
+    /// Attachments, services and grants at a router.
     pub(crate) fn router(router: &str) -> String {
         format!("at/{router}")
     }
@@ -171,6 +171,7 @@ fn entries(record: &Record, mut with: impl FnMut(String)) {
                 with(by::token_of(tenant));
             }
         }
+        Record::Grant(grant) => with(by::router(&grant.router)),
         Record::Share(share) => with(by::shared(&share.tenant)),
         Record::RemoteTenant(tenant) => with(by::number(tenant.vni)),
         Record::RemoteService(service) => with(by::number(service.label)),
@@ -328,6 +329,7 @@ impl State {
         service services Service "service/"
         chain chains Chain "chain/"
         quota quotas Quota "quota/"
+        grant grants Grant "grant/"
         remote_service remote_services RemoteService "remote-service/"
     }
 

@@ -171,6 +171,10 @@ async fn a_tenants_administrator_sees_and_changes_the_tenant_alone() {
     let seen = red.ask(Method::GET, "tenants", None).await.unwrap();
     assert_eq!(seen["items"].as_array().unwrap().len(), 1, "{seen}");
     let body = json!({ "interfaces": ["red0"] });
+    controller
+        .ask(Method::PUT, "tenants/red/grants/a1", body.clone())
+        .await
+        .unwrap();
     red.ask(Method::PUT, "tenants/red/attachments/a1", Some(&body))
         .await
         .unwrap();

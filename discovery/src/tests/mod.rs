@@ -6,6 +6,7 @@ mod api;
 mod chains;
 mod exchange;
 mod faults;
+mod grants;
 pub(crate) mod growth;
 mod management;
 mod membership;

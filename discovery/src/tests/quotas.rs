@@ -15,6 +15,11 @@ async fn prepared(scratch: &Scratch) -> (Running, crate::client::Rest) {
     }
     let body = json!({ "name": "red" });
     controller.ask(Method::POST, "tenants", body).await.unwrap();
+    for router in ["a1", "a2"] {
+        let path = format!("tenants/red/grants/{router}");
+        let body = json!({ "interfaces": ["x0", "x1", "fw0"] });
+        controller.ask(Method::PUT, &path, body).await.unwrap();
+    }
     let scope = json!({ "kind": "tenant", "tenant": "red" });
     let red = controller.rest(&controller.token(scope).await);
     (controller, red)

@@ -143,6 +143,7 @@ fn domain(count: usize) -> Vec<Record> {
             tenant: Some(name.clone()),
             service: None,
             free_at: 0,
+            last: None,
         }));
         records.extend((0..ROUTERS).map(|router| attachment(&name, router, number)));
     }

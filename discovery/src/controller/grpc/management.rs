@@ -208,6 +208,40 @@ impl Management for Server {
         reply(answer, messages::deleted)
     }
 
+    async fn list_grants(
+        &self,
+        request: Request<proto::ListGrantsRequest>,
+    ) -> Result<Response<proto::ListGrantsResponse>, Status> {
+        let (actor, asked) = self.actor(request)?;
+        reply(
+            self.controller.list_grants(&actor, &asked.tenant),
+            |all, _| proto::ListGrantsResponse {
+                grants: each(all, messages::grant),
+            },
+        )
+    }
+
+    async fn put_grant(
+        &self,
+        request: Request<proto::PutGrantRequest>,
+    ) -> Result<Response<proto::Grant>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let (tenant, router) = (asked.tenant.clone(), asked.router.clone());
+        let answer = self.controller.put_grant(&asking, tenant, router, asked);
+        reply(answer.await, messages::grant)
+    }
+
+    async fn delete_grant(
+        &self,
+        request: Request<proto::DeleteGrantRequest>,
+    ) -> Result<Response<proto::Deleted>, Status> {
+        let (asking, asked) = self.asking(request, conditions!())?;
+        let answer = self
+            .controller
+            .delete_grant(&asking, asked.tenant, asked.router);
+        reply(answer.await, messages::deleted)
+    }
+
     async fn get_quota(
         &self,
         request: Request<proto::GetQuotaRequest>,

@@ -8,6 +8,7 @@ use super::{chains, domains};
 use crate::controller::management::condition::{Performance, RouterStatus, Status};
 use crate::controller::management::{CreatedToken, Form, RolledBack};
 use crate::database::Rejection;
+use crate::grants::NewGrant;
 use crate::management_proto as proto;
 use crate::model;
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
@@ -57,6 +58,14 @@ impl Form<TenantChange> for proto::ChangeTenantRequest {
     fn read(self) -> Result<TenantChange, Rejection> {
         Ok(TenantChange {
             description: self.description,
+        })
+    }
+}
+
+impl Form<NewGrant> for proto::PutGrantRequest {
+    fn read(self) -> Result<NewGrant, Rejection> {
+        Ok(NewGrant {
+            interfaces: self.interfaces,
         })
     }
 }
@@ -222,6 +231,15 @@ pub(super) fn tenant(one: model::Tenant, modified: u64) -> proto::Tenant {
     }
 }
 
+pub(super) fn grant(one: model::Grant, modified: u64) -> proto::Grant {
+    proto::Grant {
+        tenant: one.tenant,
+        router: one.router,
+        interfaces: one.interfaces,
+        modified,
+    }
+}
+
 pub(super) fn quota(one: QuotaUse, modified: u64) -> proto::QuotaUse {
     proto::QuotaUse {
         tenant: one.tenant,
@@ -341,6 +359,7 @@ fn record(one: model::Record) -> Option<proto::Record> {
             service: one.service,
             last: one.last,
         }),
+        model::Record::Grant(one) => Record::Grant(grant(one, 0)),
         model::Record::Quota(one) => Record::Quota(said(one)),
         model::Record::Token(one) => Record::Token(token(one, 0)),
         // Answers and chains of the past that were kept are nobody's business.

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 
 use super::Controller;
 use crate::database::{Rejection, Transaction};
+use crate::grants;
 use crate::model::{Record, Request, Scope, State, key, now};
 use crate::operations::check_token;
 use crate::pki::{TokenText, sha256};
@@ -240,6 +241,7 @@ impl Controller {
             asking.check(state, &own)?;
             let answer = operation(transaction)?;
             if let Scope::Tenant { tenant } = &asking.actor.scope {
+                grants::check(transaction, tenant)?;
                 quotas::check(transaction, tenant)?;
             }
             if let Some(key) = &key {

@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use super::{Actor, Answer, Answered, Asking, Form, Listed, found, listed, no_router, no_tenant};
 use crate::controller::{Controller, create_token};
 use crate::database::Rejection;
-use crate::model::{Attachment, Domain, Record, Router, Scope, Tenant, Token, key};
+use crate::grants::{self, NewGrant};
+use crate::model::{Attachment, Domain, Grant, Record, Router, Scope, Tenant, Token, key};
 use crate::operations::{self, NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 use crate::quotas::{self, NewQuota, QuotaUse};
 
@@ -199,6 +200,55 @@ impl Controller {
         let subject = key::quota(&name);
         self.change(asking, what, &(), subject, move |transaction| {
             quotas::delete_quota(transaction, &name)
+        })
+        .await
+    }
+
+    pub(in crate::controller) fn list_grants(
+        &self,
+        actor: &Actor,
+        tenant: &str,
+    ) -> Answered<Vec<Listed<Grant>>> {
+        actor.may_see(Some(tenant))?;
+        let state = self.database.state();
+        if state.tenant(&key::tenant(tenant)).is_none() {
+            return Err(no_tenant(tenant));
+        }
+        let grant = |record: &Record| match record {
+            Record::Grant(grant) => Some(grant.clone()),
+            _ => None,
+        };
+        Ok(listed(&state, &key::grant(tenant, ""), grant))
+    }
+
+    pub(in crate::controller) async fn put_grant(
+        &self,
+        asking: &Asking,
+        tenant: String,
+        router: String,
+        form: impl Form<NewGrant>,
+    ) -> Answered<Grant> {
+        asking.actor.may_change(None)?;
+        let new = form.read()?;
+        let what = format!("grant interfaces of router {router} to tenant {tenant}");
+        let subject = key::grant(&tenant, &router);
+        self.change(asking, what, &new.clone(), subject, move |transaction| {
+            grants::put_grant(transaction, &tenant, &router, &new)
+        })
+        .await
+    }
+
+    pub(in crate::controller) async fn delete_grant(
+        &self,
+        asking: &Asking,
+        tenant: String,
+        router: String,
+    ) -> Answered<()> {
+        asking.actor.may_change(None)?;
+        let what = format!("grant nothing of router {router} to tenant {tenant}");
+        let subject = key::grant(&tenant, &router);
+        self.change(asking, what, &(), subject, move |transaction| {
+            grants::delete_grant(transaction, &tenant, &router)
         })
         .await
     }

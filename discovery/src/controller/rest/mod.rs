@@ -13,7 +13,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +50,11 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
             get(paths::quota)
                 .put(paths::put_quota)
                 .delete(paths::delete_quota),
+        )
+        .route("/tenants/{name}/grants", get(paths::grants))
+        .route(
+            "/tenants/{name}/grants/{router}",
+            put(paths::put_grant).delete(paths::delete_grant),
         )
         .route("/tenants/{name}/attachments", get(paths::attachments))
         .route(

@@ -16,6 +16,7 @@ use crate::controller::Controller;
 use crate::controller::management::condition::{Performance, PerformanceQuery, Status};
 use crate::controller::management::{Actor, Asking, CreatedToken, RolledBack};
 use crate::controller::metrics::CONTENT_TYPE;
+use crate::grants::{Grant, NewGrant};
 use crate::model::{self, Attachment, Domain, Tenant};
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 use crate::quotas::{NewQuota, QuotaUse};
@@ -213,6 +214,43 @@ pub(super) async fn delete_quota(
     )
 }
 
+#[utoipa::path(get, path = "/api/v1/tenants/{name}/grants", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")),
+    responses((status = 200, description = "Which interfaces its administrators may use, by router, `items`")))]
+pub(super) async fn grants(
+    Of(controller): Shared,
+    actor: Actor,
+    Path(name): Path<String>,
+) -> Answered {
+    records(controller.list_grants(&actor, &name))
+}
+
+#[utoipa::path(put, path = "/api/v1/tenants/{name}/grants/{router}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name"), ("router" = String, Path, description = "The router's name")),
+    request_body = NewGrant,
+    responses((status = 200, description = "Its administrators may use these interfaces", body = Grant)))]
+pub(super) async fn put_grant(
+    Of(controller): Shared,
+    asking: Asking,
+    Path((name, router)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered {
+    let granted = controller.put_grant(&asking, name, router, body);
+    reply(StatusCode::OK, granted.await)
+}
+
+#[utoipa::path(delete, path = "/api/v1/tenants/{name}/grants/{router}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name"), ("router" = String, Path, description = "The router's name")),
+    responses((status = 204, description = "They may use none anew; what uses one stays")))]
+pub(super) async fn delete_grant(
+    Of(controller): Shared,
+    asking: Asking,
+    Path((name, router)): Path<(String, String)>,
+) -> Answered {
+    let taken = controller.delete_grant(&asking, name, router);
+    reply(StatusCode::NO_CONTENT, taken.await)
+}
+
 #[utoipa::path(get, path = "/api/v1/tenants/{name}/attachments", tag = "tenants",
     params(("name" = String, Path, description = "The tenant's name")),
     responses((status = 200, description = "Where it is attached, `items`")))]
@@ -368,6 +406,9 @@ pub(super) async fn performance(
         tenant,
         change_tenant,
         delete_tenant,
+        grants,
+        put_grant,
+        delete_grant,
         quota,
         put_quota,
         delete_quota,
