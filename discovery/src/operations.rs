@@ -878,26 +878,33 @@ pub fn roll_back(transaction: &mut Transaction<'_>, undo: &Undo) -> Done<()> {
             None => transaction.delete(key),
         }
     }
-    // A tenant that was made since is no more, or another one has its name: who held a token of it holds none of that one.
+    // A tenant that was made since is no more, or another one has its name: what was its own is not that one's.
     for tenant in &undo.made {
-        delete_tokens(transaction, tenant);
-        transaction.delete(&key::quota(tenant));
-        grants::forget_tenant(transaction, tenant);
+        forget_name(transaction, tenant);
     }
-    let state = transaction.state();
     for key in undo.records.keys() {
         check_attachment(transaction, key)?;
-        let Some(tenant) = key.strip_prefix("tenant/") else {
-            continue;
-        };
-        if transaction.get(key).is_some() {
-            continue;
-        }
-        for share in state.by(&by::shared(tenant)) {
-            transaction.delete(&share.record.key());
-        }
     }
     crate::chains::labels::rolled_back(transaction)
+}
+
+/// Takes from a tenant's name what an operator has said by it: tokens, quota, grants, and with whom it is shared.
+fn forget_name(transaction: &mut Transaction<'_>, tenant: &str) {
+    delete_tokens(transaction, tenant);
+    transaction.delete(&key::quota(tenant));
+    grants::forget_tenant(transaction, tenant);
+    let state = transaction.state();
+    for share in state.by(&by::shared(tenant)) {
+        transaction.delete(&share.record.key());
+    }
+    for router in state.by(&by::peer_of(tenant)).filter_map(as_router) {
+        if let Ok(mut router) = router_of(transaction, &router.name) {
+            for peer in &mut router.peers {
+                peer.tenants.retain(|name| name != tenant);
+            }
+            transaction.put(Record::Router(router));
+        }
+    }
 }
 
 fn check_attachment(transaction: &Transaction<'_>, key: &str) -> Done<()> {

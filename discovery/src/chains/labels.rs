@@ -14,6 +14,7 @@ use super::past::{self, Plan, Snapshot};
 use super::plan;
 use super::records::Service;
 use crate::database::{Rejection, Transaction};
+use crate::exchange::peers::mistaken;
 use crate::model::{Domain, Record, VniUse, key, now};
 use crate::operations::{Done, chosen_vni, domain_of, foreign_vni, free_vni, tenant_of};
 
@@ -103,9 +104,13 @@ fn offered(
     home: &str,
     there: &str,
 ) -> Done<Option<u32>> {
-    let vni = tenant_of(transaction, tenant)?.vni;
-    let key = key::remote_service(home, vni, there);
-    let offered = transaction.state().remote_service(&key);
+    let (state, tenant) = (transaction.state(), tenant_of(transaction, tenant)?);
+    // Those of another tenant that has the VNI there now are not this one's.
+    if mistaken(state, &tenant).is_some() {
+        return Ok(None);
+    }
+    let key = key::remote_service(home, tenant.vni, there);
+    let offered = state.remote_service(&key);
     Ok(offered.map(|service| service.label))
 }
 

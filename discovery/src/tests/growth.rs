@@ -57,7 +57,7 @@ impl Domain {
         Ok(revision)
     }
 
-    fn router(&mut self, number: u8, role: Role) {
+    pub(crate) fn router(&mut self, number: u8, role: Role) {
         let name = format!("a{number}");
         let address = Ipv4Addr::new(192, 0, 2, number);
         self.change(|transaction| {

@@ -8,6 +8,7 @@ mod exchange;
 mod faults;
 mod grants;
 pub(crate) mod growth;
+mod identity;
 mod management;
 mod membership;
 mod quotas;
