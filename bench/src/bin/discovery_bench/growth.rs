@@ -157,8 +157,8 @@ async fn write(connection: &mut Connection, number: usize, key: Option<&str>) ->
         number % 40,
         number / 40 % ROUTERS
     );
-    let third = number / (40 * ROUTERS) + number % 250;
-    let body = json!({ "interfaces": [format!("i{}", number % 40)], "prefixes": [format!("10.{}.{third}.0/24", number % 256)] });
+    let (third, fourth) = (number % 256, number / 256 % 256);
+    let body = json!({ "interfaces": [format!("i{}", number % 40)], "prefixes": [format!("10.{third}.{fourth}.0/24")] });
     let body = Some(&body);
     connection.ask("PUT".parse()?, &path, body, key).await?;
     Ok(())
