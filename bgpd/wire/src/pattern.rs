@@ -103,8 +103,14 @@ impl FromStr for CommunityPattern {
 }
 
 impl fmt::Display for CommunityPattern {
+    /// A well-known one by its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(&self.0, f, 0xffff)
+        match self.0 {
+            [high, low] if high.first == high.last && low.first == low.last => {
+                Community(high.first << 16 | low.first).fmt(f)
+            }
+            parts => write(&parts, f, 0xffff),
+        }
     }
 }
 
