@@ -240,6 +240,39 @@ fn an_export_policy_changes_what_goes_out() {
     }
 }
 
+/// Labels of several tenants with one prefix go out in one announcement, which is made of the best path: where the policy rejects that one,
+/// those of the others go out all the same.
+#[test]
+fn a_policy_that_rejects_one_tenants_labels_lets_those_of_others_out() {
+    let config = RibConfig {
+        overlay_administrator: Some(64512),
+        ..config()
+    };
+    for rejected in [10001, 10002, 10003] {
+        for add_path in [false, true] {
+            let kinds = [IbgpClient, Ebgp];
+            let hook = Box::new(Joining);
+            let mut bench = Bench::with(config.clone(), hook, &kinds, vec![true, add_path]);
+            let labels = format!("64512:{rejected}:*").parse().unwrap();
+            let labels = Condition::Communities(CommunityTest::Any(vec![labels]));
+            let reject = term(&[], vec![labels], vec![], Then::Reject);
+            let all = term(&[], vec![], vec![], Then::Accept);
+            let export = policy(vec![reject, all]);
+            bench.rib.set_exports(&[(PeerId(2), export)]);
+            for vni in [10001, 10002] {
+                bench.announce(1, vni, P, &[], |edit| {
+                    edit.set_large_communities([LargeCommunity::new(64512, vni, 1)]);
+                });
+            }
+            bench.read_all();
+            let left = [10001, 10002].into_iter().filter(|vni| *vni != rejected);
+            let left: Vec<String> = left.map(|vni| format!("64512:{vni}:1")).collect();
+            let told = [format!("{P} 64500 {}", left.join(" "))];
+            assert_eq!(bench.told(2), told, "{add_path}");
+        }
+    }
+}
+
 #[test]
 fn neighbours_with_equal_policies_are_encoded_for_once() {
     let mut bench = Bench::new(&[Ebgp, Ebgp, Ebgp], false);
