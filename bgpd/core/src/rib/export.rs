@@ -225,6 +225,13 @@ impl ExportBatch {
         entry: &Entry<P>,
         path: &Path,
     ) -> Option<u32> {
+        // Nearly every route of a neighbour without a policy.
+        if entry.paths.len() == 1
+            && matches!(settings.policy, RoutePolicy::Accept)
+            && shared.unforwardable.is_empty()
+        {
+            return self.make_alone(shared, settings, path, None);
+        }
         let admitted = self.admit(shared, settings, entry, path, Hits::Counted);
         if entry.paths.len() > 1 && settings.joins() && shared.joinable(path) {
             let mates = self.mates(shared, settings, entry, path);
