@@ -62,12 +62,15 @@ impl ImportDecisions {
 /// Source and, where it is a neighbour, its address.
 pub(crate) fn origin(shared: &Shared, peer: PeerId) -> (Source, Option<IpAddr>) {
     let peer = shared.peer(peer);
-    let source = match peer.map(|peer| peer.config.kind) {
-        None => Source::Local,
-        Some(PeerKind::Ebgp) => Source::Ebgp,
-        Some(PeerKind::Ibgp | PeerKind::IbgpClient) => Source::Ibgp,
-    };
+    let source = peer.map_or(Source::Local, |peer| learned_by(peer.config.kind));
     (source, peer.map(|peer| peer.config.address))
+}
+
+fn learned_by(kind: PeerKind) -> Source {
+    match kind {
+        PeerKind::Ebgp => Source::Ebgp,
+        PeerKind::Ibgp | PeerKind::IbgpClient => Source::Ibgp,
+    }
 }
 
 impl Shared {
@@ -120,10 +123,7 @@ impl Shared {
                 attributes: set.view(),
                 next_hop: set.next_hop().address,
                 family: key.family,
-                source: match config.kind {
-                    PeerKind::Ebgp => Source::Ebgp,
-                    PeerKind::Ibgp | PeerKind::IbgpClient => Source::Ibgp,
-                },
+                source: learned_by(config.kind),
                 neighbor: Some(config.address),
                 prepends: config.asn,
             }

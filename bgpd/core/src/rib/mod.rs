@@ -21,11 +21,11 @@ mod table;
 mod tests;
 mod types;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use weft_bgp_policy::RoutePolicy;
 use weft_bgp_wire::{
@@ -72,7 +72,7 @@ struct Shared {
     hook: Box<dyn ExportHook>,
     imports: ImportDecisions,
     /// Prefixes that packets cannot be forwarded to here.
-    unforwardable: FxHashMap<IpNet, Unforwardable>,
+    unforwardable: BTreeMap<IpNet, Unforwardable>,
 }
 
 impl Shared {
@@ -242,7 +242,7 @@ impl Rib {
                 peers: Vec::new(),
                 hook,
                 imports: ImportDecisions::default(),
-                unforwardable: FxHashMap::default(),
+                unforwardable: BTreeMap::new(),
             },
             v4: FamilyRib::new(key),
             v6: FamilyRib::new(key),
