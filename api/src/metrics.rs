@@ -196,7 +196,11 @@ impl Snapshot {
                 )
             }),
         )?;
-        let mut alarms: Vec<(&str, u64)> = vec![("locator-conflict", 0), ("overlap-hidden", 0)];
+        let mut alarms: Vec<(&str, u64)> = vec![
+            ("invalid-origin", 0),
+            ("locator-conflict", 0),
+            ("overlap-hidden", 0),
+        ];
         for alarm in &status.alarms {
             match alarms.iter_mut().find(|(code, _)| *code == alarm.code) {
                 Some((_, count)) => *count += 1,
@@ -280,6 +284,21 @@ impl Snapshot {
             "weft_bgp_neighbor_stripped_communities",
             "Communities of the overlay that the neighbour may not announce, taken from its routes, by reason.",
             stripped,
+        )?;
+        let refused = self.neighbors.iter().flat_map(|neighbor| {
+            let refused = neighbor.refused_labels;
+            [("invalid", refused.invalid), ("unknown", refused.unknown)].map(|(origin, count)| {
+                let mut labels = identity(neighbor);
+                labels.push(("origin", origin.to_owned()));
+                (labels, count)
+            })
+        });
+        out.write(
+            MetricType::Gauge,
+            "weft_overlay_refused_labels",
+            "Labels on the neighbour's routes that are not used, since the controller does not say that they may lead where they do, by \
+             their origin.",
+            refused,
         )?;
         let prefixes = self.neighbors.iter().flat_map(|neighbor| {
             neighbor.prefixes.iter().map(|prefixes| {

@@ -66,6 +66,7 @@ fn neighbor() -> Neighbor {
         treat_as_withdraw: 0,
         attribute_discard: 0,
         stripped: Stripped::default(),
+        refused_labels: RefusedLabels::default(),
         too_large: 0,
     }
 }

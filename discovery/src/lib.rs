@@ -28,6 +28,7 @@ pub mod exchange;
 pub mod grants;
 pub mod model;
 pub mod operations;
+mod origins;
 pub mod pki;
 pub mod quotas;
 pub mod source;

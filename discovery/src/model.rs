@@ -17,6 +17,7 @@
 //! | `service/TENANT/NAME` | [`Service`] |
 //! | `chain/TENANT/NAME` | [`Chain`] |
 //! | `remote-service/DOMAIN/VNI/NAME` | [`RemoteService`] |
+//! | `remote-origins/DOMAIN/VNI/DOMAIN` | [`RemoteOrigins`] |
 //! | `grant/TENANT/ROUTER` | [`Grant`] |
 //! | `quota/TENANT` | [`Quota`] |
 //! | `past-difference/TENANT/NUMBER` | [`PastDifference`] |
@@ -30,7 +31,9 @@ use utoipa::ToSchema;
 
 pub use crate::attachments::{Breakout, SiteNeighbor};
 pub use crate::chains::records::{Chain, PastChains, PastDifference, RemoteService, Service};
-pub use crate::exchange::records::{Pair, Remote, RemoteRouter, RemoteTenant, Share, Trust};
+pub use crate::exchange::records::{
+    Pair, Remote, RemoteOrigins, RemoteRouter, RemoteTenant, Share, Trust,
+};
 pub use crate::grants::Grant;
 pub use crate::quotas::Quota;
 pub use crate::state::State;
@@ -357,6 +360,7 @@ pub enum Record {
     Service(Service),
     Chain(Chain),
     RemoteService(RemoteService),
+    RemoteOrigins(RemoteOrigins),
     PastChains(PastChains),
     PastDifference(PastDifference),
     Quota(Quota),
@@ -382,6 +386,7 @@ impl Record {
             Self::Service(each) => key::service(&each.tenant, &each.name),
             Self::Chain(each) => key::chain(&each.tenant, &each.name),
             Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
+            Self::RemoteOrigins(each) => key::remote_origin(&each.domain, each.vni, each.origin()),
             Self::PastChains(each) => key::past_chains(&each.tenant),
             Self::Grant(each) => key::grant(&each.tenant, &each.router),
             Self::Quota(each) => key::quota(&each.tenant),
@@ -490,6 +495,21 @@ pub mod key {
         format!("remote-service/{domain}/")
     }
 
+    /// What the keys of all of them begin with that a domain says of where labels may lead to.
+    pub fn remote_origins(domain: &str) -> String {
+        format!("remote-origins/{domain}/")
+    }
+
+    /// The same of one VNI.
+    pub fn remote_origins_of(domain: &str, vni: u32) -> String {
+        format!("remote-origins/{domain}/{vni:08}/")
+    }
+
+    /// The same of one domain's routers.
+    pub fn remote_origin(domain: &str, vni: u32, origin: &str) -> String {
+        format!("{}{origin}", remote_origins_of(domain, vni))
+    }
+
     /// A service that another domain offers.
     pub fn remote_service(domain: &str, vni: u32, name: &str) -> String {
         format!("remote-service/{domain}/{vni:08}/{name}")
@@ -531,9 +551,15 @@ pub struct Revision {
     pub changes: Vec<Change>,
 }
 
-/// Whether a record is kept for the controller alone: answers to requests, and chains of the past. No history tells of it.
+/// Whether a record is kept for the controller alone: answers to requests, chains of the past, and which routers of other domains host
+/// what. No history tells of it.
 pub fn is_internal(key: &str) -> bool {
-    let internal = ["request/", "past-chains/", "past-difference/"];
+    let internal = [
+        "request/",
+        "past-chains/",
+        "past-difference/",
+        "remote-origins/",
+    ];
     internal.iter().any(|prefix| key.starts_with(prefix))
 }
 

@@ -1,16 +1,17 @@
 //! What one router sees of its domain: items that change one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::chains::view as chains;
 use crate::exchange::peers;
 use crate::model::{
     Change, Domain, Record, Registration, Revision, Role, Router, SiteNeighbor, State, key,
 };
+use crate::origins;
 use crate::proto::{self, Item, Neighbor, Settings, Tenant, Update, item};
 use crate::state::{as_router, by};
 
-/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`.
+/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`, `origins/TENANT`, `beyond/TENANT`.
 pub type View = BTreeMap<String, Item>;
 
 /// What a copy of an item is compared by.
@@ -28,23 +29,52 @@ pub fn digests<I: prost::Message>(view: &BTreeMap<String, I>) -> BTreeMap<String
         .collect()
 }
 
+/// Items at one revision that are the same for all routers that see them, with their digests: made once, however many these are.
+#[derive(Default)]
+pub struct Common(HashMap<String, Option<(Item, u64)>>);
+
+impl Common {
+    fn get(&mut self, key: &str, make: impl FnOnce() -> Option<Item>) -> Option<(Item, u64)> {
+        if let Some(known) = self.0.get(key) {
+            return known.clone();
+        }
+        let made = make().map(|item| {
+            let digest = digest(&item);
+            (item, digest)
+        });
+        self.0.insert(key.to_owned(), made.clone());
+        made
+    }
+}
+
+/// A router that is told what it sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It checks who announces labels, and is told who may.
+    pub origins: bool,
+}
+
 /// One router and its domain, made ready for the items that it sees.
 struct Viewer<'a> {
     state: &'a State,
     domain: &'a Domain,
     router: &'a Router,
     own: &'a Registration,
+    origins: bool,
 }
 
 impl<'a> Viewer<'a> {
     /// `None` where there is no such router, or it has not registered.
-    fn new(state: &'a State, name: &str) -> Option<Self> {
-        let router = state.router(&key::router(name))?;
+    fn new(state: &'a State, reader: Reader<'_>) -> Option<Self> {
+        let router = state.router(&key::router(reader.name))?;
         Some(Self {
             state,
             domain: state.domain()?,
             router,
             own: router.registration.as_ref()?,
+            origins: reader.origins,
         })
     }
 
@@ -57,6 +87,7 @@ impl<'a> Viewer<'a> {
             router_id: self.own.router_id.to_string(),
             role: router.role.to_string(),
             hold_time: domain.hold_time.into(),
+            origins: self.origins,
         }))
     }
 
@@ -158,17 +189,43 @@ impl<'a> Viewer<'a> {
         Some(as_item(item::Item::Tenant(told)))
     }
 
-    /// The item at a key: settings, a neighbour in the domain, a tenant; `held` says that the router has it now.
-    fn item(&self, at: &str, held: bool) -> Option<Item> {
-        match at.split_once('/') {
+    /// Where the labels of a tenant may lead to, in this domain or beyond; for a router that keeps a table for it.
+    fn origins(&self, at: &str, common: &mut Common) -> Option<(Item, u64)> {
+        let (kind, name) = at.split_once('/')?;
+        let (state, router) = (self.state, self.router);
+        let beyond = kind == "beyond";
+        if !self.origins
+            || !origins::concerns(state, router, name)
+            || (beyond && !peers::is_stitched(state, router, name))
+        {
+            return None;
+        }
+        common.get(at, || {
+            let tenant = state.tenant(&key::tenant(name))?;
+            Some(as_item(match beyond {
+                false => item::Item::Origins(origins::told(state, tenant)),
+                true => item::Item::Beyond(origins::beyond(state, tenant)),
+            }))
+        })
+    }
+
+    /// The item at a key: settings, a neighbour in the domain, a tenant, where its labels may lead to; with its digest. `held` says that
+    /// the router has it now.
+    fn item(&self, at: &str, held: bool, common: &mut Common) -> Option<(Item, u64)> {
+        let item = match at.split_once('/') {
             Some(("neighbor", name)) => {
                 let other = self.state.router(&key::router(name))?;
                 self.neighbor(other, held)
             }
             Some(("tenant", name)) => self.tenant(name),
+            Some(("origins" | "beyond", _)) => return self.origins(at, common),
             None if at == "settings" => Some(self.settings()),
             _ => None,
-        }
+        };
+        item.map(|item| {
+            let digest = digest(&item);
+            (item, digest)
+        })
     }
 }
 
@@ -182,8 +239,13 @@ fn has_reflectors(state: &State) -> bool {
 
 /// What a router sees, `None` where there is no such router, or it has not registered. `held` says whether it has an item
 /// now: a router whose lease has run out stays with those that know it.
-pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<View> {
-    let viewer = Viewer::new(state, name)?;
+pub fn view(
+    state: &State,
+    reader: Reader<'_>,
+    held: &dyn Fn(&str) -> bool,
+    common: &mut Common,
+) -> Option<View> {
+    let viewer = Viewer::new(state, reader)?;
     let mut view = View::new();
     view.insert("settings".into(), viewer.settings());
     viewer.neighbors(held, &mut view);
@@ -192,6 +254,11 @@ pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<Vi
         if let Some(item) = viewer.tenant(name) {
             view.insert(format!("tenant/{name}"), item);
         }
+        for key in [format!("origins/{name}"), format!("beyond/{name}")] {
+            if let Some((item, _)) = viewer.origins(&key, common) {
+                view.insert(key, item);
+            }
+        }
     }
     Some(view)
 }
@@ -199,26 +266,27 @@ pub fn view(state: &State, name: &str, held: &dyn Fn(&str) -> bool) -> Option<Vi
 /// What has to be sent to a router that holds items with these digests, where these items may have changed; `None` as in [`view`].
 pub fn update(
     state: &State,
-    name: &str,
+    reader: Reader<'_>,
     held: &BTreeMap<String, u64>,
     items: &Items,
+    common: &mut Common,
 ) -> Option<Update> {
     let keys = match items {
         Items::All => {
-            let view = view(state, name, &|key| held.contains_key(key))?;
+            let view = view(state, reader, &|key| held.contains_key(key), common)?;
             return Some(difference(state.revision, held, &view));
         }
         Items::Some(keys) => keys,
     };
-    let viewer = Viewer::new(state, name)?;
+    let viewer = Viewer::new(state, reader)?;
     let mut update = Update {
         revision: state.revision,
         ..Update::default()
     };
     for key in keys {
         let before = held.get(key).copied();
-        match viewer.item(key, before.is_some()) {
-            Some(item) if before != Some(digest(&item)) => {
+        match viewer.item(key, before.is_some(), common) {
+            Some((item, digest)) if before != Some(digest) => {
                 update.put.insert(key.clone(), item);
             }
             None if before.is_some() => update.removed.push(key.clone()),
@@ -306,6 +374,43 @@ impl Items {
     }
 }
 
+/// Where labels may lead to, after a change of a router.
+fn affected_origins(
+    affected: &mut Affected,
+    state: &State,
+    name: &str,
+    [old, new]: [&Option<Router>; 2],
+) {
+    let said = |one: &Option<Router>| {
+        let one = one.as_ref()?;
+        let own = one.registration.as_ref();
+        let own = own.map(|own| (own.router_id, own.endpoint));
+        Some((one.role, one.peers.clone(), own))
+    };
+    if said(old) == said(new) {
+        return;
+    }
+    let here = state.by(&by::router(name));
+    let here = here.filter_map(|one| match &one.record {
+        Record::Attachment(attachment) => Some(attachment.tenant.clone()),
+        Record::Service(service) => Some(service.tenant.clone()),
+        _ => None,
+    });
+    let mut tenants: BTreeSet<String> = here.collect();
+    let both = || [old, new].into_iter().flatten();
+    let peers = both().flat_map(|one| &one.peers);
+    tenants.extend(peers.flat_map(|peer| peer.tenants.clone()));
+    for tenant in tenants {
+        affected.origins(state, &tenant, name);
+        affected.item(name, &format!("beyond/{tenant}"));
+    }
+    if both().any(|one| one.role == Role::Edge) {
+        for trust in state.trusts() {
+            affected.exchanged(state, &trust.name);
+        }
+    }
+}
+
 /// Who may see something else after some revisions, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affected {
@@ -333,21 +438,32 @@ impl Affected {
                 (Some("router"), Some(name), _) => affected.by_router(state, name, change),
                 (Some("attachment"), Some(tenant), Some(router)) => {
                     affected.item(router, &format!("tenant/{tenant}"));
+                    affected.origins(state, tenant, router);
                 }
-                (Some("trust" | "remote-router" | "remote-tenant" | "remote-service"), ..) => {
+                (
+                    Some("trust" | "remote-router" | "remote-tenant" | "remote-service"),
+                    Some(domain),
+                    _,
+                ) => {
                     affected.edges(state);
+                    affected.exchanged(state, domain);
                 }
+                (Some("remote"), Some(domain), _) => affected.by_remote(state, domain, change),
+                (Some("remote-origins"), _, Some(vni)) => affected.beyond(state, vni),
                 (Some("share"), Some(_), Some(tenant)) => {
                     affected.edges(state);
                     affected.tenant(state, tenant);
+                    affected.origins(state, tenant, "");
                 }
                 (Some("chain"), Some(tenant), _) => affected.tenant(state, tenant),
                 (Some("service" | "tenant"), Some(tenant), _) => {
                     affected.tenant(state, tenant);
+                    affected.origins(state, tenant, "");
                     for record in [&change.old, &change.new] {
                         if let Some(Record::Service(one)) = record {
                             for node in &one.attachments {
                                 affected.item(&node.router, &format!("tenant/{tenant}"));
+                                affected.origins(state, tenant, &node.router);
                             }
                         }
                     }
@@ -391,6 +507,7 @@ impl Affected {
         if own(&old) != own(&new) && state.trusts().next().is_some() {
             self.edges(state);
         }
+        affected_origins(self, state, name, [&old, &new]);
         let seen = |one: &Option<Router>| {
             let one = one.as_ref()?;
             let known = one.registration.is_some();
@@ -400,6 +517,61 @@ impl Affected {
         match seen(&old) == seen(&new) {
             true => self.item(name, "settings"),
             false => self.whole(name),
+        }
+    }
+
+    /// Where a tenant's labels may lead to, at all routers that are told, and at one that was.
+    fn origins(&mut self, state: &State, tenant: &str, former: &str) {
+        let key = format!("origins/{tenant}");
+        let here = chains::routers(state, tenant);
+        let here = here.iter().map(String::as_str).chain([former]);
+        for router in here.filter(|router| !router.is_empty()) {
+            self.item(router, &key);
+        }
+        let beyond = format!("beyond/{tenant}");
+        for router in origins::outward(state, tenant) {
+            self.item(&router.name, &key);
+            self.item(&router.name, &beyond);
+        }
+    }
+
+    /// The same of all tenants whose packets go over to a domain, or did.
+    fn exchanged(&mut self, state: &State, domain: &str) {
+        let shared = state.all_below(key::share(domain, ""));
+        let taken = state.by(&by::home(domain));
+        let names = shared.chain(taken).filter_map(|one| match &one.record {
+            Record::Share(share) => Some(share.tenant.as_str()),
+            Record::Tenant(tenant) => Some(tenant.name.as_str()),
+            _ => None,
+        });
+        for tenant in names {
+            self.origins(state, tenant, "");
+        }
+    }
+
+    /// What another domain says of a VNI.
+    fn beyond(&mut self, state: &State, vni: &str) {
+        let Ok(vni) = vni.parse() else { return };
+        for one in state.by(&by::number(vni)) {
+            let tenant = match &one.record {
+                Record::Tenant(tenant) => &tenant.name,
+                Record::Service(service) => &service.tenant,
+                _ => continue,
+            };
+            for router in origins::outward(state, tenant) {
+                self.item(&router.name, &format!("beyond/{tenant}"));
+            }
+        }
+    }
+
+    /// Another domain says, or says no longer, where labels may lead to there.
+    fn by_remote(&mut self, state: &State, domain: &str, change: &Change) {
+        let says = |record: &Option<Record>| match record {
+            Some(Record::Remote(remote)) => remote.origins,
+            _ => false,
+        };
+        if says(&change.old) != says(&change.new) {
+            self.exchanged(state, domain);
         }
     }
 

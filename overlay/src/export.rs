@@ -128,14 +128,14 @@ impl ExportSettings {
     }
 }
 
-/// Leaves out labels that this router would name itself for and could not forward (rule 5): `leads` says whether a label, or its local
-/// next hop, is one that it does not forward anyway or one whose far end it reaches.
+/// Leaves out labels that this router would name itself for and could not forward (rule 5), or that may not lead where they do: `leads`
+/// says of a label and of where it leads, its local next hop or its own endpoint, whether it stays.
 pub fn usable(
     communities: &[LargeCommunity],
     own: &OwnLabels,
     settings: &ExportSettings,
     direction: Direction,
-    leads: &dyn Fn(Vni, Endpoint) -> bool,
+    leads: &dyn Fn(&Label, Endpoint) -> bool,
 ) -> Usable {
     if settings.strip_overlay || settings.mode(direction) != LocalNextHopMode::Self_ {
         return Usable::All;
@@ -165,7 +165,7 @@ pub fn usable(
             };
             labels += 1;
             let endpoint = hop_of(label.vni).map_or(label.endpoint, |hop| hop.endpoint);
-            let keep = leads(label.vni, endpoint);
+            let keep = leads(&label, endpoint);
             left += usize::from(keep);
             keep
         })
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn a_label_that_cannot_be_forwarded_is_not_announced() {
         let leads = |dead: u8| {
-            move |_: Vni, endpoint: Endpoint| {
+            move |_: &Label, endpoint: Endpoint| {
                 endpoint != Endpoint::V4(Ipv4Addr::new(192, 0, 2, dead))
             }
         };

@@ -1,7 +1,7 @@
 //! The overlay: label communities, (VNI, prefix) tables and the forwarding intent.
 //!
 //! Pure: no clock, socket, thread or log. [`label`] is the wire format of `docs/label-community.md`, [`import`] takes
-//! from a neighbour's routes what it may not say, [`export`] rewrites labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`], and [`chain`] says which services packets pass;
+//! from a neighbour's routes what it may not say, [`origins`] says which labels may lead where they do, [`export`] rewrites labels where a route leaves for a neighbour, [`table`] turns routes and configuration into [`intent`], and [`chain`] says which services packets pass;
 //! [`words`] are those of configurations.
 
 pub mod chain;
@@ -9,6 +9,7 @@ pub mod export;
 pub mod import;
 pub mod intent;
 pub mod label;
+pub mod origins;
 pub mod table;
 mod vni;
 pub mod words;

@@ -31,6 +31,7 @@ pub(super) fn label() -> Label {
         port: Some(8472),
         endpoint: Some(Ipv4Addr::new(192, 0, 2, 11)),
         endpoint_id: Some(Ipv4Addr::new(192, 0, 2, 12)),
+        origin: Some(OriginState::Valid),
     }
 }
 

@@ -23,6 +23,19 @@ words! {
     }
 }
 
+words! {
+    /// Whether the label of a tenant or a service may lead where it does, by what the domain's controller knows, as RFC 6811 says it of
+    /// routes.
+    OriginState {
+        /// A router there hosts what the VNI names, or passes its packets on.
+        Valid = "valid",
+        /// The controller says who does, and it is none of those: the label is not used.
+        Invalid = "invalid",
+        /// The controller does not say who does.
+        Unknown = "unknown",
+    }
+}
+
 /// A label community (docs/label-community.md), decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Label {
@@ -46,6 +59,9 @@ pub struct Label {
     #[schema(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_id: Option<Ipv4Addr>,
+    /// Whether it may lead there, on a path; absent where no controller says that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginState>,
 }
 
 /// A label community in use.

@@ -152,6 +152,9 @@ pub struct Neighbor {
     /// Communities of the overlay that the neighbour may not announce, and that were taken from its routes.
     #[serde(default)]
     pub stripped: Stripped,
+    /// Labels on its routes that are not used, since the domain's controller does not say that they may lead where they do.
+    #[serde(default)]
+    pub refused_labels: RefusedLabels,
     /// Routes kept back because their attributes leave no room for a prefix in a message.
     pub too_large: u64,
 }
@@ -190,6 +193,15 @@ pub struct Stripped {
     pub kind: u64,
     /// Of an endpoint that is not accepted from it.
     pub endpoint: u64,
+}
+
+/// Labels on a neighbour's routes that are not used, as many as there are now, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedLabels {
+    /// By the domain's controller no router where they lead to hosts their VNI.
+    pub invalid: u64,
+    /// It does not say who hosts their VNI there.
+    pub unknown: u64,
 }
 
 /// What both ends of a session agreed on.

@@ -67,6 +67,10 @@ words! {
         LocalPrefix = "local-prefix",
         /// The label, or its local next hop, names this router: a loop.
         OwnEndpoint = "own-endpoint",
+        /// By the domain's controller no router where the label leads to hosts the VNI.
+        InvalidOrigin = "invalid-origin",
+        /// The domain's controller does not say who hosts the VNI there.
+        UnknownOrigin = "unknown-origin",
         /// No locator tells the address of the endpoint id.
         NoLocator = "no-locator",
         /// The underlay has no route to the forwarding next hop.

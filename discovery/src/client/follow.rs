@@ -254,6 +254,7 @@ impl Follower {
                 revision: self.revision,
                 held: digests(&self.view),
                 instance: self.instance.clone(),
+                origins: true,
             })),
         }
     }

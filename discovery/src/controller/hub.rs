@@ -14,7 +14,7 @@ use crate::database::{Database, News};
 use crate::model::{State, key};
 use crate::operations;
 use crate::proto::{Acknowledge, PerformanceQuery, Refused, Register, ToRouter, Update, to_router};
-use crate::view::{Affected, Items, digest, update};
+use crate::view::{Affected, Common, Items, Reader, digest, update};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
 const QUEUE: usize = 64;
@@ -47,6 +47,8 @@ struct Connection {
     key: String,
     messages: mpsc::Sender<ToRouter>,
     held: BTreeMap<String, u64>,
+    /// It checks who announces labels.
+    origins: bool,
     status: Attached,
 }
 
@@ -121,13 +123,14 @@ impl Hub {
             key: key.to_owned(),
             messages,
             held: register.held.into_iter().collect(),
+            origins: register.origins,
             status: Attached {
                 attached: true,
                 runs: register.revision,
                 ..Attached::default()
             },
         };
-        connection.send(&state, name, &Items::All, true);
+        connection.send(&state, name, &Items::All, &mut Common::default(), true);
         inner.away.remove(name);
         inner.ahead.remove(name);
         inner.connections.insert(name.to_owned(), connection);
@@ -311,9 +314,11 @@ impl Hub {
 
     fn push(&self, state: &State, affected: &Affected) {
         let mut inner = self.inner();
-        let mut gone = Vec::new();
+        let (mut gone, mut common) = (Vec::new(), Common::default());
         let mut push = |name: &str, connection: &mut Connection, items: &Items| {
-            if connection.is_replaced(state, name) || !connection.send(state, name, items, false) {
+            if connection.is_replaced(state, name)
+                || !connection.send(state, name, items, &mut common, false)
+            {
                 gone.push(name.to_owned());
             }
         };
@@ -415,9 +420,18 @@ impl Connection {
     }
 
     /// Sends what of these items differs, or at the beginning that nothing does; false where the router is to be let go.
-    fn send(&mut self, state: &State, name: &str, items: &Items, first: bool) -> bool {
+    fn send(
+        &mut self,
+        state: &State,
+        name: &str,
+        items: &Items,
+        common: &mut Common,
+        first: bool,
+    ) -> bool {
+        let origins = self.origins;
+        let reader = Reader { name, origins };
         // Without a view the router has been removed.
-        let Some(update) = update(state, name, &self.held, items) else {
+        let Some(update) = update(state, reader, &self.held, items, common) else {
             return false;
         };
         if update.put.is_empty() && update.removed.is_empty() && !first {

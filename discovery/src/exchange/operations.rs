@@ -147,6 +147,7 @@ pub fn distrust(transaction: &mut Transaction<'_>, name: &str) -> Done<()> {
         key::remote_router(name, ""),
         key::remote_tenant(name, ""),
         key::remote_services(name),
+        key::remote_origins(name),
     ] {
         for (key, _) in state.below(&prefix) {
             transaction.delete(key);
@@ -285,9 +286,16 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     let tenants = heard.said.tenants.iter().cloned().map(Record::RemoteTenant);
     let services = heard.said.services.iter().cloned();
     let services = services.map(Record::RemoteService);
-    let records: Vec<Record> = records.chain(tenants).chain(services).collect();
+    let origins = heard.said.origins.iter().cloned();
+    let origins = origins.map(Record::RemoteOrigins);
+    let records: Vec<Record> = records
+        .chain(tenants)
+        .chain(services)
+        .chain(origins)
+        .collect();
     let keys: BTreeSet<String> = records.iter().map(Record::key).collect();
-    let mut changed = before.is_none_or(|one| one.asn != heard.said.asn);
+    let mut changed = before
+        .is_none_or(|one| one.asn != heard.said.asn || one.origins != heard.said.says_origins);
     for record in records {
         changed |= transaction.get(&record.key()) != Some(&record);
         transaction.put(record);
@@ -296,6 +304,7 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
         key::remote_router(name, ""),
         key::remote_tenant(name, ""),
         key::remote_services(name),
+        key::remote_origins(name),
     ] {
         for (key, _) in transaction.state().below(&prefix) {
             if !keys.contains(key) {
@@ -307,6 +316,7 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
     pin(transaction, name, &heard.said);
     if remote.followers.insert(heard.follower.clone()) || changed {
         remote.asn = heard.said.asn;
+        remote.origins = heard.said.says_origins;
         remote.revision = heard.revision;
         remote.heard = now();
     }

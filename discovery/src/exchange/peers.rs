@@ -12,7 +12,7 @@ use crate::state::by;
 
 /// Tenants whose packets go over to a domain and come from it: those that we share with it, and those that it shares with us, where we
 /// have made a tenant of one. A VNI that its home has given to another tenant since is not that tenant's any more.
-fn tenants<'a>(state: &'a State, domain: &'a str) -> impl Iterator<Item = &'a Tenant> {
+pub(crate) fn tenants<'a>(state: &'a State, domain: &'a str) -> impl Iterator<Item = &'a Tenant> {
     let ours = state.all_below(key::share(domain, ""));
     let ours = ours.filter_map(|one| match &one.record {
         Record::Share(share) => state.tenant(&key::tenant(&share.tenant)),
@@ -52,6 +52,19 @@ pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
         vnis.extend(chains::vnis(state, tenant).filter(own));
     }
     vnis
+}
+
+/// Whether a VNI of a tenant is one of them.
+pub(crate) fn exchanges(state: &State, domain: &str, tenant: &Tenant, vni: u32) -> bool {
+    let home = tenant.home.as_deref() == Some(domain);
+    let goes = state.share(&key::share(domain, &tenant.name)).is_some()
+        || (home && offer(state, domain, tenant.vni).is_some());
+    let anothers = |record: &Record| match record {
+        Record::RemoteService(one) => one.domain == domain && one.vni != tenant.vni,
+        _ => false,
+    };
+    goes && mistaken(state, tenant).is_none()
+        && !state.by(&by::number(vni)).any(|one| anothers(&one.record))
 }
 
 /// A trusted domain's edges that a router speaks with.

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::records::{Remote, RemoteRouter, RemoteTenant};
+use super::records::{Remote, RemoteOrigins, RemoteRouter, RemoteTenant};
 use crate::attachments::{check_asn, check_unicast};
 use crate::chains::view as chains;
 use crate::model::{Domain, Record, RemoteService, Role, State, key};
 use crate::operations::check_name;
+use crate::origins;
 use crate::proto::public_item::Item;
-use crate::proto::{PublicDomain, PublicItem, PublicRouter, PublicService, PublicTenant};
+use crate::proto::{
+    PublicDomain, PublicItem, PublicOrigins, PublicRouter, PublicService, PublicTenant,
+};
 
-/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`.
+/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/DOMAIN`.
 pub type PublicView = BTreeMap<String, PublicItem>;
 
 fn item(item: Item) -> PublicItem {
@@ -29,8 +32,12 @@ pub fn view(state: &State, domain: &str) -> PublicView {
         name: own.name.clone(),
         asn: own.asn,
         global_administrator: own.global_administrator,
+        origins: true,
     };
     view.insert("domain".into(), item(Item::Domain(one)));
+    for one in origins::public(state, &own.name, domain) {
+        view.insert(origins_key(&one), item(Item::Origins(said_origins(one))));
+    }
     for router in state.routers_as(Role::Edge) {
         let pairs = trust.pairs.iter().filter(|one| one.edge == router.name);
         let peers: Vec<String> = pairs.map(|one| one.peer.clone()).collect();
@@ -91,8 +98,15 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
         name: remote.name.clone(),
         asn: remote.asn,
         global_administrator: own.global_administrator,
+        origins: remote.origins,
     };
     view.insert("domain".into(), item(Item::Domain(one)));
+    for one in state.all_below(key::remote_origins(domain)) {
+        if let Record::RemoteOrigins(one) = &one.record {
+            let said = said_origins(one.clone());
+            view.insert(origins_key(one), item(Item::Origins(said)));
+        }
+    }
     for one in state.all_below(key::remote_router(domain, "")) {
         let Record::RemoteRouter(one) = &one.record else {
             continue;
@@ -137,6 +151,20 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
     view
 }
 
+fn origins_key(one: &RemoteOrigins) -> String {
+    format!("origins/{}/{}", one.vni, one.origin())
+}
+
+fn said_origins(one: RemoteOrigins) -> PublicOrigins {
+    PublicOrigins {
+        vni: one.vni,
+        path: one.path,
+        addresses: one.addresses.into_iter().map(u32::from).collect(),
+        ids: one.ids.into_iter().map(u32::from).collect(),
+        open: one.open,
+    }
+}
+
 /// What another domain said, read whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -148,6 +176,10 @@ pub struct Said {
     pub tenants: Vec<RemoteTenant>,
     /// The services that it offers to them.
     pub services: Vec<RemoteService>,
+    /// Where labels may lead to there.
+    pub origins: Vec<RemoteOrigins>,
+    /// It says that at all.
+    pub says_origins: bool,
     /// What of it makes no sense, and is left out.
     pub refused: Vec<String>,
 }
@@ -162,12 +194,15 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
         routers: Vec::new(),
         tenants: Vec::new(),
         services: Vec::new(),
+        origins: Vec::new(),
+        says_origins: false,
         refused: Vec::new(),
     };
     for (at, item) in view {
         let read = match &item.item {
             Some(Item::Domain(one)) => {
                 said.asn = read_domain(own, domain, one)?;
+                said.says_origins = one.origins;
                 Ok(())
             }
             Some(Item::Router(one)) => {
@@ -178,6 +213,9 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
             }
             Some(Item::Service(one)) => {
                 read_service(domain, one).map(|service| said.services.push(service))
+            }
+            Some(Item::Origins(one)) => {
+                read_origins(own, domain, one).map(|origins| said.origins.extend(origins))
             }
             // Of a later controller.
             None => Ok(()),
@@ -270,6 +308,36 @@ fn read_service(domain: &str, one: &PublicService) -> Result<RemoteService, Stri
     })
 }
 
+/// `None` for what our own domain has said, and comes back.
+fn read_origins(
+    own: &Domain,
+    domain: &str,
+    one: &PublicOrigins,
+) -> Result<Option<RemoteOrigins>, String> {
+    let path: Result<Vec<String>, String> = one.path.iter().map(|name| read_name(name)).collect();
+    let path = path?;
+    if path.last().map(String::as_str) != Some(domain) || path.len() > origins::LONGEST_PATH {
+        return Err(format!("it has not come by `{domain}`, or by too many"));
+    }
+    if path.contains(&own.name) {
+        return Ok(None);
+    }
+    let addresses = |numbers: &[u32]| {
+        let mut addresses: Vec<_> = numbers.iter().map(|one| (*one).into()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    };
+    Ok(Some(RemoteOrigins {
+        domain: domain.to_owned(),
+        vni: read_vni(one.vni)?,
+        path,
+        addresses: addresses(&one.addresses),
+        ids: addresses(&one.ids),
+        open: one.open,
+    }))
+}
+
 impl Said {
     /// A domain that said this at a revision, and whom nobody follows yet.
     pub fn remote(&self, domain: &str, revision: u64) -> Remote {
@@ -279,6 +347,7 @@ impl Said {
             revision,
             heard: 0,
             followers: std::collections::BTreeSet::new(),
+            origins: self.says_origins,
         }
     }
 }

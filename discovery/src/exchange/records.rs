@@ -65,6 +65,9 @@ pub struct Remote {
     pub heard: u64,
     /// Controllers of ours that follow it.
     pub followers: BTreeSet<String>,
+    /// It says where labels may lead to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub origins: bool,
 }
 
 impl Remote {
@@ -119,4 +122,31 @@ pub struct RemoteTenant {
     /// Which tenant of its home it is; absent where that domain does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+}
+
+/// Where the labels of a VNI may lead to in another domain, as a domain that we trust says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteOrigins {
+    /// Who says it.
+    pub domain: String,
+    /// The VNI of a tenant, or the label of a service.
+    pub vni: u32,
+    /// The domains that it has come by: first the one whose routers these are, last the one that says it.
+    pub path: Vec<String>,
+    /// IPv4 endpoints, sorted.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<Ipv4Addr>,
+    /// Ids of endpoints, sorted.
+    #[schema(value_type = Vec<String>)]
+    pub ids: Vec<Ipv4Addr>,
+    /// That domain has neighbours that do not say who they are.
+    pub open: bool,
+}
+
+impl RemoteOrigins {
+    /// The domain whose routers these are.
+    pub fn origin(&self) -> &str {
+        self.path.first().map_or("", String::as_str)
+    }
 }

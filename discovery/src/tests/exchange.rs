@@ -414,6 +414,7 @@ async fn what_another_domain_says_is_read_whole_and_never_goes_back() {
             name: "b".into(),
             asn,
             global_administrator: administrator,
+            origins: false,
         }))
     };
     let router = |address: &str| {

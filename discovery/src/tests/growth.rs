@@ -8,13 +8,13 @@ use crate::chains::operations::{NewChain, NewService, put_chain, put_service};
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations as exchange;
 use crate::model::{
-    Record, Registration, RemoteRouter, RemoteTenant, Revision, Role, Router, Share, State, Trust,
-    key,
+    Record, Registration, Remote, RemoteOrigins, RemoteRouter, RemoteTenant, Revision, Role,
+    Router, Share, State, Trust, key,
 };
 use crate::operations::{self, NewAttachment, NewTenant, RouterChange};
 use crate::proto::Update;
 use crate::state::visited;
-use crate::view::{Affected, digest, digests, update, view};
+use crate::view::{Affected, Common, Reader, digest, digests, update, view};
 
 /// A domain that is changed without a datastore.
 pub(crate) struct Domain {
@@ -138,11 +138,19 @@ fn registration(address: Ipv4Addr) -> Registration {
     }
 }
 
-/// Tenants at eight routers, each with a service and a chain there.
+/// A router that checks who announces labels.
+fn reader(name: &str) -> Reader<'_> {
+    Reader {
+        name,
+        origins: true,
+    }
+}
+
+/// Tenants at eight routers, each with a service and a chain there; a ninth has none.
 fn filled(tenants: usize) -> Domain {
     let mut domain = Domain::new();
     domain.router(1, Role::Reflector);
-    for number in 2..=8 {
+    for number in 2..=9 {
         domain.router(number, Role::Router);
     }
     for number in 0..tenants {
@@ -172,9 +180,10 @@ fn take_in(held: &mut BTreeMap<String, u64>, update: &Update) -> bool {
 fn looked_at(tenants: usize) -> BTreeMap<&'static str, u64> {
     let mut domain = filled(tenants);
     let mut held: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-    for number in 1..=8 {
+    for number in 1..=9 {
         let name = format!("a{number}");
-        let view = view(&domain.state, &name, &|_| false).unwrap();
+        let (reader, common) = (reader(&name), &mut Common::default());
+        let view = view(&domain.state, reader, &|_| false, common).unwrap();
         held.insert(name, digests(&view));
     }
     let mut all = BTreeMap::new();
@@ -182,9 +191,10 @@ fn looked_at(tenants: usize) -> BTreeMap<&'static str, u64> {
         let (told, looked) = visited::during(|| {
             let revision = change(&mut domain).unwrap();
             let affected = Affected::by(&[revision], &domain.state);
+            let mut common = Common::default();
             let told = held.iter_mut().filter_map(|(name, held)| {
-                let items = affected.items(name)?;
-                let update = update(&domain.state, name, held, &items)?;
+                let (items, reader) = (affected.items(name)?, reader(name));
+                let update = update(&domain.state, reader, held, &items, &mut common)?;
                 take_in(held, &update).then_some(())
             });
             told.count()
@@ -234,7 +244,7 @@ fn looked_at(tenants: usize) -> BTreeMap<&'static str, u64> {
     assert_eq!(
         count("register", &mut |domain| domain.change(|transaction| {
             let moved = registration(Ipv4Addr::new(192, 0, 2, 99));
-            operations::register(transaction, "a5", "key", &moved, "here", true)
+            operations::register(transaction, "a9", "key", &moved, "here", true)
         })),
         2
     );
@@ -242,7 +252,8 @@ fn looked_at(tenants: usize) -> BTreeMap<&'static str, u64> {
         count("detach", &mut |domain| domain.change(|transaction| {
             operations::delete_attachment(transaction, "t9", "a3")
         })),
-        1
+        8,
+        "labels of it may not lead there any more"
     );
     assert_eq!(
         count("delete tenant", &mut |domain| domain.change(
@@ -293,7 +304,7 @@ fn happen(domain: &mut Domain, random: &mut Random) -> Option<Revision> {
     };
     let roles = [Role::Router, Role::Edge, Role::Reflector];
     let role = roles[random.below(3) as usize];
-    let done = match random.below(17) {
+    let done = match random.below(21) {
         0 => domain.tenant(&tenant),
         1 => domain.change(|transaction| operations::delete_tenant(transaction, &tenant)),
         2 | 3 => domain.attach(&tenant, &router_name, &tenant),
@@ -351,6 +362,24 @@ fn happen(domain: &mut Domain, random: &mut Random) -> Option<Revision> {
             peers: Vec::new(),
         }))),
         15 => domain.change(|transaction| exchange::share(transaction, "b", &tenant).map(drop)),
+        16 => domain.change(|transaction| exchange::unshare(transaction, "b", &tenant)),
+        17 => domain.change(|transaction| exchange::distrust(transaction, "b")),
+        18 => domain.change(put(Record::Remote(Remote {
+            name: "b".into(),
+            asn: 64602,
+            revision: 1,
+            heard: 0,
+            followers: Default::default(),
+            origins: random.below(2) == 0,
+        }))),
+        19 => domain.change(put(Record::RemoteOrigins(RemoteOrigins {
+            domain: "b".into(),
+            vni: 10_000 + random.below(4) as u32,
+            path: vec!["b".into()],
+            addresses: vec![Ipv4Addr::new(198, 51, 100, number)],
+            ids: Vec::new(),
+            open: random.below(2) == 0,
+        }))),
         _ => domain.change(put(Record::RemoteTenant(RemoteTenant {
             domain: "b".into(),
             name: "far".into(),
@@ -376,14 +405,16 @@ fn what_is_told_by_item_and_looked_up_by_index_is_what_there_is() {
             let state = &domain.state;
             assert_eq!(*state, rebuilt(state), "seed {seed}: {revision:?}");
             let affected = Affected::by(std::slice::from_ref(&revision), state);
+            let mut common = Common::default();
             for router in state.routers() {
                 let own = held.entry(router.name.clone()).or_default();
+                let reader = reader(&router.name);
                 if let Some(items) = affected.items(&router.name)
-                    && let Some(update) = update(state, &router.name, own, &items)
+                    && let Some(update) = update(state, reader, own, &items, &mut common)
                 {
                     take_in(own, &update);
                 }
-                let whole = view(state, &router.name, &|key| own.contains_key(key));
+                let whole = view(state, reader, &|key| own.contains_key(key), &mut common);
                 let whole = whole.map(|view| digests(&view)).unwrap_or_default();
                 assert_eq!(
                     *own, whole,

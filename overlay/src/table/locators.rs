@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::PathInput;
 use super::senders::{Name, Senders};
 use crate::label::{LabelCommunity, Locator};
+use crate::origins::Origins;
 use crate::{Encapsulation, EndpointId, VniSet};
 
 /// Two addresses are announced as the locator of one endpoint id: somebody is misconfigured, or lies.
@@ -58,6 +59,8 @@ pub(super) struct Locators {
     /// The addresses of an id, in the order that they came in.
     by_id: FxHashMap<EndpointId, SmallVec<[IpAddr; 1]>>,
     conflicts: BTreeMap<(EndpointId, IpAddr), LocatorConflict>,
+    /// Those that the controller's word makes one, by address and id.
+    refused: BTreeMap<(IpAddr, EndpointId), LocatorConflict>,
     new_conflicts: Vec<LocatorConflict>,
 }
 
@@ -86,7 +89,7 @@ fn ports_in(
 }
 
 /// The locator among the communities of a path, where something is accepted from who sent it.
-fn locator_in(path: &PathInput<'_>, administrator: u32) -> Option<Locator> {
+pub(super) fn locator_in(path: &PathInput<'_>, administrator: u32) -> Option<Locator> {
     if path.local || path.accept.is_empty() {
         return None;
     }
@@ -147,7 +150,10 @@ impl Locators {
 
     /// Ids with two owners, sorted.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = LocatorConflict> + '_ {
-        self.conflicts.values().copied()
+        self.conflicts
+            .values()
+            .chain(self.refused.values())
+            .copied()
     }
 
     /// Those that came up since the last call.
@@ -161,13 +167,15 @@ impl Locators {
         prefix: IpNet,
         paths: &[PathInput<'_>],
         administrator: Option<u32>,
+        origins: Option<&Origins>,
         senders: &mut Senders,
     ) -> Change {
         let Some(administrator) = administrator.filter(|_| is_host(prefix)) else {
             return Change::Nothing;
         };
         let address = prefix.addr();
-        let (found, accepted) = route_in(paths, administrator);
+        self.refuse(address, paths, administrator, origins);
+        let (found, accepted) = route_in(address, paths, administrator, origins);
         // Nearly all routes are no locators.
         if self.routes.get(&address) == found.as_ref() {
             return Change::Nothing;
@@ -224,6 +232,49 @@ impl Locators {
         }
     }
 
+    /// Notes the paths to an address that say of it what the controller says otherwise.
+    fn refuse(
+        &mut self,
+        address: IpAddr,
+        paths: &[PathInput<'_>],
+        administrator: u32,
+        origins: Option<&Origins>,
+    ) {
+        let none = EndpointId([0; 4].into());
+        let known = self.refused.range((address, none)..);
+        let known = known.take_while(|((at, _), _)| *at == address);
+        let before: SmallVec<[EndpointId; 1]> = known.map(|((_, id), _)| *id).collect();
+        if origins.is_none() && before.is_empty() {
+            return;
+        }
+        let mut now: SmallVec<[EndpointId; 1]> = SmallVec::new();
+        for path in paths {
+            let locator = locator_in(path, administrator).zip(origins);
+            let Some((locator, origins)) = locator else {
+                continue;
+            };
+            let id = locator.id;
+            if origins.permits_locator(id, address) || now.contains(&id) {
+                continue;
+            }
+            now.push(id);
+            let conflict = LocatorConflict {
+                id,
+                owner: origins.address(id),
+                other: address,
+                source: path.source,
+            };
+            if self.refused.insert((address, id), conflict).is_none() {
+                self.new_conflicts.push(conflict);
+            }
+        }
+        for id in before {
+            if !now.contains(&id) {
+                self.refused.remove(&(address, id));
+            }
+        }
+    }
+
     fn find_conflicts(&mut self, id: EndpointId) {
         let mut before = self.conflicts.clone();
         self.conflicts.retain(|(one, _), _| *one != id);
@@ -262,13 +313,21 @@ fn is_host(prefix: IpNet) -> bool {
 type Accepted<'a> = SmallVec<[(u16, &'a VniSet); 2]>;
 
 /// The locator of a route, and which neighbours say so.
-fn route_in<'a>(paths: &[PathInput<'a>], administrator: u32) -> (Option<Route>, Accepted<'a>) {
+fn route_in<'a>(
+    address: IpAddr,
+    paths: &[PathInput<'a>],
+    administrator: u32,
+    origins: Option<&Origins>,
+) -> (Option<Route>, Accepted<'a>) {
     let mut found: Option<Route> = None;
     let mut accepted = Accepted::new();
     for path in paths {
         let Some(locator) = locator_in(path, administrator) else {
             continue;
         };
+        if origins.is_some_and(|origins| !origins.permits_locator(locator.id, address)) {
+            continue;
+        }
         let route = found.get_or_insert_with(|| Route {
             id: locator.id,
             internal: false,

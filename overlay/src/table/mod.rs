@@ -7,6 +7,7 @@
 mod decision;
 mod lists;
 mod locators;
+mod origins;
 mod overlap;
 mod query;
 mod senders;
@@ -19,6 +20,7 @@ mod types;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -30,12 +32,14 @@ use crate::intent::{
     ForwardingNextHop, GroupId, IntentDelta, TenantId, TenantRoute, UnderlayRoute,
 };
 use crate::label::{Endpoint, Ignored, Label, LabelCommunity, LabelKind, LocalNextHop};
+use crate::origins::{Origin, Origins, hop_of};
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 use decision::judge;
 use lists::{PathLists, Sharing, Way};
 pub use locators::LocatorConflict;
 use locators::{Change, Locators};
+pub use origins::RefusedLabels;
 pub use overlap::Overlap;
 use overlap::Overlaps;
 use senders::{Name, Senders};
@@ -70,6 +74,10 @@ pub struct Overlay {
     /// Endpoint ids are known, or are not, that were otherwise before.
     ids_changed: bool,
     senders: Senders,
+    /// Which labels may lead where they do; `None` where nobody says so.
+    origins: Option<Arc<Origins>>,
+    /// Labels that are not used by that, by neighbour.
+    refused: BTreeMap<u16, RefusedLabels>,
     underlay: FxHashMap<IpNet, IpAddr>,
     /// The tenants of an interface.
     by_attachment: FxHashMap<String, SmallVec<[TenantId; 1]>>,
@@ -99,6 +107,8 @@ impl Overlay {
             locators: Locators::new(own),
             ids_changed: false,
             senders: Senders::new(own.map(|(_, endpoint)| endpoint)),
+            origins: None,
+            refused: BTreeMap::new(),
             underlay: FxHashMap::default(),
             by_attachment: FxHashMap::default(),
             up: BTreeSet::new(),
@@ -220,11 +230,7 @@ impl Overlay {
                 self.counters.no_table += 1;
                 continue;
             }
-            // One for this label alone goes before one for all.
-            let hop = hops
-                .iter()
-                .find(|hop| hop.vni == Some(label.vni))
-                .or_else(|| hops.iter().find(|hop| hop.vni.is_none()));
+            let hop = hop_of(&hops, label.vni);
             let (endpoint, encapsulation) = hop
                 .map_or((label.endpoint, label.encapsulation), |hop| {
                     (hop.endpoint, hop.encapsulation)
@@ -235,6 +241,7 @@ impl Overlay {
                 via: endpoint,
                 encapsulation,
                 stitched: hop.is_some(),
+                origin: self.judge_origin(&label, endpoint, path.preference.ebgp),
                 source: path.source,
                 path_id: path.path_id,
                 preference: path.preference,
@@ -336,7 +343,8 @@ impl Overlay {
         }
         let usable = slot.candidates.iter().filter_map(|candidate| {
             let forwarding = candidate.forwarding?;
-            (!self.is_own(candidate)).then_some(Way {
+            let used = candidate.origin.permitted() && !self.is_own(candidate);
+            used.then_some(Way {
                 forwarding,
                 preference: candidate.preference,
                 bandwidth: candidate.bandwidth,
@@ -365,16 +373,15 @@ impl Overlay {
         if local {
             return Err(Reason::LocalPrefix);
         }
-        let Some(forwarding) = candidate.forwarding else {
-            return Err(if self.is_own(candidate) {
-                Reason::OwnEndpoint
-            } else {
-                Reason::NoLocator
-            });
-        };
         if self.is_own(candidate) {
             return Err(Reason::OwnEndpoint);
         }
+        match candidate.origin {
+            Origin::Invalid => return Err(Reason::InvalidOrigin),
+            Origin::Unknown { permitted: false } => return Err(Reason::UnknownOrigin),
+            _ => {}
+        }
+        let forwarding = candidate.forwarding.ok_or(Reason::NoLocator)?;
         self.lists
             .metric(forwarding.address)
             .ok_or(Reason::ForwardingNextHopUnreachable)
@@ -450,9 +457,13 @@ impl Overlay {
             .membership
             .as_ref()
             .map(|membership| membership.administrator);
-        let change = self
-            .locators
-            .handle_route(prefix, paths, administrator, &mut self.senders);
+        let change = self.locators.handle_route(
+            prefix,
+            paths,
+            administrator,
+            self.origins.as_deref(),
+            &mut self.senders,
+        );
         if change != Change::Nothing {
             let address = (change == Change::Port).then(|| prefix.addr());
             self.locators_changed(address);
@@ -479,7 +490,7 @@ impl Overlay {
         let is_own = paths.iter().any(|path| path.best && path.local);
         let via = paths
             .iter()
-            .filter(|path| !path.local && !is_own)
+            .filter(|path| !path.local && !is_own && self.permits_locator(prefix, path))
             // A labelled path may be the best one though its next hop leads nowhere: another one may lead to the endpoint.
             .min_by_key(|path| {
                 let Preference {
@@ -517,9 +528,13 @@ impl Overlay {
         self.resolve(candidate.label.vni, candidate.via, candidate.encapsulation)
     }
 
-    /// Candidates name, or no longer name, the routers that they lead to.
+    /// Candidates name, or no longer name, the routers that they lead to. Those that may not lead there name nobody, and are counted.
     fn name_senders(&mut self, candidates: &[Candidate], named: bool) {
         for candidate in candidates {
+            if !candidate.origin.permitted() {
+                self.count_refused(candidate, named);
+                continue;
+            }
             let (far, near) = (candidate.label.endpoint, candidate.via);
             let near = (near != far).then_some(near);
             for endpoint in [Some(far), near].into_iter().flatten() {

@@ -11,6 +11,7 @@ use weft_bgp_wire::LargeCommunity;
 use crate::chain::{Chain, Service};
 use crate::intent::{Breakout, ForwardingNextHop, TenantId};
 use crate::label::{Endpoint, Label};
+use crate::origins::Origin;
 use crate::{Encapsulation, EndpointId, Vni, VniSet};
 
 /// This router in the overlay.
@@ -128,6 +129,10 @@ pub enum Reason {
     LocalPrefix,
     /// The label, or its local next hop, names this router: a loop.
     OwnEndpoint,
+    /// The controller says who hosts the VNI, and no router where the label leads to does.
+    InvalidOrigin,
+    /// The controller does not say who hosts the VNI there, and such labels are not used.
+    UnknownOrigin,
     /// No locator tells the address of the endpoint id.
     NoLocator,
     /// The underlay has no route to the forwarding next hop.
@@ -155,6 +160,12 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::LocalPrefix => "the prefix is local to the tenant here",
             Self::OwnEndpoint => "it names this router",
+            Self::InvalidOrigin => {
+                "invalid origin: by the domain's controller no router there hosts the VNI"
+            }
+            Self::UnknownOrigin => {
+                "unknown origin: the domain's controller does not say who hosts the VNI"
+            }
             Self::NoLocator => "no locator for the endpoint id",
             Self::ForwardingNextHopUnreachable => "no underlay route to the forwarding next hop",
             Self::LocalPref => "lower local preference",
@@ -182,6 +193,8 @@ pub struct Candidate {
     pub encapsulation: Encapsulation,
     /// `forwarding` is a local next hop; else the endpoint itself.
     pub stitched: bool,
+    /// Whether the label may lead there.
+    pub origin: Origin,
     /// The neighbour that the path came from.
     pub source: u16,
     /// Which of its paths.

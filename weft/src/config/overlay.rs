@@ -67,6 +67,9 @@ pub(crate) struct Overlay {
     #[serde(default = "defaults::endpoint_probe_interval")]
     #[schemars(range(max = 3600))]
     pub probe_interval: u16,
+    /// Under a controller: what becomes of labels of which it does not say who hosts what they name.
+    #[serde(default, skip_serializing_if = "UnknownOrigins::is_default")]
+    pub unknown_origins: UnknownOrigins,
 }
 
 impl Overlay {
@@ -74,6 +77,23 @@ impl Overlay {
     pub(crate) fn other_port(&self) -> Option<NonZeroU16> {
         let usual = self.encapsulation.default_port();
         self.port.filter(|port| usual != Some(*port))
+    }
+}
+
+/// What becomes of labels whose origin is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnknownOrigins {
+    /// They are used.
+    Accept,
+    /// They are not.
+    #[default]
+    Reject,
+}
+
+impl UnknownOrigins {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -144,6 +164,12 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
     let probe_interval = fields.optional("probe_interval", |at| {
         number_of(&at, "seconds between probes, 0 for none", 0, 3600)
     });
+    let unknown_origins = fields.optional("unknown_origins", |at| {
+        at.choice(&[
+            ("accept", UnknownOrigins::Accept),
+            ("reject", UnknownOrigins::Reject),
+        ])
+    });
     if announce_locator == Some(false)
         && endpoint.is_some_and(|endpoint| endpoint.is_ipv6())
         && let Some(at) = fields.get("announce_locator")
@@ -175,6 +201,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
         install_underlay: install_underlay.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
         probe_interval: probe_interval.unwrap_or_else(defaults::endpoint_probe_interval),
+        unknown_origins: unknown_origins.unwrap_or_default(),
     })
 }
 

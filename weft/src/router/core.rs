@@ -18,6 +18,7 @@ use weft_bgp_wire::{
 use weft_dataplane::{Dataplane, DataplaneEvent, Reach, RefusedIn};
 use weft_overlay::intent::{Breakout, TenantId};
 use weft_overlay::label::{Endpoint, leads_to_any};
+use weft_overlay::origins::{Origins, judged_otherwise};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 use weft_overlay::{EndpointId, Vni, VniSet};
 
@@ -40,6 +41,7 @@ type Question = Box<dyn FnOnce(&Overlay) + Send>;
 enum Request {
     Question(Question),
     Reload(Box<Config>, oneshot::Sender<Reloaded>),
+    Origins(Option<Arc<Origins>>, oneshot::Sender<()>),
 }
 
 /// Asks the loop questions about the overlay.
@@ -57,6 +59,16 @@ impl Queries {
         let request = Request::Reload(Box::new(config), reply);
         self.requests.send(request).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Takes another word on where labels may lead; returns when it is in force.
+    pub(super) async fn set_origins(&self, origins: Option<Arc<Origins>>) {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Origins(origins, reply);
+        if self.requests.send(request).await.is_ok() {
+            // Where the loop has ended, nothing is in force.
+            let _ = answer.await;
+        }
     }
 
     /// What `question` says of the overlay; `None` where the loop has ended.
@@ -297,6 +309,11 @@ impl Core {
                         info!("reloaded: {reloaded}");
                         // Who asked may have gone.
                         let _ = reply.send(reloaded);
+                    }
+                    Request::Origins(origins, reply) => {
+                        self.set_origins(origins).await;
+                        // Who asked may have gone.
+                        let _ = reply.send(());
                     }
                 },
                 event = bgp.recv() => match event {
@@ -572,6 +589,26 @@ impl Core {
         if std::mem::take(&mut self.reach_changed) {
             self.export_again().await;
         }
+    }
+
+    /// Labels may lead elsewhere than before, or not where they do. The paths are kept, so no neighbour is asked for its routes again.
+    async fn set_origins(&mut self, origins: Option<Arc<Origins>>) {
+        let before = self.overlay.origins().cloned();
+        let changed = self.overlay.set_origins(origins.clone());
+        let Some(overlay) = self.config.overlay.as_ref().filter(|_| !changed.is_empty()) else {
+            return;
+        };
+        let administrator = overlay.global_administrator;
+        let hook = LabelHook::boxed(&self.config, &self.overlay, &self.classes);
+        let told = self.bgp.with(move |speaker, _| {
+            let otherwise = |attributes: AttributesView<'_>| {
+                let words = (before.as_deref(), origins.as_deref());
+                let communities: Vec<LargeCommunity> = attributes.large_communities().collect();
+                judged_otherwise(words, &changed, &communities, administrator)
+            };
+            speaker.rib.set_hook(hook, &otherwise);
+        });
+        told.await;
     }
 
     /// What BGP announces of labels whose far ends are no longer reached, or are again.

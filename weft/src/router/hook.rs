@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::rib::{ExportContext, ExportHook, PeerKind, PlainBgp, Stripped};
@@ -11,7 +12,8 @@ use weft_overlay::export::{
     rewrite, usable,
 };
 use weft_overlay::import::ImportPolicy;
-use weft_overlay::label::{Endpoint, leads_to_any, names_these_alone};
+use weft_overlay::label::{Endpoint, Label, leads_to_any, names_these_alone};
+use weft_overlay::origins::Origins;
 use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni, VniSet};
 
@@ -85,6 +87,8 @@ pub(super) struct LabelHook {
     unreached: BTreeSet<Endpoint>,
     /// Endpoint ids that have an address.
     known: BTreeSet<EndpointId>,
+    /// Which labels may lead where they do, where a controller says so.
+    origins: Option<Arc<Origins>>,
 }
 
 impl LabelHook {
@@ -96,6 +100,7 @@ impl LabelHook {
     ) -> Box<dyn ExportHook> {
         let (tables, known) = (overlay.tables(), overlay.known_ids());
         let unreached = overlay.unreached();
+        let origins = overlay.origins().cloned();
         let Some(overlay) = &config.overlay else {
             return Box::new(PlainBgp);
         };
@@ -117,6 +122,7 @@ impl LabelHook {
             classes: classes.clone(),
             unreached,
             known,
+            origins,
         })
     }
 
@@ -148,8 +154,17 @@ impl LabelHook {
             _ => self.unreached.contains(&endpoint),
         };
         let administrator = self.own.administrator;
-        let left = if leads_to_any(communities.iter().copied(), administrator, dead) {
-            let leads = |vni, endpoint| !dead(endpoint) || !forwards(vni);
+        // Between domains nothing is passed on that is not used. Inside each router looks for itself.
+        let crosses = !direction.own && (direction.from_ebgp || direction.to_ebgp);
+        let origins = self.origins.as_ref().filter(|_| crosses);
+        let left = if origins.is_some()
+            || leads_to_any(communities.iter().copied(), administrator, dead)
+        {
+            let permitted = |label: &Label, via| {
+                origins.is_none_or(|one| one.judge(label, via, direction.from_ebgp).permitted())
+            };
+            let leads =
+                |label: &Label, via| permitted(label, via) && (!dead(via) || !forwards(label.vni));
             usable(communities, &self.own, settings, direction, &leads)
         } else {
             Usable::All

@@ -16,6 +16,7 @@ use weft_discovery::proto::{
     self, Arm, Chain, Neighbor, Service, SiteNeighbor, Tenant, item::Item,
 };
 use weft_discovery::view::View;
+use weft_overlay::origins::Origins;
 
 use super::core::Queries;
 use super::performance::Reporter;
@@ -43,6 +44,8 @@ pub(super) struct Managed {
     config: Config,
     /// What of the view does not.
     refused: Vec<Refused>,
+    /// Where it says that labels may lead, `None` where it says nothing of that.
+    origins: Option<Arc<Origins>>,
     /// The controller is there, or why it is away.
     link: Result<(), String>,
     told: Publisher,
@@ -98,11 +101,13 @@ impl Managed {
             reserved,
             view: View::new(),
             refused: Vec::new(),
+            origins: None,
             link: Ok(()),
             told,
         };
         let config = managed.begin(known).await?;
         managed.config = config.clone();
+        managed.origins = origins::read(&managed.view, &config);
         managed.publish();
         Ok((managed, config))
     }
@@ -139,6 +144,11 @@ impl Managed {
                 None => bail!("the link with the controller ended: this is a bug"),
             }
         }
+    }
+
+    /// Where labels may lead, as the controller has said it last.
+    pub(super) fn origins(&self) -> Option<Arc<Origins>> {
+        self.origins.clone()
     }
 
     /// What the controller says next; never, where it says nothing any more.
@@ -186,6 +196,15 @@ impl Managed {
             }
             Err(_) => return refused,
         };
+        // First, so that nothing of a tenant that is new is judged by what was said before.
+        let origins = origins::read(view, &config);
+        if origins != self.origins {
+            self.origins.clone_from(&origins);
+            queries.set_origins(origins).await;
+        }
+        if config == self.config {
+            return refused;
+        }
         let Some(reloaded) = queries.reload(config.clone()).await else {
             return refused;
         };
@@ -476,7 +495,7 @@ fn compose(
                 tenants.push(tenant(&one));
                 parts.tenants.push(key.clone());
             }
-            Some(Item::Settings(_)) => {}
+            Some(Item::Settings(_) | Item::Origins(_) | Item::Beyond(_)) => {}
             // Of a later controller.
             None => refused.push(Refused {
                 item: key.clone(),
@@ -636,5 +655,6 @@ fn chain(one: &Chain) -> Value {
     })
 }
 
+mod origins;
 #[cfg(test)]
 mod tests;

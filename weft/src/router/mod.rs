@@ -47,6 +47,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use weft_bgp::{Bgp, BgpEvent, ShutdownMode};
 use weft_dataplane::{Dataplane, DataplaneEvent, PROTOCOL};
+use weft_overlay::origins::Origins;
 use weft_overlay::table::Overlay;
 
 use self::endpoints::Endpoints;
@@ -128,7 +129,9 @@ async fn run_router(
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let first = !dataplane.found_state();
     let before = Before::new(&config, dataplane.found_state(), record.read());
-    let started = assemble(config, before, &dataplane, &mut dataplane_events).await;
+    let origins = managed.as_ref().and_then(Managed::origins);
+    let events = &mut dataplane_events;
+    let started = assemble(config, before, origins, &dataplane, events).await;
     let Started {
         config,
         overlay,
@@ -236,10 +239,12 @@ struct Started {
 async fn assemble(
     config: Config,
     before: Before,
+    origins: Option<Arc<Origins>>,
     dataplane: &Dataplane,
     events: &mut mpsc::Receiver<DataplaneEvent>,
 ) -> anyhow::Result<Started> {
     let mut overlay = setup::overlay(&config);
+    overlay.set_origins(origins);
     let routes = core::prepare(&config, &mut overlay, dataplane, events).await;
     for warning in config.warnings() {
         warn!("{warning}");

@@ -9,7 +9,8 @@ use super::Rib;
 use super::family::FamilyRib;
 use super::index::Tagged;
 use super::types::{
-    AttributeSet, PeerCounters, PeerId, PrefixSelection, Route, RouteFilter, RoutePage, RoutePath,
+    AttributeSet, PeerCounters, PeerId, PeerKind, PrefixSelection, Route, RouteFilter, RoutePage,
+    RoutePath,
 };
 
 impl RouteFilter {
@@ -133,6 +134,7 @@ impl Rib {
                     path_id: path.path_id,
                     lost,
                     stale: path.stale,
+                    ebgp: self.shared.kind(path.peer) == Some(PeerKind::Ebgp),
                     attributes: self.shared.interner.get(path.attributes).clone(),
                 })
                 .collect();

@@ -455,6 +455,8 @@ pub struct RoutePath {
     pub lost: Option<Reason>,
     /// Kept over the neighbour's restart.
     pub stale: bool,
+    /// Learned by eBGP.
+    pub ebgp: bool,
     /// Its attributes.
     pub attributes: AttributeSet,
 }

@@ -362,8 +362,9 @@ fn record(one: model::Record) -> Option<proto::Record> {
         model::Record::Grant(one) => Record::Grant(grant(one, 0)),
         model::Record::Quota(one) => Record::Quota(said(one)),
         model::Record::Token(one) => Record::Token(token(one, 0)),
-        // Answers and chains of the past that were kept are nobody's business.
+        // What is kept for the controller alone is nobody's business.
         model::Record::Request(_)
+        | model::Record::RemoteOrigins(_)
         | model::Record::PastChains(_)
         | model::Record::PastDifference(_) => return None,
         model::Record::Trust(one) => Record::Trust(domains::trust(one, 0)),

@@ -15,7 +15,7 @@ use super::{Candidate, Judged, Overlay, Preference, Reason};
 use crate::chain::{Selection, Service};
 use crate::intent::{GroupId, ServiceState, TenantId};
 use crate::label::Endpoint;
-use crate::{EndpointId, Vni};
+use crate::{EndpointId, Vni, VniSet};
 
 /// What is known of one label.
 #[derive(Default)]
@@ -192,6 +192,25 @@ impl Overlay {
         }
     }
 
+    /// The controller says otherwise where labels of these VNIs may lead.
+    pub(super) fn judge_offers_anew(&mut self, vnis: &VniSet) {
+        let labels = self.services.keys().filter(|label| vnis.contains(**label));
+        let labels: Vec<Vni> = labels.copied().collect();
+        for label in labels {
+            let Some(table) = self.services.get_mut(&label) else {
+                continue;
+            };
+            let mut offers = std::mem::take(&mut table.offers);
+            for candidates in offers.values_mut() {
+                self.judge_anew(candidates);
+            }
+            if let Some(table) = self.services.get_mut(&label) {
+                table.offers = offers;
+            }
+            self.update_service(label);
+        }
+    }
+
     /// These lists have become usable, or are no longer.
     pub(super) fn services_toggled(&mut self, toggled: &FxHashSet<u32>) {
         let its = |table: &ServiceTable| table.list.is_some_and(|list| toggled.contains(&list));
@@ -297,7 +316,7 @@ impl Overlay {
         let own = self.own_labels().map(|own| own.named());
         let mut ways: SmallVec<[Way; 2]> = table
             .candidates()
-            .filter(|candidate| !self.is_own(candidate))
+            .filter(|candidate| candidate.origin.permitted() && !self.is_own(candidate))
             // A service that is met in one place is met here, unless another place goes first.
             .filter(|candidate| {
                 selection != Selection::Pinned

@@ -1,8 +1,8 @@
 //! Views of the router, its neighbours and its BGP routes.
 
 use weft_api::types::{
-    Awaited, Family, FamilyCount, Label, LabelKind, Neighbor, Page, Path, Route, SessionState,
-    Status, Stripped,
+    Awaited, Family, FamilyCount, Label, LabelKind, Neighbor, OriginState, Page, Path,
+    RefusedLabels, Route, SessionState, Status, Stripped,
 };
 
 use super::super::human;
@@ -422,6 +422,16 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         );
         sheet.line("not permitted", text, Tone::Warning);
     }
+    let RefusedLabels { invalid, unknown } = neighbor.refused_labels;
+    if invalid + unknown > 0 {
+        let text = format!(
+            "{} of invalid origin and {} of unknown origin are not used: the domain's controller does not say that they may lead where \
+             they do",
+            human::several(invalid, "label"),
+            human::several(unknown, "label")
+        );
+        sheet.line("labels", text, Tone::Warning);
+    }
     sheet.render(view)
 }
 
@@ -433,7 +443,7 @@ pub(in crate::cli) fn label(label: &Label) -> String {
         (None, None) => "?".to_owned(),
     };
     let vni = label.vni.map(|vni| vni.to_string());
-    match (label.kind, vni) {
+    let text = match (label.kind, vni) {
         (LabelKind::Locator, _) => format!("locator {endpoint}"),
         (LabelKind::LocatorPort, _) => {
             let port = label.port.unwrap_or_default();
@@ -443,6 +453,11 @@ pub(in crate::cli) fn label(label: &Label) -> String {
         (LabelKind::LocalNextHop, Some(vni)) => format!("{vni} via {endpoint}"),
         (LabelKind::Tenant, vni) => format!("{}@{endpoint}", vni.unwrap_or_default()),
         (LabelKind::Service, vni) => format!("service {}@{endpoint}", vni.unwrap_or_default()),
+    };
+    // What is as it should be needs no word.
+    match label.origin {
+        None | Some(OriginState::Valid) => text,
+        Some(origin) => format!("{text} ({})", origin.as_str()),
     }
 }
 

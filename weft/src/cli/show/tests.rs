@@ -19,6 +19,7 @@ fn label(kind: LabelKind, vni: Option<u32>, endpoint: Ipv4Addr) -> Label {
         port: None,
         endpoint: Some(endpoint),
         endpoint_id: None,
+        origin: None,
     }
 }
 
@@ -82,6 +83,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         treat_as_withdraw: 0,
         attribute_discard: 0,
         stripped: Stripped::default(),
+        refused_labels: RefusedLabels::default(),
         too_large: 0,
     };
     let down = Neighbor {

@@ -14,6 +14,7 @@ fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
         router_id: "192.0.2.1".into(),
         role: "router".into(),
         hold_time: 90,
+        origins: true,
     };
     let arm = |interface: &str, node: &str| Arm {
         interface: interface.into(),
@@ -107,6 +108,7 @@ fn settings() -> Settings {
         router_id: "192.0.2.1".into(),
         role: "router".into(),
         hold_time: 90,
+        origins: true,
     }
 }
 
@@ -253,4 +255,83 @@ fn a_token_of_another_domain_is_told_with_both_names() {
         assert!(error.contains(word), "{word}: {error}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_the_controller_says_of_origins_is_what_labels_are_judged_by() {
+    use weft_discovery::proto::{Beyond, Far, Host, Hosts, Origins};
+    use weft_overlay::label::{Endpoint, Label, LabelKind};
+    use weft_overlay::origins::Origin;
+    use weft_overlay::{Encapsulation, EndpointId, Vni};
+
+    let number = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
+    let v6: std::net::Ipv6Addr = "2001:db8::3".parse().unwrap();
+    let told = Origins {
+        hosts: vec![Hosts {
+            vni: 10_001,
+            addresses: vec![number("192.0.2.1")],
+            others: vec![
+                Host {
+                    endpoint: v6.octets().to_vec(),
+                    router_id: number("192.0.2.3"),
+                },
+                // Of three octets.
+                Host {
+                    endpoint: vec![192, 0, 2],
+                    router_id: number("192.0.2.4"),
+                },
+            ],
+        }],
+    };
+    let far = Far {
+        vni: 10_001,
+        addresses: vec![number("203.0.113.1")],
+        ids: vec![number("203.0.113.2")],
+        open: false,
+    };
+    let beyond = Beyond { far: vec![far] };
+    let items = vec![
+        ("origins/red", Item::Origins(told)),
+        ("beyond/red", Item::Beyond(beyond)),
+    ];
+    let mut view = view(items);
+    let template = template();
+    let facts = facts_of(1);
+    let (config, refused) = compose(&template, &facts, &BTreeMap::new(), &view, &template).unwrap();
+    assert_eq!(refused, []);
+    let origins = origins::read(&view, &config).unwrap();
+    let judge = |vni, endpoint, ebgp| {
+        let label = Label {
+            kind: LabelKind::Tenant,
+            vni: Vni::new(vni).unwrap(),
+            encapsulation: Encapsulation::Vxlan,
+            endpoint,
+        };
+        origins.judge(&label, endpoint, ebgp)
+    };
+    let v4 = |text: &str| Endpoint::V4(text.parse().unwrap());
+    let id = |text: &str| Endpoint::Id(EndpointId(text.parse().unwrap()));
+    for (endpoint, ebgp) in [
+        (v4("192.0.2.1"), false),
+        (id("192.0.2.3"), false),
+        (v4("203.0.113.1"), true),
+        (id("203.0.113.2"), true),
+    ] {
+        assert_eq!(judge(10_001, endpoint, ebgp), Origin::Valid, "{endpoint}");
+        assert_eq!(
+            judge(10_001, endpoint, !ebgp),
+            Origin::Invalid,
+            "{endpoint}"
+        );
+    }
+    let unknown = Origin::Unknown { permitted: false };
+    assert_eq!(judge(10_002, v4("192.0.2.1"), false), unknown);
+    // A controller that says nothing of it: labels are used as they come.
+    let mut settings = settings();
+    settings.origins = false;
+    let settings = Told {
+        item: Some(Item::Settings(settings)),
+    };
+    view.insert("settings".into(), settings);
+    assert_eq!(origins::read(&view, &config), None);
 }

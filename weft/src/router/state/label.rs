@@ -4,6 +4,7 @@ use weft_api::Unavailable;
 use weft_api::types as api;
 use weft_bgp_wire::LargeCommunity;
 use weft_overlay::label::{Endpoint, LabelCommunity, LabelKind};
+use weft_overlay::origins::OriginState;
 
 use super::{LiveState, encapsulation, ended, vnis_of};
 
@@ -31,6 +32,15 @@ pub(super) async fn in_use(state: &LiveState) -> Result<Vec<api::LabelUse>, Unav
         })
     });
     Ok(uses.collect())
+}
+
+/// Whether a label may lead where it does, for the API.
+pub(super) fn origin(state: OriginState) -> api::OriginState {
+    match state {
+        OriginState::Valid => api::OriginState::Valid,
+        OriginState::Invalid => api::OriginState::Invalid,
+        OriginState::Unknown => api::OriginState::Unknown,
+    }
 }
 
 /// A label community for the API; `None` for what is not ours or is ignored.
@@ -75,5 +85,6 @@ pub(super) fn label(community: LargeCommunity, administrator: u32) -> Option<api
         port,
         endpoint: address,
         endpoint_id: id,
+        origin: None,
     })
 }

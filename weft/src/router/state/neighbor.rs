@@ -1,12 +1,15 @@
 //! Neighbours, the router's own and those of its tenants.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use weft_api::Unavailable;
 use weft_api::types as api;
 use weft_bgp::policy::RoutePolicy;
 use weft_bgp::{DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, Role};
 
-use super::{LiveState, family};
+use super::{LiveState, ended, family};
 
 /// All of them: the router's own, then those of tenants.
 pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavailable> {
@@ -17,10 +20,37 @@ pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavail
         .into_iter()
         .map(|status| neighbor(state, None, status))
         .collect();
+    let refused = refused_labels(state).await?;
+    for neighbor in &mut neighbors {
+        let its = refused.get(&neighbor.address);
+        neighbor.refused_labels = its.copied().unwrap_or_default();
+    }
     let sites = state.sites.neighbors().await.into_iter();
     neighbors.extend(sites.map(|(tenant, status)| neighbor(state, Some(tenant), status)));
     neighbors.sort_by_key(|neighbor| (neighbor.tenant.clone(), neighbor.address));
     Ok(neighbors)
+}
+
+/// Labels that are not used, by the neighbour that sends them.
+pub(super) async fn refused_labels(
+    state: &LiveState,
+) -> Result<BTreeMap<IpAddr, api::RefusedLabels>, Unavailable> {
+    let refused = state
+        .overlay
+        .ask(|overlay| overlay.refused_labels().clone());
+    let refused = refused.await.ok_or_else(ended)?;
+    if refused.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let addresses = state.addresses().await?;
+    let by_address = refused.into_iter().filter_map(|(source, labels)| {
+        let refused = api::RefusedLabels {
+            invalid: labels.invalid,
+            unknown: labels.unknown,
+        };
+        Some((*addresses.get(&source)?, refused))
+    });
+    Ok(by_address.collect())
 }
 
 fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -> api::Neighbor {
@@ -98,6 +128,8 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
             kind: counters.stripped.kind,
             endpoint: counters.stripped.endpoint,
         },
+        // Filled in by what the overlay knows.
+        refused_labels: api::RefusedLabels::default(),
         too_large: counters.too_large,
     }
 }

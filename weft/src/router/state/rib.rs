@@ -7,9 +7,10 @@ use weft_api::types as api;
 use weft_api::types::PrefixMatch;
 use weft_api::{RouteQuery, Unavailable};
 use weft_bgp::rib::{PeerId, PrefixSelection, Reason, RouteFilter, RoutePath};
-use weft_bgp_wire::Family;
+use weft_bgp_wire::{Family, LargeCommunity};
+use weft_overlay::origins::{Origins, states};
 
-use super::label::label;
+use super::label::{label, origin};
 use super::{LiveState, ended, page};
 
 /// A page of them, by family and prefix.
@@ -55,18 +56,25 @@ pub(super) async fn routes(
         .with(move |speaker, _| speaker.rib.routes(&filter, limit + 1))
         .await
         .ok_or_else(ended)?;
+    let origins = state.overlay.ask(|overlay| overlay.origins().cloned());
+    let origins = origins.await.ok_or_else(ended)?;
     let routes = found.routes.iter().map(|route| api::Route {
         prefix: route.prefix,
         paths: route
             .paths
             .iter()
-            .map(|one| path(state, one, &addresses))
+            .map(|one| path(state, one, &addresses, origins.as_deref()))
             .collect(),
     });
     Ok(page(routes.collect(), limit, found.total, |one| one.prefix))
 }
 
-fn path(state: &LiveState, path: &RoutePath, addresses: &HashMap<u16, IpAddr>) -> api::Path {
+fn path(
+    state: &LiveState,
+    path: &RoutePath,
+    addresses: &HashMap<u16, IpAddr>,
+    origins: Option<&Origins>,
+) -> api::Path {
     let attributes = path.attributes.view();
     let local = path.source == PeerId::LOCAL;
     let administrator = state.administrator();
@@ -93,13 +101,29 @@ fn path(state: &LiveState, path: &RoutePath, addresses: &HashMap<u16, IpAddr>) -
             .large_communities()
             .map(|one| one.to_string())
             .collect(),
-        labels: attributes
-            .large_communities()
-            .filter_map(|one| label(one, administrator?))
-            .collect(),
+        labels: administrator.map_or_else(Vec::new, |administrator| {
+            // Our own are what they are.
+            labels(path, administrator, origins.filter(|_| !local))
+        }),
         originator_id: attributes.originator_id().map(|id| id.0),
         cluster_list: attributes.cluster_list().collect(),
     }
+}
+
+fn labels(path: &RoutePath, administrator: u32, origins: Option<&Origins>) -> Vec<api::Label> {
+    let communities = path.attributes.view().large_communities();
+    let communities: Vec<LargeCommunity> = communities.collect();
+    let known = origins.map_or_else(Vec::new, |origins| {
+        states(origins, &communities, administrator, path.ebgp)
+    });
+    let labels = communities.into_iter().filter_map(|one| {
+        let origin_of = known.iter().find(|(community, _)| *community == one);
+        Some(api::Label {
+            origin: origin_of.and_then(|(_, judged)| judged.state().map(origin)),
+            ..label(one, administrator)?
+        })
+    });
+    labels.collect()
 }
 
 fn lost(reason: Reason) -> api::Why<api::LostCode> {

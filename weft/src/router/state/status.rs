@@ -10,7 +10,9 @@ use weft_bgp_wire::Family;
 use weft_overlay::table;
 
 use super::forwarding::forwarding;
+use super::neighbor::refused_labels;
 use super::{LiveState, encapsulation, ended, family};
+use crate::cli::human::several;
 
 /// Alarms in one answer.
 const ALARMS: usize = 100;
@@ -40,6 +42,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         })
         .await
         .ok_or_else(ended)?;
+    let refused = refused_labels(state).await?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
     let established = neighbors
         .iter()
@@ -92,6 +95,11 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
                     .iter()
                     .map(|one| locator_conflict(one, &addresses)),
             )
+            .chain(
+                refused
+                    .iter()
+                    .filter_map(|(from, one)| invalid_origin(*from, *one)),
+            )
             .chain(overlaps.iter().map(|one| overlap_hidden(one, &addresses)))
             .take(ALARMS)
             .collect(),
@@ -119,6 +127,19 @@ fn locator_conflict(
             conflict.other, conflict.id
         ),
     }
+}
+
+/// A neighbour announces labels that lead where nobody hosts what they name.
+fn invalid_origin(from: IpAddr, refused: api::RefusedLabels) -> Option<api::Alarm> {
+    let count = refused.invalid;
+    (count > 0).then(|| api::Alarm {
+        code: "invalid-origin".into(),
+        text: format!(
+            "{} from {from} not used: by the domain's controller no router where they lead to hosts their VNI \
+             (weft show routes --neighbor {from}); somebody is misconfigured, or lies",
+            several(count, "label")
+        ),
+    })
 }
 
 fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {

@@ -16,7 +16,7 @@ use weft_overlay::label::{Endpoint, LabelCommunity};
 use weft_overlay::table::{self, Judged, Overlay, TenantStatus};
 
 use super::forwarding::verdict_of;
-use super::label::label;
+use super::label::{label, origin};
 use super::{LiveState, encapsulation, ended, page, tenant_id, vnis_of};
 
 /// All of them, by name.
@@ -173,7 +173,10 @@ pub(super) fn path(
     };
     Some(api::TenantPath {
         neighbor: addresses.get(&candidate.source).copied(),
-        label: label(community, administrator)?,
+        label: api::Label {
+            origin: candidate.origin.state().map(origin),
+            ..label(community, administrator)?
+        },
         endpoint,
         local_next_hop: candidate
             .forwarding
@@ -223,6 +226,8 @@ fn not_chosen(reason: table::Reason) -> api::Why<api::NotChosenCode> {
     let code = match reason {
         table::Reason::LocalPrefix => Code::LocalPrefix,
         table::Reason::OwnEndpoint => Code::OwnEndpoint,
+        table::Reason::InvalidOrigin => Code::InvalidOrigin,
+        table::Reason::UnknownOrigin => Code::UnknownOrigin,
         table::Reason::NoLocator => Code::NoLocator,
         table::Reason::ForwardingNextHopUnreachable => Code::ForwardingNextHopUnreachable,
         table::Reason::LocalPref => Code::LocalPref,

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use weft_dataplane::TunnelTrace;
 use weft_overlay::intent::ForwardingNextHop;
 use weft_overlay::label::{Endpoint, Label, LabelKind};
+use weft_overlay::origins::Origin;
 use weft_overlay::table::{Candidate, Judged, Preference, TenantRouteStatus};
 use weft_overlay::{Encapsulation, Vni};
 
@@ -29,6 +30,7 @@ fn intended(local: bool) -> TenantRouteStatus {
         via: Endpoint::V4(FAR),
         encapsulation: Encapsulation::Vxlan,
         stitched: false,
+        origin: Origin::Unchecked,
         source: 1,
         path_id: 1,
         preference: Preference {

@@ -1,0 +1,208 @@
+//! Where labels may lead to: which routers host what a VNI names, in this domain and, as they say it, in others.
+//!
+//! A router is told of the tenants that it has something of, so what it is told grows with the routers of these alone, 4 octets for each. The
+//! routers of other domains are told to those that speak with other domains: behind them nobody tunnels there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::chains::view as chains;
+use crate::exchange::peers;
+use crate::model::{Record, Registration, RemoteOrigins, Role, Router, State, Tenant, key};
+use crate::proto::{Beyond, Far, Host, Hosts, Origins};
+use crate::state::{as_router, by};
+
+/// Domains that a word about a far one may come by.
+pub(crate) const LONGEST_PATH: usize = 16;
+
+/// Routers that pass a tenant's packets on between domains.
+fn passing<'a>(state: &'a State, tenant: &'a str) -> impl Iterator<Item = &'a Router> {
+    let peers = state.by(&by::peer_of(tenant)).filter_map(as_router);
+    let all = state.routers_as(Role::Edge).chain(peers);
+    all.filter(move |router| peers::is_stitched(state, router, tenant))
+}
+
+/// Routers that speak with other domains for a tenant, or may come to.
+pub(crate) fn outward<'a>(state: &'a State, tenant: &str) -> impl Iterator<Item = &'a Router> {
+    let peers = state.by(&by::peer_of(tenant)).filter_map(as_router);
+    state.routers_as(Role::Edge).chain(peers)
+}
+
+/// Whether a router keeps a table for a tenant, for its services or to pass its packets on.
+pub(crate) fn concerns(state: &State, router: &Router, tenant: &str) -> bool {
+    let attachment = key::attachment(tenant, &router.name);
+    state.attachment(&attachment).is_some()
+        || chains::has_node(state, tenant, &router.name)
+        || peers::is_stitched(state, router, tenant)
+}
+
+/// The routers that labels of each VNI of a tenant may lead to, by name.
+fn hosts<'a>(state: &'a State, tenant: &'a Tenant) -> BTreeMap<u32, BTreeMap<&'a str, &'a Router>> {
+    let passing: Vec<&Router> = passing(state, &tenant.name).collect();
+    let router = |name: &str| state.router(&key::router(name));
+    let named = |routers: &mut dyn Iterator<Item = &'a Router>| -> BTreeMap<&'a str, &'a Router> {
+        let all = routers.chain(passing.iter().copied());
+        all.map(|router| (router.name.as_str(), router)).collect()
+    };
+    let attached = state.all_below(key::attachment(&tenant.name, ""));
+    let mut attached = attached.filter_map(|one| match &one.record {
+        Record::Attachment(one) => router(&one.router),
+        _ => None,
+    });
+    let mut all = BTreeMap::from([(tenant.vni, named(&mut attached))]);
+    for service in chains::services(state, &tenant.name) {
+        let mut nodes = service
+            .attachments
+            .iter()
+            .filter_map(|node| router(&node.router));
+        all.insert(service.label, named(&mut nodes));
+    }
+    all
+}
+
+/// What the domain's routers are told of a tenant's.
+pub(crate) fn told(state: &State, tenant: &Tenant) -> Origins {
+    let hosts = hosts(state, tenant).into_iter().map(|(vni, routers)| {
+        let mut told = Hosts {
+            vni,
+            ..Hosts::default()
+        };
+        for own in routers.values().filter_map(|one| one.registration.as_ref()) {
+            match own.endpoint {
+                IpAddr::V4(endpoint) if endpoint == own.router_id => {
+                    told.addresses.push(endpoint.into());
+                }
+                endpoint => told.others.push(Host {
+                    endpoint: match endpoint {
+                        IpAddr::V4(one) => one.octets().to_vec(),
+                        IpAddr::V6(one) => one.octets().to_vec(),
+                    },
+                    router_id: own.router_id.into(),
+                }),
+            }
+        }
+        told
+    });
+    Origins {
+        hosts: hosts.collect(),
+    }
+}
+
+/// What routers that speak with other domains are told of a tenant's there.
+pub(crate) fn beyond(state: &State, tenant: &Tenant) -> Beyond {
+    let manual = has_peers(state, &tenant.name);
+    let domains: Vec<(&str, bool)> = exchanging(state).collect();
+    let far = chains::vnis(state, tenant).map(|vni| {
+        let (mut addresses, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = manual;
+        let theirs = domains.iter();
+        for (domain, says) in theirs.filter(|(one, _)| peers::exchanges(state, one, tenant, vni)) {
+            open |= !says;
+            for said in said(state, domain, vni) {
+                open |= said.open;
+                addresses.extend(said.addresses.iter().copied().map(u32::from));
+                ids.extend(said.ids.iter().copied().map(u32::from));
+            }
+        }
+        Far {
+            vni,
+            addresses: addresses.into_iter().collect(),
+            ids: ids.into_iter().collect(),
+            open,
+        }
+    });
+    Beyond { far: far.collect() }
+}
+
+/// An operator has entered neighbours in other domains by hand that may say anything of a tenant.
+fn has_peers(state: &State, tenant: &str) -> bool {
+    state.by(&by::peer_of(tenant)).next().is_some()
+}
+
+/// Trusted domains, and whether they say where labels lead to.
+fn exchanging(state: &State) -> impl Iterator<Item = (&str, bool)> {
+    state.trusts().map(|trust| {
+        let remote = state.remote(&key::remote(&trust.name));
+        (trust.name.as_str(), remote.is_some_and(|one| one.origins))
+    })
+}
+
+/// What a domain says of a VNI.
+fn said<'a>(
+    state: &'a State,
+    domain: &str,
+    vni: u32,
+) -> impl Iterator<Item = &'a RemoteOrigins> + use<'a> {
+    let records = state.all_below(key::remote_origins_of(domain, vni));
+    records.filter_map(|one| match &one.record {
+        Record::RemoteOrigins(one) => Some(one),
+        _ => None,
+    })
+}
+
+/// What another domain is told: of our routers, and of those of other domains whose packets come by us. The path says by whom, so that
+/// nothing goes in circles; of several the shortest is told.
+pub(crate) fn public(state: &State, own: &str, domain: &str) -> Vec<RemoteOrigins> {
+    let mut all = Vec::new();
+    let others: Vec<(&str, bool, BTreeSet<u32>)> = exchanging(state)
+        .filter(|(other, _)| *other != domain)
+        .map(|(other, says)| (other, says, peers::vnis(state, other)))
+        .collect();
+    let shared = peers::vnis(state, domain);
+    for tenant in peers::tenants(state, domain) {
+        let hosts = hosts(state, tenant);
+        for (vni, routers) in hosts.iter().filter(|(vni, _)| shared.contains(vni)) {
+            let mut ours = RemoteOrigins {
+                domain: own.to_owned(),
+                vni: *vni,
+                path: vec![own.to_owned()],
+                addresses: Vec::new(),
+                ids: Vec::new(),
+                open: has_peers(state, &tenant.name),
+            };
+            let registered = routers.values();
+            for one in registered.filter_map(|one| one.registration.as_ref()) {
+                match endpoint(one) {
+                    (address, true) => ours.addresses.push(address),
+                    (id, false) => ours.ids.push(id),
+                }
+            }
+            ours.addresses.sort_unstable();
+            ours.ids.sort_unstable();
+            let mut relayed: BTreeMap<&str, &RemoteOrigins> = BTreeMap::new();
+            for (other, says, _) in others.iter().filter(|(_, _, vnis)| vnis.contains(vni)) {
+                ours.open |= !says;
+                for said in said(state, other, *vni) {
+                    if said.path.iter().any(|one| one == domain || one == own)
+                        || said.path.len() >= LONGEST_PATH
+                    {
+                        continue;
+                    }
+                    let best = relayed.entry(said.origin()).or_insert(said);
+                    if (said.path.len(), &said.path) < (best.path.len(), &best.path) {
+                        *best = said;
+                    }
+                }
+            }
+            all.push(ours);
+            all.extend(relayed.into_values().map(|said| {
+                let mut path = said.path.clone();
+                path.push(own.to_owned());
+                RemoteOrigins {
+                    domain: own.to_owned(),
+                    path,
+                    ..said.clone()
+                }
+            }));
+        }
+    }
+    all
+}
+
+/// What labels name an endpoint by, and whether that is its IPv4 address.
+fn endpoint(own: &Registration) -> (Ipv4Addr, bool) {
+    match own.endpoint {
+        IpAddr::V4(address) => (address, true),
+        IpAddr::V6(_) => (own.router_id, false),
+    }
+}
