@@ -186,7 +186,8 @@ async fn life(controller: Arc<Running>, scratch: Arc<Scratch>, records: usize) -
         }
         assert!(Instant::now() < end, "{own}");
     }
-    assert_eq!(router.keys(), ["neighbor/rr", "settings", "tenant/red"]);
+    let keys = ["neighbor/rr", "origins/red", "settings", "tenant/red"];
+    assert_eq!(router.keys(), keys);
     // The token has been used once, however often it was shown.
     let tokens = controller.get("tokens").await;
     let mut tokens = tokens["items"].as_array().unwrap().iter();

@@ -78,7 +78,7 @@ impl Domain {
         self.change(|transaction| operations::create_tenant(transaction, &new))
     }
 
-    fn attach(&mut self, tenant: &str, router: &str, interface: &str) -> Done<Revision> {
+    pub(crate) fn attach(&mut self, tenant: &str, router: &str, interface: &str) -> Done<Revision> {
         let new = NewAttachment {
             interfaces: vec![interface.into()],
             ..NewAttachment::default()
@@ -139,7 +139,7 @@ fn registration(address: Ipv4Addr) -> Registration {
 }
 
 /// A router that checks who announces labels.
-fn reader(name: &str) -> Reader<'_> {
+pub(crate) fn reader(name: &str) -> Reader<'_> {
     Reader {
         name,
         origins: true,

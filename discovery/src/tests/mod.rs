@@ -11,6 +11,7 @@ pub(crate) mod growth;
 mod identity;
 mod management;
 mod membership;
+mod origins;
 mod quotas;
 mod routers;
 mod sources;

@@ -44,6 +44,8 @@ pub(super) struct Managed {
     config: Config,
     /// What of the view does not.
     refused: Vec<Refused>,
+    /// What of the router itself waits for a restart.
+    waiting: Option<Refused>,
     /// Where it says that labels may lead, `None` where it says nothing of that.
     origins: Option<Arc<Origins>>,
     /// The controller is there, or why it is away.
@@ -101,6 +103,7 @@ impl Managed {
             reserved,
             view: View::new(),
             refused: Vec::new(),
+            waiting: None,
             origins: None,
             link: Ok(()),
             told,
@@ -203,21 +206,22 @@ impl Managed {
             queries.set_origins(origins).await;
         }
         if config == self.config {
+            refused.extend(self.waiting.clone());
             return refused;
         }
         let Some(reloaded) = queries.reload(config.clone()).await else {
             return refused;
         };
         self.config = config;
-        if !reloaded.restart().is_empty() {
-            refused.push(Refused {
-                item: SETTINGS.to_owned(),
-                reason: format!(
-                    "{} cannot change while the router runs: it begins with that when it is restarted",
-                    reloaded.restart().join(", ")
-                ),
-            });
-        }
+        let restart = reloaded.restart();
+        self.waiting = (!restart.is_empty()).then(|| Refused {
+            item: SETTINGS.to_owned(),
+            reason: format!(
+                "{} cannot change while the router runs: it begins with that when it is restarted",
+                restart.join(", ")
+            ),
+        });
+        refused.extend(self.waiting.clone());
         refused
     }
 
