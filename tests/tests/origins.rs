@@ -439,7 +439,8 @@ fn a_partner_says_nothing_of_what_it_does_not_host() {
     assert_eq!(domains.origin("10.0.9.0/24", "eb"), "valid");
     let mut eb = domains.seize("eb");
     let own = address("eb");
-    let unknown = Ipv4Addr::new(203, 0, 113, 66);
+    // Another address of the same router.
+    let unknown = Ipv4Addr::new(198, 51, 100, 2);
     eb.announce("10.0.3.88/32", &[(RED, unknown)]);
     eb.announce("10.0.3.89/32", &[(RED, address("a3"))]);
     eb.announce("10.0.3.90/32", &[(BLUE, own)]);
