@@ -14,6 +14,10 @@ use crate::state::{as_router, by};
 
 /// Domains that a word about a far one may come by.
 pub(crate) const LONGEST_PATH: usize = 16;
+/// VNIs, counted for each domain that hosts them, of which another domain may say where their labels lead to.
+pub(crate) const MOST_SAID: usize = 65_536;
+/// Endpoints of one VNI in one domain.
+pub(crate) const MOST_ENDPOINTS: usize = 16_384;
 
 /// Routers that pass a tenant's packets on between domains.
 fn passing<'a>(state: &'a State, tenant: &'a str) -> impl Iterator<Item = &'a Router> {

@@ -14,6 +14,9 @@ use crate::state::{as_router, by};
 /// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`, `origins/TENANT`, `beyond/TENANT`.
 pub type View = BTreeMap<String, Item>;
 
+/// Octets of a message to a router: with 4,000 tenants at 2,000 routers each a view has half of that.
+pub(crate) const LARGEST: usize = 64 << 20;
+
 /// What a copy of an item is compared by.
 pub fn digest(item: &impl prost::Message) -> u64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, &item.encode_to_vec());

@@ -24,7 +24,7 @@ use crate::pki::{self, PkiError, TokenText, read_file, validity_of, write_secret
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::{JoinRequest, RenewRequest, Update};
 use crate::tls::{self, ForeignAuthority, Trust};
-use crate::view::View;
+use crate::view::{LARGEST, View};
 
 /// What a membership's folder holds.
 const MEMBER: &str = "member.json";
@@ -324,7 +324,7 @@ impl Membership {
         let trust = Trust::Authority(self.authority.clone());
         let tls = tls::client(&trust, Some((&[&self.certificate], &key)))?;
         let channel = connect_any(self.controller(), first, &tls).await?;
-        Ok(DiscoveryClient::new(channel))
+        Ok(DiscoveryClient::new(channel).max_decoding_message_size(LARGEST))
     }
 
     /// How long until two thirds of the certificate's life are over.

@@ -214,6 +214,10 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
             Some(Item::Service(one)) => {
                 read_service(domain, one).map(|service| said.services.push(service))
             }
+            Some(Item::Origins(_)) if said.origins.len() >= origins::MOST_SAID => Err(format!(
+                "more than {} VNIs of which it says where their labels lead to",
+                origins::MOST_SAID
+            )),
             Some(Item::Origins(one)) => {
                 read_origins(own, domain, one).map(|origins| said.origins.extend(origins))
             }
@@ -321,6 +325,13 @@ fn read_origins(
     }
     if path.contains(&own.name) {
         return Ok(None);
+    }
+    let endpoints = one.addresses.len() + one.ids.len();
+    if endpoints > origins::MOST_ENDPOINTS {
+        return Err(format!(
+            "{endpoints} endpoints, and at most {} are taken",
+            origins::MOST_ENDPOINTS
+        ));
     }
     let addresses = |numbers: &[u32]| {
         let mut addresses: Vec<_> = numbers.iter().map(|one| (*one).into()).collect();

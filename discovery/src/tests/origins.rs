@@ -245,6 +245,16 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
     let said = public::read(&own, "c", &back).unwrap();
     assert_eq!(said.origins, []);
     assert_eq!(said.refused.len(), 1, "what x is to have said: {said:?}");
+    let endless = PublicOrigins {
+        vni: 10_000,
+        path: vec!["c".into()],
+        addresses: (0..16_385).collect(),
+        ..PublicOrigins::default()
+    };
+    back.insert("three".into(), item(public_item::Item::Origins(endless)));
+    let said = public::read(&own, "c", &back).unwrap();
+    assert_eq!(said.origins, []);
+    assert!(said.refused.iter().any(|one| one.starts_with("three: 16385")));
 }
 
 /// 2,000 routers, 4,000 tenants at 20 of them each: a router has 40, an edge passes all of them on.

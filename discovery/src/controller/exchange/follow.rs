@@ -18,6 +18,9 @@ use crate::proto::{FollowRequest, PublicUpdate};
 use crate::tls;
 use crate::view::digests;
 
+/// Records that are left out and named in the log each time.
+const REFUSED: usize = 10;
+
 /// Follows a domain for ever.
 pub(super) async fn follow(controller: Arc<Controller>, trust: Trust) {
     let mut backoff = Backoff::new();
@@ -112,10 +115,17 @@ impl Follower<'_> {
             let own = state.domain();
             let own = own.ok_or_else(|| ClientError::Refused("there is no domain here".into()))?;
             let said = public::read(own, &self.trust.name, view).map_err(ClientError::Refused)?;
-            for error in &said.refused {
+            for error in said.refused.iter().take(REFUSED) {
                 warn!(
                     domain = self.trust.name,
                     error, "a record of the other domain is left out"
+                );
+            }
+            if said.refused.len() > REFUSED {
+                let more = said.refused.len() - REFUSED;
+                warn!(
+                    domain = self.trust.name,
+                    more, "records of the other domain are left out"
                 );
             }
             let heard = Heard {

@@ -25,8 +25,9 @@ use super::{Controller, ControllerError};
 use crate::database::Rejection;
 use crate::management_proto::management_server::ManagementServer;
 use crate::proto::discovery_server::DiscoveryServer;
+use crate::view;
 
-/// A view of a router that has thousands of neighbours, or of a domain that shares thousands of tenants.
+/// What a router holds that has thousands of neighbours, or a view of a domain that shares thousands of tenants.
 pub(super) const LARGEST: usize = 16 << 20;
 
 /// What there is to ask for, in the form that programs read.
@@ -40,7 +41,7 @@ pub(super) fn router(controller: Arc<Controller>) -> Result<Router, ControllerEr
     };
     let discovery = DiscoveryServer::new(discovery)
         .max_decoding_message_size(LARGEST)
-        .max_encoding_message_size(LARGEST);
+        .max_encoding_message_size(view::LARGEST);
     let exchange = super::exchange::service(controller.clone());
     let management =
         ManagementServer::new(management::Server { controller }).max_encoding_message_size(LARGEST);
