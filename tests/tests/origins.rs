@@ -185,6 +185,11 @@ impl Domains {
         ] {
             domains.attach(domain, tenant, router, prefix);
         }
+        // It has to have joined before somebody else can be it.
+        wait_until("a2", PATIENCE, || {
+            let neighbor = domains.lab.neighbor("ea", &address("a2").to_string())?;
+            (neighbor["state"] == "established").then_some(())
+        });
         domains.leads("10.0.3.10", "a3");
         domains.leads("10.0.9.10", "eb");
         domains

@@ -254,7 +254,11 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
     back.insert("three".into(), item(public_item::Item::Origins(endless)));
     let said = public::read(&own, "c", &back).unwrap();
     assert_eq!(said.origins, []);
-    assert!(said.refused.iter().any(|one| one.starts_with("three: 16385")));
+    assert!(
+        said.refused
+            .iter()
+            .any(|one| one.starts_with("three: 16385"))
+    );
 }
 
 /// 2,000 routers, 4,000 tenants at 20 of them each: a router has 40, an edge passes all of them on.

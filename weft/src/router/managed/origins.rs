@@ -1,6 +1,6 @@
 //! Where labels may lead, as the controller says it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use weft_discovery::proto::{Host, item::Item};
@@ -18,8 +18,8 @@ fn id(number: u32) -> EndpointId {
 /// `None` where it is no address.
 fn host(one: &Host) -> Option<(EndpointId, IpAddr)> {
     let octets = one.endpoint.as_slice();
-    let v4 = || Some(IpAddr::V4(Ipv4Addr::from(*octets.as_array::<4>()?)));
-    let v6 = || Some(IpAddr::V6(Ipv6Addr::from(*octets.as_array::<16>()?)));
+    let v4 = || Some(IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into()));
+    let v6 = || Some(IpAddr::V6(<[u8; 16]>::try_from(octets).ok()?.into()));
     Some((id(one.router_id), v4().or_else(v6)?))
 }
 
