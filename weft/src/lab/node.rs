@@ -17,11 +17,14 @@ use super::{CONFIG, place, root};
 /// How often a process is asked whether it has ended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// True while the process runs; one that has ended and waits for its parent does not.
+/// True while the process runs; one that has ended and waits for its parent does not. Its first thread may have ended while others hold
+/// its sockets still.
 pub(super) fn lives(pid: i32) -> bool {
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit_once(')')
             .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+            || threads() > 1
     })
 }
 
