@@ -271,6 +271,12 @@ impl Core {
         mut bgp: mpsc::Receiver<BgpEvent>,
         mut dataplane: mpsc::Receiver<DataplaneEvent>,
     ) {
+        let links = self.bgp.clone();
+        let tell = move |neighbor, lost: Option<&str>| {
+            let lost = lost.map(str::to_owned);
+            links.post(move |speaker, now| speaker.handle_link(neighbor, lost.as_deref(), now))
+        };
+        self.dataplane.tell_neighbor_links(Box::new(tell)).await;
         self.watch_links().await;
         loop {
             let settle_at = self.settle_at;
