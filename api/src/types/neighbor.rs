@@ -54,6 +54,8 @@ words! {
         ConnectFailed = "connect-failed",
         /// The link to it lost its carrier.
         LinkLost = "link-lost",
+        /// BFD says that no packets pass to it.
+        BfdDown = "bfd-down",
         /// The neighbour restarted.
         Restarted = "restarted",
     }

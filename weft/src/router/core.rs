@@ -434,7 +434,8 @@ impl Core {
                         add_path: path.add_path,
                         accept: self.accept_of.get(&path.source).unwrap_or(&nothing),
                         preference: Preference {
-                            local_pref: key.local_pref,
+                            // Where packets may not arrive, any other way is better.
+                            local_pref: if path.last_resort { 0 } else { key.local_pref },
                             med: key.med,
                             neighbor_as: key.neighbor_as,
                             as_path_length: key.as_path_length,

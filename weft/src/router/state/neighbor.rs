@@ -165,6 +165,7 @@ fn down(reason: &DownReason) -> api::Why<api::DownCode> {
         DownReason::ConnectionLost(_) => api::DownCode::ConnectionLost,
         DownReason::ConnectFailed(_) => api::DownCode::ConnectFailed,
         DownReason::LinkLost(_) => api::DownCode::LinkLost,
+        DownReason::BfdDown { .. } => api::DownCode::BfdDown,
         DownReason::Restarted => api::DownCode::Restarted,
     };
     api::Why::new(code, reason.to_string())
