@@ -43,6 +43,7 @@ fn neighbor() -> Neighbor {
         source_stale: None,
         signed: false,
         ttl_security: None,
+        bfd: Some(samples::bfd_session()),
         state: SessionState::Active,
         since: Some(7),
         flaps: 1,
@@ -96,6 +97,7 @@ impl RouterState for Fake {
             tenant_routes: 0,
             kernel_routes: 0,
             kernel_refused: 0,
+            bfd: Some(samples::bfd_status()),
             memory: 1 << 20,
             forwarding: samples::forwarding(),
             alarms: vec![Alarm {

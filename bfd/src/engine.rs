@@ -221,6 +221,12 @@ impl Engine {
         if ![0, session.discriminator()].contains(&packet.your_discriminator) {
             return Err(Discard::YourDiscriminator);
         }
+        // Where anybody can send from the neighbour's address, only who knows the session's number ends it. A neighbour that has lost it is
+        // noticed by the silence that this makes.
+        let guarded = session.config().path.is_guarded();
+        if !guarded && session.state() == State::Up && packet.your_discriminator == 0 {
+            return Err(Discard::YourDiscriminator);
+        }
         let transition = session.handle_packet(&packet, received.at, now, random);
         self.after(number, transition);
         Ok(())

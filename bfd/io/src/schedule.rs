@@ -32,15 +32,6 @@ impl Scheduling {
             Err(io::Error { .. }) => Self::Ordinary,
         }
     }
-
-    /// Its name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RealTime => "real-time",
-            Self::Nice => "nice",
-            Self::Ordinary => "ordinary",
-        }
-    }
 }
 
 impl fmt::Display for Scheduling {

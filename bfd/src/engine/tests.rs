@@ -55,6 +55,7 @@ struct Net {
     delay: (u64, u64),
     /// Packets of this end do not arrive.
     cut: [bool; 2],
+    path: Path,
     sent: Vec<(Instant, usize, Packet)>,
     events: Vec<(Instant, usize, Change)>,
 }
@@ -72,6 +73,7 @@ impl Net {
             loss: 0,
             delay: (100, 1000),
             cut: [false; 2],
+            path: Path::SingleHop,
             sent: Vec::new(),
             events: Vec::new(),
         }
@@ -79,7 +81,12 @@ impl Net {
 
     fn configure(&mut self, end: usize, interval: u64, multiplier: u8) {
         let now = self.now;
-        self.ends[end].configure(config(end, interval, multiplier), now);
+        let path = self.path;
+        let config = Config {
+            path,
+            ..config(end, interval, multiplier)
+        };
+        self.ends[end].configure(config, now);
     }
 
     fn flush(&mut self) {
@@ -121,7 +128,7 @@ impl Net {
                 self.wire.pop();
                 let received = Received {
                     peer: address(1 - end),
-                    multihop: false,
+                    multihop: self.path.is_multihop(),
                     ttl: 255,
                     at,
                     octets: &octets,
@@ -386,6 +393,45 @@ fn sessions_over_several_hops_say_how_many() {
     assert_eq!(take(true, 249), Err(Discard::Ttl));
     assert_eq!(take(false, 255), Err(Discard::Stranger));
     assert_eq!(take(true, 250), Ok(()));
+}
+
+/// RFC 5880 section 6.8.6 has whoever says Down without a number end a session; where TTL proves nothing that is anybody.
+#[test]
+fn over_hops_a_session_is_ended_by_who_knows_its_number() {
+    for (minimum_ttl, stays) in [(1, true), (250, false)] {
+        let mut net = Net::new(5);
+        net.path = Path::MultiHop { minimum_ttl };
+        for end in 0..2 {
+            net.configure(end, 300, 3);
+        }
+        net.run(ms(5000));
+        let genuine = net.sent.iter().rfind(|(_, end, _)| *end == 1).unwrap().2;
+        let forged = Packet {
+            state: State::Down,
+            your_discriminator: 0,
+            ..genuine
+        };
+        let octets = forged.encode();
+        let received = Received {
+            peer: address(1),
+            multihop: true,
+            ttl: 251,
+            at: net.now,
+            octets: &octets,
+        };
+        let taken = net.ends[0].handle_packet(&received, net.now);
+        assert_eq!(taken == Err(Discard::YourDiscriminator), stays);
+        assert_eq!(net.status(0).state == State::Up, stays);
+        // One that has started anew is noticed all the same.
+        net.ends[1] = Engine::new(Box::new(generator(77)));
+        net.configure(1, 300, 3);
+        net.run(ms(6000));
+        assert_eq!(net.states(), [State::Up; 2]);
+        assert_eq!(
+            net.status(0).remote_discriminator,
+            net.status(1).discriminator
+        );
+    }
 }
 
 #[test]
