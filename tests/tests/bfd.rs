@@ -158,6 +158,11 @@ fn with(rival: Rival, multihop: bool, bfd: &str) -> (Lab, [&'static str; 2], Vec
     ]
     .map(|(name, text)| (name.to_owned(), text));
     let lab = up(multihop, p, files.to_vec());
+    // FRR resets sessions for as long as its interface has no link-local address that it may use.
+    wait_until("p's link-local address", LIMIT, || {
+        let addresses = lab.run("p", "ip -6 address show dev e1 scope link");
+        (addresses.contains("fe80") && !addresses.contains("tentative")).then_some(())
+    });
     let daemons = match rival {
         Rival::Frr => frr_daemons(&lab, "p", &["bfdd", "bgpd"]),
         Rival::Bird => {
@@ -203,10 +208,19 @@ fn speech(lab: &Lab) {
     lab.run("p", "nft delete table inet silence");
 }
 
-/// Waits until BFD has ended BGP with these; how long the last one took.
-fn all_down(lab: &Lab, p: [&str; 2], since: Instant) -> Duration {
+/// How often BFD with these went down.
+fn downs(lab: &Lab, p: [&str; 2]) -> [u64; 2] {
+    p.map(|address| {
+        neighbor(lab, address).unwrap()["bfd"]["downs"]
+            .as_u64()
+            .unwrap()
+    })
+}
+
+/// Waits until BFD has ended BGP with these, once more than it had; how long the last one took.
+fn all_down(lab: &Lab, p: [&str; 2], before: [u64; 2], since: Instant) -> Duration {
     let mut took = Duration::ZERO;
-    for address in p {
+    for (address, before) in p.into_iter().zip(before) {
         let down = wait_until(&format!("the end of {address}"), LIMIT, || {
             let one = neighbor(lab, address)?;
             (one["state"] != "established").then_some(one)
@@ -214,7 +228,7 @@ fn all_down(lab: &Lab, p: [&str; 2], since: Instant) -> Duration {
         took = since.elapsed();
         assert_eq!(down["down"]["code"], "bfd-down", "{down}");
         assert_eq!(down["bfd"]["state"], "down", "{down}");
-        assert_eq!(down["bfd"]["downs"], 1, "{down}");
+        assert_eq!(down["bfd"]["downs"], before + 1, "{down}");
         assert_eq!(down["stale"], false, "{down}");
         assert_eq!(down["prefixes"][0]["received"], 0, "{down}");
     }
@@ -246,8 +260,9 @@ fn falls_silent(rival: Rival, multihop: bool) {
         assert_eq!(bfd["transmit_interval"], 100_000, "{bfd}");
     }
     // A link that says nothing of its end.
+    let before = downs(&lab, p);
     silence(&lab);
-    let took = all_down(&lab, p, Instant::now());
+    let took = all_down(&lab, p, before, Instant::now());
     eprintln!(
         "{rival:?}, multihop {multihop}: silent link, BGP ended within {} ms",
         took.as_millis()
@@ -320,7 +335,8 @@ fn frr_may_change_its_timers_and_hold_bfd_down_without_an_end_of_bgp() {
     }
     let (lab, p, _daemons) = with(Rival::Frr, false, "{ interval: 100ms }");
     all_up(&lab, p, "comes up");
-    let since = |address| neighbor(&lab, address).unwrap()["flaps"].clone();
+    let flaps = || p.map(|address| neighbor(&lab, address).unwrap()["flaps"].clone());
+    let before = flaps();
     let agreed = |transmit: u64, detection: u64| {
         for address in p {
             wait_until(&format!("{transmit} us, {detection} us"), LIMIT, || {
@@ -374,9 +390,7 @@ fn frr_may_change_its_timers_and_hold_bfd_down_without_an_end_of_bgp() {
     }
     lab.reload("r", &weft(p, false, "true"));
     all_up(&lab, p, "is asked for again");
-    for address in p {
-        assert_eq!(since(address), 0, "BGP has never ended");
-    }
+    assert_eq!(flaps(), before, "BGP has never ended");
 }
 
 /// A control packet that says Down, as whoever can send from this address makes it.
@@ -456,4 +470,122 @@ fn forged_packets_change_nothing() {
         );
     }
     assert!(!lab.log("r").contains("BFD is down"));
+}
+
+/// p as a Weft router with graceful restart, and q with the same routes.
+fn weft_pair() -> Lab {
+    let p = |name: &str, id: u8, asn: u32, other: &str| {
+        format!(
+            "router: {{ name: {name}, router_id: 192.0.2.{id}, asn: {asn}, default_policy: accept }}
+networks: [203.0.113.0/24{}]
+neighbors:
+  - {{ address: {other}, asn: 64601, connect_retry: 1, bfd: {{ interval: 100ms }} }}
+",
+            if name == "p" { ", 198.18.0.0/24" } else { "" }
+        )
+    };
+    let r = "router: { name: r, router_id: 192.0.2.1, asn: 64601, default_policy: accept }
+install: [203.0.113.0/24, 198.18.0.0/24]
+networks: [192.0.2.0/24]
+neighbors:
+  - { address: 198.51.100.2, asn: 65001, connect_retry: 1, bfd: { interval: 100ms } }
+  - { address: 198.51.100.10, asn: 65002, connect_retry: 1, bfd: { interval: 100ms } }
+";
+    let nodes = [
+        (
+            "r",
+            true,
+            forwarding(&["e1 198.51.100.1/30", "e2 198.51.100.9/30"]),
+        ),
+        ("p", true, forwarding(&["e1 198.51.100.2/30"])),
+        ("q", true, forwarding(&["e2 198.51.100.10/30"])),
+    ];
+    let files = [
+        ("r.yaml".to_owned(), r.to_owned()),
+        ("p.yaml".to_owned(), p("p", 2, 65001, "198.51.100.1")),
+        ("q.yaml".to_owned(), p("q", 3, 65002, "198.51.100.9")),
+    ];
+    let lab = Lab::up(
+        &topology(&nodes, &[("r:e1", "p:e1"), ("r:e2", "q:e2")]),
+        &files,
+    );
+    all_up(&lab, [PAIR[0], PAIR[1]], "comes up");
+    lab.converged("r");
+    leads(&lab, "203.0.113.1", PAIR[0]);
+    leads(&lab, "198.18.0.1", PAIR[0]);
+    lab
+}
+
+const PAIR: [&str; 2] = ["198.51.100.2", "198.51.100.10"];
+
+/// Waits until r's kernel sends what is for `destination` to `gateway`.
+fn leads(lab: &Lab, destination: &str, gateway: &str) {
+    wait_until(&format!("{destination} by {gateway}"), LIMIT, || {
+        let way = lab.run("r", &format!("ip route get {destination}"));
+        way.contains(&format!("via {gateway} ")).then_some(())
+    });
+}
+
+#[test]
+fn what_may_be_a_restart_is_the_last_resort() {
+    if !need(&["ip", "nft", "curl"]) {
+        return;
+    }
+    let lab = weft_pair();
+    silence(&lab);
+    let since = Instant::now();
+    leads(&lab, "203.0.113.1", PAIR[1]);
+    eprintln!(
+        "Weft, graceful restart: traffic moved within {} ms",
+        since.elapsed().as_millis()
+    );
+    let down = neighbor(&lab, PAIR[0]).unwrap();
+    assert_eq!(
+        (&down["down"]["code"], &down["stale"]),
+        (&"bfd-down".into(), &true.into()),
+        "{down}"
+    );
+    // What has no other way stays for the restart.
+    leads(&lab, "198.18.0.1", PAIR[0]);
+    let paths = lab.paths("r", "203.0.113.0/24");
+    let lost = paths
+        .iter()
+        .find(|path| path["neighbor"] == PAIR[0])
+        .unwrap();
+    assert_eq!(lost["lost"]["code"], "last-resort", "{lost}");
+    speech(&lab);
+    all_up(&lab, PAIR, "comes back");
+    leads(&lab, "203.0.113.1", PAIR[0]);
+}
+
+#[test]
+fn a_router_that_starts_again_is_not_taken_for_one_that_is_gone() {
+    if !need(&["ip", "curl"]) {
+        return;
+    }
+    let lab = weft_pair();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        lab.signal("p", signal);
+        // Longer than the detection time.
+        let away = wait_until("BFD and BGP with p are down", LIMIT, || {
+            let one = neighbor(&lab, PAIR[0])?;
+            (one["state"] != "established" && one["bfd"]["state"] == "down").then_some(one)
+        });
+        let code = if signal == Signal::SIGTERM {
+            "neighbor-admin-down"
+        } else {
+            "silence"
+        };
+        assert_eq!(away["bfd"]["down"]["code"], code, "{away}");
+        assert_ne!(away["down"]["code"], "bfd-down", "{away}");
+        // Its routes are stale, and as good as they were.
+        assert_eq!(away["stale"], true, "{away}");
+        leads(&lab, "203.0.113.1", PAIR[0]);
+        lab.start("p");
+        all_up(&lab, PAIR, "is back");
+        leads(&lab, "203.0.113.1", PAIR[0]);
+        wait_until("nothing is stale", LIMIT, || {
+            (neighbor(&lab, PAIR[0])?["stale"] == false).then_some(())
+        });
+    }
 }
