@@ -642,7 +642,7 @@ fn neighbors_must_make_sense() {
         ),
         (
             "{ address: 192.0.2.2, asn: 1, bfd: { multihop: false, minimum_ttl: 250 } }",
-            "4:68 neighbors[0].bfd.minimum_ttl: packets from a neighbour on the link come with TTL 255, or are discarded (RFC 5881) (remove it, or `multihop: false`)",
+            "4:70 neighbors[0].bfd.minimum_ttl: packets from a neighbour on the link come with TTL 255, or are discarded (RFC 5881) (remove it, or `multihop: false`)",
         ),
         (
             "{ address: 192.0.2.2, asn: 1, password_file: keys/a }",
