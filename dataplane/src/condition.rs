@@ -59,6 +59,8 @@ pub enum ConditionKind {
     Classifier,
     /// The kernel's table of who may send is full.
     Senders,
+    /// Tunnels are not probed, or test packets of other routers are not reflected.
+    Probes,
     /// A part of what the controller says cannot be, and is left out.
     ItemRefused,
 }
@@ -87,6 +89,7 @@ impl ConditionKind {
             Self::AttachmentRefused => "attachment-refused",
             Self::Classifier => "classifier",
             Self::Senders => "senders",
+            Self::Probes => "probes",
             Self::ItemRefused => "item-refused",
         }
     }

@@ -402,7 +402,7 @@ pub(crate) fn load(ruleset: &str) -> Result<(), String> {
 fn sign(ruleset: &str, signature: &str) -> String {
     let mut out = String::with_capacity(ruleset.len() + 64);
     for line in ruleset.lines() {
-        let _ = match (line.starts_with("table inet "), line.ends_with('{')) {
+        let _ = match (line.starts_with("table "), line.ends_with('{')) {
             (true, true) => writeln!(out, "{line}\n  comment \"{signature}\""),
             (true, false) => writeln!(out, "{line} {{ comment \"{signature}\"; }}"),
             (false, _) => writeln!(out, "{line}"),

@@ -192,7 +192,9 @@ pub(crate) struct StepRules {
 
 /// Made first, so that its removal never fails for want of it.
 fn no_table() -> String {
-    format!("table inet {TABLE}\ndelete table inet {TABLE}\n").repeat(2)
+    ["inet", "netdev"]
+        .map(|family| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n").repeat(2))
+        .concat()
 }
 
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
@@ -355,19 +357,19 @@ fn field_word(field: Field, family: Family) -> FieldWord {
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "ip"), (Family::V6, "ip6")];
 
 fn put_families(out: &mut String, name: &str) {
-    // What this table cannot read the kernel may: it takes off one tag without a VLAN after another.
-    out.push_str("    meta protocol != { ip, ip6, arp } counter drop\n");
     let _ = writeln!(
         out,
         "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}"
     );
 }
 
+/// How nft writes the names of devices.
+fn quoted(devices: &BTreeSet<(String, u32)>) -> String {
+    let names = devices.iter().map(|(name, _)| format!("\"{name}\""));
+    names.collect::<Vec<_>>().join(", ")
+}
+
 fn put_hook(out: &mut String, name: &str, devices: &BTreeSet<(String, u32)>) {
-    let names: Vec<String> = devices
-        .iter()
-        .map(|(name, _)| format!("\"{name}\""))
-        .collect();
     let numbers: Vec<String> = devices.iter().map(|(_, index)| index.to_string()).collect();
     let _ = writeln!(out, "  # links {}", numbers.join(" "));
     let _ = writeln!(out, "  chain {name} {{");
@@ -375,7 +377,7 @@ fn put_hook(out: &mut String, name: &str, devices: &BTreeSet<(String, u32)>) {
     let _ = writeln!(
         out,
         "    type filter hook ingress devices = {{ {} }} priority 0; policy accept;",
-        names.join(", ")
+        quoted(devices)
     );
 }
 
@@ -450,7 +452,27 @@ impl StepRules {
         out
     }
 
-    /// Loads the table in one transaction, with its counters as they are.
+    /// The table before it. The kernel shows IPv4 and IPv6 alone to the other one, and afterwards takes off one tag without a VLAN after
+    /// another: what is in them would be led past all services. ARP is for the router itself.
+    fn other_protocols(&self) -> String {
+        let places = self.places.values().flat_map(|place| &place.devices);
+        let devices: BTreeSet<_> = places.chain(&self.tunnels).cloned().collect();
+        if devices.is_empty() {
+            return String::new();
+        }
+        format!(
+            "table netdev {TABLE} {{
+  chain other-protocols {{
+    type filter hook ingress devices = {{ {} }} priority -1; policy accept;
+    meta protocol != {{ ip, ip6, arp }} counter drop
+  }}
+}}
+",
+            quoted(&devices)
+        )
+    }
+
+    /// Loads the tables in one transaction, with the counters as they are.
     ///
     /// # Errors
     /// What nft said, or that it is not there.
@@ -469,6 +491,7 @@ impl StepRules {
             }
             text.push_str(&chains);
             text.push_str("}\n");
+            text.push_str(&self.other_protocols());
         }
         crate::nftables::load(&text)
     }
@@ -479,7 +502,7 @@ pub(crate) fn is_there() -> bool {
     counters().is_some()
 }
 
-/// Removes the table.
+/// Removes the tables.
 pub(crate) fn unload() -> Result<(), String> {
     crate::nftables::load(&no_table())
 }

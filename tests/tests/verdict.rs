@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -297,6 +298,33 @@ fn a_far_router_that_forwards_no_more_is_told_from_one_that_is_gone() {
     lab.run("b", "ip address add 192.0.2.2/32 dev lo");
     lab.run("b", "sysctl -qw net.ipv4.ip_forward=1");
     wait_for_verdict(&lab, "a", "forwarding");
+}
+
+/// Test packets of others come to a port that somebody else may have: it is said, and costs no packet.
+#[test]
+fn a_reflector_whose_port_is_taken_is_said() {
+    if !need(&["ip", "curl", "ping"]) {
+        return;
+    }
+    let lab = up();
+    lab.converged("a");
+    is_answered(&lab);
+    lab.kill("a");
+    let taken = lab.in_node("a", || UdpSocket::bind("192.0.2.1:862").unwrap());
+    lab.start("a");
+    let said = wait_until("the port is said", Duration::from_secs(60), || {
+        let forwarding = forwarding_of(&lab, "a")?;
+        let said = forwarding["conditions"].as_array()?.clone();
+        said.into_iter().find(|one| one["code"] == "probes")
+    });
+    assert_eq!(said["subject"], "udp port 862");
+    assert!(said["remedy"].as_str().unwrap().contains("ss -ulnp"));
+    is_answered(&lab);
+    wait_for_verdict(&lab, "a", "forwarding");
+    drop(taken);
+    wait_until("it is said no more", Duration::from_secs(60), || {
+        codes(&forwarding_of(&lab, "a")?).is_empty().then_some(())
+    });
 }
 
 /// A VNI changes at both ends, one after the other: what cannot be is said of nobody who is not there any more, and what is attached is

@@ -681,9 +681,11 @@ pub(super) fn enter(tables: &Tables) -> Vec<u64> {
     out.and(R1, VLAN);
     out.jump_if_not_equal(R1, 0, "pass");
     out.label("untagged");
+    // ARP is the tenant's: nftables, which decides on packets of chains, does not see it.
+    out.store32(PACKET, SKB_MARK, MARK);
+    protocol(&mut out);
     out.load32(R1, R0, ENTRANCE);
     out.store32(PACKET, SKB_MARK, R1);
-    protocol(&mut out);
     header(&mut out);
     guard(&mut out, tables);
     out.label("pass");

@@ -103,6 +103,9 @@ fn pass_in_order(mode: Mode) {
     // What the chain does not match neither.
     assert!(domain.ping("red-a", "10.0.1.1", 3), "{mode}");
     assert_eq!(counters(lab)[..2], before[..2], "{mode}");
+    for site in [("red-a", 1), ("red-b", 2), ("blue-a", 1)] {
+        find_neighbours(&domain, site);
+    }
     // Nobody is there to put the table up again that somebody takes: nothing gets past a service for it.
     domain.a.kill();
     let lab = &domain.lab;
@@ -115,9 +118,45 @@ fn pass_in_order(mode: Mode) {
     assert!(domain.ping("blue-a", "10.0.2.10", 2), "{mode}");
 }
 
+/// Hosts ask for their router's address whenever what they knew of it has aged: all of them at once, and it alone.
+fn find_neighbours(domain: &Domain, (host, site): (&str, u8)) {
+    let (mode, lab) = (domain.mode, &domain.lab);
+    let other = 3 - site;
+    for (gateway, to) in [
+        (format!("10.0.{site}.1"), format!("10.0.{other}.10")),
+        (
+            format!("2001:db8:10:{site}::1"),
+            format!("2001:db8:10:{other}::10"),
+        ),
+    ] {
+        lab.run(host, "ip neigh flush all");
+        assert!(domain.ping(host, &to, 2), "{mode}: {host} to {to}");
+        lab.run(
+            host,
+            &format!("ip neigh change {gateway} dev eth0 nud probe"),
+        );
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let known = lab.run(host, &format!("ip neigh show {gateway} dev eth0"));
+            if known.contains("REACHABLE") {
+                break;
+            }
+            let waits = known.contains("PROBE") && std::time::Instant::now() < end;
+            assert!(waits, "{mode}: {host}: {known}");
+        }
+    }
+}
+
 /// Both services at the first router: one router's change is one change.
 fn at_one_router() -> Domain {
-    let mut domain = Domain::new(Mode::PLAIN);
+    at_one_router_with(true)
+}
+
+fn at_one_router_with(bpf: bool) -> Domain {
+    let mut domain = match bpf {
+        true => Domain::new(Mode::PLAIN),
+        false => Domain::without_bpf(Mode::PLAIN),
+    };
     node(&mut domain.lab, "f", "a", &[("eth0", "fw0", 1)]);
     let arms = [("eth0", "in0", 2), ("eth1", "out0", 3)];
     node(&mut domain.lab, "i", "a", &arms);
@@ -690,5 +729,41 @@ fn chains_that_somebody_takes_down_stand_again() {
             .collect();
         assert_eq!(more[..6], [COUNT; 6], "{blow}");
         assert_eq!(more[6..], [0; 4], "{blow}");
+    }
+}
+
+/// A packet behind two tags without a VLAN is none of the Internet protocols where chains look, and is one where the kernel routes.
+#[test]
+fn what_hides_behind_tags_goes_past_no_service_with_bpf_or_without() {
+    use super::walls::{echo_request, frame, mac_of, send_frame};
+    if !privileged() {
+        return;
+    }
+    for bpf in [true, false] {
+        let domain = at_one_router_with(bpf);
+        let lab = &domain.lab;
+        watch(lab, "red-b", 3);
+        stamp_bits(lab, "f", 1);
+        stamp_bits(lab, "i", 2);
+        apply_both(&domain, &[FIREWALL, INSPECTION]);
+        let arrived = |counter| counted(lab, "red-b", counter);
+        assert!(domain.ping("red-a", "10.0.2.10", 2));
+        let before = arrived("stamped");
+        let (from, to) = ([10, 0, 1, 10].into(), [10, 0, 2, 10].into());
+        let echo = echo_request(from, to);
+        let router = mac_of(lab, "a", "red0");
+        const TAG: u16 = 0x8100;
+        const IPV4: u16 = 0x0800;
+        for kinds in [&[TAG, TAG, IPV4][..], &[TAG, TAG, TAG, IPV4]] {
+            send_frame(lab, "red-a", "eth0", frame(router, kinds, &echo));
+        }
+        // One tag is as none; it comes after the others.
+        send_frame(lab, "red-a", "eth0", frame(router, &[TAG, IPV4], &echo));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while arrived("stamped") == before {
+            assert!(std::time::Instant::now() < end, "BPF {bpf}");
+        }
+        assert_eq!(arrived("stamped"), before + 1, "BPF {bpf}");
+        assert_eq!(arrived("other"), 0, "BPF {bpf}");
     }
 }

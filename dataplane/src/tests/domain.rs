@@ -231,6 +231,14 @@ impl Domain {
     }
 
     pub(super) fn new(mode: Mode) -> Self {
+        Self::configured(mode, &|_| {})
+    }
+
+    pub(super) fn without_bpf(mode: Mode) -> Self {
+        Self::configured(mode, &|config| config.faults.refuse_bpf())
+    }
+
+    fn configured(mode: Mode, adjust: &dyn Fn(&mut DataplaneConfig)) -> Self {
         let lab = Lab::new(&["a", "m", "b", "red-a", "blue-a", "red-b", "blue-b"]);
         let mut links = vec![
             (
@@ -305,9 +313,12 @@ route add default via 2001:db8:10:{number}::1\n"
             );
             lab.inside(site.router, || std::fs::write(setting, "1").unwrap());
         }
-        let a = lab.start("a", mode.config(A));
-        let middle = lab.start("m", mode.config(M));
-        let b = lab.start("b", mode.config(B));
+        let start = |name, node| {
+            let mut config = mode.config(node);
+            adjust(&mut config);
+            lab.start(name, config)
+        };
+        let (a, middle, b) = (start("a", A), start("m", M), start("b", B));
         a.apply(Self::towards(mode, 2, M, true));
         middle.apply(Self::middle_intent(mode));
         b.apply(Self::towards(mode, 1, M, true));

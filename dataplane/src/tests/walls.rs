@@ -135,7 +135,7 @@ pub(super) fn frame(to: [u8; 6], kinds: &[u16], payload: &[u8]) -> Vec<u8> {
 }
 
 #[allow(unsafe_code, reason = "nix makes no address of a link")]
-fn send_frame(lab: &Lab, node: &str, device: &str, frame: Vec<u8>) {
+pub(super) fn send_frame(lab: &Lab, node: &str, device: &str, frame: Vec<u8>) {
     let link = index(lab, node, device);
     lab.inside(node, move || {
         let raw = socket(

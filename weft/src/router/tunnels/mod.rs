@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
 use weft_dataplane::{
     Condition, ConditionKind, Conditions, Dataplane, Echo, FarEnd, Heard, PATH_LASTS, ProbeTargets,
     ProbedTenant, STAMP_PORT, Severity, Stamp, TunnelEcho,
@@ -31,6 +30,8 @@ const ASK_KERNEL: Duration = Duration::from_millis(100);
 const ASKED: usize = 16;
 /// The subject of what is wrong with all far routers at once.
 const ALL: &str = "tunnels";
+/// The subject of test packets that are not reflected.
+const REFLECTOR: &str = "udp port 862";
 
 /// What does not answer inside its tunnel.
 #[derive(Clone, Default)]
@@ -52,7 +53,6 @@ impl Tunnels {
                 schedule: Schedule::default(),
                 targets: ProbeTargets::default(),
                 sources: BTreeMap::new(),
-                said: [false; 2],
                 refused: BTreeMap::new(),
                 underlay: Underlay::default(),
                 conditions: tunnels.clone(),
@@ -165,8 +165,6 @@ struct Prober {
     targets: ProbeTargets,
     /// By VNI, the tenant's name and the address that comes back to this router and to no other.
     sources: BTreeMap<Vni, (String, IpAddr)>,
-    /// It was said why probes are not sent, and that test packets are not reflected.
-    said: [bool; 2],
     /// Why this host did not let the last probe to a far router out.
     refused: BTreeMap<FarEnd, String>,
     underlay: Underlay,
@@ -244,7 +242,8 @@ impl Prober {
     /// Opens what is not open yet.
     fn open(&mut self, sockets: &mut Option<Sockets>) {
         let (own, id) = self.own;
-        let [said, said_of_port] = &mut self.said;
+        let now = Instant::now();
+        let mut conditions = self.conditions.all();
         if sockets.is_none() {
             let opened = TunnelEcho::open(own, id, self.dont_fragment);
             let opened = opened.and_then(|echo| {
@@ -252,19 +251,33 @@ impl Prober {
                 Ok(Sockets { echo, stamp })
             });
             match opened {
-                Ok(opened) => *sockets = Some(opened),
-                Err(error) if *said => tracing::debug!(%error, "cannot probe tunnels yet"),
-                Err(error) => {
-                    *said = true;
-                    warn!(%error, "cannot probe tunnels: the process needs CAP_NET_RAW, and the endpoint an interface");
+                Ok(opened) => {
+                    *sockets = Some(opened);
+                    conditions.clear(now, ConditionKind::Probes, ALL);
                 }
+                Err(error) => conditions.set(
+                    now,
+                    (ConditionKind::Probes, ALL),
+                    Severity::Notice,
+                    format!(
+                        "far routers are not probed, so nobody knows whether tunnels carry: {error}"
+                    ),
+                    Some(format!(
+                        "the process needs CAP_NET_RAW, and {own} an interface"
+                    )),
+                ),
             }
         }
-        let reflecting = sockets.as_mut().map(|sockets| sockets.stamp.reflect());
-        if let Some(Err(error)) = reflecting
-            && !std::mem::replace(said_of_port, true)
-        {
-            warn!(%error, "cannot reflect test packets of other routers at UDP port {STAMP_PORT}: those that only stitch do not find out how large packets to this one may be");
+        let Some(sockets) = sockets else { return };
+        match sockets.stamp.reflect() {
+            Ok(()) => drop(conditions.clear(now, ConditionKind::Probes, REFLECTOR)),
+            Err(error) => conditions.set(
+                now,
+                (ConditionKind::Probes, REFLECTOR),
+                Severity::Notice,
+                format!("test packets of other routers are not reflected: {error}; those that only stitch do not find out how large packets to this one may be"),
+                Some(format!("`ss -ulnp sport = :{STAMP_PORT}` names who has the port; below 1024 it needs CAP_NET_BIND_SERVICE")),
+            ),
         }
     }
 
