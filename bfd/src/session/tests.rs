@@ -1,5 +1,7 @@
 //! Rules of RFC 5880 section 6.8, one by one, on a clock that stands still.
 
+use std::net::IpAddr;
+
 use super::*;
 
 fn config(interval: u64, multiplier: u8) -> Config {

@@ -375,7 +375,7 @@ impl<P: Tagged> FamilyRib<P> {
     pub(crate) fn choose_again(&mut self, shared: &Shared, uses: &dyn Fn(&Path) -> bool) {
         let mut entries = Vec::new();
         for (at, entry) in self.table.iter() {
-            if entry.paths.iter().any(|path| uses(path)) {
+            if entry.paths.iter().any(uses) {
                 entries.push(at);
             }
         }
