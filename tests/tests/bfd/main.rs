@@ -245,7 +245,12 @@ fn falls_silent(rival: Rival, multihop: bool) {
     if !need(&programs) {
         return;
     }
-    let (lab, p, daemons) = with(rival, multihop, "{ interval: 100ms }");
+    // BIRD sends with TTL 64.
+    let bfd = match (rival, multihop) {
+        (Rival::Frr, true) => "{ interval: 100ms, minimum_ttl: 254 }",
+        _ => "{ interval: 100ms }",
+    };
+    let (lab, p, daemons) = with(rival, multihop, bfd);
     all_up(&lab, p, "comes up");
     for address in p {
         let route = if address.contains(':') {
