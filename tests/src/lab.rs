@@ -100,6 +100,19 @@ impl Lab {
         kill(Pid::from_raw(pid.unwrap()), signal).unwrap();
     }
 
+    /// Starts the node's weft process as soon as the one before, which has been told to end, has ended.
+    ///
+    /// # Panics
+    /// Where that does not come.
+    pub fn start_again(&self, node: &str) {
+        let what = format!("{node} starts again");
+        wait_until(&what, Duration::from_secs(30), || {
+            let mut start = Command::new(weft());
+            start.args(["lab", "start", "--lab", &self.name, node]);
+            start.output().unwrap().status.success().then_some(())
+        });
+    }
+
     /// Starts the node's weft process.
     ///
     /// # Panics

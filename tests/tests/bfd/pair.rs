@@ -57,7 +57,7 @@ fn frr_keeps_the_routes_of_a_router_that_starts_again() {
             kept.contains("64601") && kept.contains("stale"),
             "{signal}: {kept}"
         );
-        lab.start("r");
+        lab.start_again("r");
         all_up(&lab, p, "is back");
         wait_until("nothing is stale", LIMIT, || {
             (!route().contains("stale")).then_some(())
@@ -174,7 +174,7 @@ fn a_router_that_starts_again_is_not_taken_for_one_that_is_gone() {
         // Its routes are stale, and as good as they were.
         assert_eq!(away["stale"], true, "{away}");
         leads(&lab, "203.0.113.1", PAIR[0]);
-        lab.start("p");
+        lab.start_again("p");
         all_up(&lab, PAIR, "is back");
         leads(&lab, "203.0.113.1", PAIR[0]);
         wait_until("nothing is stale", LIMIT, || {
