@@ -331,6 +331,11 @@ impl Session {
         let news = self.config.multiplier != config.multiplier;
         self.config = config;
         self.set_intervals(now);
+        // The neighbour slows down as soon as it hears of a longer interval: its silence is judged by that from now on.
+        if let Some(heard) = self.last_received {
+            let patience = heard + self.detection_time();
+            self.detect_at = self.detect_at.map(|due| due.max(patience));
+        }
         if news || self.polling {
             self.announce();
         }

@@ -186,7 +186,7 @@ fn step() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn both_come_up_and_agree_whatever_was_lost_before(

@@ -341,6 +341,23 @@ fn a_shorter_interval_is_not_asked_of_the_neighbour_before_it_knows() {
 }
 
 #[test]
+fn a_longer_interval_asked_of_the_neighbour_is_what_it_is_judged_by_at_once() {
+    let mut bench = Bench::new(config(100, 3));
+    let packet = bench.up(50, 3);
+    bench.run_hearing(ms(2000), ms(100), packet);
+    bench
+        .session
+        .configure(config(500, 3), bench.now, &mut *bench.random);
+    // It has heard of it, and sends its next packet half a second later.
+    bench.run(ms(499));
+    assert_eq!(bench.session.state(), State::Up);
+    bench.receive(packet);
+    assert_eq!(bench.session.status().detection_time, ms(1500));
+    bench.run(ms(1499));
+    assert_eq!(bench.session.state(), State::Up);
+}
+
+#[test]
 fn polls_follow_each_other_with_a_pause() {
     let mut bench = Bench::new(config(100, 3));
     let mut packet = bench.up(100, 3);
@@ -355,8 +372,11 @@ fn polls_follow_each_other_with_a_pause() {
         .configure(config(300, 3), bench.now, &mut *bench.random);
     packet.last = true;
     bench.receive(packet);
-    packet.last = false;
     let ended = bench.now;
+    // A second answer to the first Poll is no answer to the next one.
+    bench.receive(packet);
+    packet.last = false;
+    assert_eq!(bench.session.status().transmit_interval, ms(100));
     let sent = bench.run_hearing(ms(3000), ms(75), packet);
     let again = sent.iter().find(|(_, packet)| packet.poll).unwrap();
     assert!(again.0 >= ended + POLL_GAP, "{:?}", again.0 - ended);
