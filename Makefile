@@ -5,17 +5,21 @@ CARGO ?= cargo
 target_dir = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 DEMO_PACKAGES := iproute2 nftables iputils-ping tcpdump jq curl procps util-linux busybox-static
-TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 cpio kmod
+TEST_PACKAGES := $(DEMO_PACKAGES) dnsmasq-base etcd-server etcd-client faketime bird2 frr gobgpd exabgp tshark valgrind qemu-system-x86 cpio kmod binutils systemd
 BENCH_PACKAGES := iproute2 iperf3 bird2 frr gobgpd openbgpd qemu-system-x86 busybox-static cpio kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo fmt lint test test-systems test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
+.PHONY: help build deb build-demo fmt lint test test-systems test-release bench demo demo-down demo-managed demo-managed-down demo-chain demo-chain-down clean test-packages bench-packages demo-packages
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
 build: ## Build weft, optimized
 	$(CARGO) build --release -p weft
+
+deb: build ## Make a Debian package of it
+	@tests/install dpkg gzip xz-utils binutils
+	@packaging/debian/build "$(target_dir)/release/weft" "$(target_dir)"
 
 build-demo: ## Build weft for a first look: in a third of the time
 	$(CARGO) build --profile demo -p weft --no-default-features
@@ -38,8 +42,9 @@ test-systems: test-packages ## Run the tests of whole systems
 	$(CARGO) build --workspace --all-targets
 	@tests/run "$(target_dir)/debug/weft" $(CARGO)
 
-test-release: test-packages build ## Run them with the optimized binary, as before a release
+test-release: test-packages build ## Run them with the optimized binary, and its package under systemd, as before a release
 	@tests/run "$(target_dir)/release/weft" $(CARGO)
+	@tests/package "$(target_dir)/release/weft"
 
 bench: bench-packages ## Measure Weft beside BIRD, FRR, OpenBGPD, GoBGP and iproute2 (half an hour)
 	$(CARGO) build --release -p weft -p weft-bench

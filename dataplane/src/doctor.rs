@@ -293,7 +293,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         Object {
             what: "BPF at tunnel devices: one look for all VNIs, counters",
             health: Health::Warning,
-            remedy: "modprobe cls_bpf; CAP_BPF, and CAP_SYS_ADMIN to find after a restart what is at the devices (as examples/systemd has it); without it there is a rule a VNI, and no counters",
+            remedy: "modprobe cls_bpf; CAP_BPF, and CAP_SYS_ADMIN to find after a restart what is at the devices (as packaging/systemd has it); without it there is a rule a VNI, and no counters",
         },
         classifier.err().map(|error| error.to_string()),
     );

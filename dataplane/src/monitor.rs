@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) neighbours: BTreeSet<u32>,
     /// Links that were taken down or away, or lost an address: the kernel drops routes over them without a word.
     pub(crate) shaken: BTreeSet<u32>,
+    /// Links without a carrier, or not set up, as they were told last.
+    pub(crate) down: BTreeSet<u32>,
     /// How often events were lost.
     pub(crate) lost: u64,
 }
@@ -48,6 +50,7 @@ impl Changes {
         self.rules |= more.rules;
         self.neighbours.extend(more.neighbours);
         self.shaken.extend(more.shaken);
+        self.down.extend(more.down);
         self.lost += more.lost;
     }
 }
@@ -163,7 +166,15 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                 changes.links = true;
                 let word = |at: usize| payload.get(at..at + 4).and_then(as_u32);
-                let enabled = || word(8).is_some_and(|flags| flags & libc::IFF_UP as u32 != 0);
+                let has = |all: libc::c_int| {
+                    word(8).is_some_and(|flags| flags & all as u32 == all as u32)
+                };
+                let enabled = || has(libc::IFF_UP);
+                if kind == libc::RTM_NEWLINK
+                    && !has(libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING)
+                {
+                    changes.down.extend(word(4));
+                }
                 if kind == libc::RTM_DELADDR
                     || kind == libc::RTM_DELLINK
                     || (kind == libc::RTM_NEWLINK && !enabled())

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod lab;
 mod router;
+mod service_manager;
 
 use std::process::ExitCode;
 

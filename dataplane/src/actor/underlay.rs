@@ -372,16 +372,39 @@ impl Actor {
                 }
             }
             // An address that goes and comes back is no loss of the link.
-            (Some(link), None) if was_up && !is_up(link) => {
-                tracked.reach = Some(None);
-                let name = self.links.get(&link).map(|link| link.name.clone());
-                self.news.push(DataplaneEvent::NeighborLink {
-                    neighbor: address,
-                    lost: Some(name.unwrap_or_else(|| format!("interface {link}, which is gone,"))),
-                });
-            }
+            (Some(link), None) if was_up && !is_up(link) => self.lose_neighbor(address, link),
             (Some(_) | None, None) => {}
         }
+    }
+
+    /// Tells of the neighbours on links that an event says are down, before anything is read; false where there are none. What the kernel
+    /// says then stands in its place.
+    pub(super) fn lose_neighbors(&mut self, down: &BTreeSet<u32>) -> bool {
+        let lost = self
+            .tracked
+            .iter()
+            .filter_map(|((purpose, address), tracked)| {
+                let link = tracked.links.first().filter(|link| down.contains(link))?;
+                let was_up = !matches!(tracked.reach, Some(None));
+                (*purpose == Purpose::Neighbor && was_up).then_some((*address, *link))
+            });
+        let lost: Vec<(IpAddr, u32)> = lost.collect();
+        for (address, link) in &lost {
+            self.lose_neighbor(*address, *link);
+        }
+        !lost.is_empty()
+    }
+
+    fn lose_neighbor(&mut self, address: IpAddr, link: u32) {
+        let name = self.links.get(&link).map(|link| link.name.clone());
+        let name = name.unwrap_or_else(|| format!("interface {link}, which is gone,"));
+        if let Some(tracked) = self.tracked.get_mut(&(Purpose::Neighbor, address)) {
+            tracked.reach = Some(None);
+        }
+        self.news.push(DataplaneEvent::NeighborLink {
+            neighbor: address,
+            lost: Some(name),
+        });
     }
 
     /// Takes note of what the kernel dropped without a word, when an address or a link went: routes over these links are read again.

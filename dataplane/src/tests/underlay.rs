@@ -129,11 +129,12 @@ fn a_link_without_carrier_leads_nowhere() {
     wait(&lab, "both", |table| table.matches("via").count() == 2);
     // At the far end: here it is up.
     lab.run("x", "ip link set e1 down");
-    router
-        .wait_for(|event| matches!(event, DataplaneEvent::Reachability(one) if one[0].1.is_none()));
+    // The neighbour first: its session ends.
     router.wait_for(|event| {
         matches!(event, DataplaneEvent::NeighborLink { lost: Some(name), .. } if name == "e1")
     });
+    router
+        .wait_for(|event| matches!(event, DataplaneEvent::Reachability(one) if one[0].1.is_none()));
     wait(&lab, "one", |table| {
         !table.contains("203.0.113.0/24") && table.contains("10.9.0.0/16")
     });

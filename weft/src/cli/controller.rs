@@ -401,7 +401,8 @@ async fn run_controller(folder: &Path) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    Ok(serve(&Folder::new(folder), |_| {}, stop).await?)
+    let ready = |_| crate::service_manager::ready("serves its domain");
+    Ok(serve(&Folder::new(folder), ready, stop).await?)
 }
 
 fn status_view(status: &Value, view: View) -> String {

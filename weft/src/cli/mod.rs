@@ -110,6 +110,12 @@ enum Command {
         /// The shell.
         shell: Shell,
     },
+    /// Write manual pages, one for each command, to a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder, which is there.
+        folder: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -181,6 +187,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             completer.write_registration(COMPLETE, "weft", "weft", "weft", &mut script)?;
             Output::stdout().write(&String::from_utf8_lossy(&script))
         }
+        Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
+            .with_context(|| format!("cannot write to {}", folder.display())),
         Command::Version => {
             Output::stdout().write(concat!("weft ", env!("CARGO_PKG_VERSION"), "\n"))
         }

@@ -62,6 +62,7 @@ use self::sites::{SiteSpeakers, Sites};
 use self::sources::Sources;
 use self::tunnels::Tunnels;
 use crate::config::Config;
+use crate::service_manager;
 
 /// Runs the router until it is told to stop. Forwarding stays, and neighbours with graceful restart keep our routes.
 /// SIGHUP reads the file again. `state` is a folder for what a restart has to know.
@@ -95,8 +96,12 @@ async fn run_router(
         signal(SignalKind::hangup())?,
     );
     let (publisher, told) = told::channel();
+    if config.controller.is_some() {
+        // It may take its time: a router that waits is not one that failed to start.
+        service_manager::ready("waits for its controller");
+    }
     let (managed, config) = match config.controller {
-        // It may take its time: whoever stops the router meanwhile stops it.
+        // Whoever stops the router meanwhile stops it.
         Some(_) => tokio::select! {
             started = Managed::start(config, publisher.clone()) => {
                 let (managed, config) = started?;
@@ -157,6 +162,7 @@ async fn run_router(
         api = %config.api.listen,
         "router started"
     );
+    service_manager::ready("started");
     let bfd = bfd::start(bgp.clone());
     let (core, queries) = core::Core::new(
         config.clone(),
@@ -188,6 +194,7 @@ async fn run_router(
         let _ = stopped.await;
     }));
     let core = tokio::spawn(core.run(bgp_events, dataplane_events));
+    tokio::spawn(service_manager::watch(state));
     tokio::pin!(core);
     if let Some(wanted) = wanted {
         history.add(&wanted);
@@ -204,7 +211,9 @@ async fn run_router(
                 break;
             }
             _ = hangup.recv() => {
+                service_manager::reloading();
                 reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut history).await;
+                service_manager::ready("reloaded");
             }
             standing = found(sources.as_mut()) => if let Some(sources) = &mut sources {
                 sources.handle(standing, &queries).await;
@@ -215,6 +224,7 @@ async fn run_router(
             _ = &mut core => anyhow::bail!("the router's core ended: this is a bug"),
         }
     }
+    service_manager::stopping();
     bgp.shutdown(ShutdownMode::Restart).await;
     site_speakers.shutdown(ShutdownMode::Restart).await;
     // After BGP: a neighbour that takes this for a failure has no session left to end.
