@@ -10,7 +10,7 @@ use weft_bgp_wire::Family;
 use weft_overlay::table;
 
 use super::forwarding::forwarding;
-use super::{LiveState, encapsulation, ended, family};
+use super::{LiveState, bfd, encapsulation, ended, family};
 
 /// Alarms in one answer.
 const ALARMS: usize = 100;
@@ -41,6 +41,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         .await
         .ok_or_else(ended)?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
+    let bfd = state.bfd.snapshot().await;
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -79,6 +80,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         tenant_routes: tenants.iter().map(|tenant| tenant.routes as u64).sum(),
         kernel_routes: kernel.routes as u64,
         kernel_refused: kernel.refused.len() as u64,
+        bfd: bfd.as_ref().map(bfd::status),
         memory: memory(),
         forwarding: forwarding(state.conditions(&kernel)),
         alarms: state
