@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -12,8 +14,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::types::{
-    Chain, Endpoint, HealthCode, Kernel, Neighbor, Probes, Service, SessionState, Status, Tenant,
-    Traffic, Verdict,
+    BfdLateness, BfdSession, BfdState, Chain, Endpoint, HealthCode, Kernel, Neighbor, Probes,
+    Service, SessionState, Status, Tenant, Traffic, Verdict,
 };
 
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -102,6 +104,23 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// A histogram of times, which are written in seconds.
+    fn lateness(&mut self, name: &str, help: &str, lateness: &BfdLateness) -> fmt::Result {
+        let mut encoder =
+            self.encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let classes = lateness.classes.iter();
+        let buckets: Vec<(f64, u64)> = classes
+            .map(|class| {
+                let bound = class.at_most.map_or(f64::MAX, |micros| micros as f64 / 1e6);
+                (bound, class.times)
+            })
+            .collect();
+        let count = buckets.iter().map(|(_, times)| times).sum();
+        let sum = lateness.sum as f64 / 1e6;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.write(MetricType::Gauge, name, help, [(Vec::new(), value)])
     }
@@ -116,6 +135,7 @@ impl Collector for Snapshot {
         let mut writer = Writer { encoder };
         self.router(&mut writer)?;
         self.neighbors(&mut writer)?;
+        self.bfd(&mut writer)?;
         self.tenants(&mut writer)?;
         self.kernel(&mut writer)?;
         self.traffic(&mut writer)?;
@@ -214,6 +234,90 @@ impl Snapshot {
             alarms
                 .into_iter()
                 .map(|(code, count)| (vec![("code", code.to_owned())], count)),
+        )
+    }
+
+    fn bfd(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let Some(bfd) = &self.status.bfd else {
+            return Ok(());
+        };
+        let sessions = || {
+            let neighbors = self.neighbors.iter();
+            neighbors.filter_map(|neighbor| Some((identity(neighbor), neighbor.bfd.as_ref()?)))
+        };
+        let in_state = |state: BfdState| {
+            let count = sessions().filter(|(_, one)| one.state == state).count();
+            (vec![("state", state.as_str().to_owned())], count as u64)
+        };
+        out.write(
+            MetricType::Gauge,
+            "weft_bfd_sessions",
+            "BFD sessions, by their state here.",
+            BfdState::ALL.iter().map(|state| in_state(*state)),
+        )?;
+        out.write(
+            MetricType::Gauge,
+            "weft_bfd_session_up",
+            "1 where BFD with the neighbour is up.",
+            sessions().map(|(labels, one)| (labels, u64::from(one.state == BfdState::Up))),
+        )?;
+        let counters: [Counter<BfdSession>; 7] = [
+            (
+                "weft_bfd_session_ups",
+                "How often BFD with the neighbour came up.",
+                |one| one.ups,
+            ),
+            (
+                "weft_bfd_session_downs",
+                "How often BFD with the neighbour left up.",
+                |one| one.downs,
+            ),
+            (
+                "weft_bfd_packets_received",
+                "BFD packets from the neighbour.",
+                |one| one.received,
+            ),
+            (
+                "weft_bfd_packets_sent",
+                "BFD packets to the neighbour.",
+                |one| one.sent,
+            ),
+            (
+                "weft_bfd_packets_unsent",
+                "BFD packets to the neighbour that could not be sent.",
+                |one| one.unsent,
+            ),
+            (
+                "weft_bfd_packets_sent_late",
+                "BFD packets sent late by half an interval and more.",
+                |one| one.sent_late,
+            ),
+            (
+                "weft_bfd_detection_extended",
+                "How often the neighbour was given more time, since this router looked late itself.",
+                |one| one.late,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let samples = sessions().map(|(labels, one)| (labels, value(one)));
+            out.write(MetricType::Counter, name, help, samples)?;
+        }
+        let discarded = bfd.discarded.iter();
+        out.write(
+            MetricType::Counter,
+            "weft_bfd_packets_discarded",
+            "BFD packets discarded, by reason.",
+            discarded.map(|one| (vec![("reason", one.reason.clone())], one.packets)),
+        )?;
+        out.counter(
+            "weft_bfd_packets_dropped",
+            "BFD packets that the kernel dropped before they were read: come over a router where none may be, or too many at once.",
+            bfd.dropped,
+        )?;
+        out.lateness(
+            "weft_bfd_lateness_seconds",
+            "How late the thread of BFD was woken for what was due, in seconds.",
+            &bfd.lateness,
         )
     }
 

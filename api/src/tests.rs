@@ -43,6 +43,7 @@ fn neighbor() -> Neighbor {
         source_stale: None,
         signed: false,
         ttl_security: None,
+        bfd: Some(samples::bfd_session()),
         state: SessionState::Active,
         since: Some(7),
         flaps: 1,
@@ -97,6 +98,7 @@ impl RouterState for Fake {
             tenant_routes: 0,
             kernel_routes: 0,
             kernel_refused: 0,
+            bfd: Some(samples::bfd_status()),
             memory: 1 << 20,
             forwarding: samples::forwarding(),
             alarms: vec![Alarm {
@@ -511,6 +513,12 @@ async fn traffic_is_told_by_tenant_and_everything_counts_as_metrics() {
         "weft_bgp_neighbor_up{neighbor=\"192.0.2.2\",asn=\"64999\"} 0",
         "weft_tenant_routes{tenant=\"red\"} 0",
         "weft_uptime_seconds 60",
+        "weft_bfd_sessions{state=\"up\"} 1",
+        "weft_bfd_session_up{neighbor=\"192.0.2.2\"} 1",
+        "weft_bfd_packets_discarded_total{reason=\"stranger\"} 3",
+        "weft_bfd_lateness_seconds_bucket{le=\"0.0001\"} 5",
+        "weft_bfd_lateness_seconds_bucket{le=\"+Inf\"} 6",
+        "weft_bfd_lateness_seconds_count 6",
         "# EOF",
     ] {
         assert!(text.lines().any(|one| one == line), "{line}\n{text}");
@@ -542,12 +550,17 @@ async fn metrics_follow_the_rules_of_openmetrics() {
             assert!(help.ends_with('.') && !help.ends_with(".."), "{line}");
         } else if line != "# EOF" {
             let name = line.split(['{', ' ']).next().unwrap();
-            let suffix = match kinds[&family].as_str() {
-                "counter" => "_total",
-                "info" => "_info",
-                _ => "",
+            let suffixes: &[&str] = match kinds[&family].as_str() {
+                "counter" => &["_total"],
+                "info" => &["_info"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
             };
-            assert_eq!(name, format!("{family}{suffix}"), "{line}");
+            let suffix = name.strip_prefix(&family);
+            assert!(
+                suffix.is_some_and(|suffix| suffixes.contains(&suffix)),
+                "{line}"
+            );
             let (labels, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(series.insert(labels.to_owned()), "{line} twice");

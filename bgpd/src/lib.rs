@@ -154,6 +154,14 @@ impl Bgp {
         answer.await.ok()
     }
 
+    /// Has `call` run in the speaker's thread, without waiting for it; false, and it does not run, where the speaker has ended or too much
+    /// waits for it.
+    pub fn post(&self, call: impl FnOnce(&mut Speaker, Instant) + Send + 'static) -> bool {
+        self.commands
+            .try_send(Command::Call(Box::new(call)))
+            .is_ok()
+    }
+
     /// Announces or withdraws routes of our own.
     pub async fn originate(&self, routes: Vec<rib::Origination>) {
         self.with(move |speaker, _| speaker.originate(&routes))

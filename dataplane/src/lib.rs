@@ -284,11 +284,15 @@ impl Error {
     }
 }
 
+/// Is told of the link to a neighbour: that it was lost, and its name, or that it is back. False where it could not take that.
+pub type TellNeighborLink = Box<dyn Fn(IpAddr, Option<&str>) -> bool + Send>;
+
 enum Command {
     Apply(IntentDelta),
     Settle,
     Track(actor::Purpose, Vec<IpAddr>),
     Untrack(actor::Purpose, Vec<IpAddr>),
+    TellNeighborLinks(TellNeighborLink),
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     LearnedPath(IpAddr),
@@ -374,6 +378,12 @@ impl Dataplane {
     pub async fn untrack_endpoints(&self, addresses: Vec<IpAddr>) {
         self.send(Command::Untrack(actor::Purpose::Endpoint, addresses))
             .await;
+    }
+
+    /// Has `tell` called in the data plane's thread in place of [`DataplaneEvent::NeighborLink`], so that no thread stands between a link that
+    /// is lost and those whom it concerns. It does not wait; from when it says false on, events come again.
+    pub async fn tell_neighbor_links(&self, tell: TellNeighborLink) {
+        self.send(Command::TellNeighborLinks(tell)).await;
     }
 
     /// Says when the links to these neighbours, which are on them, lose their carrier and have it again, as

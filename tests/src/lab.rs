@@ -100,6 +100,19 @@ impl Lab {
         kill(Pid::from_raw(pid.unwrap()), signal).unwrap();
     }
 
+    /// Starts the node's weft process as soon as the one before, which has been told to end, has ended.
+    ///
+    /// # Panics
+    /// Where that does not come.
+    pub fn start_again(&self, node: &str) {
+        let what = format!("{node} starts again");
+        wait_until(&what, Duration::from_secs(30), || {
+            let mut start = Command::new(weft());
+            start.args(["lab", "start", "--lab", &self.name, node]);
+            start.output().unwrap().status.success().then_some(())
+        });
+    }
+
     /// Starts the node's weft process.
     ///
     /// # Panics
@@ -306,6 +319,14 @@ impl Daemon {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Sends it a signal, without waiting for what comes of it.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
     /// What it wrote so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -333,6 +354,15 @@ impl Drop for Daemon {
 /// # Panics
 /// Where FRR is not installed, or zebra does not start.
 pub fn frr(lab: &Lab, node: &str) -> [Daemon; 2] {
+    let [zebra, bgpd] = frr_daemons(lab, node, &["bgpd"]).try_into().unwrap();
+    [zebra, bgpd]
+}
+
+/// FRR's zebra and others of its daemons in a node, each configured by a file of its name beside the topology.
+///
+/// # Panics
+/// Where FRR is not installed, or zebra does not start.
+pub fn frr_daemons(lab: &Lab, node: &str, names: &[&str]) -> Vec<Daemon> {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let zserv = lab.path("zserv.api");
     let directory = text(lab.directory());
@@ -340,10 +370,11 @@ pub fn frr(lab: &Lab, node: &str) -> [Daemon; 2] {
     let user = nix::unistd::User::from_name("frr").unwrap().unwrap();
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     std::os::unix::fs::chown(lab.directory(), Some(uid), Some(gid)).unwrap();
+    let control = text(&lab.path("bfdd.sock"));
     let start = |name: &str| {
         let config = lab.path(&format!("{name}.conf"));
         let pid = lab.path(&format!("{name}.pid"));
-        let arguments = [
+        let mut arguments = [
             "-f",
             &text(&config),
             "-z",
@@ -354,14 +385,21 @@ pub fn frr(lab: &Lab, node: &str) -> [Daemon; 2] {
             &directory,
             "--log",
             "stdout",
-        ];
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if name == "bfdd" {
+            arguments.extend(["--bfdctl".to_owned(), control.clone()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         lab.daemon(node, &Path::new("/usr/lib/frr").join(name), &arguments)
     };
     let zebra = start("zebra");
     wait_until("zebra's socket", Duration::from_secs(20), || {
         zserv.exists().then_some(())
     });
-    [zebra, start("bgpd")]
+    let others = names.iter().map(|name| start(name));
+    std::iter::once(zebra).chain(others).collect()
 }
 
 /// What a command writes to standard output.

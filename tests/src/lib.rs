@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use flow::{Damage, Flow, Verdicts};
-pub use lab::{Daemon, Lab, frr, in_netns, output};
+pub use lab::{Daemon, Lab, frr, frr_daemons, in_netns, output};
 pub use peer::{Message, Peer, Speaker, attribute, update};
 
 /// The `weft` binary: `WEFT_BIN`, else the one that cargo built beside these tests.

@@ -239,3 +239,59 @@ pub(super) fn kernel() -> Kernel {
         },
     }
 }
+
+pub(super) fn bfd_session() -> BfdSession {
+    BfdSession {
+        state: BfdState::Up,
+        remote_state: BfdState::Up,
+        multihop: true,
+        minimum_ttl: 250,
+        since: Some(7),
+        down: Some(Why::new(BfdDownCode::Silence, "no packet for 903 ms")),
+        problem: Some("cannot send: Network is unreachable".to_owned()),
+        discriminator: 17,
+        remote_discriminator: 99,
+        transmit_interval: 300_000,
+        detection_time: 900_000,
+        remote_transmit_interval: 300_000,
+        remote_receive_interval: 300_000,
+        remote_multiplier: 3,
+        remote_demand: false,
+        remote_independent: false,
+        received: 12,
+        sent: 13,
+        unsent: 1,
+        ups: 2,
+        downs: 1,
+        late: 1,
+        sent_late: 2,
+    }
+}
+
+pub(super) fn bfd_status() -> BfdStatus {
+    BfdStatus {
+        scheduling: BfdScheduling::RealTime,
+        sessions: 1,
+        up: 1,
+        problem: Some("cannot receive".to_owned()),
+        discarded: vec![BfdDiscarded {
+            reason: "stranger".to_owned(),
+            packets: 3,
+        }],
+        dropped: 4,
+        lateness: BfdLateness {
+            classes: vec![
+                BfdLatenessClass {
+                    at_most: Some(100),
+                    times: 5,
+                },
+                BfdLatenessClass {
+                    at_most: None,
+                    times: 1,
+                },
+            ],
+            sum: 1234,
+            longest: 700,
+        },
+    }
+}

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `status` | the router as a whole |
 //! | `neighbor` | BGP neighbours and their sessions |
+//! | `bfd` | BFD sessions with them |
 //! | `rib` | BGP routes |
 //! | `label` | label communities |
 //! | `tenant` | tenants and their tables |
@@ -16,6 +17,7 @@
 //! | `tunnel` | what tunnels carried, and their far ends |
 //! | `performance` | what a controller is told of it all |
 
+mod bfd;
 mod chain;
 mod forwarding;
 mod kernel;
@@ -31,6 +33,7 @@ mod tunnel;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use bfd::*;
 pub use chain::*;
 pub use forwarding::*;
 pub use kernel::*;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Family, Why, words};
+use super::{BfdSession, Family, Why, words};
 
 words! {
     /// What a neighbour is to this router.
@@ -54,6 +54,8 @@ words! {
         ConnectFailed = "connect-failed",
         /// The link to it lost its carrier.
         LinkLost = "link-lost",
+        /// BFD says that no packets pass to it.
+        BfdDown = "bfd-down",
         /// The neighbour restarted.
         Restarted = "restarted",
     }
@@ -103,6 +105,9 @@ pub struct Neighbor {
     /// Its packets may have come over so many hops (RFC 5082); absent where that is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<u8>,
+    /// The BFD session with it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSession>,
     /// State of its session.
     pub state: SessionState,
     /// Seconds since the session went up, or down; absent where it never was up.

@@ -15,6 +15,8 @@ words! {
         NextHopUnreachable = "next-hop-unreachable",
         /// Another is our own route.
         NotLocal = "not-local",
+        /// BFD to the neighbour is down, and its routes are kept in case that it restarts.
+        LastResort = "last-resort",
         /// Another has a higher LOCAL_PREF.
         LocalPref = "local-pref",
         /// Another has a shorter AS_PATH.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Encapsulation, Family, Forwarding};
+use super::{BfdStatus, Encapsulation, Family, Forwarding};
 
 /// What the router is and how it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +45,9 @@ pub struct Status {
     pub kernel_routes: u64,
     /// Routes that the kernel refused.
     pub kernel_refused: u64,
+    /// BFD, where it has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
     /// Resident memory of the process, in octets.
     pub memory: u64,
     /// Whether packets get where they should go.

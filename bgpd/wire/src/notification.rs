@@ -92,6 +92,8 @@ pub mod cease {
     pub const OUT_OF_RESOURCES: u8 = 8;
     /// Hard Reset (RFC 8538): graceful restart does not apply.
     pub const HARD_RESET: u8 = 9;
+    /// BFD Down (RFC 9384).
+    pub const BFD_DOWN: u8 = 10;
 }
 
 /// A NOTIFICATION: why a session ends.

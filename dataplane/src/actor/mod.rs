@@ -46,15 +46,17 @@ use crate::resolver::Resolver;
 use crate::snapshot::{self, Address, Link};
 use crate::upkeep::{Repairs, Seen};
 use crate::ways::WaySets;
-use crate::{Command, DataplaneConfig, DataplaneEvent, Error, Reach, Segmentation, doctor};
+use crate::{
+    Command, DataplaneConfig, DataplaneEvent, Error, Reach, Segmentation, TellNeighborLink, doctor,
+};
 
 /// Alias that marks a tunnel device as ours.
 pub(crate) const ALIAS: &str = "weft overlay";
 /// What the alias of a tenant's VRF begins with.
 pub(crate) const TENANT_ALIAS: &str = "weft tenant ";
-/// Events come in bursts: the first is handled at once, and what follows once in ten times as long as that took, between these.
-const SETTLE_EVENTS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
-/// So long what follows from events for what is ours waits for what the owner makes of them: routes to other ways come first.
+/// Events come in bursts: the first is handled at once, and what follows once in this time.
+const SETTLE_EVENTS: Duration = Duration::from_millis(20);
+/// So long everything else that follows from events waits for what BGP makes of a neighbour whose link is lost: another way comes first.
 const OTHER_WAYS: Duration = Duration::from_millis(3);
 /// First pause before a refused route is tried again; doubled up to the last.
 const RETRY: Duration = Duration::from_secs(1);
@@ -107,13 +109,6 @@ struct Device {
     index: u32,
     mtu: u32,
     up: bool,
-}
-
-/// What is left of events whose news have been told, and when it is to be done.
-struct Rest {
-    at: Instant,
-    changes: Changes,
-    ours_changed: bool,
 }
 
 struct Refused {
@@ -200,8 +195,7 @@ pub(crate) struct Actor {
     refused: BTreeMap<RouteKey, Refused>,
     /// What of it is told of.
     unforwardable: Unforwardable,
-    /// Of events.
-    rest: Option<Rest>,
+    tell_neighbor_link: Option<TellNeighborLink>,
     /// How many there were when they were told last.
     refused_noted: usize,
     /// Objects that the kernel refused: tried again then.
@@ -354,7 +348,7 @@ impl Actor {
             neighbours_held: BTreeSet::new(),
             refused: BTreeMap::new(),
             unforwardable: Unforwardable::default(),
-            rest: None,
+            tell_neighbor_link: None,
             refused_noted: 0,
             later: BTreeMap::new(),
             held_until: None,
@@ -473,7 +467,7 @@ impl Actor {
         mut changes: mpsc::Receiver<Changes>,
     ) {
         let mut due: Option<Instant> = None;
-        let mut settled_at = Instant::now();
+        let mut handled = Instant::now() - SETTLE_EVENTS;
         let events = self.events.clone();
         let mut audit_at = Instant::now() + self.config.audit;
         loop {
@@ -484,7 +478,6 @@ impl Actor {
                 .chain([audit_at])
                 .chain(retry)
                 .chain(later)
-                .chain(self.rest.as_ref().map(|rest| rest.at))
                 .chain(self.held_until)
                 .chain(self.ruleset_retry)
                 .chain(self.steps.next())
@@ -506,7 +499,7 @@ impl Actor {
                     change.neighbours.retain(|link| self.is_device(*link));
                     if change != Changes::default() {
                         self.pending.add(change);
-                        due.get_or_insert_with(|| Instant::now().max(settled_at));
+                        due.get_or_insert_with(|| Instant::now().max(handled + SETTLE_EVENTS));
                     }
                 }
                 command = inbox.recv() => match command {
@@ -519,13 +512,13 @@ impl Actor {
                 },
             }
             let now = Instant::now();
-            let happened = due.take_if(|due| *due <= now).is_some();
-            if happened {
-                self.handle_changes();
-            }
-            let rest = self.rest.take_if(|rest| rest.at <= Instant::now());
-            if let Some(rest) = &rest {
-                self.handle_rest(rest);
+            if due.take_if(|due| *due <= now).is_some() {
+                if self.lose_neighbors() {
+                    due = Some(now + OTHER_WAYS);
+                } else {
+                    self.handle_changes();
+                    handled = Instant::now();
+                }
             }
             if audit_at <= now {
                 self.repair();
@@ -559,10 +552,6 @@ impl Actor {
             }
             self.resolve_outdated();
             self.report();
-            if happened || rest.is_some() {
-                let (least, most) = SETTLE_EVENTS;
-                settled_at = Instant::now() + (now.elapsed() * 10).clamp(least, most);
-            }
         }
     }
 
@@ -586,6 +575,7 @@ impl Actor {
                 self.track(purpose, addresses);
                 self.attach_anew(purpose);
             }
+            Command::TellNeighborLinks(tell) => self.tell_neighbor_link = Some(tell),
             Command::Untrack(purpose, addresses) => {
                 self.untrack(purpose, &addresses);
                 self.attach_anew(purpose);
@@ -819,12 +809,8 @@ impl Actor {
         }
     }
 
-    /// First of all is told of what depends on links and on the underlay: it may have another way.
     fn handle_changes(&mut self) {
         let changes = std::mem::take(&mut self.pending);
-        if self.lose_neighbors(&changes.down) {
-            self.report();
-        }
         self.events_lost += changes.lost;
         if changes.walls {
             self.close_walls();
@@ -839,26 +825,12 @@ impl Actor {
             ours_changed = before != self.used_links();
             self.keep_devices();
             ours_changed |= before != self.used_links();
+            self.policy_changed = true;
         }
         if changes.links || changes.underlay {
+            // First of all: what depends on it may have another way.
             self.follow_underlay();
-        }
-        let at = Instant::now();
-        let at = if self.has_news() { at + OTHER_WAYS } else { at };
-        self.report();
-        let rest = self.rest.get_or_insert_with(|| Rest {
-            at,
-            changes: Changes::default(),
-            ours_changed: false,
-        });
-        rest.changes.add(changes);
-        rest.ours_changed |= ours_changed;
-    }
-
-    fn handle_rest(&mut self, rest: &Rest) {
-        let changes = &rest.changes;
-        self.policy_changed |= changes.links;
-        if changes.links || changes.underlay {
+            self.report();
             self.reread_routes(&changes.shaken);
             self.attach();
             if self
@@ -879,7 +851,7 @@ impl Actor {
         if changes.rules || (changes.underlay || changes.links) && self.rules_suspected {
             self.watch_rules_at = Some(Instant::now());
         }
-        if rest.ours_changed || changes.drift || !changes.neighbours.is_empty() {
+        if ours_changed || changes.drift || !changes.neighbours.is_empty() {
             self.repair();
         }
     }

@@ -365,10 +365,7 @@ impl Actor {
                 tracked.links = vec![link];
                 tracked.reach = None;
                 if !was_up {
-                    self.news.push(DataplaneEvent::NeighborLink {
-                        neighbor: address,
-                        lost: None,
-                    });
+                    self.tell_neighbor_link(address, None);
                 }
             }
             // An address that goes and comes back is no loss of the link.
@@ -379,7 +376,11 @@ impl Actor {
 
     /// Tells of the neighbours on links that an event says are down, before anything is read; false where there are none. What the kernel
     /// says then stands in its place.
-    pub(super) fn lose_neighbors(&mut self, down: &BTreeSet<u32>) -> bool {
+    pub(super) fn lose_neighbors(&mut self) -> bool {
+        let down = &self.pending.down;
+        if down.is_empty() {
+            return false;
+        }
         let lost = self
             .tracked
             .iter()
@@ -401,10 +402,17 @@ impl Actor {
         if let Some(tracked) = self.tracked.get_mut(&(Purpose::Neighbor, address)) {
             tracked.reach = Some(None);
         }
-        self.news.push(DataplaneEvent::NeighborLink {
-            neighbor: address,
-            lost: Some(name),
-        });
+        self.tell_neighbor_link(address, Some(name));
+    }
+
+    /// Where somebody is to be told at once and cannot take it, all that follows comes as events, in order.
+    fn tell_neighbor_link(&mut self, neighbor: IpAddr, lost: Option<String>) {
+        let tell = self.tell_neighbor_link.as_ref();
+        if !tell.is_some_and(|tell| tell(neighbor, lost.as_deref())) {
+            self.tell_neighbor_link = None;
+            let link = DataplaneEvent::NeighborLink { neighbor, lost };
+            self.news.push(link);
+        }
     }
 
     /// Takes note of what the kernel dropped without a word, when an address or a link went: routes over these links are read again.

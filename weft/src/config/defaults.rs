@@ -44,6 +44,14 @@ pub(crate) fn probe_interval() -> u32 {
     1000
 }
 
+pub(crate) fn bfd_interval() -> u32 {
+    300
+}
+
+pub(crate) fn bfd_multiplier() -> u8 {
+    3
+}
+
 pub(crate) fn priority() -> u32 {
     100
 }

@@ -27,6 +27,7 @@
 //!
 //! A section's module has its keys, with the documentation that the JSON Schema shows, and how they are read.
 
+mod bfd;
 mod chains;
 pub(crate) mod defaults;
 mod discovery;
@@ -59,6 +60,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use weft_bgp_wire::{AnyCommunityPattern, Asn};
 
+pub(crate) use bfd::Bfd;
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
 pub(crate) use management::{Api, Controller, Log, LogFormat, LogLevel};

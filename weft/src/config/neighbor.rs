@@ -9,6 +9,7 @@ use weft_bgp_wire::Asn;
 use weft_overlay::VniSet;
 use weft_overlay::import::{ImportPolicy, Kind};
 
+use super::bfd::{self, Bfd};
 use super::reader::Cursor;
 use super::session::{self, Known, Session};
 use super::values::{number_of, prefixes, unique_list, vni_set};
@@ -34,6 +35,10 @@ pub(crate) struct Neighbor {
     /// End the session with an eBGP neighbour of TTL 1 as soon as the link to it loses its carrier.
     #[serde(default = "defaults::yes")]
     pub fast_external_fallover: bool,
+    /// Bidirectional Forwarding Detection (RFC 5880): `true`, or its timers. When it goes down the session ends at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serial::BoolOr<Bfd>>")]
+    pub bfd: Option<Bfd>,
     /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
     #[serde(default)]
     #[schemars(with = "serial::BoolOr<AddPath>")]
@@ -207,6 +212,7 @@ pub(super) fn read<'a>(
     // What only makes sense on one side of the AS border, when the side is known.
     let known = number.is_some() && router.is_some();
     let fallover = fields.optional("fast_external_fallover", |at| at.bool());
+    let bfd = fields.optional("bfd", |at| bfd::read(&at));
     let add_path = fields.optional("add_path", |at| add_path(&at));
     let max_paths = fields.optional("max_paths", |at| {
         number_of(&at, "a number of paths", 1, 65_535)
@@ -280,6 +286,7 @@ pub(super) fn read<'a>(
             ..read.session
         },
         fast_external_fallover: fallover.unwrap_or_else(defaults::yes),
+        bfd: bfd.flatten(),
         add_path: add_path.unwrap_or_default(),
         max_paths: max_paths.unwrap_or(match ibgp {
             true => 256,

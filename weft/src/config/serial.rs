@@ -134,6 +134,11 @@ schema! {
     VniNumber = { "type": "integer", "minimum": 1, "maximum": 16777214 };
     /// RFC 4271 section 4.2.
     HoldTime = { "type": "integer", "minimum": 0, "maximum": 65535, "not": { "enum": [1, 2] } };
+    /// A time in milliseconds, or with its unit.
+    Interval = { "oneOf": [
+        { "type": "integer", "minimum": 50, "maximum": 60000 },
+        { "type": "string", "pattern": "^[0-9]{1,5}(ms|s)$" },
+    ] };
     /// A prefix without host bits.
     Prefix = { "type": "string", "pattern": "^[0-9a-fA-F:.]+/[0-9]{1,3}$" };
     /// `Family`.

@@ -625,6 +625,26 @@ fn neighbors_must_make_sense() {
             "4:47 neighbors[0].ttl_security: found `0`, expected true, or a number of hops, 1 to 254",
         ),
         (
+            "{ address: 192.0.2.2, asn: 1, bfd: yes }",
+            "4:38 neighbors[0].bfd: found `yes`, expected true, false, or a mapping such as `{ interval: 300ms, multiplier: 3 }`",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, bfd: { interval: 49ms } }",
+            "4:50 neighbors[0].bfd.interval: found `49ms`, expected a time such as `300ms`, from 50ms to 60s",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, bfd: { interval: 61s } }",
+            "4:50 neighbors[0].bfd.interval: found `61s`, expected a time such as `300ms`, from 50ms to 60s",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, bfd: { multiplier: 0 } }",
+            "4:52 neighbors[0].bfd.multiplier: found `0`, expected a number of intervals, 1 to 255",
+        ),
+        (
+            "{ address: 192.0.2.2, asn: 1, bfd: { multihop: false, minimum_ttl: 250 } }",
+            "4:70 neighbors[0].bfd.minimum_ttl: packets from a neighbour on the link come with TTL 255, or are discarded (RFC 5881) (remove it, or `multihop: false`)",
+        ),
+        (
             "{ address: 192.0.2.2, asn: 1, password_file: keys/a }",
             "4:48 neighbors[0].password_file: found `keys/a`, expected the absolute path of a file with the secret",
         ),

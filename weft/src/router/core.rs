@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
+use weft_bfd_io::Bfd;
 use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch, Unforwardable};
 use weft_bgp::{Bgp, BgpEvent};
 use weft_bgp_wire::{
@@ -22,6 +23,7 @@ use weft_overlay::origins::{Origins, judged_otherwise};
 use weft_overlay::table::{Overlay, PathInput, Preference, TenantConfig};
 use weft_overlay::{EndpointId, Vni, VniSet};
 
+use super::bfd;
 use super::health::{Health, Reasons};
 use super::hook::{Classes, LabelHook};
 use super::reload::Reloaded;
@@ -103,6 +105,7 @@ pub(super) struct Core {
     pub(super) classes: Classes,
     pub(super) overlay: Overlay,
     pub(super) bgp: Bgp,
+    pub(super) bfd: Bfd,
     pub(super) dataplane: Dataplane,
     pub(super) sites: Sites,
     pub(super) health: Health,
@@ -235,7 +238,7 @@ impl Core {
         config: Config,
         classes: Classes,
         overlay: Overlay,
-        bgp: Bgp,
+        (bgp, bfd): (Bgp, Bfd),
         dataplane: Dataplane,
         sites: Sites,
         helpers: watch::Sender<BTreeSet<IpAddr>>,
@@ -252,6 +255,7 @@ impl Core {
         let core = Self {
             overlay,
             bgp,
+            bfd,
             dataplane,
             unheard: 1 + sites.len(),
             waiting: 1 + sites.len(),
@@ -283,7 +287,14 @@ impl Core {
         mut bgp: mpsc::Receiver<BgpEvent>,
         mut dataplane: mpsc::Receiver<DataplaneEvent>,
     ) {
+        let links = self.bgp.clone();
+        let tell = move |neighbor, lost: Option<&str>| {
+            let lost = lost.map(str::to_owned);
+            links.post(move |speaker, now| speaker.handle_link(neighbor, lost.as_deref(), now))
+        };
+        self.dataplane.tell_neighbor_links(Box::new(tell)).await;
         self.watch_links().await;
+        self.watch_paths().await;
         loop {
             let settle_at = self.settle_at;
             let settle = async {
@@ -306,6 +317,7 @@ impl Core {
                     Request::Reload(config, reply) => {
                         let reloaded = self.reload(*config).await;
                         self.watch_links().await;
+                        self.watch_paths().await;
                         info!("reloaded: {reloaded}");
                         // Who asked may have gone.
                         let _ = reply.send(reloaded);
@@ -451,7 +463,8 @@ impl Core {
                         add_path: path.add_path,
                         accept: self.accept_of.get(&path.source).unwrap_or(&nothing),
                         preference: Preference {
-                            local_pref: key.local_pref,
+                            // Where packets may not arrive, any other way is better.
+                            local_pref: if path.last_resort { 0 } else { key.local_pref },
                             med: key.med,
                             neighbor_as: key.neighbor_as,
                             as_path_length: key.as_path_length,
@@ -545,6 +558,13 @@ impl Core {
         self.dataplane.watch_neighbors(new).await;
         self.dataplane.unwatch_neighbors(gone).await;
         self.watched = wanted;
+    }
+
+    /// Has BFD watch the paths to those neighbours that it is configured for.
+    async fn watch_paths(&self) {
+        if let Err(error) = self.bfd.set(bfd::sessions(&self.config)).await {
+            warn!(%error, "there is no BFD");
+        }
     }
 
     /// Hands on what the overlay decided.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`setup`] | the configuration as the crates want it |
 //! | [`hook`] | what the overlay has to say when BGP announces a route |
+//! | [`bfd`] | BFD towards neighbours, which BGP follows |
 //! | [`chains`] | services and chains, for the API |
 //! | [`core`] | the loop that owns the overlay, between BGP and the data plane |
 //! | [`history`] | chains that ran before, here, and may run elsewhere still |
@@ -19,6 +20,7 @@
 //! | [`tunnels`] | whether tunnels carry, in each tenant |
 //! | [`performance`] | how the router does, for a controller that asks |
 
+mod bfd;
 mod chains;
 mod core;
 mod endpoints;
@@ -164,11 +166,12 @@ async fn run_router(
         "router started"
     );
     service_manager::ready("started");
+    let bfd = bfd::start(bgp.clone());
     let (core, queries) = core::Core::new(
         config.clone(),
         classes,
         overlay,
-        bgp.clone(),
+        (bgp.clone(), bfd.clone()),
         dataplane.clone(),
         sites,
         record.keep(),
@@ -179,7 +182,7 @@ async fn run_router(
     let tunnels = Tunnels::start(&config, dataplane.clone(), queries.clone());
     let state = Arc::new(state::LiveState::new(
         config,
-        bgp.clone(),
+        (bgp.clone(), bfd.clone()),
         site_speakers.clone(),
         dataplane.clone(),
         queries.clone(),
@@ -227,6 +230,8 @@ async fn run_router(
     service_manager::stopping();
     bgp.shutdown(ShutdownMode::Restart).await;
     site_speakers.shutdown(ShutdownMode::Restart).await;
+    // After BGP: a neighbour that takes this for a failure has no session left to end.
+    bfd.stop().await;
     dataplane.stop().await;
     drop(stop);
     // Requests in flight get a moment, not more.

@@ -13,6 +13,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) peer: PeerId,
     /// `None` for a route of our own.
     pub(crate) kind: Option<PeerKind>,
+    /// Packets may not reach the neighbour.
+    pub(crate) last_resort: bool,
     /// Metric to the next hop; `None` where the path is not eligible.
     pub(crate) metric: Option<u32>,
     /// BGP Identifier of the neighbour.
@@ -50,6 +52,7 @@ fn before_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
     let (x, y) = (a.key, b.key);
     first_difference!(
         (a.kind.is_some().cmp(&b.kind.is_some()), Reason::NotLocal),
+        (a.last_resort.cmp(&b.last_resort), Reason::LastResort),
         (y.local_pref.cmp(&x.local_pref), Reason::LocalPref),
         (
             x.as_path_length.cmp(&y.as_path_length),

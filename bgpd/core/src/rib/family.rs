@@ -368,6 +368,11 @@ impl<P: Tagged> FamilyRib<P> {
             let next_hop = shared.interner.get(path.attributes).next_hop.address;
             changed.contains(&next_hop.to_canonical())
         };
+        self.choose_again(shared, &uses);
+    }
+
+    /// Chooses again wherever there is such a path.
+    pub(crate) fn choose_again(&mut self, shared: &Shared, uses: &dyn Fn(&Path) -> bool) {
         let mut entries = Vec::new();
         for (at, entry) in self.table.iter() {
             if entry.paths.iter().any(uses) {
@@ -476,6 +481,7 @@ impl<P: Tagged> FamilyRib<P> {
                         ebgp: shared.kind(path.peer) == Some(PeerKind::Ebgp),
                         add_path: shared.receives_add_path(path.peer, P::FAMILY),
                         eligible: metric.is_some(),
+                        last_resort: shared.is_last_resort(path.peer),
                         igp_metric: metric.unwrap_or(u32::MAX),
                         attributes: set.clone(),
                     });

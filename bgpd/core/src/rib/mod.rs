@@ -52,6 +52,8 @@ struct Peer {
     up: Option<PeerUp>,
     /// Kept over a restart, for the routes that are.
     router_id: Option<RouterId>,
+    /// Packets may not reach it.
+    last_resort: bool,
     counters: PeerCounters,
     /// It was said that it is near its limit, by [`Family::index`].
     warned: [bool; 2],
@@ -172,12 +174,17 @@ impl Shared {
         key.labelled && key.as_path_length == 0 && key.neighbor_as == 0 && self.eligible(path)
     }
 
+    fn is_last_resort(&self, peer: PeerId) -> bool {
+        self.peer(peer).is_some_and(|peer| peer.last_resort)
+    }
+
     fn candidate(&self, path: &Path) -> Candidate<'_> {
         let peer = self.peer(path.peer);
         Candidate {
             key: self.interner.get(path.attributes).key(),
             peer: path.peer,
             kind: peer.map(|peer| peer.config.kind),
+            last_resort: peer.is_some_and(|peer| peer.last_resort),
             metric: self.metric(path),
             router_id: peer
                 .and_then(|peer| peer.router_id)
@@ -262,6 +269,7 @@ impl Rib {
             config,
             up: None,
             router_id: None,
+            last_resort: false,
             counters: PeerCounters::default(),
             warned: [false; 2],
         });
@@ -321,8 +329,21 @@ impl Rib {
         }
     }
 
+    /// Says whether packets may not reach `peer`, whose routes are kept all the same: every other path is better than one of its then.
+    /// Ends with [`Rib::peer_up`].
+    pub fn set_last_resort(&mut self, peer: PeerId, last_resort: bool) {
+        let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
+            return;
+        };
+        if std::mem::replace(&mut state.last_resort, last_resort) != last_resort {
+            let of_peer = |path: &Path| path.peer == peer;
+            families!(self, rib => rib.choose_again(&self.shared, &of_peer));
+        }
+    }
+
     /// Its session is established: the table will be sent, with End-of-RIB behind it.
     pub fn peer_up(&mut self, peer: PeerId, up: PeerUp) {
+        self.set_last_resort(peer, false);
         let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
             return;
         };

@@ -249,6 +249,40 @@ impl Session {
         }
     }
 
+    /// BFD says why no packets pass to the neighbour: an established session ends with a Cease, BFD Down (RFC 9384). Where BFD shares fate
+    /// with the neighbour's control plane and graceful restart is agreed, it ends as by a restart (RFC 5882 section 4.3.2.2).
+    pub fn handle_bfd_down(&mut self, now: Instant, text: &str, shared_fate: bool) {
+        let mut connections = self.connections.iter();
+        let established = connections.find_map(|connection| match &connection.phase {
+            Phase::Established(negotiated) => Some((connection.id, negotiated)),
+            _ => None,
+        });
+        let Some((id, negotiated)) = established else {
+            return;
+        };
+        let reason = DownReason::BfdDown {
+            text: text.to_owned(),
+            shared_fate,
+        };
+        let cease = Notification::cease(cease::BFD_DOWN, "");
+        let restart = negotiated.graceful_restart.as_ref();
+        let told = match (retained(negotiated, &reason), restart) {
+            (None, _) => Some(self.for_good(cease)),
+            (Some(_), Some(restart)) if restart.notification => Some(cease),
+            // It would drop our routes.
+            (Some(_), _) => None,
+        };
+        if let Some(notification) = told {
+            self.send_notification(id, &notification);
+        }
+        self.close(now, id, reason);
+    }
+
+    /// BFD says that packets pass again: what waits to connect does so now.
+    pub fn handle_bfd_up(&mut self, now: Instant) {
+        self.handle_link_back(now);
+    }
+
     /// The forwarding state of the earlier process is no longer preserved as such: later OPENs say no restart.
     pub fn restart_is_over(&mut self) {
         self.restarting = false;
@@ -840,6 +874,7 @@ fn retained(negotiated: &Negotiated, reason: &DownReason) -> Option<Retained> {
     let restart = negotiated.graceful_restart.as_ref()?;
     let graceful = match reason {
         DownReason::ConnectionLost(_) | DownReason::LinkLost(_) | DownReason::Restarted => true,
+        DownReason::BfdDown { shared_fate, .. } => *shared_fate,
         DownReason::NotificationReceived(notification) => {
             restart.notification && !notification.is_hard_reset()
         }

@@ -463,3 +463,44 @@ fn a_role_that_is_said_twice_is_the_same() {
         assert_eq!(session.state() == State::OpenConfirm, good, "{said:?}");
     }
 }
+
+/// RFC 5882 section 4.3.2, RFC 9384, RFC 8538 section 3.
+#[test]
+fn bfd_ends_a_session_for_good_unless_it_may_be_a_restart() {
+    let hard = {
+        let inside = vec![error_code::CEASE, cease::BFD_DOWN];
+        Notification::new(error_code::CEASE, cease::HARD_RESET, inside)
+    };
+    let soft = Notification::cease(cease::BFD_DOWN, "");
+    for (restart, shared_fate, told, retained) in [
+        (Some(120), false, &hard, false),
+        (Some(120), true, &soft, true),
+        (None, false, &soft, false),
+        (None, true, &soft, false),
+    ] {
+        let mut bench = Bench::new(|_, config| config.graceful_restart = restart);
+        bench.start();
+        let now = bench.now;
+        bench.sides[0].handle_bfd_down(now, "no packet for 903 ms", shared_fate);
+        bench.run(true);
+        let kept = if retained { ", retained" } else { "" };
+        assert_eq!(
+            bench.log[0][1],
+            format!("down: BFD went down: no packet for 903 ms{kept}")
+        );
+        assert_eq!(
+            bench.log[1][1],
+            format!("down: the neighbour ended it: {told}{kept}")
+        );
+        // It is tried again without waiting for BFD, and at once when that is up.
+        bench.sides[0].handle_bfd_up(now);
+        bench.run(true);
+        assert_eq!(bench.states(), [State::Established; 2]);
+        // What is not established is left alone.
+        bench.sides[0].stop(now, Notification::cease(cease::ADMIN_SHUTDOWN, ""));
+        bench.run(true);
+        bench.sides[0].handle_bfd_down(now, "no packet", shared_fate);
+        bench.run(true);
+        assert_eq!(bench.states()[0], State::Idle);
+    }
+}

@@ -113,6 +113,13 @@ pub enum DownReason {
     ConnectFailed(String),
     /// The link to the neighbour lost its carrier.
     LinkLost(String),
+    /// BFD says that no packets pass to the neighbour, and why (RFC 5882 section 4.3).
+    BfdDown {
+        /// What BFD says.
+        text: String,
+        /// It may be the neighbour's control plane alone, which BFD shares its fate with.
+        shared_fate: bool,
+    },
     /// The neighbour restarted: a new connection took the place of the old one (RFC 4724 section 4.2).
     Restarted,
 }
@@ -129,6 +136,7 @@ impl fmt::Display for DownReason {
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
             Self::ConnectFailed(text) => write!(f, "no connection: {text}"),
             Self::LinkLost(interface) => write!(f, "{interface} lost its carrier"),
+            Self::BfdDown { text, .. } => write!(f, "BFD went down: {text}"),
             Self::Restarted => f.write_str("the neighbour restarted"),
         }
     }

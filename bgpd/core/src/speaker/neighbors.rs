@@ -216,6 +216,43 @@ impl Speaker {
         self.drain(peer, now);
     }
 
+    /// BFD says why no packets pass to a neighbour: its session ends, and its routes go. Where BFD shares fate with the neighbour's control
+    /// plane and graceful restart is agreed, they stay as the last resort, in case it only restarts (RFC 5882 section 4.3.2).
+    pub fn handle_bfd_down(
+        &mut self,
+        address: IpAddr,
+        text: &str,
+        shared_fate: bool,
+        now: Instant,
+    ) {
+        let Some(peer) = self.find(address) else {
+            return;
+        };
+        let Some(neighbor) = self.neighbor_mut(peer) else {
+            return;
+        };
+        if neighbor.session.state() == State::Established {
+            neighbor.session.handle_bfd_down(now, text, shared_fate);
+        } else if !shared_fate && let Some(stale) = neighbor.stale.take() {
+            // It restarts, and does not forward meanwhile.
+            for family in stale.families {
+                self.rib.sweep_stale(peer, family);
+            }
+        }
+        self.drain(peer, now);
+    }
+
+    /// BFD says that packets pass to a neighbour.
+    pub fn handle_bfd_up(&mut self, address: IpAddr, now: Instant) {
+        let Some(peer) = self.find(address) else {
+            return;
+        };
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.session.handle_bfd_up(now);
+        }
+        self.drain(peer, now);
+    }
+
     /// Before the process ends to be started again: tells those neighbours that know no graceful restart, whose connections would else
     /// close without a word.
     pub fn take_leave(&mut self, communication: &str, now: Instant) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use weft_bgp_wire::{Family, RouteRefresh};
+use weft_bgp_wire::{Family, RouteRefresh, cease, error_code};
 
 use super::types::{Action, Awaited};
 use super::{Neighbor, Speaker, Stale};
@@ -168,7 +168,19 @@ impl Speaker {
                 PeerDown::Flush
             }
         };
+        // Here or there, BFD says that no packets pass.
+        let doubtful = matches!(down, PeerDown::KeepStale { .. })
+            && match &reason {
+                DownReason::BfdDown { .. } => true,
+                DownReason::NotificationReceived(told) => {
+                    (told.code, told.subcode) == (error_code::CEASE, cease::BFD_DOWN)
+                }
+                _ => false,
+            };
         self.rib.peer_down(peer, down);
+        if doubtful {
+            self.rib.set_last_resort(peer, true);
+        }
         self.actions.push_back(Action::Neighbor {
             peer,
             state,

@@ -530,3 +530,62 @@ fn a_neighbour_that_is_shut_down_stays_so_until_it_is_not() {
     line.advance(Duration::from_secs(60));
     assert!(line.knows(1, P));
 }
+
+/// Who the best path of a speaker to a prefix is from.
+fn best(line: &Line, at: usize, prefix: &str) -> Option<PeerId> {
+    let filter = RouteFilter {
+        prefix: Some(prefix.parse().unwrap()),
+        ..RouteFilter::default()
+    };
+    let page = line.speakers[at].as_ref().unwrap().rib.routes(&filter, 1);
+    let paths = page.routes.first()?.paths.iter();
+    let mut best = paths.filter(|path| path.lost.is_none());
+    best.next().map(|path| path.source)
+}
+
+#[test]
+fn routes_of_a_neighbour_that_bfd_does_not_reach_go_or_are_the_last_resort() {
+    for shared_fate in [false, true] {
+        let mut line = Line::new(3);
+        for end in [0, 2] {
+            line.originate(end, P, true);
+        }
+        line.originate(0, Q, true);
+        let [first, second] =
+            [0, 2].map(|end| line.speakers[1].as_ref().unwrap().find(address(end)));
+        assert_eq!(best(&line, 1, P), first);
+        // The link is silent: nothing arrives, and nobody says so.
+        line.wires.retain(|_, (a, b)| *a != 0 && *b != 0);
+        let now = line.now;
+        let speaker = line.speakers[1].as_mut().unwrap();
+        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, now);
+        line.run();
+        // What has another way takes it; what has none stays where the neighbour may only restart.
+        assert_eq!(best(&line, 1, P), second, "shared fate {shared_fate}");
+        assert_eq!(best(&line, 1, Q), first.filter(|_| shared_fate));
+        assert_eq!(line.knows(2, Q), shared_fate);
+        // It is back, and its routes are as good as before.
+        line.kill(0);
+        line.restarting = true;
+        line.start(0);
+        line.originate(0, P, true);
+        line.advance(Duration::from_secs(200));
+        assert_eq!(best(&line, 1, P), first, "shared fate {shared_fate}");
+        assert!(!line.knows(1, Q), "swept after End-of-RIB");
+    }
+}
+
+#[test]
+fn a_restart_ends_where_bfd_says_that_the_neighbour_does_not_forward() {
+    for shared_fate in [false, true] {
+        let mut line = Line::new(3);
+        line.originate(0, P, true);
+        line.kill(0);
+        let now = line.now;
+        let speaker = line.speakers[1].as_mut().unwrap();
+        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, now);
+        line.run();
+        assert_eq!(line.knows(1, P), shared_fate);
+        assert_eq!(line.knows(2, P), shared_fate);
+    }
+}

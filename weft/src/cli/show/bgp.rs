@@ -1,8 +1,8 @@
 //! Views of the router, its neighbours and its BGP routes.
 
 use weft_api::types::{
-    Awaited, Family, FamilyCount, Label, LabelKind, Neighbor, OriginState, Page, Path,
-    RefusedLabels, Route, SessionState, Status, Stripped,
+    Awaited, BfdScheduling, BfdSession, BfdState, BfdStatus, Family, FamilyCount, Label, LabelKind,
+    Neighbor, OriginState, Page, Path, RefusedLabels, Route, SessionState, Status, Stripped,
 };
 
 use super::super::human;
@@ -65,6 +65,9 @@ pub(super) fn status(status: &Status, view: View) -> String {
             _ => Tone::Warning,
         },
     );
+    if let Some(bfd) = &status.bfd {
+        bfd_status(&mut sheet, bfd);
+    }
     sheet.line(
         "prefixes",
         format!(
@@ -118,6 +121,32 @@ pub(super) fn status(status: &Status, view: View) -> String {
     sheet.render(view)
 }
 
+/// How BFD does.
+fn bfd_status(sheet: &mut Sheet, bfd: &BfdStatus) {
+    let scheduling = match bfd.scheduling {
+        BfdScheduling::RealTime => "",
+        BfdScheduling::Nice | BfdScheduling::Ordinary => ", without real-time scheduling",
+    };
+    let discarded = bfd.discarded.iter().map(|one| one.packets).sum::<u64>() + bfd.dropped;
+    sheet.line(
+        "bfd",
+        format!(
+            "{} of {} sessions up{scheduling}; woken {:.1} ms late at most; {} packets of others discarded",
+            bfd.up,
+            bfd.sessions,
+            bfd.lateness.longest as f64 / 1000.0,
+            human::count(discarded),
+        ),
+        match bfd.up == bfd.sessions {
+            true => Tone::Good,
+            false => Tone::Warning,
+        },
+    );
+    if let Some(problem) = &bfd.problem {
+        sheet.line("bfd problem", problem, Tone::Bad);
+    }
+}
+
 fn counts(counts: &[FamilyCount]) -> String {
     let counts: Vec<String> = counts
         .iter()
@@ -162,6 +191,82 @@ fn why(neighbor: &Neighbor) -> Cell {
     }
 }
 
+/// How BFD with it is.
+fn bfd_state(session: Option<&BfdSession>) -> Cell {
+    match session {
+        Some(session) => Cell::new(session.state.to_string(), bfd_tone(session)),
+        None => Cell::default(),
+    }
+}
+
+fn bfd_tone(session: &BfdSession) -> Tone {
+    match session.state {
+        BfdState::Up => Tone::Good,
+        BfdState::AdminDown => Tone::Dim,
+        BfdState::Down | BfdState::Init => Tone::Warning,
+    }
+}
+
+/// The BFD session with a neighbour.
+fn bfd_lines(sheet: &mut Sheet, session: &BfdSession) {
+    let ms = |micros: u64| match micros % 1000 {
+        0 => format!("{} ms", micros / 1000),
+        _ => format!("{:.1} ms", micros as f64 / 1000.0),
+    };
+    let since = session.since.map(human::duration);
+    let since = since.map_or_else(String::new, |since| format!(" for {since}"));
+    let path = match session.multihop {
+        true => format!("over hops, TTL {} at least", session.minimum_ttl),
+        false => "on the link".to_owned(),
+    };
+    let state = format!(
+        "{}{since}, {path}; the neighbour says {}",
+        session.state, session.remote_state
+    );
+    sheet.line("bfd", state, bfd_tone(session));
+    if session.detection_time > 0 {
+        let text = format!(
+            "sends every {}, silence of {} is a failure; the neighbour sends every {}, takes every {}, times {}{}",
+            ms(session.transmit_interval),
+            ms(session.detection_time),
+            ms(session.remote_transmit_interval),
+            ms(session.remote_receive_interval),
+            session.remote_multiplier,
+            if session.remote_demand {
+                ", and asks for none"
+            } else {
+                ""
+            },
+        );
+        sheet.line("", text, Tone::Plain);
+    }
+    let counts = format!(
+        "{} sent, {} received, {} times up, {} down; late ourselves: {} packets, {} detections put off",
+        human::count(session.sent),
+        human::count(session.received),
+        human::count(session.ups),
+        human::count(session.downs),
+        human::count(session.sent_late),
+        human::count(session.late),
+    );
+    sheet.line("", counts, Tone::Dim);
+    if let Some(down) = &session.down {
+        let name = match session.state {
+            BfdState::Up => "bfd was down",
+            _ => "bfd down",
+        };
+        sheet.line(name, &down.text, Tone::Plain);
+    }
+    if let Some(problem) = &session.problem {
+        let unsent = human::count(session.unsent);
+        sheet.line(
+            "bfd problem",
+            format!("{problem} ({unsent} packets)"),
+            Tone::Bad,
+        );
+    }
+}
+
 /// Who tells of it.
 fn source(neighbor: &Neighbor) -> Cell {
     let source = neighbor.source.as_deref().unwrap_or("file");
@@ -180,7 +285,10 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     columns.extend(tenants.then_some("TENANT"));
     let sources = neighbors.iter().any(|neighbor| neighbor.source.is_some());
     columns.extend(sources.then_some("SOURCE"));
-    columns.extend(["#AS", "KIND", "STATE", "#SINCE", "#RECEIVED", "#ADVERTISED"]);
+    columns.extend(["#AS", "KIND", "STATE", "#SINCE"]);
+    let bfd = neighbors.iter().any(|neighbor| neighbor.bfd.is_some());
+    columns.extend(bfd.then_some("BFD"));
+    columns.extend(["#RECEIVED", "#ADVERTISED"]);
     if view.wide {
         columns.extend([
             "ROUTER ID",
@@ -197,7 +305,7 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
         let mut row = vec![Cell::new(neighbor.address.to_string(), Tone::Strong)];
         row.extend(tenants.then(|| Cell::from(neighbor.tenant.clone().unwrap_or_default())));
         row.extend(sources.then(|| source(neighbor)));
-        row.extend::<[Cell; 6]>([
+        row.extend::<[Cell; 4]>([
             neighbor.asn.to_string().into(),
             neighbor.kind.as_str().into(),
             state(neighbor),
@@ -206,6 +314,9 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
                 .map(human::duration)
                 .unwrap_or_default()
                 .into(),
+        ]);
+        row.extend(bfd.then(|| bfd_state(neighbor.bfd.as_ref())));
+        row.extend::<[Cell; 2]>([
             human::count(received(neighbor)).into(),
             human::count(advertised(neighbor)).into(),
         ]);
@@ -283,6 +394,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
             _ => "down",
         };
         sheet.line(name, &down.text, Tone::Plain);
+    }
+    if let Some(session) = &neighbor.bfd {
+        bfd_lines(&mut sheet, session);
     }
     if let Some(words) = &neighbor.shutdown {
         let text = match words.is_empty() {

@@ -37,6 +37,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         source_stale: None,
         signed: true,
         ttl_security: Some(1),
+        bfd: None,
         state: SessionState::Established,
         since: Some(11_550),
         flaps: 2,
@@ -92,6 +93,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         kind: NeighborKind::Ebgp,
         signed: false,
         ttl_security: None,
+        bfd: None,
         state: SessionState::Active,
         since: None,
         down: Some(Why::new(DownCode::ConnectFailed, "no connection: refused")),
@@ -163,6 +165,49 @@ updates           60,000 received, 1 prefixes rejected (1 by policy), 0 treated 
         bgp::neighbors(&vec![], PLAIN),
         "no neighbours are configured\n"
     );
+}
+
+#[test]
+fn bfd_stands_beside_its_neighbor() {
+    let mut sample = neighbors_sample();
+    sample[0].bfd = Some(BfdSession {
+        state: BfdState::Down,
+        remote_state: BfdState::Down,
+        multihop: false,
+        minimum_ttl: 255,
+        since: Some(61),
+        down: Some(Why::new(BfdDownCode::Silence, "no packet for 903 ms")),
+        problem: Some("cannot send: Network is unreachable".to_owned()),
+        discriminator: 17,
+        remote_discriminator: 0,
+        transmit_interval: 1_000_000,
+        detection_time: 900_000,
+        remote_transmit_interval: 300_000,
+        remote_receive_interval: 300_000,
+        remote_multiplier: 3,
+        remote_demand: false,
+        remote_independent: false,
+        received: 12,
+        sent: 1300,
+        unsent: 7,
+        ups: 1,
+        downs: 1,
+        late: 0,
+        sent_late: 2,
+    });
+    let list = bgp::neighbors(&sample, PLAIN);
+    assert!(list.contains("SINCE  BFD   RECEIVED"), "{list}");
+    assert!(list.contains("3h12m  down   497,323"), "{list}");
+    let one = bgp::neighbor(&sample[0], PLAIN);
+    for line in [
+        "bfd               down for 1m01s, on the link; the neighbour says down",
+        "                  sends every 1000 ms, silence of 900 ms is a failure; the neighbour sends every 300 ms, takes every 300 ms, times 3",
+        "                  1,300 sent, 12 received, 1 times up, 1 down; late ourselves: 2 packets, 0 detections put off",
+        "bfd down          no packet for 903 ms",
+        "bfd problem       cannot send: Network is unreachable (7 packets)",
+    ] {
+        assert!(one.lines().any(|shown| shown == line), "{line}\n{one}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`status`] | the router as a whole |
 //! | [`neighbor`] | neighbours, the router's own and those of its tenants |
+//! | [`bfd`] | BFD sessions with neighbours |
 //! | [`rib`] | routes of BGP |
 //! | [`label`] | label communities in use |
 //! | [`tenant`] | tenants and their tables |
@@ -13,6 +14,7 @@
 //! | [`tunnel`] | what tunnels carried, and how far their ends are |
 //! | [`kernel`] | what the kernel holds |
 
+mod bfd;
 mod chain;
 mod forwarding;
 mod kernel;
@@ -31,6 +33,7 @@ use std::time::Instant;
 
 use weft_api::types as api;
 use weft_api::{KernelQuery, RouteQuery, RouterState, TenantRouteQuery, TraceQuery, Unavailable};
+use weft_bfd_io::Bfd;
 use weft_bgp::Bgp;
 use weft_bgp_wire::Family;
 use weft_dataplane::Dataplane;
@@ -50,6 +53,7 @@ pub(super) struct LiveState {
     config: Config,
     started: Instant,
     bgp: Bgp,
+    bfd: Bfd,
     sites: SiteSpeakers,
     dataplane: Dataplane,
     overlay: Queries,
@@ -62,7 +66,7 @@ impl LiveState {
     #[expect(clippy::too_many_arguments, reason = "each is a part of the router")]
     pub(super) fn new(
         config: Config,
-        bgp: Bgp,
+        (bgp, bfd): (Bgp, Bfd),
         sites: SiteSpeakers,
         dataplane: Dataplane,
         overlay: Queries,
@@ -74,6 +78,7 @@ impl LiveState {
             config,
             started: Instant::now(),
             bgp,
+            bfd,
             sites,
             dataplane,
             overlay,

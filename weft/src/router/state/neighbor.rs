@@ -1,6 +1,6 @@
 //! Neighbours, the router's own and those of its tenants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use weft_api::Unavailable;
@@ -9,16 +9,25 @@ use weft_bgp::policy::RoutePolicy;
 use weft_bgp::{DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, Role};
 
-use super::{LiveState, ended, family};
+use super::{LiveState, bfd, ended, family};
 
 /// All of them: the router's own, then those of tenants.
 pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavailable> {
+    let sessions = state.bfd.snapshot().await.map(|bfd| bfd.sessions);
+    let sessions: HashMap<IpAddr, api::BfdSession> = sessions
+        .iter()
+        .flatten()
+        .map(|one| (one.status.config.peer, bfd::session(one)))
+        .collect();
     let mut neighbors: Vec<api::Neighbor> = state
         .bgp
         .neighbors()
         .await
         .into_iter()
-        .map(|status| neighbor(state, None, status))
+        .map(|status| api::Neighbor {
+            bfd: sessions.get(&status.config.address).cloned(),
+            ..neighbor(state, None, status)
+        })
         .collect();
     let refused = refused_labels(state).await?;
     for neighbor in &mut neighbors {
@@ -88,6 +97,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
             .config
             .least_ttl
             .map(|least| u8::MAX - least.max(1) + 1),
+        bfd: None,
         state: session_state(status.state),
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
@@ -197,6 +207,7 @@ fn down(reason: &DownReason) -> api::Why<api::DownCode> {
         DownReason::ConnectionLost(_) => api::DownCode::ConnectionLost,
         DownReason::ConnectFailed(_) => api::DownCode::ConnectFailed,
         DownReason::LinkLost(_) => api::DownCode::LinkLost,
+        DownReason::BfdDown { .. } => api::DownCode::BfdDown,
         DownReason::Restarted => api::DownCode::Restarted,
     };
     api::Why::new(code, reason.to_string())

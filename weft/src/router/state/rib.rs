@@ -131,6 +131,7 @@ fn lost(reason: Reason) -> api::Why<api::LostCode> {
     let (code, text) = match reason {
         Reason::NextHopUnreachable => (Code::NextHopUnreachable, "the next hop does not resolve"),
         Reason::NotLocal => (Code::NotLocal, "another is this router's own"),
+        Reason::LastResort => (Code::LastResort, "BFD to the neighbour is down"),
         Reason::LocalPref => (Code::LocalPref, "lower local preference"),
         Reason::AsPathLength => (Code::AsPathLength, "longer AS path"),
         Reason::Origin => (Code::Origin, "higher origin"),

@@ -11,7 +11,7 @@ use weft_overlay::table;
 
 use super::forwarding::forwarding;
 use super::neighbor::refused_labels;
-use super::{LiveState, encapsulation, ended, family};
+use super::{LiveState, bfd, encapsulation, ended, family};
 use crate::cli::human::several;
 
 /// Alarms in one answer.
@@ -44,6 +44,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         .ok_or_else(ended)?;
     let refused = refused_labels(state).await?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
+    let bfd = state.bfd.snapshot().await;
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -82,6 +83,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         tenant_routes: tenants.iter().map(|tenant| tenant.routes as u64).sum(),
         kernel_routes: kernel.routes as u64,
         kernel_refused: kernel.refused.len() as u64,
+        bfd: bfd.as_ref().map(bfd::status),
         memory: memory(),
         forwarding: forwarding(state.conditions(&kernel)),
         alarms: state

@@ -1,0 +1,86 @@
+//! Packets that are nobody's.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use weft_tests::{need, wait_until};
+
+use crate::{LIMIT, R, Rival, all_up, neighbor, with};
+
+/// A control packet that says Down, as whoever can send from this address makes it.
+fn forged(your_discriminator: u32) -> Vec<u8> {
+    let mut octets = vec![0x21, 0x40, 3, 24, 0, 0, 0, 5];
+    octets.extend(your_discriminator.to_be_bytes());
+    for interval in [1_000_000u32, 1_000_000, 0] {
+        octets.extend(interval.to_be_bytes());
+    }
+    octets
+}
+
+#[test]
+fn forged_packets_change_nothing() {
+    if !need(&["ip", "curl", "bird"]) {
+        return;
+    }
+    let (lab, p, _daemons) = with(Rival::Bird, false, "true");
+    all_up(&lab, p, "comes up");
+    lab.run("p", "ip address add 10.77.0.9/32 dev e1");
+    let status = || lab.get("r", "status").unwrap()["bfd"].clone();
+    let discarded = |reason: &str| {
+        let status = status();
+        let mut all = status["discarded"].as_array().unwrap().iter();
+        all.find(|one| one["reason"] == reason).unwrap()["packets"]
+            .as_u64()
+            .unwrap()
+    };
+    let number = |address: &str| {
+        let number = neighbor(&lab, address).unwrap()["bfd"]["discriminator"].clone();
+        u32::try_from(number.as_u64().unwrap()).unwrap()
+    };
+    let send = |from: &str, to: &str, ttl: u32, octets: &[u8]| {
+        let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        lab.in_node("p", || {
+            let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
+            let options = socket2::SockRef::from(&socket);
+            match from {
+                IpAddr::V4(_) => options.set_ttl_v4(ttl).unwrap(),
+                IpAddr::V6(_) => options.set_unicast_hops_v6(ttl).unwrap(),
+            }
+            for _ in 0..10 {
+                socket.send_to(octets, SocketAddr::new(to, 3784)).unwrap();
+            }
+        });
+    };
+    for at in 0..2 {
+        // It knows everything, and is not on the link.
+        let before = status()["dropped"].as_u64().unwrap();
+        send(p[at], R[at], 254, &forged(number(p[at])));
+        wait_until("packets from afar are dropped", LIMIT, || {
+            (status()["dropped"].as_u64().unwrap() >= before + 10).then_some(())
+        });
+        // It is on the link, and does not know the session's number.
+        let before = discarded("your-discriminator");
+        send(p[at], R[at], 255, &forged(number(p[at]) ^ 1));
+        wait_until("packets with a wrong number are discarded", LIMIT, || {
+            (discarded("your-discriminator") >= before + 10).then_some(())
+        });
+    }
+    let before = discarded("stranger");
+    send("10.77.0.9", R[0], 255, &forged(number(p[0])));
+    wait_until("packets of strangers are discarded", LIMIT, || {
+        (discarded("stranger") >= before + 10).then_some(())
+    });
+    for address in p {
+        let one = neighbor(&lab, address).unwrap();
+        assert_eq!(
+            (&one["bfd"]["state"], &one["bfd"]["downs"]),
+            (&"up".into(), &0.into()),
+            "{one}"
+        );
+        assert_eq!(
+            (&one["state"], &one["flaps"]),
+            (&"established".into(), &0.into()),
+            "{one}"
+        );
+    }
+    assert!(!lab.log("r").contains("BFD is down"));
+}
