@@ -154,6 +154,17 @@ pub(crate) fn ruleset(
         let own_ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let tunnelled = (!ports.is_empty())
             .then(|| format!("udp dport {{ {} }} jump senders", own_ports.join(", ")));
+        let mut tunnels = vec!["meta l4proto 47".to_owned()];
+        if !ports.is_empty() {
+            tunnels.push(format!("udp dport {{ {} }}", own_ports.join(", ")));
+        }
+        let by_tenants = ["meta mark & 0xff000000 == 0x57000000", ON_CHAIN].map(|mark| {
+            let rules = tunnels.iter();
+            rules
+                .map(|tunnel| format!("{mark} {tunnel} counter drop"))
+                .collect::<Vec<_>>()
+        });
+        let by_tenants = by_tenants.concat();
         let from_tunnels = format!("iifname {devices} fib daddr type local jump tenants-addresses");
         if duties.classify {
             // Whose a tunnel's packet is nothing says here: it reaches addresses of tenants only.
@@ -173,6 +184,8 @@ pub(crate) fn ruleset(
         }
         if let Some(senders) = senders.filter(|_| duties.classify) {
             put_senders(&mut parts, senders);
+            // A tenant's host can send to its router's address there whatever it likes.
+            to_router.extend(by_tenants.iter().map(|rule| &**rule));
             to_router.extend(tunnelled.as_deref());
             to_router.push("meta l4proto 47 jump senders");
         }

@@ -597,10 +597,16 @@ fn fit_segments(out: &mut Assembler, tables: &Tables, before: i32) {
 }
 
 /// Where packets come in from the overlay: marks those of a known VNI, counts them and fits their segments; drops what has
-/// no VNI of ours, what comes from who may not send it, what is of another protocol or has a tag, and what is for an address of the router that is not its tenant's.
+/// no VNI of ours, what comes from who may not send it, what a tenant has put into a tunnel by itself, what is of another protocol or has a tag, and what is for an address of the router that is not its tenant's.
 pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     let mut out = Assembler::default();
     out.copy(PACKET, R1);
+    // The mark of what was around it. A tenant's host can send to its router's address there whatever it likes.
+    out.load32(R1, PACKET, SKB_MARK);
+    out.shift_right(R1, 24);
+    out.jump_if_equal(R1, (crate::RANGE >> 24) as i32, "stranger");
+    out.and(R1, (STEPS_MASK >> 24) as i32);
+    out.jump_if_equal(R1, (STEPS >> 24) as i32, "stranger");
     tunnel_key(&mut out, tunnels.v6);
     // The VNI is the first field of the tunnel's key.
     out.look_up(tables.marks, TUNNEL);

@@ -9,7 +9,7 @@ use super::breakout::uplink;
 use super::counted;
 use super::domain::{A, Mode, route, tenant, vni};
 use super::lab::{Lab, Router, privileged};
-use super::walls::{answers, count, echo_request, frame, mac_of, red};
+use super::walls::{answers, count, echo_request, frame, mac_of, packet, red, send_frame};
 
 const RED: u32 = 10001;
 const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -174,4 +174,49 @@ fn what_may_come_from_everywhere_is_counted_as_one() {
         .map(|one| (one.endpoint, one.received_packets))
         .collect();
     assert_eq!(seen, [(Ipv4Addr::UNSPECIFIED.into(), 2)]);
+}
+
+/// A host sends a tunnel's packet to its own router's address in its tenant, in the name of a router that may send: nothing of it arrives
+/// in any tenant.
+#[test]
+fn a_tenants_host_is_no_router() {
+    if !privileged() {
+        return;
+    }
+    const UDP: u8 = 17;
+    for bpf in [true, false] {
+        let lab = uplink();
+        count(&lab, "red", &["ip saddr 10.0.2.10 icmp type echo-request"]);
+        let a = start(&lab, bpf, Duration::from_secs(3600));
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        let_send(&a, Some(RED));
+        a.settle();
+        assert_eq!(a.status().refused, [], "BPF {bpf}");
+        send(&lab, FAR);
+        assert_eq!(counted(&lab, "red", "c"), 1, "BPF {bpf}: the router itself");
+        let host = Ipv4Addr::new(10, 0, 1, 10);
+        let inside = echo_request(Ipv4Addr::new(10, 0, 2, 10), host);
+        let mut vxlan = vec![8, 0, 0, 0];
+        vxlan.extend((RED << 8).to_be_bytes());
+        vxlan.extend(frame(mac_of(&lab, "a", "vx0"), &[0x0800], &inside));
+        let mut udp = Vec::new();
+        for field in [50_000, 4789, 8 + vxlan.len() as u16, 0] {
+            udp.extend(field.to_be_bytes());
+        }
+        udp.extend(vxlan);
+        let own = Ipv4Addr::new(10, 0, 1, 1);
+        let router = mac_of(&lab, "a", "red0");
+        send_frame(
+            &lab,
+            "red",
+            "eth0",
+            frame(router, &[0x0800], &packet(UDP, FAR, own, &udp)),
+        );
+        // What goes the same way behind it has been answered.
+        assert!(answers(&lab, "red", "10.0.1.1"), "BPF {bpf}");
+        assert_eq!(counted(&lab, "red", "c"), 1, "BPF {bpf}: a host");
+    }
 }

@@ -102,7 +102,7 @@ fn checksum(octets: &[u8]) -> [u8; 2] {
 }
 
 /// An IPv4 packet of a protocol.
-fn packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+pub(super) fn packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let len = 20 + payload.len() as u8;
     let mut packet = vec![0x45, 0, 0, len, 0, 1, 0, 0, 64, protocol, 0, 0];
     packet.extend(from.octets());
