@@ -173,6 +173,13 @@ impl Runtime {
     ) {
         let mut batch = Vec::with_capacity(SLICE);
         loop {
+            // What packets follow comes before what neighbours are told.
+            if self.has_report()
+                && let Ok(permit) = report.try_reserve()
+                && let Some(event) = self.next_report()
+            {
+                permit.send(event);
+            }
             self.admit();
             self.act();
             self.transmit();

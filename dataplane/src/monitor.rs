@@ -1,6 +1,6 @@
 //! What changes in the kernel: a thread that reads netlink's multicast groups and says what kind of thing happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub(crate) struct Changes {
     pub(crate) neighbours: BTreeSet<u32>,
     /// Links that were taken down or away, or lost an address: the kernel drops routes over them without a word.
     pub(crate) shaken: BTreeSet<u32>,
-    /// Links without a carrier, or not set up, as they were told last.
-    pub(crate) down: BTreeSet<u32>,
+    /// Links that were told of, and whether they are up and have a carrier, as was told last.
+    pub(crate) carriers: BTreeMap<u32, bool>,
     /// How often events were lost.
     pub(crate) lost: u64,
 }
@@ -50,7 +50,7 @@ impl Changes {
         self.rules |= more.rules;
         self.neighbours.extend(more.neighbours);
         self.shaken.extend(more.shaken);
-        self.down.extend(more.down);
+        self.carriers.extend(more.carriers);
         self.lost += more.lost;
     }
 }
@@ -170,10 +170,9 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
                     word(8).is_some_and(|flags| flags & all as u32 == all as u32)
                 };
                 let enabled = || has(libc::IFF_UP);
-                if kind == libc::RTM_NEWLINK
-                    && !has(libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING)
-                {
-                    changes.down.extend(word(4));
+                if kind == libc::RTM_NEWLINK {
+                    let carries = has(libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING);
+                    changes.carriers.extend(word(4).map(|link| (link, carries)));
                 }
                 if kind == libc::RTM_DELADDR
                     || kind == libc::RTM_DELLINK

@@ -329,9 +329,13 @@ pub fn write_secret(path: &Path, octets: &[u8]) -> Result<(), PkiError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let fresh = path.with_extension("new");
     let write = || -> std::io::Result<()> {
+        // What an earlier one left half done, or a link that somebody put there: it is not followed.
+        match std::fs::remove_file(&fresh) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .write(true)
             .mode(0o600)
             .open(&fresh)?;

@@ -64,6 +64,7 @@ old=/mnt/weft_1.0.0_*.deb new=/mnt/weft_1.1.0_*.deb
 
 dpkg -i $old
 getent passwd weft
+getent group weft-api
 test "$(stat -c %U:%G:%a /etc/weft)" = root:weft:750
 unit weft
 unit weft-controller

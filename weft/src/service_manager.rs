@@ -1,5 +1,6 @@
 //! What the service manager is told (sd_notify(3)): that a router or controller is ready, how it does, and that it is alive.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,17 @@ pub(crate) fn reloading() {
 /// It was told to stop.
 pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);
+}
+
+/// Tells the manager for ever that it is alive, while it waits for others and there is nothing to ask.
+pub(crate) async fn wait() -> Infallible {
+    let Some(longest) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    loop {
+        tell(&[NotifyState::Watchdog]);
+        tokio::time::sleep(longest / 3).await;
+    }
 }
 
 /// Tells the manager for ever how the router does, and that it is alive: while BGP, overlay and data plane answer. What hangs is

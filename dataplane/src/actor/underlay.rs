@@ -377,17 +377,18 @@ impl Actor {
     /// Tells of the neighbours on links that an event says are down, before anything is read; false where there are none. What the kernel
     /// says then stands in its place.
     pub(super) fn lose_neighbors(&mut self) -> bool {
-        let down = &self.pending.down;
-        if down.is_empty() {
+        let carriers = &self.pending.carriers;
+        if carriers.values().all(|carries| *carries) {
             return false;
         }
         let lost = self
             .tracked
             .iter()
             .filter_map(|((purpose, address), tracked)| {
-                let link = tracked.links.first().filter(|link| down.contains(link))?;
+                let link = tracked.links.first()?;
                 let was_up = !matches!(tracked.reach, Some(None));
-                (*purpose == Purpose::Neighbor && was_up).then_some((*address, *link))
+                let is_down = carriers.get(link) == Some(&false);
+                (*purpose == Purpose::Neighbor && was_up && is_down).then_some((*address, *link))
             });
         let lost: Vec<(IpAddr, u32)> = lost.collect();
         for (address, link) in &lost {

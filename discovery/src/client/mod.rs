@@ -227,7 +227,15 @@ impl Membership {
     /// Where what is there cannot be read.
     pub fn load(folder: &Path) -> Result<Option<Self>, ClientError> {
         pki::keep_private(folder, &[MEMBER, KEY, CERTIFICATE, GENERATION, VIEW]);
-        if !folder.join(MEMBER).exists() {
+        let member = folder.join(MEMBER);
+        let there = member.try_exists().map_err(|error| {
+            ClientError::Folder(format!(
+                "{}: {error}; what root has joined is root's: `chown -R USER {}` gives it to the router's user",
+                member.display(),
+                folder.display()
+            ))
+        })?;
+        if !there {
             return Ok(None);
         }
         let octets = |name: &str| {

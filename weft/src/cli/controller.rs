@@ -542,11 +542,27 @@ fn tokens_view(list: &Value, view: View) -> String {
     table.render(view)
 }
 
+/// What root has put below a folder of somebody else's is theirs, as all that is there: the router's user has to read it.
+fn give_to_owner(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    let Some(above) = folder.parent().filter(|_| nix::unistd::geteuid().is_root()) else {
+        return Ok(());
+    };
+    let above = std::fs::metadata(above)?;
+    let (user, group) = (Some(above.uid()), Some(above.gid()));
+    lchown(folder, user, group)?;
+    for file in std::fs::read_dir(folder)? {
+        lchown(file?.path(), user, group)?;
+    }
+    Ok(())
+}
+
 pub(super) fn join(one: &Join) -> anyhow::Result<ExitCode> {
     let token: TokenText = one.token.parse()?;
     let folder = crate::router::managed::folder(&one.state, &one.name);
     let joined = Membership::join(&one.controller, &token, &one.name, &folder);
     let membership = runtime()?.block_on(joined)?;
+    give_to_owner(&folder)?;
     Output::stdout().write(&format!(
         "joined domain {} as {}. The router's whole configuration:\n\n\
          controller: {{ address: \"{}\" }}\nrouter: {{ name: {} }}\n",

@@ -110,6 +110,7 @@ async fn run_router(
             }
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            never = service_manager::wait() => match never {},
         },
         None => (None, config),
     };
