@@ -162,9 +162,11 @@ fn addresses(service: &Option<Service>) -> BTreeSet<IpAddr> {
 
 /// An address that a tenant's administrator may have probed: not the router itself, and no router of the domain or of another one.
 fn check_node(state: &State, address: IpAddr) -> Done<()> {
+    // One of IPv4 written as one of IPv6 is the same node.
+    let address = address.to_canonical();
     let router = [by::bgp_address(address), by::endpoint(address)];
     let router = router.iter().any(|entry| state.by(entry).next().is_some());
-    match router || address.to_canonical().is_loopback() {
+    match router || address.is_loopback() {
         true => Err(Rejection::Forbidden(format!(
             "{address} is no service node: it is a router's own address"
         ))),

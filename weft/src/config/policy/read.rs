@@ -171,6 +171,22 @@ fn one_or_many<'a, T>(
     Some(vec![read(at)?])
 }
 
+/// The same of a condition: one of these, so that there has to be one. Of a name's list, which may become empty, it is what no route has.
+fn any_of<'a, T>(
+    at: &Cursor<'a>,
+    allowed: &str,
+    read: &dyn Fn(&Cursor<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
+    if at.is_empty_list() {
+        at.problem(
+            "an empty list is no condition",
+            Some("leave it out where any will do, or name something".to_owned()),
+        );
+        return None;
+    }
+    one_or_many(at, allowed, read)
+}
+
 /// Notes a name that nobody has, with one that is near.
 fn unknown<'n>(
     at: &Cursor<'_>,
@@ -249,14 +265,14 @@ fn term(at: &Cursor<'_>, sets: &Sets, names: &[String]) -> Option<Term> {
 fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
     let mut fields = at.fields("a mapping of conditions")?;
     let prefixes = fields.optional("prefixes", |at| {
-        one_or_many(
+        any_of(
             &at,
             "a list of prefixes and of names of prefix lists",
             &|at| prefix_item(at, sets),
         )
     });
     let as_path = fields.optional("as_path", |at| {
-        one_or_many(&at, "a list of AS paths", &|at| {
+        any_of(&at, "a list of AS paths", &|at| {
             let item = as_path(at)?;
             if let AsPathItem::Name(name) = &item
                 && !sets.path_lists().any(|one| one == name)
@@ -274,24 +290,20 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
         "local_pref",
         "med",
     ]
-    .map(|key| {
-        fields.optional(key, |at| {
-            one_or_many(&at, "numbers and ranges", &number_range)
-        })
-    });
+    .map(|key| fields.optional(key, |at| any_of(&at, "numbers and ranges", &number_range)));
     let (vnis, labels) = labels(&mut fields, sets);
     let origin = fields.optional("origin", |at| {
-        one_or_many(&at, "a list of `igp`, `egp`, `incomplete`", &origin)
+        any_of(&at, "a list of `igp`, `egp`, `incomplete`", &origin)
     });
     let [next_hop, neighbors] = ["next_hop", "neighbors"]
-        .map(|key| fields.optional(key, |at| one_or_many(&at, "addresses and prefixes", &net)));
+        .map(|key| fields.optional(key, |at| any_of(&at, "addresses and prefixes", &net)));
     let source = fields.optional("source", |at| {
         let words = [
             ("local", Source::Local),
             ("ebgp", Source::Ebgp),
             ("ibgp", Source::Ibgp),
         ];
-        one_or_many(&at, "a list of sources", &|at| at.choice(&words))
+        any_of(&at, "a list of sources", &|at| at.choice(&words))
     });
     let families = fields.optional("families", |at| {
         let words = Family::ALL.map(|family| (family.to_string(), family));
@@ -299,7 +311,7 @@ fn conditions(at: &Cursor<'_>, sets: &Sets) -> Option<Match> {
             .iter()
             .map(|(word, family)| (word.as_str(), *family))
             .collect();
-        one_or_many(&at, "a list of address families", &|at| at.choice(&words))
+        any_of(&at, "a list of address families", &|at| at.choice(&words))
     });
     fields.finish();
     Some(Match {
@@ -339,7 +351,7 @@ fn labels(fields: &mut Fields<'_>, sets: &Sets) -> (Option<VniSet>, Vec<Kind>) {
     let vnis = fields.optional("vnis", |at| vni_set(&at));
     let labels = fields.optional("labels", |at| {
         let words = Kind::ALL.map(|kind| (kind.word(), kind));
-        one_or_many(&at, "a list of kinds", &|at| at.choice(&words))
+        any_of(&at, "a list of kinds", &|at| at.choice(&words))
     });
     for key in ["vnis", "labels"] {
         if let Some(at) = fields.get(key).filter(|_| sets.administrator.is_none()) {
@@ -487,7 +499,7 @@ fn as_path(at: &Cursor<'_>) -> Option<AsPathItem> {
 }
 
 fn items(at: &Cursor<'_>, sets: &Sets) -> Option<Vec<CommunityItem>> {
-    one_or_many(at, "a list of communities", &|at| community_item(at, sets))
+    any_of(at, "a list of communities", &|at| community_item(at, sets))
 }
 
 fn community_item(at: &Cursor<'_>, sets: &Sets) -> Option<CommunityItem> {
@@ -637,8 +649,14 @@ fn chain(at: &Cursor<'_>, names: Vec<String>, policies: &Policies, way: Way) -> 
     let known = policies.programs.borrow().get(&names).cloned();
     let program = match known.map_or_else(|| policies.library.program(&names).map(Arc::new), Ok) {
         Ok(program) => program,
-        // What it is has been said where the policy stands.
-        Err(_) => return None,
+        Err(error) => {
+            // Of one alone it has been said where it stands.
+            let alone = |name: &String| policies.library.program(std::slice::from_ref(name));
+            if names.iter().all(|name| alone(name).is_ok()) {
+                at.problem(error.to_string(), None);
+            }
+            return None;
+        }
     };
     if way == Way::Import {
         for (term, edit) in program.edits() {

@@ -139,6 +139,49 @@ fn names_that_mean_something_are_not_given_again() {
     );
 }
 
+/// An empty list would be about every route, where its name says of which.
+#[test]
+fn a_condition_has_something_in_it() {
+    for key in [
+        "prefixes",
+        "as_path",
+        "communities",
+        "as_path_length",
+        "origin_as",
+        "neighbor_as",
+        "local_pref",
+        "med",
+        "origin",
+        "next_hop",
+        "neighbors",
+        "source",
+        "families",
+    ] {
+        let problem = format!(
+            "policies.p[0].match.{key}: an empty list is no condition (leave it out where any will do, or name something)"
+        );
+        let term = format!("{{ match: {{ {key}: [] }}, then: accept }}");
+        assert_eq!(of_term(&term), [problem], "{key}");
+    }
+    let all = of_term("{ match: { communities: { all: [] } }, then: accept }");
+    assert!(all[0].contains("an empty list is no condition"), "{all:?}");
+}
+
+/// Two that are good alone are too long together: nothing passes in silence.
+#[test]
+fn a_chain_of_policies_that_is_too_long_is_said() {
+    let long = "{ set: { med: 1 } }, ".repeat(6000);
+    let text = format!(
+        "{ROUTER}policies: {{ p1: [{long}{{ then: accept }}], p2: [{long}{{ then: accept }}] }}\n\
+         neighbors: [{{ address: 192.0.2.9, asn: 7, export: p1, import: [p1, p2] }}]"
+    );
+    let found = lines(&text);
+    assert!(
+        found.len() == 1 && found[0].contains("more than 10000 terms"),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn a_neighbour_names_what_is_there() {
     let problems = |import: &str| {
