@@ -27,11 +27,6 @@ impl Path {
         }
     }
 
-    /// TTL proves that packets are from nearby.
-    pub(crate) fn is_guarded(self) -> bool {
-        self.minimum_ttl() > 1
-    }
-
     /// Over routers.
     pub fn is_multihop(self) -> bool {
         matches!(self, Self::MultiHop { .. })
