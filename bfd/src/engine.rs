@@ -275,8 +275,12 @@ impl Engine {
         match transition {
             Some(Transition::Up) => slot.untold.up = true,
             Some(Transition::Down(down)) => {
+                let failure = slot.untold.down.filter(|untold| untold.reason.is_failure());
                 slot.untold = Untold {
-                    down: Some(down),
+                    down: match down.reason.is_failure() {
+                        true => Some(down),
+                        false => failure.or(Some(down)),
+                    },
                     up: false,
                 };
             }

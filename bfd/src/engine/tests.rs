@@ -550,6 +550,10 @@ fn who_listens_late_hears_of_every_failure() {
         reason: DownReason::NeighborAdminDown,
         independent: false,
     };
+    let failure = Down {
+        reason: DownReason::Silence { silence: ms(900) },
+        independent: false,
+    };
     engine.after(0, Some(Transition::Up));
     engine.after(0, Some(Transition::Down(down)));
     engine.after(0, Some(Transition::Up));
@@ -562,6 +566,12 @@ fn who_listens_late_hears_of_every_failure() {
     engine.after(0, Some(Transition::Down(down)));
     assert_eq!(engine.poll_event().unwrap().change, Change::Down(down));
     assert!(!engine.has_event());
+    assert_eq!(engine.poll_event(), None);
+    // Whoever holds the session down then has not mended it.
+    engine.after(0, Some(Transition::Down(failure)));
+    engine.after(0, Some(Transition::Up));
+    engine.after(0, Some(Transition::Down(down)));
+    assert_eq!(engine.poll_event().unwrap().change, Change::Down(failure));
     assert_eq!(engine.poll_event(), None);
 }
 

@@ -74,6 +74,16 @@ pub enum DownReason {
     AdminDown,
 }
 
+impl DownReason {
+    /// Packets do not pass, or may not: not what an administrator asked for (RFC 5882 section 3.2).
+    pub(crate) fn is_failure(self) -> bool {
+        match self {
+            Self::Silence { .. } | Self::Neighbor(_) => true,
+            Self::NeighborAdminDown | Self::AdminDown => false,
+        }
+    }
+}
+
 impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
