@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `thread` | the loop: packets in, what is due, packets out, what is to be told |
 //! | `sockets` | where packets come in (UDP 3784 and 4784), and one socket per session that they go out by |
+//! | `pace` | how much is read before the thread rests |
 //! | `schedule` | the thread's scheduling class |
 //! | `lateness` | how late the thread was woken |
 //! | `sys` | system calls that nobody wraps |
 
 mod lateness;
+mod pace;
 mod schedule;
 mod sockets;
 mod sys;

@@ -73,8 +73,10 @@ impl Place {
             Ipv4Addr::UNSPECIFIED.into()
         };
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-        // The kernel gives what it may.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        // Without CAP_NET_ADMIN the kernel gives what net.core.rmem_max says.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
         if !self.multihop {
             // What has come over a router wakes nobody.
             let place = NETWORK_HEADER + if self.v6 { 7 } else { 8 };
