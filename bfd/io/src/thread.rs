@@ -52,6 +52,7 @@ struct Thread {
 
 /// Starts the thread.
 pub(crate) fn start(
+    receivers: Receivers,
     commands: mpsc::Receiver<Command>,
     wake: Arc<Wake>,
     reports: mpsc::Sender<Report>,
@@ -65,7 +66,7 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name("weft-bfd".into())
         .stack_size(STACK);
-    thread.spawn(move || Thread::new(commands, wake, reports).run())?;
+    thread.spawn(move || Thread::new(receivers, commands, wake, reports).run())?;
     Ok(())
 }
 
@@ -80,13 +81,14 @@ fn random() -> Box<dyn FnMut() -> u64 + Send> {
 
 impl Thread {
     fn new(
+        receivers: Receivers,
         commands: mpsc::Receiver<Command>,
         wake: Arc<Wake>,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         Self {
             engine: Engine::new(random()),
-            receivers: Receivers::default(),
+            receivers,
             senders: Vec::new(),
             batch: Batch::new(),
             commands,
