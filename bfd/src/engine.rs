@@ -221,10 +221,11 @@ impl Engine {
         if ![0, session.discriminator()].contains(&packet.your_discriminator) {
             return Err(Discard::YourDiscriminator);
         }
-        // Where anybody can send from the neighbour's address, only who knows the session's number ends it. A neighbour that has lost it is
-        // noticed by the silence that this makes.
-        let guarded = session.config().path.is_guarded();
-        if !guarded && session.state() == State::Up && packet.your_discriminator == 0 {
+        // Whoever sends from the neighbour's address, on whatever link, comes with TTL 255 if he likes: only who knows the number of a session
+        // that is Up ends it. A neighbour that has lost the number is noticed by the silence that this makes.
+        if session.state() == State::Up && packet.your_discriminator == 0 {
+            session.doubt(now);
+            self.after(number, None);
             return Err(Discard::YourDiscriminator);
         }
         let transition = session.handle_packet(&packet, received.at, now, random);
@@ -274,8 +275,12 @@ impl Engine {
         match transition {
             Some(Transition::Up) => slot.untold.up = true,
             Some(Transition::Down(down)) => {
+                let failure = slot.untold.down.filter(|untold| untold.reason.is_failure());
                 slot.untold = Untold {
-                    down: Some(down),
+                    down: match down.reason.is_failure() {
+                        true => Some(down),
+                        false => failure.or(Some(down)),
+                    },
                     up: false,
                 };
             }

@@ -37,6 +37,9 @@ const SLOW: u32 = 1_000_000;
 /// answer to the other (RFC 5880 section 6.5).
 const POLL_GAP: Duration = Duration::from_secs(1);
 
+/// Silence that is a failure at the latest where the neighbour may have lost the session: three packets of one that sends each minute.
+const DOUBT: Duration = Duration::from_secs(180);
+
 /// Random numbers, evenly distributed, that nobody outside can foresee.
 pub(crate) type Random = dyn FnMut() -> u64 + Send;
 
@@ -423,6 +426,12 @@ impl Session {
         }
     }
 
+    /// Somebody says in the neighbour's name that it does not know this session, which is Up: it is heard soon, or has gone, however rarely
+    /// it said that it sends.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        self.detect_at = self.detect_at.map(|due| due.min(now + DOUBT));
+    }
+
     /// Does what is due.
     pub(crate) fn handle_timeout(
         &mut self,
@@ -431,8 +440,11 @@ impl Session {
     ) -> Option<Transition> {
         let mut transition = None;
         if let Some(due) = self.detect_at.filter(|due| *due <= now) {
+            let before = (self.is_periodic(), self.transmit_interval());
             transition = self.detect(due, now);
-            self.reschedule_if_needed(now, random);
+            if before != (self.is_periodic(), self.transmit_interval()) {
+                self.reschedule(now, random);
+            }
         }
         if self.poll_at.take_if(|due| *due <= now).is_some() {
             self.begin_poll(now);
@@ -447,12 +459,6 @@ impl Session {
             self.announce();
         }
         transition
-    }
-
-    fn reschedule_if_needed(&mut self, now: Instant, random: &mut Random) {
-        if self.transmit_at.is_some() != self.is_periodic() {
-            self.reschedule(now, random);
-        }
     }
 
     /// The Detection Time is over. Where this end looks so late that packets may have been lost on its side, it gives the neighbour as
@@ -471,6 +477,8 @@ impl Session {
         self.poll_again = false;
         self.poll_at = None;
         self.remote.discriminator = 0;
+        // What it asked for is over with it (the initial value, RFC 5880 section 6.8.1): two ends that had been told to send nothing would be silent for ever.
+        self.remote.required_min_rx = 1;
         if !heard {
             return None;
         }

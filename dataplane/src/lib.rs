@@ -99,6 +99,9 @@ pub fn tenant_mark(primary_vni: Vni) -> u32 {
 /// Marks of tenants.
 pub const TENANT_MARKS: std::ops::Range<u32> = RANGE..RANGE + (1 << 24);
 
+/// Marks of packets that tenants' hosts have sent: those of tenants, and those of steps of their chains. No neighbour's packet has one.
+pub const HOST_MARKS: std::ops::Range<u32> = RANGE..steps::STEPS + !steps::STEPS_MASK + 1;
+
 /// The VRF device of a tenant, where tenants are VRFs.
 pub fn tenant_vrf(primary_vni: Vni) -> String {
     format!("vrf-{primary_vni}")

@@ -6,20 +6,25 @@
 //! |---|---|
 //! | `thread` | the loop: packets in, what is due, packets out, what is to be told |
 //! | `sockets` | where packets come in (UDP 3784 and 4784), and one socket per session that they go out by |
+//! | `pace` | how much is read before the thread rests |
 //! | `schedule` | the thread's scheduling class |
 //! | `lateness` | how late the thread was woken |
 //! | `sys` | system calls that nobody wraps |
 
 mod lateness;
+mod pace;
 mod schedule;
 mod sockets;
 mod sys;
 mod thread;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+
+use sockets::Receivers;
 
 pub use lateness::{BOUNDS, Lateness};
 pub use schedule::Scheduling;
@@ -47,8 +52,8 @@ pub struct Snapshot {
     pub sessions: Vec<SessionSnapshot>,
     /// Packets discarded, in the order of [`Discard::ALL`].
     pub discarded: [u64; Discard::ALL.len()],
-    /// Packets that the kernel dropped before they were read: those of single-hop sessions that had come over a router (RFC 5082), and those
-    /// that found no room.
+    /// Packets that the kernel dropped before they were read: those of single-hop sessions that had come over a router (RFC 5082), those
+    /// with a mark that no neighbour's has, and those that found no room.
     pub dropped: u64,
     /// How late the thread was woken for what was due.
     pub lateness: Lateness,
@@ -86,15 +91,18 @@ struct Running {
 pub struct Bfd {
     running: Arc<Mutex<Option<Running>>>,
     reports: mpsc::Sender<Report>,
+    refused_marks: Range<u32>,
 }
 
 impl Bfd {
-    /// One without sessions. Where nobody takes a report, sessions wait to be told of, each with its latest failure.
-    pub fn new() -> (Self, mpsc::Receiver<Report>) {
+    /// One without sessions. Packets with one of these marks (SO_MARK) are nobody's: whoever marks what comes in knows that no neighbour has
+    /// sent them. Where nobody takes a report, sessions wait to be told of, each with its latest failure.
+    pub fn new(refused_marks: Range<u32>) -> (Self, mpsc::Receiver<Report>) {
         let (reports, inbox) = mpsc::channel(64);
         let bfd = Self {
             running: Arc::default(),
             reports,
+            refused_marks,
         };
         (bfd, inbox)
     }
@@ -112,7 +120,8 @@ impl Bfd {
             }
             let (commands, inbox) = mpsc::channel(COMMANDS);
             let wake = Arc::new(sys::Wake::new()?);
-            thread::start(inbox, wake.clone(), self.reports.clone())?;
+            let receivers = Receivers::new(self.refused_marks.clone());
+            thread::start(receivers, inbox, wake.clone(), self.reports.clone())?;
             *running = Some(Running { commands, wake });
         }
         if let Some(running) = &*running {

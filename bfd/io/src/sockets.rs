@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -24,11 +25,15 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 const TRIES: u64 = 64;
 
 /// Instructions of classic BPF.
+const LOAD_WORD: u16 = 0x20;
 const LOAD_OCTET: u16 = 0x30;
 const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 /// Offsets from here on are those in the network header.
 const NETWORK_HEADER: u32 = 0xfff0_0000;
+/// What is no octet of the packet: its mark (SKF_AD_OFF + SKF_AD_MARK).
+const MARK: u32 = 0xffff_f000 + 20;
 
 /// Where packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,30 @@ impl Place {
         (config.peer.is_ipv6(), config.path.is_multihop()) == (self.v6, self.multihop)
     }
 
-    fn open(self) -> io::Result<OwnedFd> {
+    /// What wakes somebody: nothing with such a mark, and on the link nothing that has come over a router.
+    fn filter(self, refused_marks: &Range<u32>) -> Vec<SockFilter> {
+        let ttl = NETWORK_HEADER + if self.v6 { 7 } else { 8 };
+        let mut ttl = vec![
+            SockFilter::new(LOAD_OCTET, 0, 0, ttl),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, TTL),
+        ];
+        if self.multihop {
+            ttl.clear();
+        }
+        // Over what is behind it and over the instruction that takes the packet.
+        let refuse = ttl.len() as u8 + 1;
+        let mut filter = vec![
+            SockFilter::new(LOAD_WORD, 0, 0, MARK),
+            SockFilter::new(JUMP_IF_AT_LEAST, 0, 1, refused_marks.start),
+            SockFilter::new(JUMP_IF_AT_LEAST, 0, refuse, refused_marks.end),
+        ];
+        filter.append(&mut ttl);
+        filter.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+        filter.push(SockFilter::new(RETURN, 0, 0, 0));
+        filter
+    }
+
+    fn open(self, refused_marks: &Range<u32>) -> io::Result<OwnedFd> {
         let domain = if self.v6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
@@ -73,39 +101,46 @@ impl Place {
             Ipv4Addr::UNSPECIFIED.into()
         };
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-        // The kernel gives what it may.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        if !self.multihop {
-            // What has come over a router wakes nobody.
-            let place = NETWORK_HEADER + if self.v6 { 7 } else { 8 };
-            socket.attach_filter(&[
-                SockFilter::new(LOAD_OCTET, 0, 0, place),
-                SockFilter::new(JUMP_IF_EQUAL, 0, 1, TTL),
-                SockFilter::new(RETURN, 0, 0, u32::MAX),
-                SockFilter::new(RETURN, 0, 0, 0),
-            ])?;
+        // Without CAP_NET_ADMIN the kernel gives what net.core.rmem_max says.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         }
+        socket.attach_filter(&self.filter(refused_marks))?;
         socket.bind(&SocketAddr::new(any, self.port()).into())?;
         Ok(socket.into())
     }
 }
 
 /// The sockets that packets come in by: those that there are sessions for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Receivers {
+    refused_marks: Range<u32>,
     open: Vec<(Place, OwnedFd)>,
     /// Of those that are open no more.
     dropped: u64,
 }
 
 impl Receivers {
+    /// None yet; none will take a packet with one of these marks.
+    pub(crate) fn new(refused_marks: Range<u32>) -> Self {
+        Self {
+            refused_marks,
+            open: Vec::new(),
+            dropped: 0,
+        }
+    }
+
     /// Opens what sessions need, and closes what they do not need.
     ///
     /// # Errors
     /// What is not open then, and why; a text for people.
     pub(crate) fn set(&mut self, sessions: &[Config]) -> Result<(), String> {
         let is_wanted = |place: &Place| sessions.iter().any(|config| place.is_for(config));
-        let Self { open, dropped } = self;
+        let Self {
+            refused_marks,
+            open,
+            dropped,
+        } = self;
         open.retain(|(place, socket)| {
             let stays = is_wanted(place);
             if !stays {
@@ -118,7 +153,7 @@ impl Receivers {
             if open.iter().any(|(one, _)| one == place) {
                 continue;
             }
-            match place.open() {
+            match place.open(refused_marks) {
                 Ok(socket) => open.push((*place, socket)),
                 Err(error) => {
                     let family = if place.v6 { "IPv6" } else { "IPv4" };
@@ -257,4 +292,71 @@ fn socket(peer: IpAddr, local: Option<IpAddr>) -> io::Result<Socket> {
         }
     }
     Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends one packet after the other, and says which were taken.
+    fn taken(place: Place, sent: &[(u32, u32)]) -> Vec<bool> {
+        let (domain, any): (_, IpAddr) = match place.v6 {
+            false => (Domain::IPV4, Ipv4Addr::LOCALHOST.into()),
+            true => (Domain::IPV6, Ipv6Addr::LOCALHOST.into()),
+        };
+        let socket = || {
+            let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+            socket.bind(&SocketAddr::new(any, 0).into()).unwrap();
+            socket
+        };
+        let (receiver, sender) = (socket(), socket());
+        receiver.set_nonblocking(true).unwrap();
+        let filter = place.filter(&(0x5700_0000..0x5c00_0000));
+        receiver.attach_filter(&filter).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let sent = sent.iter().map(|(ttl, mark)| {
+            match place.v6 {
+                false => sender.set_ttl_v4(*ttl).unwrap(),
+                true => sender.set_unicast_hops_v6(*ttl).unwrap(),
+            }
+            if *mark != 0 {
+                sender.set_mark(*mark).unwrap();
+            }
+            sender.send_to(&[0; 24], &to).unwrap();
+            receiver
+                .recv(&mut [std::mem::MaybeUninit::uninit(); 24])
+                .is_ok()
+        });
+        sent.collect()
+    }
+
+    #[test]
+    fn what_has_come_over_a_router_or_from_a_host_of_a_tenant_wakes_nobody() {
+        for v6 in [false, true] {
+            let near = Place::new(v6, false);
+            assert_eq!(taken(near, &[(255, 0), (254, 0)]), [true, false]);
+            let far = Place::new(v6, true);
+            assert_eq!(taken(far, &[(255, 0), (1, 0)]), [true, true]);
+            let probe = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            if probe.set_mark(1).is_err() {
+                eprintln!("skipped: marks need CAP_NET_ADMIN");
+                return;
+            }
+            let marks = [
+                (1, true),
+                (0x56ff_ffff, true),
+                (0x5700_0000, false),
+                (0x57ff_ffff, false),
+                (0x5800_0000, false),
+                (0x5bff_ffff, false),
+                (0x5c00_0000, true),
+                (u32::MAX, true),
+            ];
+            for place in [near, far] {
+                let sent = marks.map(|(mark, _)| (255, mark));
+                let expected = marks.map(|(_, is_taken)| is_taken);
+                assert_eq!(taken(place, &sent), expected, "{place:?}");
+            }
+        }
+    }
 }

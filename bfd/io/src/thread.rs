@@ -10,14 +10,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use weft_bfd::{Config, Engine, Received, SessionId};
 
+use crate::pace::{BURST, Pace};
 use crate::sockets::{Receivers, Sender};
 use crate::sys::{self, Batch, Wake};
 use crate::{Command, Lateness, Report, Scheduling, SessionSnapshot, Snapshot};
 
-/// Packets read before the thread rests, and for how long then: whoever floods it gets no more than a part of one processor, also where the
-/// kernel would let this thread have all of it.
-const BURST: usize = 256;
-const REST: Duration = Duration::from_millis(1);
 /// What could not be opened or told is tried again after these.
 const RETRY: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_millis(10);
@@ -48,14 +45,14 @@ struct Thread {
     problem_told: Option<String>,
     retry_at: Option<Instant>,
     tell_at: Option<Instant>,
-    /// Flooded: nothing is read before.
-    rest_until: Option<Instant>,
+    pace: Pace,
     /// When nothing was left to be read.
     drained: Instant,
 }
 
 /// Starts the thread.
 pub(crate) fn start(
+    receivers: Receivers,
     commands: mpsc::Receiver<Command>,
     wake: Arc<Wake>,
     reports: mpsc::Sender<Report>,
@@ -69,7 +66,7 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name("weft-bfd".into())
         .stack_size(STACK);
-    thread.spawn(move || Thread::new(commands, wake, reports).run())?;
+    thread.spawn(move || Thread::new(receivers, commands, wake, reports).run())?;
     Ok(())
 }
 
@@ -84,13 +81,14 @@ fn random() -> Box<dyn FnMut() -> u64 + Send> {
 
 impl Thread {
     fn new(
+        receivers: Receivers,
         commands: mpsc::Receiver<Command>,
         wake: Arc<Wake>,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         Self {
             engine: Engine::new(random()),
-            receivers: Receivers::default(),
+            receivers,
             senders: Vec::new(),
             batch: Batch::new(),
             commands,
@@ -104,7 +102,7 @@ impl Thread {
             problem_told: None,
             retry_at: None,
             tell_at: None,
-            rest_until: None,
+            pace: Pace::default(),
             drained: Instant::now(),
         }
     }
@@ -113,12 +111,14 @@ impl Thread {
         loop {
             self.wait();
             let now = Instant::now();
-            if let Some(due) = self.engine.poll_timeout().filter(|due| *due <= now) {
-                self.lateness.count(now - due);
+            if self.pace.resting(now).is_none() {
+                if let Some(due) = self.engine.poll_timeout().filter(|due| *due <= now) {
+                    self.lateness.count(now - due);
+                }
+                // What has come is read before anybody is judged by his silence.
+                self.receive();
+                self.engine.handle_timeout(Instant::now());
             }
-            // What has come is read before anybody is judged by his silence.
-            self.receive();
-            self.engine.handle_timeout(Instant::now());
             match self.commands.try_recv() {
                 Ok(Command::Set(sessions)) => self.set(sessions),
                 Ok(Command::Snapshot(reply)) => {
@@ -145,13 +145,11 @@ impl Thread {
     /// Sleeps until a packet comes, a command, or something is due.
     fn wait(&mut self) {
         let now = Instant::now();
-        let resting = self.rest_until.filter(|until| *until > now);
-        self.rest_until = resting;
+        let resting = self.pace.resting(now);
         let due = [
-            self.engine.poll_timeout(),
+            resting.or_else(|| self.engine.poll_timeout()),
             self.retry_at,
             self.tell_at,
-            resting,
         ];
         let due = due.into_iter().flatten().min();
         let timeout = due.map(|due| due.saturating_duration_since(now));
@@ -172,9 +170,6 @@ impl Thread {
     /// Reads what has come.
     fn receive(&mut self) {
         let now = Instant::now();
-        if self.rest_until.is_some_and(|until| until > now) {
-            return;
-        }
         let real_time = sys::real_time();
         let longest = now.saturating_duration_since(self.drained) + STAMP_SLACK;
         let mut read = 0;
@@ -206,11 +201,10 @@ impl Thread {
                 }
             }
         }
-        if read >= BURST {
-            self.rest_until = Some(Instant::now() + REST);
-        } else {
+        if read < BURST {
             self.drained = now;
         }
+        self.pace.count(read, Instant::now());
     }
 
     fn set(&mut self, sessions: Vec<Config>) {

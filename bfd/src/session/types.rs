@@ -27,11 +27,6 @@ impl Path {
         }
     }
 
-    /// TTL proves that packets are from nearby.
-    pub(crate) fn is_guarded(self) -> bool {
-        self.minimum_ttl() > 1
-    }
-
     /// Over routers.
     pub fn is_multihop(self) -> bool {
         matches!(self, Self::MultiHop { .. })
@@ -77,6 +72,16 @@ pub enum DownReason {
     NeighborAdminDown,
     /// It is held down or removed here.
     AdminDown,
+}
+
+impl DownReason {
+    /// Packets do not pass, or may not: not what an administrator asked for (RFC 5882 section 3.2).
+    pub(crate) fn is_failure(self) -> bool {
+        match self {
+            Self::Silence { .. } | Self::Neighbor(_) => true,
+            Self::NeighborAdminDown | Self::AdminDown => false,
+        }
+    }
 }
 
 impl fmt::Display for DownReason {

@@ -18,7 +18,7 @@ fn forged(your_discriminator: u32) -> Vec<u8> {
 
 #[test]
 fn forged_packets_change_nothing() {
-    if !need(&["ip", "curl", "bird"]) {
+    if !need(&["ip", "nft", "curl", "bird"]) {
         return;
     }
     let (lab, p, _daemons) = with(Rival::Bird, false, "true");
@@ -36,10 +36,10 @@ fn forged_packets_change_nothing() {
         let number = neighbor(&lab, address).unwrap()["bfd"]["discriminator"].clone();
         u32::try_from(number.as_u64().unwrap()).unwrap()
     };
-    let send = |from: &str, to: &str, ttl: u32, octets: &[u8]| {
+    let send_from = |from: &str, port: u16, to: &str, ttl: u32, octets: &[u8]| {
         let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
         lab.in_node("p", || {
-            let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
+            let socket = UdpSocket::bind(SocketAddr::new(from, port)).unwrap();
             let options = socket2::SockRef::from(&socket);
             match from {
                 IpAddr::V4(_) => options.set_ttl_v4(ttl).unwrap(),
@@ -50,6 +50,7 @@ fn forged_packets_change_nothing() {
             }
         });
     };
+    let send = |from: &str, to: &str, ttl: u32, octets: &[u8]| send_from(from, 0, to, ttl, octets);
     for at in 0..2 {
         // It knows everything, and is not on the link.
         let before = status()["dropped"].as_u64().unwrap();
@@ -69,6 +70,30 @@ fn forged_packets_change_nothing() {
     wait_until("packets of strangers are discarded", LIMIT, || {
         (discarded("stranger") >= before + 10).then_some(())
     });
+    // Hosts of a tenant know everything, and are on a link of this router: their packets have its mark, or that of a step of a chain.
+    for (port, mark) in [(3001, "0x57002711"), (3002, "0x59002711")] {
+        let file = lab.path("mark.nft");
+        let rules = format!(
+            "table inet mark_{port} {{ chain i {{ type filter hook prerouting priority 0; udp sport {port} meta mark set {mark}; }}; }}"
+        );
+        std::fs::write(&file, rules).unwrap();
+        lab.run("r", &format!("nft -f {}", file.to_str().unwrap()));
+        for at in 0..2 {
+            let before = status()["dropped"].as_u64().unwrap();
+            send_from(p[at], port, R[at], 255, &forged(number(p[at])));
+            wait_until("packets of tenants' hosts are dropped", LIMIT, || {
+                (status()["dropped"].as_u64().unwrap() >= before + 10).then_some(())
+            });
+        }
+    }
+    // Whoever can send on some link says that he has never heard of the session.
+    for at in 0..2 {
+        let before = discarded("your-discriminator");
+        send(p[at], R[at], 255, &forged(0));
+        wait_until("packets without a number are discarded", LIMIT, || {
+            (discarded("your-discriminator") >= before + 10).then_some(())
+        });
+    }
     for address in p {
         let one = neighbor(&lab, address).unwrap();
         assert_eq!(

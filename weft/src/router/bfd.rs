@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 use weft_bfd_io::{Bfd, Change, DownReason, Event, Path, Report, Scheduling};
 use weft_bgp::Bgp;
+use weft_dataplane::HOST_MARKS;
 
 use crate::config::{self, Config};
 
@@ -48,7 +49,7 @@ fn path(config: &Config, neighbor: &config::Neighbor, bfd: config::Bfd) -> Path 
 
 /// Has BGP follow what BFD says.
 pub(super) fn start(bgp: Bgp) -> Bfd {
-    let (bfd, reports) = Bfd::new();
+    let (bfd, reports) = Bfd::new(HOST_MARKS);
     tokio::spawn(follow(reports, bgp));
     bfd
 }

@@ -6,6 +6,9 @@ use smallvec::SmallVec;
 
 use super::types::{AttributeKey, PeerId, PeerKind, Reason};
 
+/// LOCAL_PREF of a path by which packets may not arrive, here and as it is announced within the AS.
+pub(crate) const LAST_RESORT: u32 = 0;
+
 /// One path as the decision process sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
@@ -30,6 +33,23 @@ impl Candidate<'_> {
             .originator_id
             .map_or(self.router_id, |id| u32::from(id.0))
     }
+
+    /// Least where packets may not arrive. That is what other routers of this AS are told, too: a step of its own, known here alone, would
+    /// have two routers with such a path each send to the other.
+    fn local_pref(&self) -> u32 {
+        match self.last_resort {
+            true => LAST_RESORT,
+            false => self.key.local_pref,
+        }
+    }
+
+    /// Why a path with a lower LOCAL_PREF than another has it.
+    fn less_preferred(&self) -> Reason {
+        match self.last_resort {
+            true => Reason::LastResort,
+            false => Reason::LocalPref,
+        }
+    }
 }
 
 type Ladder = fn(&Candidate<'_>, &Candidate<'_>) -> (Ordering, Reason);
@@ -52,8 +72,7 @@ fn before_med(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Reason) {
     let (x, y) = (a.key, b.key);
     first_difference!(
         (a.kind.is_some().cmp(&b.kind.is_some()), Reason::NotLocal),
-        (a.last_resort.cmp(&b.last_resort), Reason::LastResort),
-        (y.local_pref.cmp(&x.local_pref), Reason::LocalPref),
+        (b.local_pref().cmp(&a.local_pref()), a.less_preferred()),
         (
             x.as_path_length.cmp(&y.as_path_length),
             Reason::AsPathLength,

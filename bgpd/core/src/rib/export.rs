@@ -13,6 +13,7 @@ use weft_bgp_wire::{
 };
 
 use super::Shared;
+use super::decision::LAST_RESORT;
 use super::import::origin;
 use super::index::Tagged;
 use super::interner::AttributeId;
@@ -254,7 +255,7 @@ impl ExportBatch {
             };
             if !mates.is_empty() || admitted.is_none() {
                 let terms = admitted?.map(|(program, leaf)| self.terms(program, leaf));
-                return self.make(shared, settings, path, &mut mates.iter(), terms);
+                return self.make(shared, settings, path, mates, terms);
             }
             return self.make_alone(shared, settings, path, admitted?);
         }
@@ -305,7 +306,7 @@ impl ExportBatch {
                 return known;
             }
             let terms = self.terms(program, leaf);
-            let result = self.make(shared, settings, path, &mut std::iter::empty(), Some(terms));
+            let result = self.make(shared, settings, path, &[], Some(terms));
             self.decisions.leaf(leaf).value = Some(result);
             return result;
         }
@@ -313,7 +314,7 @@ impl ExportBatch {
         match at {
             Ok(known) => known.result,
             Err(at) => {
-                let result = self.make(shared, settings, path, &mut std::iter::empty(), None);
+                let result = self.make(shared, settings, path, &[], None);
                 self.known[at] = Known {
                     batch: self.batch,
                     key: (path.attributes, path.peer),
@@ -402,7 +403,7 @@ impl ExportBatch {
         shared: &Shared,
         settings: &ExportSettings,
         path: &Path,
-        mates: &mut dyn Iterator<Item = &Path>,
+        mates: &[Path],
         terms: Option<Terms<'_>>,
     ) -> Option<u32> {
         let set = shared.interner.get(path.attributes);
@@ -424,6 +425,10 @@ impl ExportBatch {
             target: settings.target,
             import_class: shared.import_class(path.peer),
             source: shared.kind(path.peer),
+        };
+        let doubtful = || {
+            let mut joined = std::iter::once(path).chain(mates);
+            joined.all(|path| shared.is_last_resort(path.peer))
         };
         let edit = &mut self.edit;
         if internal {
@@ -448,6 +453,7 @@ impl ExportBatch {
             return None;
         }
         let mut others = mates
+            .iter()
             .map(|other| (context(other), shared.interner.get(other.attributes).view()))
             .peekable();
         if others.peek().is_some() {
@@ -467,7 +473,9 @@ impl ExportBatch {
             }
         }
         if internal {
-            if edit.view().local_pref().is_none() {
+            if doubtful() {
+                edit.set_local_pref(LAST_RESORT);
+            } else if edit.view().local_pref().is_none() {
                 edit.set_local_pref(100);
             }
             if matches!(source, Some(PeerKind::Ibgp | PeerKind::IbgpClient)) {

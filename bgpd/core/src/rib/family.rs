@@ -368,11 +368,16 @@ impl<P: Tagged> FamilyRib<P> {
             let next_hop = shared.interner.get(path.attributes).next_hop.address;
             changed.contains(&next_hop.to_canonical())
         };
-        self.choose_again(shared, &uses);
+        self.choose_again(shared, &uses, false);
     }
 
-    /// Chooses again wherever there is such a path.
-    pub(crate) fn choose_again(&mut self, shared: &Shared, uses: &dyn Fn(&Path) -> bool) {
+    /// Chooses again wherever there is such a path; `announce` says that what neighbours are told of these paths changes, too.
+    pub(crate) fn choose_again(
+        &mut self,
+        shared: &Shared,
+        uses: &dyn Fn(&Path) -> bool,
+        announce: bool,
+    ) {
         let mut entries = Vec::new();
         for (at, entry) in self.table.iter() {
             if entry.paths.iter().any(uses) {
@@ -383,7 +388,9 @@ impl<P: Tagged> FamilyRib<P> {
             let Some(entry) = self.table.get(at) else {
                 continue;
             };
-            let best_before = entry.best().copied();
+            // What was told of a best path that stays the best one is told anew.
+            let stays = |best: &Path| !(announce && uses(best));
+            let best_before = entry.best().copied().filter(stays);
             let ids: SmallVec<[u32; 4]> = entry
                 .paths
                 .iter()

@@ -329,15 +329,15 @@ impl Rib {
         }
     }
 
-    /// Says whether packets may not reach `peer`, whose routes are kept all the same: every other path is better than one of its then.
-    /// Ends with [`Rib::peer_up`].
+    /// Says whether packets may not reach `peer`, whose routes are kept all the same: they have LOCAL_PREF 0 then, here and as they are
+    /// announced within the AS. Ends with [`Rib::peer_up`].
     pub fn set_last_resort(&mut self, peer: PeerId, last_resort: bool) {
         let Some(Some(state)) = self.shared.peers.get_mut(peer.index()) else {
             return;
         };
         if std::mem::replace(&mut state.last_resort, last_resort) != last_resort {
             let of_peer = |path: &Path| path.peer == peer;
-            families!(self, rib => rib.choose_again(&self.shared, &of_peer));
+            families!(self, rib => rib.choose_again(&self.shared, &of_peer, true));
         }
     }
 

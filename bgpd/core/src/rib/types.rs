@@ -235,7 +235,7 @@ pub enum Reason {
     NextHopUnreachable,
     /// Another is our own route.
     NotLocal,
-    /// Packets may not reach the neighbour, whose routes are kept in case that it restarts.
+    /// Packets may not reach the neighbour, whose routes are kept with LOCAL_PREF 0 in case that it restarts.
     LastResort,
     /// Another has a higher LOCAL_PREF.
     LocalPref,
@@ -378,7 +378,7 @@ pub struct ReportedPath {
     pub add_path: bool,
     /// Eligible for the decision process.
     pub eligible: bool,
-    /// Packets may not reach the neighbour that it came from: any other path is better ([`super::Rib::set_last_resort`]).
+    /// Packets may not reach the neighbour that it came from: its LOCAL_PREF is 0 ([`super::Rib::set_last_resort`]).
     pub last_resort: bool,
     /// Metric of the route to its next hop.
     pub igp_metric: u32,

@@ -36,6 +36,12 @@ const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// A neighbour that announced more prefixes than it may would do so again: there is no session for so long (RFC 4486 section 4).
 const OVER_LIMIT_PAUSE: Duration = Duration::from_secs(300);
+/// BFD flaps where it goes down this often, with no longer than this in between: from then on there is no session for a while, for twice as
+/// long each time, and for less than the restart time that neighbours keep routes for.
+const FLAPS: u32 = 3;
+const FLAP_WINDOW: Duration = Duration::from_secs(300);
+const FLAP_PAUSE: Duration = Duration::from_secs(5);
+const FLAP_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 enum Phase {
@@ -78,8 +84,11 @@ pub struct Session {
     dial: Dial,
     connections: Vec<Connection>,
     failures: u32,
-    /// No session before: the neighbour announced more prefixes than it may.
+    /// No session before: the neighbour announced more prefixes than it may, or BFD flaps.
     barred: Option<Instant>,
+    /// How often BFD has ended a session in a row, and when it last did.
+    bfd_downs: u32,
+    bfd_down_at: Option<Instant>,
     /// State of a small generator for jitter; seeded from outside, so that runs replay.
     seed: u64,
     /// The R bit of our next OPEN, and the F bit of its families.
@@ -98,6 +107,8 @@ impl Session {
             connections: Vec::new(),
             failures: 0,
             barred: None,
+            bfd_downs: 0,
+            bfd_down_at: None,
             seed: seed | 1,
             restarting,
             last_reason: DownReason::NeverUp,
@@ -275,10 +286,28 @@ impl Session {
         if let Some(notification) = told {
             self.send_notification(id, &notification);
         }
+        self.damp(now);
         self.close(now, id, reason);
     }
 
-    /// BFD says that packets pass again: what waits to connect does so now.
+    /// BFD has ended a session: the next one waits where that happens again and again.
+    fn damp(&mut self, now: Instant) {
+        let is_again = |before: Instant| now < before + FLAP_WINDOW;
+        let again = self.bfd_down_at.is_some_and(is_again);
+        self.bfd_down_at = Some(now);
+        self.bfd_downs = if again {
+            self.bfd_downs.saturating_add(1)
+        } else {
+            1
+        };
+        if let Some(doublings) = self.bfd_downs.checked_sub(FLAPS) {
+            let pause = FLAP_PAUSE.saturating_mul(1 << doublings.min(10));
+            let until = now + pause.min(FLAP_LONGEST_PAUSE);
+            self.barred = self.barred.max(Some(until));
+        }
+    }
+
+    /// BFD says that packets pass again: what waits to connect does so now, unless BFD flaps.
     pub fn handle_bfd_up(&mut self, now: Instant) {
         self.handle_link_back(now);
     }

@@ -504,3 +504,31 @@ fn bfd_ends_a_session_for_good_unless_it_may_be_a_restart() {
         assert_eq!(bench.states()[0], State::Idle);
     }
 }
+
+/// A link that passes packets for a moment each time does not have the table loaded each time.
+#[test]
+fn a_session_that_bfd_ends_again_and_again_waits_longer_each_time() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    let fall = |bench: &mut Bench| {
+        let fell = bench.now;
+        bench.sides[0].handle_bfd_down(fell, "no packet for 903 ms", false);
+        // The neighbour calls, and BFD is up at once, whatever waits.
+        bench.run(true);
+        bench.sides[0].handle_bfd_up(fell);
+        bench.run(true);
+        while bench.states() != UP {
+            let due = bench.sides.iter().filter_map(Session::poll_timeout).min();
+            bench.advance(due.unwrap() - bench.now, true);
+        }
+        (bench.now - fell).as_secs()
+    };
+    let waits: Vec<u64> = (0..8).map(|_| fall(&mut bench)).collect();
+    assert_eq!(waits[..2], [0, 0]);
+    for (wait, least) in waits[2..].iter().zip([5, 10, 20, 40, 60, 60]) {
+        // The neighbour tries no later than its own time to connect again.
+        assert!((least..=least + 30).contains(wait), "{waits:?}");
+    }
+    bench.advance(Duration::from_secs(301), true);
+    assert_eq!(fall(&mut bench), 0, "it has been quiet since");
+}

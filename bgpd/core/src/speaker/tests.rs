@@ -7,12 +7,15 @@ use weft_bgp_wire::{
 
 use super::*;
 use crate::policy::RoutePolicy;
-use crate::rib::{PlainBgp, RouteFilter};
+use crate::rib::{PlainBgp, Reason, RouteFilter};
 use crate::session::State;
 
 /// Speakers in a line, each with sessions to its neighbours in the line, a virtual clock and wires between them.
 struct Line {
     now: Instant,
+    /// By speaker.
+    asns: Vec<u32>,
+    add_path: bool,
     speakers: Vec<Option<Speaker>>,
     /// Connection -> the two speakers that it joins.
     wires: FxHashMap<ConnectionId, (usize, usize)>,
@@ -30,11 +33,11 @@ fn address(at: usize) -> IpAddr {
 
 fn speaker(
     at: usize,
-    count: usize,
+    (asns, add_path): (&[u32], bool),
     (restarting, helpers): (bool, Option<BTreeSet<IpAddr>>),
     now: Instant,
 ) -> Speaker {
-    let asn = Asn(65000 + at as u32);
+    let asn = Asn(asns[at]);
     let octets = [192, 0, 2, 1 + at as u8];
     let config = SpeakerConfig {
         asn,
@@ -51,13 +54,13 @@ fn speaker(
     let mut speaker = Speaker::new(config, Box::new(PlainBgp), now);
     for other in [at.wrapping_sub(1), at + 1]
         .into_iter()
-        .filter(|other| *other < count)
+        .filter(|other| *other < asns.len())
     {
         speaker.add_neighbor(
             NeighborConfig {
                 address: address(other),
                 port: 179,
-                asn: Asn(65000 + other as u32),
+                asn: Asn(asns[other]),
                 description: None,
                 local_address: None,
                 local_address_v6: None,
@@ -68,8 +71,8 @@ fn speaker(
                 hold_time: Duration::from_secs(90),
                 connect_retry: Duration::from_secs(30),
                 families: vec![Family::Ipv4Unicast],
-                add_path_send: true,
-                add_path_receive: true,
+                add_path_send: add_path,
+                add_path_receive: add_path,
                 graceful_restart: Some(120),
                 route_reflector_client: false,
                 next_hop_self: true,
@@ -93,13 +96,20 @@ fn speaker(
 }
 
 impl Line {
+    /// Each of an AS of its own.
     fn new(count: usize) -> Self {
+        Self::with((65000..).take(count).collect(), true)
+    }
+
+    fn with(asns: Vec<u32>, add_path: bool) -> Self {
         let now = Instant::now();
-        let speakers = (0..count)
-            .map(|at| Some(speaker(at, count, (false, None), now)))
+        let speakers = (0..asns.len())
+            .map(|at| Some(speaker(at, (&asns, add_path), (false, None), now)))
             .collect();
         let mut line = Self {
             now,
+            asns,
+            add_path,
             speakers,
             wires: FxHashMap::default(),
             next_id: 1,
@@ -243,7 +253,8 @@ impl Line {
 
     fn start(&mut self, at: usize) {
         let known = (self.restarting, self.helpers.clone());
-        self.speakers[at] = Some(speaker(at, self.speakers.len(), known, self.now));
+        let shape = (&self.asns[..], self.add_path);
+        self.speakers[at] = Some(speaker(at, shape, known, self.now));
         self.run();
     }
 
@@ -572,6 +583,77 @@ fn routes_of_a_neighbour_that_bfd_does_not_reach_go_or_are_the_last_resort() {
         line.advance(Duration::from_secs(200));
         assert_eq!(best(&line, 1, P), first, "shared fate {shared_fate}");
         assert!(!line.knows(1, Q), "swept after End-of-RIB");
+    }
+}
+
+/// BFD of a speaker says that packets do not reach another, which may only restart.
+fn falls_silent(line: &mut Line, at: usize, other: usize) {
+    line.wires
+        .retain(|_, (a, b)| ![(at, other), (other, at)].contains(&(*a, *b)));
+    let now = line.now;
+    let speaker = line.speakers[at].as_mut().unwrap();
+    speaker.handle_bfd_down(address(other), "no packet for 903 ms", true, now);
+    line.run();
+}
+
+/// Who it takes for the best way, and why each other path lost.
+fn ways(line: &Line, at: usize) -> (Option<usize>, Vec<Reason>) {
+    let speaker = line.speakers[at].as_ref().unwrap();
+    let filter = RouteFilter {
+        prefix: Some(P.parse().unwrap()),
+        ..RouteFilter::default()
+    };
+    let page = speaker.rib.routes(&filter, 1);
+    let lost = page.routes[0].paths.iter().filter_map(|path| path.lost);
+    let source = best(line, at, P);
+    let from = (0..line.speakers.len())
+        .find(|other| *other != at && source.is_some() && speaker.find(address(*other)) == source);
+    (from, lost.collect())
+}
+
+/// Two routers of an AS with a transit each, that may both only have restarted.
+#[test]
+fn two_routers_with_nothing_but_a_last_resort_do_not_send_to_each_other() {
+    for add_path in [false, true] {
+        let mut line = Line::with(vec![65001, 64601, 64601, 65001], add_path);
+        for end in [0, 3] {
+            line.originate(end, P, true);
+        }
+        assert_eq!([ways(&line, 1).0, ways(&line, 2).0], [Some(0), Some(3)]);
+        falls_silent(&mut line, 1, 0);
+        assert_eq!(ways(&line, 1), (Some(2), vec![Reason::LastResort]));
+        assert_eq!(ways(&line, 2).0, Some(3));
+        falls_silent(&mut line, 2, 3);
+        assert_eq!([ways(&line, 1).0, ways(&line, 2).0], [Some(0), Some(3)]);
+        // One comes back: both take it.
+        line.kill(3);
+        line.kill(0);
+        line.restarting = true;
+        line.start(0);
+        line.originate(0, P, true);
+        line.advance(Duration::from_secs(60));
+        assert_eq!([ways(&line, 1).0, ways(&line, 2).0], [Some(0), Some(1)]);
+    }
+}
+
+/// A router in the middle hears of both ways by routers of its own AS.
+#[test]
+fn a_third_router_takes_the_way_that_is_no_last_resort() {
+    for add_path in [false, true] {
+        let mut line = Line::with(vec![65001, 64601, 64601, 64601, 65001], add_path);
+        for end in [0, 4] {
+            line.originate(end, P, true);
+        }
+        assert_eq!(ways(&line, 2).0, Some(1));
+        falls_silent(&mut line, 1, 0);
+        assert_eq!(ways(&line, 1).0, Some(0), "it has no other");
+        assert_eq!(ways(&line, 2), (Some(3), vec![Reason::LocalPref]));
+        line.kill(0);
+        line.restarting = true;
+        line.start(0);
+        line.originate(0, P, true);
+        line.advance(Duration::from_secs(60));
+        assert_eq!(ways(&line, 2), (Some(1), vec![Reason::RouterId]));
     }
 }
 
