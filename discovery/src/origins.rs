@@ -123,11 +123,11 @@ fn has_peers(state: &State, tenant: &str) -> bool {
     state.by(&by::peer_of(tenant)).next().is_some()
 }
 
-/// Trusted domains, and whether they say where labels lead to.
+/// Trusted domains, and whether they say where labels lead to. One that has never been heard says nothing, and opens nothing.
 fn exchanging(state: &State) -> impl Iterator<Item = (&str, bool)> {
-    state.trusts().map(|trust| {
-        let remote = state.remote(&key::remote(&trust.name));
-        (trust.name.as_str(), remote.is_some_and(|one| one.origins))
+    state.trusts().filter_map(|trust| {
+        let remote = state.remote(&key::remote(&trust.name))?;
+        Some((trust.name.as_str(), remote.origins))
     })
 }
 

@@ -194,6 +194,29 @@ fn an_edge_is_told_who_is_beyond_and_is_a_way_there() {
     assert!(beyond.unwrap()[0].open);
 }
 
+/// The operator trusts a domain that is not there, or does not trust this one: that opens nothing, here or for others.
+#[test]
+fn a_domain_that_was_never_heard_opens_nothing() {
+    let mut domain = domain();
+    for name in ["b", "c"] {
+        trust(&mut domain, name, true);
+        share(&mut domain, name);
+    }
+    let never = |transaction: &mut crate::database::Transaction<'_>| {
+        transaction.delete(&key::remote("c"));
+        Ok(())
+    };
+    domain.change(never).unwrap();
+    let (_, beyond) = told(&domain, "a3", "red");
+    assert!(beyond.unwrap().iter().all(|far| !far.open));
+    assert!(public(&domain, "b").values().all(|one| !one.open));
+    // It is of an earlier version, as it turns out.
+    trust(&mut domain, "c", false);
+    let (_, beyond) = told(&domain, "a3", "red");
+    assert!(beyond.unwrap().iter().all(|far| far.open));
+    assert!(public(&domain, "b").values().all(|one| one.open));
+}
+
 #[test]
 fn what_other_domains_say_is_said_on_and_never_in_circles() {
     let mut domain = domain();
