@@ -11,7 +11,7 @@ use crate::attachments::{check_interface, twice};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, Service, State, key};
 use crate::operations::{Done, router_of, tenant_of};
-use crate::state::by;
+use crate::state::{as_router, by};
 
 /// What is granted to a tenant at a router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -163,7 +163,9 @@ fn addresses(service: &Option<Service>) -> BTreeSet<IpAddr> {
 /// An address that a tenant's administrator may have probed: not the router itself, and no router of the domain or of another one.
 fn check_node(state: &State, address: IpAddr) -> Done<()> {
     let router = [by::bgp_address(address), by::endpoint(address)];
-    let router = router.iter().any(|entry| state.by(entry).next().is_some());
+    let router = router
+        .iter()
+        .any(|entry| state.by(entry).filter_map(as_router).next().is_some());
     match router || address.to_canonical().is_loopback() {
         true => Err(Rejection::Forbidden(format!(
             "{address} is no service node: it is a router's own address"

@@ -15,7 +15,7 @@ use crate::model::{
     Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, State,
     Tenant, Token, VniUse, key, now,
 };
-use crate::state::{as_router, by};
+use crate::state::{as_edge, as_router, by};
 
 pub use crate::attachments::NewAttachment;
 use crate::pki::random;
@@ -317,7 +317,8 @@ pub fn register(
     Ok(())
 }
 
-/// No other router has the addresses of this one.
+/// No other router has the addresses of this one, and no trusted domain's edge the one that its own would be spoken with by: one that a
+/// router has already stays with it, whoever says since to have it.
 fn check_alone(state: &State, name: &str, registration: &Registration) -> Done<()> {
     for (what, value, entry) in [
         (
@@ -345,7 +346,20 @@ fn check_alone(state: &State, name: &str, registration: &Registration) -> Done<(
             )));
         }
     }
-    Ok(())
+    let address = registration.bgp_address;
+    let before = state.router(&key::router(name));
+    let before = before.and_then(|one| one.registration.as_ref());
+    let edge = state.by(&by::bgp_address(address)).find_map(as_edge);
+    match edge {
+        Some(edge) if before.is_none_or(|own| own.bgp_address != address) => {
+            Err(Rejection::Conflict(format!(
+                "edge `{}` of domain `{}` has the BGP address {address}: give `{name}` another one, or, where that domain is wrong, have it \
+                 mend it or trust it no more (weft domain remove {})",
+                edge.name, edge.domain, edge.domain
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A start of a router that another controller has attached asks, by another one, to be it.

@@ -181,6 +181,11 @@ impl Controller {
                 ));
             }
         }
+        for trust in state.trusts() {
+            let left_out = self.exchange.link(&trust.name).left_out;
+            let warning = |one| format!("of what domain `{}` says is left out: {one}", trust.name);
+            warnings.extend(left_out.into_iter().map(warning));
+        }
         warnings
     }
 
