@@ -42,6 +42,8 @@ pub struct Link {
     pub error: String,
     /// What of its words is left out, and why: the first ones, and how many more.
     pub left_out: Vec<String>,
+    /// Words of where labels lead to that it is not told, since they are more than it takes.
+    pub untold: usize,
     /// Controllers of the domain that follow this one.
     pub followed: usize,
 }
