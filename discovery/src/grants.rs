@@ -11,7 +11,7 @@ use crate::attachments::{check_interface, twice};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, Service, State, key};
 use crate::operations::{Done, router_of, tenant_of};
-use crate::state::by;
+use crate::state::{as_router, by};
 
 /// What is granted to a tenant at a router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -165,7 +165,9 @@ fn check_node(state: &State, address: IpAddr) -> Done<()> {
     // One of IPv4 written as one of IPv6 is the same node.
     let address = address.to_canonical();
     let router = [by::bgp_address(address), by::endpoint(address)];
-    let router = router.iter().any(|entry| state.by(entry).next().is_some());
+    let router = router
+        .iter()
+        .any(|entry| state.by(entry).filter_map(as_router).next().is_some());
     match router || address.is_loopback() {
         true => Err(Rejection::Forbidden(format!(
             "{address} is no service node: it is a router's own address"

@@ -9,13 +9,13 @@ use weft_overlay::words;
 use crate::attachments::{check_asn, check_unicast, unfit};
 use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
-use crate::exchange::operations::{check_vni, offered, shared_with};
+use crate::exchange::operations::{check_vni, offer, offered, shared_with};
 use crate::grants;
 use crate::model::{
     Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, State,
     Tenant, Token, VniUse, key, now,
 };
-use crate::state::{as_router, by};
+use crate::state::{as_edge, as_router, by};
 
 pub use crate::attachments::NewAttachment;
 use crate::pki::random;
@@ -317,7 +317,8 @@ pub fn register(
     Ok(())
 }
 
-/// No other router has the addresses of this one.
+/// No other router has the addresses of this one, and no trusted domain's edge the one that its own would be spoken with by: one that a
+/// router has already stays with it, whoever says since to have it.
 fn check_alone(state: &State, name: &str, registration: &Registration) -> Done<()> {
     for (what, value, entry) in [
         (
@@ -345,7 +346,20 @@ fn check_alone(state: &State, name: &str, registration: &Registration) -> Done<(
             )));
         }
     }
-    Ok(())
+    let address = registration.bgp_address;
+    let before = state.router(&key::router(name));
+    let before = before.and_then(|one| one.registration.as_ref());
+    let edge = state.by(&by::bgp_address(address)).find_map(as_edge);
+    match edge {
+        Some(edge) if before.is_none_or(|own| own.bgp_address != address) => {
+            Err(Rejection::Conflict(format!(
+                "edge `{}` of domain `{}` has the BGP address {address}: give `{name}` another one, or, where that domain is wrong, have it \
+                 mend it or trust it no more (weft domain remove {})",
+                edge.name, edge.domain, edge.domain
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A start of a router that another controller has attached asks, by another one, to be it.
@@ -589,7 +603,7 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
             let vni = offer.as_ref().map(|one| one.vni).or(new.vni);
             let id = offer.and_then(|one| one.id);
             let vni = vni.unwrap_or_default();
-            (foreign_vni(transaction, &domain, home, vni)?, id)
+            (foreign_vni(transaction, &domain, home, vni, None)?, id)
         }
     };
     let tenant = Tenant {
@@ -603,12 +617,14 @@ pub fn create_tenant(transaction: &mut Transaction<'_>, new: &NewTenant) -> Done
     Ok(tenant)
 }
 
-/// A VNI that another domain gave, which no tenant here has.
+/// A VNI that another domain gave, which no tenant here has and which is not said to be another one's: for a tenant, or for a label of the
+/// tenant with the VNI `owner`.
 pub(crate) fn foreign_vni(
     transaction: &Transaction<'_>,
     domain: &Domain,
     home: &str,
     vni: u32,
+    owner: Option<u32>,
 ) -> Done<u32> {
     let own = domain.first_vni..=domain.last_vni;
     if own.contains(&vni) || vni == 0 || vni > 16_777_214 {
@@ -617,7 +633,27 @@ pub(crate) fn foreign_vni(
             domain.first_vni, domain.last_vni
         )));
     }
-    unused(transaction, vni)
+    unused(transaction, vni)?;
+    let state = transaction.state();
+    // Of a tenant its home knows best.
+    if owner.is_none() && offer(state, home, vni).is_some() {
+        return Ok(vni);
+    }
+    for one in state.by(&by::number(vni)) {
+        let (teller, what) = match &one.record {
+            Record::RemoteTenant(one) if owner.is_some() || one.home != home => {
+                (&one.domain, format!("tenant `{}`", one.name))
+            }
+            Record::RemoteService(one) if owner != Some(one.vni) => {
+                (&one.domain, format!("a service of VNI {}", one.vni))
+            }
+            _ => continue,
+        };
+        return Err(Rejection::Conflict(format!(
+            "domain `{teller}` says that VNI {vni} is that of {what}: it is nothing else's here"
+        )));
+    }
+    Ok(vni)
 }
 
 /// A VNI that no tenant and no service here has.

@@ -18,6 +18,59 @@ pub(crate) const LONGEST_PATH: usize = 16;
 pub(crate) const MOST_SAID: usize = 65_536;
 /// Endpoints of one VNI in one domain.
 pub(crate) const MOST_ENDPOINTS: usize = 16_384;
+/// Domains that host one VNI, as one domain says it.
+pub(crate) const MOST_DOMAINS: usize = 64;
+/// Endpoints of one VNI in all of these together.
+pub(crate) const MOST_TOGETHER: usize = 65_536;
+/// Octets of all that one domain says, 4 for each endpoint: half of the largest message, so that what else it says fits too.
+pub(crate) const MOST_OCTETS: usize = 8 << 20;
+/// Octets of a word besides its endpoints and the names of domains, at most.
+const WORD: usize = 48;
+
+/// What has been taken of a domain's words, or told to one.
+#[derive(Default)]
+pub(crate) struct Counted {
+    /// For each VNI its domains and their endpoints.
+    vnis: BTreeMap<u32, (usize, usize)>,
+    words: usize,
+    octets: usize,
+}
+
+impl Counted {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// What it would be too much of; then it is not counted.
+    pub(crate) fn add(
+        &mut self,
+        vni: u32,
+        path: &[String],
+        endpoints: usize,
+    ) -> Result<(), String> {
+        let (domains, together) = self.vnis.get(&vni).copied().unwrap_or_default();
+        let names: usize = path.iter().map(|name| name.len() + 2).sum();
+        let origin = path.first().map_or(0, String::len);
+        let octets = self.octets + 4 * endpoints + names + origin + WORD;
+        let bounds = [
+            (endpoints, MOST_ENDPOINTS, "endpoints in one domain"),
+            (domains + 1, MOST_DOMAINS, "domains that host one VNI"),
+            (together + endpoints, MOST_TOGETHER, "endpoints of one VNI"),
+            (self.words + 1, MOST_SAID, "VNIs and domains that host them"),
+            (octets, MOST_OCTETS, "octets of where labels lead to"),
+        ];
+        for (found, most, what) in bounds {
+            if found > most {
+                return Err(format!(
+                    "with it there are {found} {what}, and at most {most} are taken"
+                ));
+            }
+        }
+        self.vnis.insert(vni, (domains + 1, together + endpoints));
+        self.words += 1;
+        self.octets = octets;
+        Ok(())
+    }
+}
 
 /// Routers that pass a tenant's packets on between domains.
 fn passing<'a>(state: &'a State, tenant: &'a str) -> impl Iterator<Item = &'a Router> {
@@ -123,11 +176,11 @@ fn has_peers(state: &State, tenant: &str) -> bool {
     state.by(&by::peer_of(tenant)).next().is_some()
 }
 
-/// Trusted domains, and whether they say where labels lead to.
+/// Trusted domains, and whether they say where labels lead to. One that has never been heard says nothing, and opens nothing.
 fn exchanging(state: &State) -> impl Iterator<Item = (&str, bool)> {
-    state.trusts().map(|trust| {
-        let remote = state.remote(&key::remote(&trust.name));
-        (trust.name.as_str(), remote.is_some_and(|one| one.origins))
+    state.trusts().filter_map(|trust| {
+        let remote = state.remote(&key::remote(&trust.name))?;
+        Some((trust.name.as_str(), remote.origins))
     })
 }
 
@@ -145,9 +198,10 @@ fn said<'a>(
 }
 
 /// What another domain is told: of our routers, and of those of other domains whose packets come by us. The path says by whom, so that
-/// nothing goes in circles; of several the shortest is told.
-pub(crate) fn public(state: &State, own: &str, domain: &str) -> Vec<RemoteOrigins> {
-    let mut all = Vec::new();
+/// nothing goes in circles; of several the shortest is told. Not more than is taken there: our own first, and of what each of the others
+/// says of a VNI the shortest ways. Gives how many are left out too.
+pub(crate) fn public(state: &State, own: &str, domain: &str) -> (Vec<RemoteOrigins>, usize) {
+    let (mut all, mut passed_on) = (Vec::new(), Vec::new());
     let others: Vec<(&str, bool, BTreeSet<u32>)> = exchanging(state)
         .filter(|(other, _)| *other != domain)
         .map(|(other, says)| (other, says, peers::vnis(state, other)))
@@ -189,18 +243,34 @@ pub(crate) fn public(state: &State, own: &str, domain: &str) -> Vec<RemoteOrigin
                 }
             }
             all.push(ours);
-            all.extend(relayed.into_values().map(|said| {
-                let mut path = said.path.clone();
-                path.push(own.to_owned());
-                RemoteOrigins {
-                    domain: own.to_owned(),
-                    path,
-                    ..said.clone()
-                }
-            }));
+            let mut by_teller: BTreeMap<&str, Vec<&RemoteOrigins>> = BTreeMap::new();
+            for said in relayed.into_values() {
+                by_teller.entry(&said.domain).or_default().push(said);
+            }
+            for mut said in by_teller.into_values() {
+                said.sort_by_key(|one| (one.path.len(), &one.path));
+                passed_on.extend(said.into_iter().enumerate());
+            }
         }
     }
-    all
+    // One that says much takes nothing away from others that say little.
+    passed_on.sort_by_key(|(rank, said)| (*rank, said.path.len(), said.vni, &said.path));
+    all.extend(passed_on.into_iter().map(|(_, said)| {
+        let mut path = said.path.clone();
+        path.push(own.to_owned());
+        RemoteOrigins {
+            domain: own.to_owned(),
+            path,
+            ..said.clone()
+        }
+    }));
+    let (before, mut counted) = (all.len(), Counted::default());
+    all.retain(|one| {
+        let endpoints = one.addresses.len() + one.ids.len();
+        counted.add(one.vni, &one.path, endpoints).is_ok()
+    });
+    let left_out = before - all.len();
+    (all, left_out)
 }
 
 /// What labels name an endpoint by, and whether that is its IPv4 address.

@@ -174,6 +174,7 @@ fn entries(record: &Record, mut with: impl FnMut(String)) {
         Record::Grant(grant) => with(by::router(&grant.router)),
         Record::Share(share) => with(by::shared(&share.tenant)),
         Record::RemoteTenant(tenant) => with(by::number(tenant.vni)),
+        Record::RemoteRouter(router) => with(by::bgp_address(router.bgp_address)),
         Record::RemoteService(service) => with(by::number(service.label)),
         Record::Request(request) => {
             with(by::asked(request.at));
@@ -422,6 +423,14 @@ impl State {
                 _ => self.tallies.insert_mut(family.into(), tally),
             }
         }
+    }
+}
+
+/// The edge of another domain that a record is.
+pub(crate) fn as_edge(one: &Versioned) -> Option<&RemoteRouter> {
+    match &one.record {
+        Record::RemoteRouter(router) => Some(router),
+        _ => None,
     }
 }
 

@@ -21,32 +21,37 @@ use crate::operations::{Done, chosen_vni, domain_of, foreign_vni, free_vni, tena
 /// Changes of a tenant's chains that a router may be late by: who is further behind is not thought of any more.
 const KEPT: usize = 32;
 
-/// A label for a service that is not there yet.
+/// A label for a service that is not there yet. `operator` says that an operator asks, and not an administrator of the tenant.
 pub(super) fn given(
     transaction: &mut Transaction<'_>,
     tenant: &str,
     name: &str,
     new: &NewService,
+    operator: bool,
 ) -> Done<u32> {
     let domain = domain_of(transaction)?;
+    let there = new.home_name.as_deref().unwrap_or(name);
     let label = match (new.label, &new.home) {
         (None, None) => {
             return fresh(transaction, &domain, tenant, name);
         }
         (Some(label), None) => {
+            if !operator && !(domain.first_vni..=domain.last_vni).contains(&label) {
+                return Err(Rejection::Forbidden(format!(
+                    "label {label} is not of this domain's VNIs ({}-{}): it takes an operator's token to give it",
+                    domain.first_vni, domain.last_vni
+                )));
+            }
             let label = chosen_vni(transaction, "label", label)?;
             take(transaction, label, tenant, name);
             return Ok(label);
         }
-        (Some(label), Some(home)) if *home != domain.name => label,
+        (Some(label), Some(home)) if *home != domain.name => {
+            check_said(transaction, (tenant, home, there), label, operator)?;
+            label
+        }
         (None, Some(home)) if *home != domain.name => {
-            let there = new.home_name.as_deref().unwrap_or(name);
-            offered(transaction, tenant, home, there)?.ok_or_else(|| {
-                Rejection::Conflict(format!(
-                    "domain `{home}` offers no service `{there}` to this tenant: it is to share the tenant with this domain (weft domain \
-                     share) and to have the service"
-                ))
-            })?
+            offered(transaction, tenant, home, there)?.ok_or_else(|| not_offered(home, there))?
         }
         _ => {
             return Err(Rejection::Invalid(
@@ -55,7 +60,41 @@ pub(super) fn given(
         }
     };
     let home = new.home.as_deref().unwrap_or_default();
-    foreign_vni(transaction, &domain, home, label)
+    let owner = tenant_of(transaction, tenant)?.vni;
+    foreign_vni(transaction, &domain, home, label, Some(owner))
+}
+
+fn not_offered(home: &str, there: &str) -> Rejection {
+    Rejection::Conflict(format!(
+        "domain `{home}` offers no service `{there}` to this tenant: it is to share the tenant with this domain (weft domain share) and to \
+         have the service"
+    ))
+}
+
+/// A label that is entered is the one that `home` says the tenant's service has `there`; where nobody says that, since `home` is not
+/// trusted, it may be anybody's, and an operator answers for it.
+fn check_said(
+    transaction: &Transaction<'_>,
+    (tenant, home, there): (&str, &str, &str),
+    label: u32,
+    operator: bool,
+) -> Done<()> {
+    if transaction.get(&key::trust(home)).is_none() {
+        return match operator {
+            true => Ok(()),
+            false => Err(Rejection::Forbidden(format!(
+                "domain `{home}` is not trusted here, so nobody says that label {label} is this service's: it takes an operator's token to \
+                 give it"
+            ))),
+        };
+    }
+    match offered(transaction, tenant, home, there)? {
+        Some(said) if said == label => Ok(()),
+        Some(said) => Err(Rejection::Conflict(format!(
+            "domain `{home}` says that its service `{there}` has label {said}, not {label}: leave the label out"
+        ))),
+        None => Err(not_offered(home, there)),
+    }
 }
 
 /// The next label of this domain.
@@ -119,12 +158,25 @@ pub(super) fn kept(
     transaction: &Transaction<'_>,
     service: &Service,
     new: &NewService,
+    operator: bool,
 ) -> Done<u32> {
     let Some(label) = new.label.filter(|one| *one != service.label) else {
         return Ok(service.label);
     };
     match &service.home {
-        Some(home) => foreign_vni(transaction, &domain_of(transaction)?, home, label),
+        Some(home) => {
+            let there = new.home_name.as_ref().or(service.home_name.as_ref());
+            let there = there.unwrap_or(&service.name);
+            check_said(transaction, (&service.tenant, home, there), label, operator)?;
+            let owner = tenant_of(transaction, &service.tenant)?.vni;
+            foreign_vni(
+                transaction,
+                &domain_of(transaction)?,
+                home,
+                label,
+                Some(owner),
+            )
+        }
         None => Err(Rejection::Invalid(format!(
             "the label of `{}` is {}, and stays so: another one is another service",
             service.name, service.label
@@ -150,7 +202,8 @@ pub(super) fn take_over(
         let there = service.home_name.as_deref().unwrap_or(name);
         let now = offered(transaction, tenant, &home, there)?;
         if let Some(label) = now.filter(|label| *label != service.label) {
-            service.label = foreign_vni(transaction, &domain_of(transaction)?, &home, label)?;
+            let (domain, owner) = (domain_of(transaction)?, tenant_of(transaction, tenant)?.vni);
+            service.label = foreign_vni(transaction, &domain, &home, label, Some(owner))?;
             transaction.put(Record::Service(service));
         }
     }

@@ -20,7 +20,8 @@ use crate::state::by;
 #[serde(deny_unknown_fields)]
 pub struct NewService {
     /// Its label: one that nobody has, of this domain's range or outside of it, where the service had it before; with `home`, one that
-    /// this domain gave and does not tell, since it is not trusted. Where it is absent the next free VNI of this domain is taken. It stays
+    /// this domain gave and does not tell, since it is not trusted. One that is not of this domain's range, or that nobody tells, is an
+    /// operator's to choose; that of a trusted domain is the one that it tells. Where it is absent the next free VNI of this domain is taken. It stays
     /// what it was where the service is there.
     #[serde(default)]
     pub label: Option<u32>,
@@ -187,7 +188,8 @@ fn check_attachments(transaction: &Transaction<'_>, own: &Service) -> Done<()> {
     Ok(())
 }
 
-/// Makes a service, or changes it. Its label stays what it is; that of another domain's service may be said anew.
+/// Makes a service, or changes it. Its label stays what it is; that of another domain's service may be said anew. `operator`
+/// says that an operator asks: an administrator of the tenant chooses no label that may be another tenant's.
 ///
 /// # Errors
 /// Where there is no such tenant or router, no label for it, or a chain that it is in would not work.
@@ -196,6 +198,7 @@ pub fn put_service(
     tenant: &str,
     name: &str,
     new: &NewService,
+    operator: bool,
 ) -> Done<Service> {
     check_name(name)?;
     tenant_of(transaction, tenant)?;
@@ -211,11 +214,11 @@ pub fn put_service(
                     one.label
                 )));
             }
-            let label = labels::kept(transaction, &one, new)?;
+            let label = labels::kept(transaction, &one, new, operator)?;
             (label, one.home, new.home_name.clone().or(one.home_name))
         }
         None => (
-            labels::given(transaction, tenant, name, new)?,
+            labels::given(transaction, tenant, name, new, operator)?,
             new.home.clone(),
             new.home_name.clone(),
         ),

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 
 use super::introduction::Introduction;
 use super::public::Said;
-use super::records::{Pair, Remote, Share, Trust};
+use super::records::{Pair, Remote, RemoteRouter, Share, Trust};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, RemoteTenant, State, Tenant, key, now};
 use crate::operations::{check_name, domain_of, missing, router_of, tenant_of};
-use crate::state::by;
+use crate::state::{as_edge, as_router, by};
 
 type Done<T> = Result<T, Rejection>;
 
@@ -259,11 +259,12 @@ pub struct Heard {
     pub follower: String,
 }
 
-/// Takes in what another domain says of itself. It may be said twice, to two controllers: then nothing changes.
+/// Takes in what another domain says of itself. It may be said twice, to two controllers: then nothing changes. Gives which addresses it
+/// says to have that are others'.
 ///
 /// # Errors
 /// Where it is not trusted any more, or said something later already.
-pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
+pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<Vec<String>> {
     let name = &heard.domain;
     let trusted = trust_of(transaction, name).is_ok_and(|one| one.fingerprint == heard.fingerprint);
     if !trusted {
@@ -282,7 +283,8 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
             heard.revision, remote.revision
         )));
     }
-    let records = heard.said.routers.iter().cloned().map(Record::RemoteRouter);
+    let (routers, clashes) = edges(transaction.state(), name, &heard.said.routers);
+    let records = routers.into_iter().map(Record::RemoteRouter);
     let tenants = heard.said.tenants.iter().cloned().map(Record::RemoteTenant);
     let services = heard.said.services.iter().cloned();
     let services = services.map(Record::RemoteService);
@@ -321,7 +323,44 @@ pub fn take_in(transaction: &mut Transaction<'_>, heard: &Heard) -> Done<()> {
         remote.heard = now();
     }
     transaction.put(Record::Remote(remote));
-    Ok(())
+    Ok(clashes)
+}
+
+/// Edges as a domain says them, without those with an address that another domain's edge had before; and which addresses are not theirs.
+fn edges(state: &State, domain: &str, said: &[RemoteRouter]) -> (Vec<RemoteRouter>, Vec<String>) {
+    let (mut taken, mut clashes) = (Vec::new(), Vec::new());
+    for edge in said {
+        let address = edge.bgp_address;
+        let entry = by::bgp_address(address);
+        let has = || state.by(&entry);
+        let router = has().find_map(as_router);
+        let other = has().filter_map(as_edge).find(|one| one.domain != domain);
+        let had = has().filter_map(as_edge).any(|one| one.domain == domain);
+        let whose = match (router, other) {
+            (Some(router), _) => format!("router `{}` of this domain has", router.name),
+            (_, Some(other)) if had => {
+                format!(
+                    "edge `{}` of domain `{}` says to have too",
+                    other.name, other.domain
+                )
+            }
+            (_, Some(other)) => format!(
+                "edge `{}` of domain `{}` had before",
+                other.name, other.domain
+            ),
+            _ => String::new(),
+        };
+        if !whose.is_empty() {
+            clashes.push(format!(
+                "edge `{}` says to have the BGP address {address}, which {whose}: it is spoken with at one of the two",
+                edge.name
+            ));
+        }
+        if other.is_none() || had {
+            taken.push(edge.clone());
+        }
+    }
+    (taken, clashes)
 }
 
 /// A tenant of ours whose home has not said yet which of its tenants that is, since it was not trusted when the VNI was entered: it is

@@ -1,6 +1,6 @@
 //! What an edge is told of the edges of other domains: whom to speak with, and whose labels to take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::operations::offer;
@@ -37,21 +37,28 @@ pub fn mistaken<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a RemoteTenan
     }
 }
 
-/// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services. A label that the domain has given
-/// to a service of another tenant since is not that service's any more.
+/// The VNIs that go over to a domain and come from it: of tenants, and the labels of their services. One that the domain says is another
+/// tenant's, or of a service of one, is not that tenant's there.
 pub fn vnis(state: &State, domain: &str) -> BTreeSet<u32> {
-    let told = state.all_below(key::remote_services(domain));
-    let labels = told.filter_map(|one| match &one.record {
-        Record::RemoteService(service) => Some((service.label, service.vni)),
-        _ => None,
-    });
-    let labels: BTreeMap<u32, u32> = labels.collect();
     let mut vnis = BTreeSet::new();
     for tenant in tenants(state, domain) {
-        let own = |vni: &u32| labels.get(vni).is_none_or(|owner| *owner == tenant.vni);
-        vnis.extend(chains::vnis(state, tenant).filter(own));
+        let own = chains::vnis(state, tenant).filter(|vni| !anothers(state, domain, tenant, *vni));
+        vnis.extend(own);
     }
     vnis
+}
+
+/// A domain says that a VNI of a tenant here is another tenant's.
+fn anothers(state: &State, domain: &str, tenant: &Tenant, vni: u32) -> bool {
+    let another = |record: &Record| match record {
+        Record::RemoteService(one) => one.domain == domain && one.vni != tenant.vni,
+        Record::RemoteTenant(one) if one.domain == domain => {
+            let ids = one.id.as_ref().zip(tenant.id.as_ref());
+            vni != tenant.vni || ids.is_some_and(|(told, own)| told != own)
+        }
+        _ => false,
+    };
+    state.by(&by::number(vni)).any(|one| another(&one.record))
 }
 
 /// Whether a VNI of a tenant is one of them.
@@ -59,12 +66,7 @@ pub(crate) fn exchanges(state: &State, domain: &str, tenant: &Tenant, vni: u32) 
     let home = tenant.home.as_deref() == Some(domain);
     let goes = state.share(&key::share(domain, &tenant.name)).is_some()
         || (home && offer(state, domain, tenant.vni).is_some());
-    let anothers = |record: &Record| match record {
-        Record::RemoteService(one) => one.domain == domain && one.vni != tenant.vni,
-        _ => false,
-    };
-    goes && mistaken(state, tenant).is_none()
-        && !state.by(&by::number(vni)).any(|one| anothers(&one.record))
+    goes && mistaken(state, tenant).is_none() && !anothers(state, domain, tenant, vni)
 }
 
 /// A trusted domain's edges that a router speaks with.

@@ -24,9 +24,14 @@ fn item(item: Item) -> PublicItem {
 
 /// What a domain sees: our edges that may speak with its, and the tenants that are shared with it. Empty where it is not trusted.
 pub fn view(state: &State, domain: &str) -> PublicView {
+    told(state, domain).0
+}
+
+/// The same, and how many words of where labels lead to are left out of it, since they are more than are taken.
+pub(crate) fn told(state: &State, domain: &str) -> (PublicView, usize) {
     let mut view = PublicView::new();
     let (Some(own), Some(trust)) = (state.domain(), state.trust(&key::trust(domain))) else {
-        return view;
+        return (view, 0);
     };
     let one = PublicDomain {
         name: own.name.clone(),
@@ -35,7 +40,8 @@ pub fn view(state: &State, domain: &str) -> PublicView {
         origins: true,
     };
     view.insert("domain".into(), item(Item::Domain(one)));
-    for one in origins::public(state, &own.name, domain) {
+    let (said, left_out) = origins::public(state, &own.name, domain);
+    for one in said {
         view.insert(origins_key(&one), item(Item::Origins(said_origins(one))));
     }
     for router in state.routers_as(Role::Edge) {
@@ -85,7 +91,7 @@ pub fn view(state: &State, domain: &str) -> PublicView {
             view.insert(key, item(Item::Service(one)));
         }
     }
-    view
+    (view, left_out)
 }
 
 /// What is held of a domain, as it said it.
@@ -198,6 +204,7 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
         says_origins: false,
         refused: Vec::new(),
     };
+    let mut words = Vec::new();
     for (at, item) in view {
         let read = match &item.item {
             Some(Item::Domain(one)) => {
@@ -214,18 +221,24 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
             Some(Item::Service(one)) => {
                 read_service(domain, one).map(|service| said.services.push(service))
             }
-            Some(Item::Origins(_)) if said.origins.len() >= origins::MOST_SAID => Err(format!(
-                "more than {} VNIs of which it says where their labels lead to",
-                origins::MOST_SAID
-            )),
             Some(Item::Origins(one)) => {
-                read_origins(own, domain, one).map(|origins| said.origins.extend(origins))
+                words.push((at, one));
+                Ok(())
             }
             // Of a later controller.
             None => Ok(()),
         };
         said.refused
             .extend(read.err().map(|error| format!("{at}: {error}")));
+    }
+    // What it says of its own routers first: what it has heard is not to take the place of that.
+    words.sort_by_key(|(_, one)| one.path.len());
+    let mut counted = origins::Counted::default();
+    for (at, one) in words {
+        match read_origins(own, domain, one, &mut counted) {
+            Ok(origins) => said.origins.extend(origins),
+            Err(error) => said.refused.push(format!("{at}: {error}")),
+        }
     }
     match said.asn {
         0 => Err(format!("domain `{domain}` does not say who it is")),
@@ -317,6 +330,7 @@ fn read_origins(
     own: &Domain,
     domain: &str,
     one: &PublicOrigins,
+    counted: &mut origins::Counted,
 ) -> Result<Option<RemoteOrigins>, String> {
     let path: Result<Vec<String>, String> = one.path.iter().map(|name| read_name(name)).collect();
     let path = path?;
@@ -326,13 +340,8 @@ fn read_origins(
     if path.contains(&own.name) {
         return Ok(None);
     }
-    let endpoints = one.addresses.len() + one.ids.len();
-    if endpoints > origins::MOST_ENDPOINTS {
-        return Err(format!(
-            "{endpoints} endpoints, and at most {} are taken",
-            origins::MOST_ENDPOINTS
-        ));
-    }
+    let vni = read_vni(one.vni)?;
+    counted.add(vni, &path, one.addresses.len() + one.ids.len())?;
     let addresses = |numbers: &[u32]| {
         let mut addresses: Vec<_> = numbers.iter().map(|one| (*one).into()).collect();
         addresses.sort_unstable();
@@ -341,7 +350,7 @@ fn read_origins(
     };
     Ok(Some(RemoteOrigins {
         domain: domain.to_owned(),
-        vni: read_vni(one.vni)?,
+        vni,
         path,
         addresses: addresses(&one.addresses),
         ids: addresses(&one.ids),

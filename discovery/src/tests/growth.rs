@@ -94,7 +94,7 @@ impl Domain {
         });
         let nodes: Vec<Value> = node.into_iter().collect();
         let new: NewService = serde_json::from_value(json!({ "attachments": nodes })).unwrap();
-        self.change(|transaction| put_service(transaction, tenant, name, &new))
+        self.change(|transaction| put_service(transaction, tenant, name, &new, true))
     }
 
     pub(crate) fn chain(

@@ -4,6 +4,7 @@
 
 mod api;
 mod chains;
+mod edges;
 mod exchange;
 mod faults;
 mod grants;

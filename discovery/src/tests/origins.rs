@@ -194,6 +194,29 @@ fn an_edge_is_told_who_is_beyond_and_is_a_way_there() {
     assert!(beyond.unwrap()[0].open);
 }
 
+/// The operator trusts a domain that is not there, or does not trust this one: that opens nothing, here or for others.
+#[test]
+fn a_domain_that_was_never_heard_opens_nothing() {
+    let mut domain = domain();
+    for name in ["b", "c"] {
+        trust(&mut domain, name, true);
+        share(&mut domain, name);
+    }
+    let never = |transaction: &mut crate::database::Transaction<'_>| {
+        transaction.delete(&key::remote("c"));
+        Ok(())
+    };
+    domain.change(never).unwrap();
+    let (_, beyond) = told(&domain, "a3", "red");
+    assert!(beyond.unwrap().iter().all(|far| !far.open));
+    assert!(public(&domain, "b").values().all(|one| !one.open));
+    // It is of an earlier version, as it turns out.
+    trust(&mut domain, "c", false);
+    let (_, beyond) = told(&domain, "a3", "red");
+    assert!(beyond.unwrap().iter().all(|far| far.open));
+    assert!(public(&domain, "b").values().all(|one| one.open));
+}
+
 #[test]
 fn what_other_domains_say_is_said_on_and_never_in_circles() {
     let mut domain = domain();
@@ -257,7 +280,122 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
     assert!(
         said.refused
             .iter()
-            .any(|one| one.starts_with("three: 16385"))
+            .any(|one| one.starts_with("three: with it there are 16385 endpoints"))
+    );
+}
+
+/// A partner invents domains without end: our own word and another partner's are told, and are taken, all the same.
+#[test]
+fn invented_domains_take_nothing_away_from_others() {
+    let mut domain = domain();
+    for name in ["b", "c", "d"] {
+        trust(&mut domain, name, true);
+        share(&mut domain, name);
+    }
+    says(&mut domain, "d", 10_000, &["d"], 103);
+    says(&mut domain, "d", 10_000, &["x", "y", "d"], 104);
+    for number in 0..200 {
+        says(
+            &mut domain,
+            "b",
+            10_000,
+            &[&format!("a{number:03}"), "b"],
+            9,
+        );
+    }
+    let told = public(&domain, "c");
+    let red = told.keys().filter(|(vni, _)| *vni == 10_000);
+    assert_eq!(red.count(), 64);
+    for path in ["lab", "d lab", "x y d lab"] {
+        assert!(told.contains_key(&(10_000, path.to_owned())), "{path}");
+    }
+    let (_, left_out) = public::told(&domain.state, "c");
+    assert_eq!(left_out, 200 + 3 - 64);
+    // And where a partner says that much, what it says of itself is what is taken, and the rest is named.
+    let own = domain.state.domain().unwrap().clone();
+    let said = read_words(&own, |view| {
+        for number in 0..200u32 {
+            word(
+                view,
+                &format!("a{number:03}"),
+                10_000,
+                &[&format!("a{number:03}"), "z"],
+                1,
+            );
+        }
+        word(view, "z", 10_000, &["z"], 2);
+    });
+    assert_eq!(said.origins.len(), 64);
+    assert!(said.origins.iter().any(|one| one.path == ["z"]));
+    assert_eq!(said.refused.len(), 200 + 1 - 64);
+    assert!(
+        said.refused[0].contains("domains that host one VNI"),
+        "{}",
+        said.refused[0]
+    );
+}
+
+/// Each word is within its bound, and all of them together are no more than a message carries.
+#[test]
+fn many_large_words_are_not_more_than_a_message() {
+    let own = Domain::new().state.domain().unwrap().clone();
+    let said = read_words(&own, |view| {
+        for vni in 1..=600 {
+            word(view, "z", vni, &["z"], 16_384);
+        }
+    });
+    let taken: usize = said.origins.iter().map(|one| 4 * one.addresses.len()).sum();
+    assert!(taken > 7 << 20 && taken <= 8 << 20, "{taken}");
+    assert_eq!(said.origins.len() + said.refused.len(), 600);
+    let said = read_words(&own, |view| {
+        for number in 0..6 {
+            let name = format!("a{number}");
+            word(view, &name, 7, &[&name, "z"], 16_384);
+        }
+        word(view, "z", 7, &["z"], 1);
+    });
+    assert_eq!((said.origins.len(), said.refused.len()), (4, 3));
+    // Long ways count as well.
+    let name = "n".repeat(60);
+    let mut way = vec![name.as_str(); 15];
+    way.push("z");
+    let said = read_words(&own, |view| {
+        for vni in 1..=20_000 {
+            word(view, "n", vni, &way, 1);
+        }
+    });
+    assert!(said.origins.len() < 9_000, "{}", said.origins.len());
+}
+
+/// Reads what domain `z` says.
+fn read_words(own: &crate::model::Domain, words: impl FnOnce(&mut PublicView)) -> public::Said {
+    let mut view = PublicView::new();
+    let first = crate::proto::PublicDomain {
+        name: "z".into(),
+        asn: 64626,
+        global_administrator: own.global_administrator,
+        origins: true,
+    };
+    let item = public_item::Item::Domain(first);
+    view.insert(
+        "domain".into(),
+        crate::proto::PublicItem { item: Some(item) },
+    );
+    words(&mut view);
+    public::read(own, "z", &view).unwrap()
+}
+
+fn word(view: &mut PublicView, origin: &str, vni: u32, path: &[&str], endpoints: u32) {
+    let origins = PublicOrigins {
+        vni,
+        path: path.iter().map(ToString::to_string).collect(),
+        addresses: (1..=endpoints).collect(),
+        ..PublicOrigins::default()
+    };
+    let item = Some(public_item::Item::Origins(origins));
+    view.insert(
+        format!("origins/{vni}/{origin}"),
+        crate::proto::PublicItem { item },
     );
 }
 

@@ -235,8 +235,8 @@ impl Affected {
     /// Another domain says, or says no longer, where labels may lead to there.
     fn by_remote(&mut self, state: &State, domain: &str, change: &Change) {
         let says = |record: &Option<Record>| match record {
-            Some(Record::Remote(remote)) => remote.origins,
-            _ => false,
+            Some(Record::Remote(remote)) => Some(remote.origins),
+            _ => None,
         };
         if says(&change.old) != says(&change.new) {
             self.exchanged(state, domain);

@@ -18,9 +18,6 @@ use crate::proto::{FollowRequest, PublicUpdate};
 use crate::tls;
 use crate::view::digests;
 
-/// Records that are left out and named in the log each time.
-const REFUSED: usize = 10;
-
 /// Follows a domain for ever.
 pub(super) async fn follow(controller: Arc<Controller>, trust: Trust) {
     let mut backoff = Backoff::new();
@@ -32,6 +29,7 @@ pub(super) async fn follow(controller: Arc<Controller>, trust: Trust) {
             controller: &controller,
             trust: &trust,
             accepted: false,
+            clashes: false,
         };
         let error = match follower.listen(attempt).await {
             Ok(never) => match never {},
@@ -53,6 +51,8 @@ struct Follower<'a> {
     trust: &'a Trust,
     /// The other domain has taken this one for a follower.
     accepted: bool,
+    /// It said to have addresses that are others', which those may have given up since.
+    clashes: bool,
 }
 
 impl Follower<'_> {
@@ -99,7 +99,11 @@ impl Follower<'_> {
     }
 
     /// Takes in what was said, where it is something new.
-    async fn hear(&self, update: PublicUpdate, view: &mut PublicView) -> Result<(), ClientError> {
+    async fn hear(
+        &mut self,
+        update: PublicUpdate,
+        view: &mut PublicView,
+    ) -> Result<(), ClientError> {
         let database = &self.controller.database;
         let state = database.state();
         let id = self.controller.hub.id();
@@ -107,7 +111,7 @@ impl Follower<'_> {
         let counted = remote.is_some_and(|one| one.followers.contains(id));
         let silent = update.put.is_empty() && update.removed.is_empty();
         let revision = update.revision;
-        if !counted || !silent {
+        if !counted || !silent || self.clashes {
             for key in update.removed {
                 view.remove(&key);
             }
@@ -115,19 +119,7 @@ impl Follower<'_> {
             let own = state.domain();
             let own = own.ok_or_else(|| ClientError::Refused("there is no domain here".into()))?;
             let said = public::read(own, &self.trust.name, view).map_err(ClientError::Refused)?;
-            for error in said.refused.iter().take(REFUSED) {
-                warn!(
-                    domain = self.trust.name,
-                    error, "a record of the other domain is left out"
-                );
-            }
-            if said.refused.len() > REFUSED {
-                let more = said.refused.len() - REFUSED;
-                warn!(
-                    domain = self.trust.name,
-                    more, "records of the other domain are left out"
-                );
-            }
+            let mut left_out = said.refused.clone();
             let heard = Heard {
                 domain: self.trust.name.clone(),
                 fingerprint: self.trust.fingerprint.clone(),
@@ -140,7 +132,13 @@ impl Follower<'_> {
             let take_in =
                 move |transaction: &mut Transaction<'_>| operations::take_in(transaction, &heard);
             let taken = database.change(&actor, what, take_in).await;
-            taken.map_err(|rejection| ClientError::Refused(rejection.to_string()))?;
+            let (clashes, _) =
+                taken.map_err(|rejection| ClientError::Refused(rejection.to_string()))?;
+            self.clashes = !clashes.is_empty();
+            left_out.extend(clashes);
+            self.controller
+                .exchange
+                .left_out(&self.trust.name, left_out);
         }
         self.controller.exchange.heard(&self.trust.name, revision);
         Ok(())

@@ -26,6 +26,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Domains that asked and are not trusted, at most: who they are, anybody may claim.
 const STRANGERS: usize = 16;
 
+/// What of a domain's words is left out and named.
+const LEFT_OUT: usize = 10;
+
 /// How the exchange with a domain does, at this controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -37,6 +40,10 @@ pub struct Link {
     pub revision: u64,
     /// Why this controller does not hear it.
     pub error: String,
+    /// What of its words is left out, and why: the first ones, and how many more.
+    pub left_out: Vec<String>,
+    /// Words of where labels lead to that it is not told, since they are more than it takes.
+    pub untold: usize,
     /// Controllers of the domain that follow this one.
     pub followed: usize,
 }
@@ -96,6 +103,20 @@ impl Exchange {
             link.revision = revision;
             link.error.clear();
         });
+    }
+
+    /// What of its words is left out; it is logged when that changes.
+    fn left_out(&self, domain: &str, mut left_out: Vec<String>) {
+        let more = left_out.len().saturating_sub(LEFT_OUT);
+        left_out.truncate(LEFT_OUT);
+        if more > 0 {
+            left_out.push(format!("and {more} more"));
+        }
+        let before = self.link(domain).left_out;
+        for one in left_out.iter().filter(|one| !before.contains(one)) {
+            warn!(domain, "what the other domain says is left out: {one}");
+        }
+        self.change(domain, |link| link.left_out = left_out);
     }
 
     /// It cannot be heard.

@@ -141,7 +141,10 @@ async fn tell(
             let _ = sender.send(Err(status)).await;
             return;
         }
-        let view = public::view(&state, &follower.domain);
+        let (view, untold) = public::told(&state, &follower.domain);
+        controller
+            .exchange
+            .change(&follower.domain, |link| link.untold = untold);
         let (put, removed) = differing(&held, &view);
         if due || !put.is_empty() || !removed.is_empty() {
             held = digests(&view);

@@ -63,8 +63,9 @@ impl Controller {
         let new = form.read()?;
         let what = format!("put service {name} of tenant {tenant}");
         let subject = key::service(&tenant, &name);
+        let operator = asking.actor.may_change(None).is_ok();
         self.change(asking, what, &new.clone(), subject, move |transaction| {
-            operations::put_service(transaction, &tenant, &name, &new)
+            operations::put_service(transaction, &tenant, &name, &new, operator)
         })
         .await
     }

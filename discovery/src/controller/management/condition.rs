@@ -181,6 +181,19 @@ impl Controller {
                 ));
             }
         }
+        for trust in state.trusts() {
+            let link = self.exchange.link(&trust.name);
+            if link.untold > 0 {
+                warnings.push(format!(
+                    "domain `{}` is not told {} times where labels of a VNI lead to, since it is more than one domain takes: share fewer \
+                     tenants with it, or see which domain says that much",
+                    trust.name, link.untold
+                ));
+            }
+            let left_out = link.left_out;
+            let warning = |one| format!("of what domain `{}` says is left out: {one}", trust.name);
+            warnings.extend(left_out.into_iter().map(warning));
+        }
         warnings
     }
 
