@@ -302,6 +302,10 @@ fn put_rule(out: &mut String, rule: &StepRule, family: Family, part: Part) {
     }
 }
 
+/// What no rule is about goes on, unless the table was replaced in the midst of them: a packet keeps the rules that it began with, and
+/// finds nothing in their sets any more. What is looked up last is there, or something before it may have been missed.
+const STILL_THERE: &str = "    meta protocol { ip, ip6 } accept\n    drop\n";
+
 /// A chain that begins with `first` and goes on with the rules, and the chains that it looks up.
 fn put_chain(out: &mut String, name: &str, first: &str, rules: &[StepRule], family: Family) {
     let tree = Tree::new(rules, family);
@@ -319,6 +323,7 @@ fn put_chain(out: &mut String, name: &str, first: &str, rules: &[StepRule], fami
                 for rule in list {
                     put_rule(out, &rules[*rule], family, *part);
                 }
+                out.push_str(STILL_THERE);
             }
             Node::Split { field, ways, rest } => {
                 let (field, value) = field_word(*field, family);
@@ -359,7 +364,7 @@ const FAMILIES: [(Family, &str); 2] = [(Family::V4, "ip"), (Family::V6, "ip6")];
 fn put_families(out: &mut String, name: &str) {
     let _ = writeln!(
         out,
-        "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}"
+        "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}\n    drop"
     );
 }
 
