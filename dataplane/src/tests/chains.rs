@@ -356,14 +356,14 @@ fn no_packet_skips_a_service_while_chains_change_under_it() {
             "0.002",
             "-q",
             "-w",
-            "60",
+            "120",
             "10.0.2.10",
         ])
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let arrived = || counted(lab, "red-b", "stamped");
-    for (round, order) in orders.iter().cycle().take(8).enumerate() {
+    for (round, order) in orders.iter().cycle().take(24).enumerate() {
         apply_both(&domain, order);
         let before = arrived();
         // Until the new chain carries them.
@@ -371,6 +371,57 @@ fn no_packet_skips_a_service_while_chains_change_under_it() {
         while arrived() < before + 500 {
             assert!(std::time::Instant::now() < end, "round {round}");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    assert_eq!(counted(lab, "red-b", "other"), 0);
+}
+
+/// Chains are looked up among many, and others of them come and go: the look-up that a packet is in the midst of holds.
+#[test]
+fn no_packet_skips_a_service_while_other_chains_come_and_go() {
+    if !privileged() {
+        return;
+    }
+    let domain = at_one_router();
+    let lab = &domain.lab;
+    watch(lab, "red-b", 1);
+    stamp_bits(lab, "f", 1);
+    let apply = |others: u8| {
+        let web = Chain {
+            symmetric: false,
+            ..chain(&[FIREWALL])
+        };
+        let other = |number| {
+            let mut other = web.clone();
+            other.name = format!("other-{number}");
+            let nets = [format!("10.9.{number}.0/24"), format!("10.7.{number}.0/25")];
+            other.matches.destinations = nets.map(|net| net.parse().unwrap()).into();
+            other
+        };
+        let chains = (0..others).map(other).chain([web.clone()]).collect();
+        let mut delta = red(Some("red0"), vec![firewall(true)], chains);
+        delta.services = vec![(vni(FIREWALL), Some(HERE))];
+        domain.a.apply(delta);
+        assert_eq!(domain.a.status().refused, []);
+    };
+    apply(40);
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    let mut pings = std::process::Command::new("ip")
+        .args(["netns", "exec", &lab.ns("red-a"), "ping"])
+        // As fast as answers come.
+        .args(["-f", "-l", "64", "-q", "-w", "120", "10.0.2.10"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let arrived = || counted(lab, "red-b", "stamped");
+    for round in 0..40 {
+        apply(40 + round % 2);
+        let before = arrived();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while arrived() < before + 200 {
+            assert!(std::time::Instant::now() < end, "round {round}");
         }
     }
     pings.kill().unwrap();
