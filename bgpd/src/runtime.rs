@@ -15,7 +15,7 @@ use weft_bgp_core::session::{ConnectionId, DownReason, State};
 use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Speaker};
 use weft_bgp_wire::Family;
 
-use crate::connection::{self, Write};
+use crate::connection::{self, Writer};
 use crate::link;
 use crate::listen::{self, Instances};
 use crate::quiet::{Quiet, Topic};
@@ -129,7 +129,7 @@ type Dialled = (PeerId, u64, std::io::Result<TcpStream>);
 
 struct Runtime {
     speaker: Speaker,
-    connections: HashMap<ConnectionId, mpsc::Sender<Write>>,
+    connections: HashMap<ConnectionId, Writer>,
     next_id: u64,
     event_sender: mpsc::Sender<Event>,
     track: Vec<IpAddr>,
@@ -352,8 +352,7 @@ impl Runtime {
                 Action::Close(id) => {
                     let last = self.speaker.take_closing(id);
                     if let Some(writer) = self.connections.remove(&id) {
-                        // A queue that is full belongs to a neighbour that does not read: it learns of the end from TCP.
-                        let _ = writer.try_send(Write::Close(last));
+                        writer.close(last);
                     }
                 }
                 Action::Neighbor {
@@ -432,9 +431,9 @@ impl Runtime {
             let Some(writer) = self.connections.get(&id) else {
                 continue;
             };
-            while let Ok(permit) = writer.try_reserve() {
+            while let Ok(permit) = writer.pieces.try_reserve() {
                 match self.speaker.poll_transmit(id) {
-                    Some(octets) => permit.send(Write::Octets(octets)),
+                    Some(octets) => permit.send(octets),
                     None => break,
                 }
             }
@@ -470,11 +469,7 @@ impl Runtime {
             ShutdownMode::Restart => self.speaker.take_leave("shutting down", now),
         }
         self.act();
-        let writers: Vec<mpsc::Sender<Write>> =
-            self.connections.drain().map(|(_, writer)| writer).collect();
-        for writer in writers {
-            drop(writer);
-        }
+        self.connections.clear();
         // Writers end by themselves once their queues are empty; the runtime outlives them only so long.
         tokio::task::yield_now().await;
     }
