@@ -48,6 +48,16 @@ fn sign(socket: &impl AsFd, address: IpAddr, key: Option<&[u8]>) -> io::Result<(
     set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &value)
 }
 
+/// Whether the kernel can sign connections.
+///
+/// # Errors
+/// Why it cannot.
+pub fn can_sign() -> io::Result<()> {
+    let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::STREAM);
+    let socket = socket2::Socket::new(domain, kind, None)?;
+    sign(&socket, IpAddr::from([192, 0, 2, 1]), Some(b"trial")).map_err(explain)
+}
+
 /// Signs what goes over a connection to a neighbour.
 ///
 /// # Errors
@@ -61,6 +71,39 @@ pub(crate) fn sign_connection(
         Password::Key(key) => sign(socket, address, Some(key)).map_err(explain),
         Password::Unreadable(why) => Err(io::Error::other(why.to_string())),
     }
+}
+
+/// Signs what goes over a connection that is there with another key, or no longer: both ends change it, and TCP sends again what the
+/// other end did not take meanwhile.
+///
+/// # Errors
+/// As [`sign_connection`]. Linux before 5.8 lets nobody change the key of a connection.
+pub(crate) fn sign_again(
+    socket: &impl AsFd,
+    address: IpAddr,
+    password: Option<&Password>,
+) -> io::Result<()> {
+    sign_listener(socket, address, password)
+}
+
+/// Whether the other end of a connection takes what it is sent: nothing had to be sent a third time.
+pub(crate) fn is_heard(socket: &impl AsFd) -> bool {
+    /// Attempts to send the oldest segment again, as `struct tcp_info` has them.
+    const RETRANSMITS: usize = 2;
+    let mut info = [0_u8; 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes as many octets as there is room for, and keeps no pointer to them.
+    #[allow(unsafe_code, reason = "nobody wraps this socket option")]
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    failed == 0 && info[RETRANSMITS] < 2
 }
 
 /// Asks a listener for signatures of a neighbour's connections, or for none any more.

@@ -255,6 +255,7 @@ impl Follower {
                 held: digests(&self.view),
                 instance: self.instance.clone(),
                 origins: true,
+                session_keys: facts.session_keys,
             })),
         }
     }

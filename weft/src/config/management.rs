@@ -23,6 +23,10 @@ pub(crate) struct Controller {
     /// Where the router keeps its certificate and what it knows, in a folder of its name.
     #[serde(default = "defaults::state")]
     pub state: PathBuf,
+    /// Sessions with other routers of the domain are signed, with keys that the controller makes and replaces by itself. Where the other
+    /// router, or this one's kernel, cannot, they are not.
+    #[serde(default = "defaults::yes")]
+    pub sign_sessions: bool,
 }
 
 /// The REST API. It has no authentication of its own.
@@ -100,11 +104,13 @@ pub(super) fn controller(at: &Cursor<'_>) -> Option<Controller> {
         Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
         _ => at.expected("the absolute path of a folder"),
     });
+    let sign_sessions = fields.optional("sign_sessions", |at| at.bool());
     fields.finish();
     Some(Controller {
         address: address?,
         token,
         state: state.unwrap_or_else(defaults::state),
+        sign_sessions: sign_sessions.unwrap_or_else(defaults::yes),
     })
 }
 

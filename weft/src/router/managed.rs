@@ -20,6 +20,7 @@ use weft_overlay::origins::Origins;
 
 use super::core::Queries;
 use super::performance::Reporter;
+use super::setup::SessionKeys;
 use super::sources::own_addresses;
 use super::told::{self, Publisher, Teller, Told};
 use crate::config::Config;
@@ -48,6 +49,8 @@ pub(super) struct Managed {
     waiting: Option<Refused>,
     /// Where it says that labels may lead, `None` where it says nothing of that.
     origins: Option<Arc<Origins>>,
+    /// What sessions with other routers of the domain are signed with.
+    keys: SessionKeys,
     /// The controller is there, or why it is away.
     link: Result<(), String>,
     told: Publisher,
@@ -105,12 +108,14 @@ impl Managed {
             refused: Vec::new(),
             waiting: None,
             origins: None,
+            keys: SessionKeys::new(),
             link: Ok(()),
             told,
         };
         let config = managed.begin(known).await?;
         managed.config = config.clone();
         managed.origins = origins::read(&managed.view, &config);
+        managed.keys = keys::read(&managed.view);
         managed.publish();
         Ok((managed, config))
     }
@@ -152,6 +157,11 @@ impl Managed {
     /// Where labels may lead, as the controller has said it last.
     pub(super) fn origins(&self) -> Option<Arc<Origins>> {
         self.origins.clone()
+    }
+
+    /// What sessions with other routers of the domain are signed with, as the controller has said it last.
+    pub(super) fn keys(&self) -> SessionKeys {
+        self.keys.clone()
     }
 
     /// What the controller says next; never, where it says nothing any more.
@@ -199,6 +209,12 @@ impl Managed {
             }
             Err(_) => return refused,
         };
+        // At once: the other ends of sessions go over to another key now.
+        let keys = keys::read(view);
+        if keys != self.keys {
+            self.keys.clone_from(&keys);
+            queries.set_keys(keys).await;
+        }
         // First, so that nothing of a tenant that is new is judged by what was said before.
         let origins = origins::read(view, &config);
         if origins != self.origins {
@@ -291,6 +307,7 @@ impl Managed {
         self.told.send_replace(Arc::new(Told {
             neighbors: neighbors.map(|one| (one, teller.clone())).collect(),
             notes: self.view.values().flat_map(notes).collect(),
+            unsigned: keys::unsigned(&self.view),
             alarms: silent.into_iter().collect(),
             left_out,
         }));
@@ -396,7 +413,23 @@ fn facts(template: &Config, controller: &str, way: Option<IpAddr>) -> anyhow::Re
                 .to_string(),
         ],
         capacity: overlay.and_then(|one| one.bandwidth).unwrap_or(0),
+        session_keys: signs(template),
     })
+}
+
+/// Sessions with other routers of the domain are signed: the file allows it, and the kernel can.
+fn signs(template: &Config) -> bool {
+    let wanted = template.controller.as_ref();
+    if wanted.is_some_and(|one| !one.sign_sessions) {
+        return false;
+    }
+    match weft_bgp::can_sign() {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%error, "sessions with other routers of the domain are not signed");
+            false
+        }
+    }
 }
 
 /// The address of the loopback interface that others reach, IPv4 first.
@@ -499,7 +532,8 @@ fn compose(
                 tenants.push(tenant(&one));
                 parts.tenants.push(key.clone());
             }
-            Some(Item::Settings(_) | Item::Origins(_) | Item::Beyond(_)) => {}
+            // Beside the configuration: a secret is in no part of it.
+            Some(Item::Settings(_) | Item::Origins(_) | Item::Beyond(_) | Item::SessionKey(_)) => {}
             // Of a later controller.
             None => refused.push(Refused {
                 item: key.clone(),
@@ -659,6 +693,7 @@ fn chain(one: &Chain) -> Value {
     })
 }
 
+mod keys;
 mod origins;
 #[cfg(test)]
 mod tests;

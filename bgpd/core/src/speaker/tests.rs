@@ -68,6 +68,7 @@ fn speaker(
                 ttl: 1,
                 least_ttl: None,
                 password: None,
+                next_password: None,
                 hold_time: Duration::from_secs(90),
                 connect_retry: Duration::from_secs(30),
                 families: vec![Family::Ipv4Unicast],

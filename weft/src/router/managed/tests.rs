@@ -83,6 +83,7 @@ fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
         endpoint: [192, 0, 2, 1].into(),
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
+        session_keys: false,
     };
     let (config, refused) = compose(&template, &facts, &BTreeMap::new(), &view, &template).unwrap();
     assert!(refused.is_empty(), "{refused:?}");
@@ -132,6 +133,7 @@ fn facts_of(number: u8) -> Facts {
         endpoint: [192, 0, 2, number].into(),
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
+        session_keys: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The router as a whole.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use weft_api::Unavailable;
@@ -11,7 +12,7 @@ use weft_overlay::table;
 
 use super::forwarding::forwarding;
 use super::neighbor::refused_labels;
-use super::{LiveState, bfd, encapsulation, ended, family};
+use super::{LiveState, bfd, encapsulation, ended, family, signatures};
 use crate::cli::human::several;
 
 /// Alarms in one answer.
@@ -19,13 +20,21 @@ const ALARMS: usize = 100;
 
 /// What it is and how it does.
 pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable> {
-    let (neighbors, addresses, prefixes, attribute_sets, awaited) = state
+    let (neighbors, addresses, unheard, prefixes, attribute_sets, awaited) = state
         .bgp
         .with(|speaker, now| {
             let states: Vec<State> = speaker.states();
+            let addresses = speaker.addresses();
+            let signed: HashSet<IpAddr> = speaker.passwords().map(|(one, _)| one).collect();
+            let unheard = states.iter().zip(&addresses);
+            let unheard = unheard.filter(|(state, (_, address))| {
+                **state != State::Established && signed.contains(address)
+            });
+            let unheard: Vec<IpAddr> = unheard.map(|(_, (_, address))| *address).collect();
             (
                 states,
-                speaker.addresses(),
+                addresses,
+                unheard,
                 speaker.rib.prefixes(),
                 speaker.rib.attribute_sets(),
                 speaker.awaited(now),
@@ -45,6 +54,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
     let refused = refused_labels(state).await?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
     let bfd = state.bfd.snapshot().await;
+    let signatures = signatures::counted();
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -84,6 +94,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         kernel_routes: kernel.routes as u64,
         kernel_refused: kernel.refused.len() as u64,
         bfd: bfd.as_ref().map(bfd::status),
+        signatures,
         memory: memory(),
         forwarding: forwarding(state.conditions(&kernel)),
         alarms: state
@@ -92,6 +103,12 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
             .alarms
             .iter()
             .cloned()
+            .chain(signatures::alarms(
+                &state.told.borrow(),
+                &unheard,
+                state.signatures,
+                signatures,
+            ))
             .chain(
                 conflicts
                     .iter()
