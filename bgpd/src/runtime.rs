@@ -1,6 +1,6 @@
 //! The thread that owns the speaker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -254,11 +254,13 @@ impl Runtime {
 
     /// Sees whether neighbours that go over to another key are heard.
     fn look(&mut self, now: Instant) {
-        let changing: Vec<(PeerId, bool)> = self.speaker.changing_keys().collect();
-        for (peer, established) in &changing {
-            let mut own = self.connections.values().filter(|one| one.peer == *peer);
-            let heard = own.any(|one| one.socket.as_ref().is_none_or(|one| secure::is_heard(one)));
-            let heard = *established && heard;
+        let changing: BTreeMap<PeerId, bool> = self.speaker.changing_keys().collect();
+        let own = self.connections.values();
+        let own = own.filter(|one| changing.get(&one.peer).is_some_and(|stands| *stands));
+        let heard = own.filter(|one| one.socket.as_ref().is_none_or(secure::is_heard));
+        let heard: BTreeSet<PeerId> = heard.map(|one| one.peer).collect();
+        for peer in changing.keys() {
+            let heard = heard.contains(peer);
             self.speaker.handle_heard_signed(*peer, heard, now);
         }
         self.look = (!changing.is_empty()).then(|| now + LOOK);

@@ -111,11 +111,19 @@ impl<'a> Viewer<'a> {
             return None;
         }
         let reflects = self.router.role == Role::Reflector && other.role != Role::Reflector;
+        let own = other.registration.as_ref()?;
+        let alone = other.role == Role::Router;
+        let (endpoint, router_id) = match alone {
+            true => (own.endpoint.to_string(), own.router_id.to_string()),
+            false => (String::new(), String::new()),
+        };
         Some(as_item(item::Item::Neighbor(Neighbor {
             name: other.name.clone(),
-            address: other.registration.as_ref()?.bgp_address.to_string(),
+            address: own.bgp_address.to_string(),
             asn: self.domain.asn,
             route_reflector_client: reflects,
+            endpoint,
+            router_id,
             ..Neighbor::default()
         })))
     }

@@ -85,6 +85,7 @@ pub struct Awaited {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alarm {
     /// Which kind: `locator-conflict`, two routers announce one endpoint id as theirs; `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on;
+    /// `invalid-origin`, labels lead where nobody hosts what they name; `foreign-endpoint`, a router of the domain names other routers' endpoints;
     /// `unsigned-session`, a neighbour of the domain does not sign; `signatures-refused`, a session that is signed is not up, and segments are refused for their signatures;
     /// `record-refused`, a neighbour that a source tells of cannot be; `source-silent`, one of them says nothing.
     pub code: String,

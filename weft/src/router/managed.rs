@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -192,6 +193,10 @@ impl Managed {
 
     /// Goes over to a view; gives what of it cannot be. Where that is what it says of the router itself, this stays what it was.
     async fn run(&mut self, view: &mut View, queries: &Queries) -> Vec<Refused> {
+        if keys::is_all_that_differs(view, &self.view) {
+            self.set_keys(keys::read(view), queries).await;
+            return self.refused.clone();
+        }
         let mut refused = Vec::new();
         let mut composed = self.compose(view);
         if let Err(error) = &composed {
@@ -210,11 +215,8 @@ impl Managed {
             Err(_) => return refused,
         };
         // At once: the other ends of sessions go over to another key now.
-        let keys = keys::read(view);
-        if keys != self.keys {
-            self.keys.clone_from(&keys);
-            queries.set_keys(keys).await;
-        }
+        self.set_keys(keys::until_gone(view, &self.keys), queries)
+            .await;
         // First, so that nothing of a tenant that is new is judged by what was said before.
         let origins = origins::read(view, &config);
         if origins != self.origins {
@@ -228,6 +230,7 @@ impl Managed {
         let Some(reloaded) = queries.reload(config.clone()).await else {
             return refused;
         };
+        self.set_keys(keys::read(view), queries).await;
         self.config = config;
         let restart = reloaded.restart();
         self.waiting = (!restart.is_empty()).then(|| Refused {
@@ -241,6 +244,13 @@ impl Managed {
         refused
     }
 
+    async fn set_keys(&mut self, keys: SessionKeys, queries: &Queries) {
+        if keys != self.keys {
+            self.keys.clone_from(&keys);
+            queries.set_keys(keys).await;
+        }
+    }
+
     /// Logs what is refused, each part once.
     fn note(&self, refused: &[Refused]) {
         for new in refused.iter().filter(|one| !self.refused.contains(one)) {
@@ -251,7 +261,7 @@ impl Managed {
 
     /// Another file: the same view in it.
     pub(super) fn refile(&mut self, template: Config) -> anyhow::Result<Config> {
-        if template.controller != self.template.controller {
+        if !is_same_controller(&template, &self.template) {
             bail!("another controller takes a restart");
         }
         let before = std::mem::replace(&mut self.template, template);
@@ -358,6 +368,18 @@ fn check_authority(membership: &Membership, token: Option<&TokenText>) -> anyhow
             other = token.fingerprint,
         ),
     }
+}
+
+/// Secrets of sessions change while the router runs.
+fn is_same_controller(one: &Config, other: &Config) -> bool {
+    let but_secrets = |config: &Config| {
+        let mut controller = config.controller.clone();
+        if let Some(controller) = &mut controller {
+            controller.password_files.clear();
+        }
+        controller
+    };
+    but_secrets(one) == but_secrets(other)
 }
 
 /// Joins with the token of the configuration, for as long as it takes until the controller is there.
@@ -514,7 +536,14 @@ fn compose(
     for (key, item) in view {
         match &item.item {
             Some(Item::Neighbor(one)) => {
-                neighbors.push(neighbor(one, facts, settings.hold_time));
+                let mut told = neighbor(one, facts, settings.hold_time);
+                let own = template.controller.as_ref();
+                let address = one.address.parse::<IpAddr>().ok();
+                let file = own.and_then(|own| own.password_files.get(&address?));
+                if let Some(file) = file.filter(|_| one.external) {
+                    told["password_file"] = file.display().to_string().into();
+                }
+                neighbors.push(told);
                 parts.neighbors.push(key.clone());
             }
             Some(Item::Tenant(one)) => {
@@ -581,6 +610,11 @@ fn neighbor(one: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
     } else {
         neighbor["local_address"] = facts.bgp_address.to_string().into();
         neighbor["route_reflector_client"] = one.route_reflector_client.into();
+        // A router that is nobody's reflector and no edge names itself: one that is seized leads no packets to others.
+        if let Ok(endpoint) = one.endpoint.parse::<IpAddr>() {
+            neighbor["accept_endpoints"] = json!([IpNet::from(endpoint).to_string()]);
+            neighbor["accept_ids"] = json!([one.router_id]);
+        }
     }
     neighbor
 }

@@ -67,12 +67,13 @@ pub(super) fn found(
 
 /// Next keys that a router says it holds.
 pub(super) fn acknowledged(name: &str, handed: &mut Vec<Handed>, said: &Acknowledge) -> Vec<Hold> {
-    let taken = handed.extract_if(.., |one| one.revision <= said.revision);
     let refused = |one: &Handed| {
         let mut items = said.refused.iter();
         items.any(|refused| refused.item.strip_prefix(ITEM) == Some(&one.other))
     };
-    let held = taken.filter(|one| !refused(one)).map(|one| Hold {
+    // What is refused now it may hold at a later word.
+    let taken = handed.extract_if(.., |one| one.revision <= said.revision && !refused(one));
+    let held = taken.map(|one| Hold {
         router: name.to_owned(),
         other: one.other,
         number: one.number,

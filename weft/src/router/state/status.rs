@@ -20,7 +20,7 @@ const ALARMS: usize = 100;
 
 /// What it is and how it does.
 pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable> {
-    let (neighbors, addresses, unheard, prefixes, attribute_sets, awaited) = state
+    let (neighbors, addresses, unheard, foreign, prefixes, attribute_sets, awaited) = state
         .bgp
         .with(|speaker, now| {
             let states: Vec<State> = speaker.states();
@@ -31,10 +31,16 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
                 **state != State::Established && signed.contains(address)
             });
             let unheard: Vec<IpAddr> = unheard.map(|(_, (_, address))| *address).collect();
+            let foreign = addresses.iter().map(|(peer, address)| {
+                let stripped = speaker.rib.counters(*peer).stripped;
+                (*address, stripped.endpoint)
+            });
+            let foreign: Vec<(IpAddr, u64)> = foreign.filter(|(_, count)| *count > 0).collect();
             (
                 states,
                 addresses,
                 unheard,
+                foreign,
                 speaker.rib.prefixes(),
                 speaker.rib.attribute_sets(),
                 speaker.awaited(now),
@@ -55,6 +61,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
     let bfd = state.bfd.snapshot().await;
     let signatures = signatures::counted();
+    let told = state.told.borrow().clone();
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -97,14 +104,12 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         signatures,
         memory: memory(),
         forwarding: forwarding(state.conditions(&kernel)),
-        alarms: state
-            .told
-            .borrow()
+        alarms: told
             .alarms
             .iter()
             .cloned()
             .chain(signatures::alarms(
-                &state.told.borrow(),
+                &told,
                 &unheard,
                 state.signatures,
                 signatures,
@@ -113,6 +118,12 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
                 conflicts
                     .iter()
                     .map(|one| locator_conflict(one, &addresses)),
+            )
+            .chain(
+                foreign
+                    .iter()
+                    .filter(|(from, _)| told.neighbors.contains_key(from))
+                    .map(|(from, count)| foreign_endpoint(*from, *count)),
             )
             .chain(
                 refused
@@ -159,6 +170,16 @@ fn invalid_origin(from: IpAddr, refused: api::RefusedLabels) -> Option<api::Alar
             several(count, "label")
         ),
     })
+}
+
+/// A router of the domain names others' endpoints, or their ids.
+fn foreign_endpoint(from: IpAddr, count: u64) -> api::Alarm {
+    api::Alarm {
+        code: "foreign-endpoint".into(),
+        text: format!(
+            "{count} labels, local next hops or locators were taken from the routes of {from}, since they name other routers than itself: it is misconfigured, or lies",
+        ),
+    }
 }
 
 fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {
