@@ -15,7 +15,7 @@ use weft_bgp_core::session::{ConnectionId, DownReason, State};
 use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Password, Speaker};
 use weft_bgp_wire::Family;
 
-use crate::connection::{self, Write};
+use crate::connection::{self, Writer};
 use crate::link;
 use crate::listen::{self, Instances};
 use crate::quiet::{Quiet, Topic};
@@ -135,7 +135,7 @@ type Dialled = (PeerId, u64, std::io::Result<TcpStream>);
 /// A connection, as far as the speaker's thread has to do with it.
 struct Connection {
     peer: PeerId,
-    writer: mpsc::Sender<Write>,
+    writer: Writer,
     /// The same socket as the reader's and the writer's.
     socket: Option<socket2::Socket>,
 }
@@ -432,8 +432,7 @@ impl Runtime {
                 Action::Close(id) => {
                     let last = self.speaker.take_closing(id);
                     if let Some(connection) = self.connections.remove(&id) {
-                        // A queue that is full belongs to a neighbour that does not read: it learns of the end from TCP.
-                        let _ = connection.writer.try_send(Write::Close(last));
+                        connection.writer.close(last);
                     }
                 }
                 Action::Neighbor {
@@ -512,9 +511,9 @@ impl Runtime {
             let Some(connection) = self.connections.get(&id) else {
                 continue;
             };
-            while let Ok(permit) = connection.writer.try_reserve() {
+            while let Ok(permit) = connection.writer.pieces.try_reserve() {
                 match self.speaker.poll_transmit(id) {
-                    Some(octets) => permit.send(Write::Octets(octets)),
+                    Some(octets) => permit.send(octets),
                     None => break,
                 }
             }
