@@ -13,6 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use weft_bgp_core::session::ConnectionId;
 use weft_bgp_core::speaker::NeighborConfig;
 use weft_bgp_wire::MessageType;
@@ -29,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same where there are two keys to try: less than either is tried.
 const CONNECT_TIMEOUT_OF_TWO: Duration = Duration::from_secs(2);
 /// How long the last octets of a connection may take (SendHoldTimer of RFC 9687, shortened: the session is over).
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A neighbour that takes no octet for this long is gone, whatever it sends (RFC 9687): 8 minutes, or twice the hold time where that is
 /// more.
@@ -92,13 +93,21 @@ pub(crate) struct Writer {
     /// Pieces of whole messages.
     pub(crate) pieces: mpsc::Sender<Bytes>,
     close: mpsc::Sender<Vec<Bytes>>,
+    ended: JoinHandle<()>,
 }
 
 impl Writer {
     /// These are the last messages. Routes that wait are not sent any more: who ends a session tells so, whatever the neighbour reads.
-    pub(crate) fn close(self, last: Vec<Bytes>) {
+    /// The task ends when they are with the kernel, or cannot be.
+    pub(crate) fn close(self, last: Vec<Bytes>) -> JoinHandle<()> {
         // Where the writer has ended, so has the connection.
         let _ = self.close.try_send(last);
+        self.ended
+    }
+
+    /// What waits are the last messages.
+    pub(crate) fn finish(self) -> JoinHandle<()> {
+        self.ended
     }
 }
 
@@ -114,7 +123,7 @@ pub(crate) fn spawn(
     let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
     let (close, closing) = mpsc::channel(1);
     let reader = io.spawn(reader(id, read, events.clone()));
-    io.spawn(async move {
+    let ended = io.spawn(async move {
         let result = writer(write, pieces, closing, send_hold, &events).await;
         if let Err(error) = result {
             let _ = events.send(Event::Closed(id, error.to_string())).await;
@@ -125,6 +134,7 @@ pub(crate) fn spawn(
     Writer {
         pieces: queue,
         close,
+        ended,
     }
 }
 
@@ -223,7 +233,8 @@ async fn writer(
                 biased;
                 Some(last) = closing.recv() => break last,
                 more = pieces.recv_many(&mut batch, WRITE_QUEUE) => match more {
-                    0 => break Vec::new(),
+                    // Both ends come at once.
+                    0 => break closing.try_recv().unwrap_or_default(),
                     _ => waiting.pieces.extend(batch.drain(..)),
                 },
             }

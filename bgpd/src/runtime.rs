@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
 use weft_bgp_core::session::{ConnectionId, DownReason, State};
@@ -84,6 +84,7 @@ pub(crate) async fn start(
     let runtime = Runtime {
         speaker,
         connections: HashMap::new(),
+        closing: Vec::new(),
         next_id: 1,
         event_sender,
         track: Vec::new(),
@@ -143,6 +144,8 @@ struct Connection {
 struct Runtime {
     speaker: Speaker,
     connections: HashMap<ConnectionId, Connection>,
+    /// Writers of connections that the speaker has let go of.
+    closing: Vec<JoinHandle<()>>,
     next_id: u64,
     event_sender: mpsc::Sender<Event>,
     track: Vec<IpAddr>,
@@ -432,7 +435,8 @@ impl Runtime {
                 Action::Close(id) => {
                     let last = self.speaker.take_closing(id);
                     if let Some(connection) = self.connections.remove(&id) {
-                        connection.writer.close(last);
+                        self.closing.retain(|writer| !writer.is_finished());
+                        self.closing.push(connection.writer.close(last));
                     }
                 }
                 Action::Neighbor {
@@ -549,8 +553,18 @@ impl Runtime {
             ShutdownMode::Restart => self.speaker.take_leave("shutting down", now),
         }
         self.act();
-        self.connections.clear();
-        // Writers end by themselves once their queues are empty; the runtime outlives them only so long.
-        tokio::task::yield_now().await;
+        let open = self.connections.drain();
+        let writers: Vec<_> = open
+            .map(|(_, connection)| connection.writer.finish())
+            .chain(self.closing.drain(..))
+            .collect();
+        let written = async {
+            for writer in writers {
+                // One that panicked has nothing more to write.
+                let _ = writer.await;
+            }
+        };
+        // A neighbour that does not read learns of it from TCP.
+        let _ = tokio::time::timeout(connection::CLOSE_TIMEOUT, written).await;
     }
 }
