@@ -245,7 +245,12 @@ async fn writer(
             written = waiting.write(&mut stream, send_hold) => written?,
         }
         if waiting.pieces.is_empty() && pieces.is_empty() {
-            let _ = events.send(Event::Writable).await;
+            // The speaker takes no events any more when it ends.
+            tokio::select! {
+                biased;
+                Some(last) = closing.recv() => break last,
+                _ = events.send(Event::Writable) => {}
+            }
         }
     };
     while let Ok(piece) = pieces.try_recv() {
