@@ -185,10 +185,18 @@ impl SessionKey {
     }
 }
 
-/// Whether two routers have a session with each other.
-fn speak(state: &State, one: &Router, other: &Router) -> bool {
-    let reflects = one.role == Role::Reflector || other.role == Role::Reflector;
-    one.name != other.name && (reflects || state.routers_as(Role::Reflector).next().is_none())
+/// Names of the routers that a router has sessions with, of those that sign: of all where it or nobody reflects, else of reflectors.
+fn others(state: &State, router: &Router) -> Vec<String> {
+    let reflected =
+        router.role != Role::Reflector && state.routers_as(Role::Reflector).next().is_some();
+    let named = |one: &Router| (one.name != router.name && signs(one)).then(|| one.name.clone());
+    match reflected {
+        true => state
+            .routers_as(Role::Reflector)
+            .filter_map(named)
+            .collect(),
+        false => state.routers().filter_map(named).collect(),
+    }
 }
 
 fn signs(router: &Router) -> bool {
@@ -225,12 +233,11 @@ pub(crate) fn registered(transaction: &mut Transaction<'_>, router: &Router, fre
         return forget(transaction, &router.name);
     }
     let state = transaction.state();
-    let others = state.routers().filter(|other| signs(other));
-    for other in others.filter(|other| speak(state, router, other)) {
-        if key_of(transaction, &router.name, &other.name).is_some() {
+    for other in others(state, router) {
+        if key_of(transaction, &router.name, &other).is_some() {
             continue;
         }
-        let mut made = SessionKey::new(&router.name, &other.name);
+        let mut made = SessionKey::new(&router.name, &other);
         made.replace(moment(state));
         if fresh {
             made.current = made.next.take();
