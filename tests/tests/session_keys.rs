@@ -132,6 +132,31 @@ impl Domain {
         })
     }
 
+    /// What the kernel signs a router's connection with to the other one; nothing where it does not.
+    fn key(&self, router: &str) -> Option<String> {
+        let shown = self.lab.run(
+            router,
+            "ss -Htni state established ( sport = :179 or dport = :179 )",
+        );
+        let mut words = shown.split_whitespace();
+        let keys = words.find_map(|word| word.strip_prefix("md5keys:"))?;
+        // Earlier versions of ss write keys before everything else that they write.
+        let key = match keys.split_once('=')?.1 {
+            "" => &shown[..64],
+            key => key,
+        };
+        assert!(key.chars().all(|char| char.is_ascii_hexdigit()), "{shown}");
+        Some(key.to_owned())
+    }
+
+    /// Waits until both ends of the connection that stands have one key, which is not the former; gives it.
+    fn agreed(&self, former: &str) -> String {
+        wait_until("one key at both ends", PATIENCE, || {
+            let [one, other] = ["a1", "a2"].map(|router| self.key(router));
+            one.filter(|key| Some(key) == other.as_ref() && key != former)
+        })
+    }
+
     fn flaps(&self) -> Value {
         self.lab.neighbor("a1", "192.0.2.2").unwrap()["flaps"].clone()
     }
@@ -266,6 +291,7 @@ fn sessions_are_signed_by_themselves_and_keys_change_under_them() {
     let controller = domain.controller();
     domain.stands(true);
     domain.signed_with(1);
+    let mut key = domain.agreed("");
     domain.ask("POST", "tenants", r#"{"name": "red"}"#);
     domain.attach("a1", r#""10.0.1.0/24""#);
     domain.attach("a2", r#""10.0.2.0/24""#);
@@ -302,6 +328,7 @@ fn sessions_are_signed_by_themselves_and_keys_change_under_them() {
         domain.attach("a2", &format!(r#""10.0.2.0/24", {}"#, more.join(", ")));
         domain.signed_with(number);
         let changed = start.elapsed();
+        key = domain.agreed(&key);
         wait_until("the routes", PATIENCE, || {
             (lab.get("a1", "tenants/red/routes")?["total"] == 202).then_some(())
         });
@@ -334,6 +361,7 @@ fn sessions_are_signed_by_themselves_and_keys_change_under_them() {
     lab.start("a2");
     domain.signed_with(7);
     domain.stands(true);
+    key = domain.agreed(&key);
     let view = domain.scratch.0.join("state/a2/view");
     let mode = lab.shell("a2", &format!("stat -c %a {}", view.display()));
     assert_eq!(mode, "600\n");
@@ -346,6 +374,7 @@ fn sessions_are_signed_by_themselves_and_keys_change_under_them() {
     domain.operator_ready();
     domain.operator("controller replace-keys");
     domain.signed_with(8);
+    domain.agreed(&key);
     let flaps = domain.flaps();
     lab.reaches("red-1", "10.0.2.10");
     assert_eq!(domain.flaps(), flaps);
@@ -379,6 +408,7 @@ fn who_does_not_sign_has_a_session_and_is_named_until_it_does() {
     let (_tcpdump, file) = capture(lab);
     let _controller = domain.controller();
     let neighbor = domain.stands(false);
+    assert_eq!(domain.key("a1"), None);
     let named = wait_until("why it is not signed", PATIENCE, || {
         let status = lab.get("a1", "status")?;
         let alarms = status["alarms"].as_array()?.clone();
@@ -406,6 +436,7 @@ fn who_does_not_sign_has_a_session_and_is_named_until_it_does() {
         &config.replace("sign_sessions: false", "sign_sessions: true"),
     );
     domain.signed_with(1);
+    domain.agreed("");
     // The restart of a2 has ended it, and nothing since: it stood before it was signed.
     assert_eq!(domain.stands(true)["flaps"], before + 1);
     wait_until("nobody is named any more", PATIENCE, || {
