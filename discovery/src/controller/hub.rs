@@ -72,7 +72,8 @@ struct Inner {
     connections: HashMap<String, Connection>,
     /// Routers that have gone, or whose controller has.
     away: HashMap<String, Away>,
-    queries: HashMap<u64, oneshot::Sender<serde_json::Value>>,
+    /// With the router that is asked: nobody answers for another.
+    queries: HashMap<u64, (String, oneshot::Sender<serde_json::Value>)>,
     /// Starts of routers that ask at other controllers whether the one that is attached here answers, while that is found out.
     asked: HashSet<String>,
     /// Revisions later than any that is here, which routers were told of.
@@ -284,7 +285,7 @@ impl Hub {
                 });
                 if asked {
                     let (reply, answer) = oneshot::channel();
-                    inner.queries.insert(id, reply);
+                    inner.queries.insert(id, (name.clone(), reply));
                     ids.push(id);
                     answers.push((name.clone(), answer));
                 }
@@ -304,8 +305,14 @@ impl Hub {
         all
     }
 
-    pub(super) fn answered(&self, id: u64, answer: serde_json::Value) {
-        if let Some(reply) = self.inner().queries.remove(&id) {
+    /// A router answers what it has been asked.
+    pub(super) fn answered(&self, router: &str, id: u64, answer: serde_json::Value) {
+        let mut inner = self.inner();
+        let is_asked = inner
+            .queries
+            .get(&id)
+            .is_some_and(|(asked, _)| asked == router);
+        if let Some((_, reply)) = is_asked.then(|| inner.queries.remove(&id)).flatten() {
             // Who asked may have gone.
             let _ = reply.send(answer);
         }
