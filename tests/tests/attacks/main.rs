@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
+mod api;
 mod hostile;
 
 use std::time::Duration;

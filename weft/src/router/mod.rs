@@ -43,7 +43,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -122,17 +121,7 @@ async fn run_router(
     };
     history.add(&config);
     // What else may be in the way is found out before the kernel is touched.
-    let api = &config.api;
-    let listener = api.listen.listen(api.group.as_deref()).await;
-    let listener = listener.with_context(|| {
-        format!(
-            "cannot listen for the API at {}; `api.listen` chooses another place",
-            api.listen
-        )
-    })?;
-    if api.listen.is_reachable_from_elsewhere() {
-        warn!(api = %api.listen, "other hosts may reach the API, which asks nobody who he is");
-    }
+    let listeners = setup::api(&config.api).await?;
     weft_bgp::can_listen(&setup::listen(&config))?;
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let first = !dataplane.found_state();
@@ -163,7 +152,7 @@ async fn run_router(
         name = config.router.name,
         asn = %config.router.asn,
         bgp = ?bgp.listening(),
-        api = %config.api.listen,
+        api = config.api.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         "router started"
     );
     service_manager::ready("started");
@@ -193,7 +182,7 @@ async fn run_router(
     ));
     let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = tokio::spawn(weft_api::serve(listener, state.clone(), async {
+    let api = tokio::spawn(weft_api::serve(listeners, state.clone(), async {
         // A sender that is gone says stop, too.
         let _ = stopped.await;
     }));
