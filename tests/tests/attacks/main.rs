@@ -4,6 +4,7 @@
 
 mod api;
 mod hostile;
+mod load;
 
 use std::time::Duration;
 
