@@ -35,6 +35,8 @@ pub struct Attached {
     pub sent: u64,
     /// What of it cannot be there.
     pub refused: Vec<Refused>,
+    /// It checks where labels lead.
+    pub origins: bool,
 }
 
 struct Connection {
@@ -47,8 +49,6 @@ struct Connection {
     key: String,
     messages: mpsc::Sender<ToRouter>,
     held: BTreeMap<String, u64>,
-    /// It checks who announces labels.
-    origins: bool,
     status: Attached,
 }
 
@@ -123,10 +123,10 @@ impl Hub {
             key: key.to_owned(),
             messages,
             held: register.held.into_iter().collect(),
-            origins: register.origins,
             status: Attached {
                 attached: true,
                 runs: register.revision,
+                origins: register.origins,
                 ..Attached::default()
             },
         };
@@ -428,7 +428,7 @@ impl Connection {
         common: &mut Common,
         first: bool,
     ) -> bool {
-        let origins = self.origins;
+        let origins = self.status.origins;
         let reader = Reader { name, origins };
         // Without a view the router has been removed.
         let Some(update) = update(state, reader, &self.held, items, common) else {

@@ -15,7 +15,7 @@ use crate::proto::{
     PublicDomain, PublicItem, PublicOrigins, PublicRouter, PublicService, PublicTenant,
 };
 
-/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/DOMAIN`.
+/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/PATH`.
 pub type PublicView = BTreeMap<String, PublicItem>;
 
 fn item(item: Item) -> PublicItem {
@@ -158,7 +158,7 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
 }
 
 fn origins_key(one: &RemoteOrigins) -> String {
-    format!("origins/{}/{}", one.vni, one.origin())
+    format!("origins/{}/{}", one.vni, one.path.join("/"))
 }
 
 fn said_origins(one: RemoteOrigins) -> PublicOrigins {

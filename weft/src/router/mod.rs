@@ -289,14 +289,14 @@ async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
 async fn reload(
     file: &Path,
-    managed: Option<&mut Managed>,
+    mut managed: Option<&mut Managed>,
     sources: Option<&mut Sources>,
     queries: &core::Queries,
     history: &mut History,
 ) {
     // A controller sees to its chains itself.
     let file_is_all = managed.is_none();
-    let config = Config::read(file).and_then(|config| match (managed, sources) {
+    let config = Config::read(file).and_then(|config| match (managed.as_deref_mut(), sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
         (None, None) if config.controller.is_some() || !config.discovery.is_empty() => {
@@ -313,6 +313,9 @@ async fn reload(
     });
     match config {
         Ok(config) => {
+            if let Some(managed) = managed {
+                managed.judge_anew(queries).await;
+            }
             queries.reload(config).await;
         }
         Err(error) => error!(
