@@ -1,19 +1,22 @@
 //! One transport connection: how it is opened, and its reader and writer.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use weft_bgp_core::session::ConnectionId;
 use weft_bgp_core::speaker::NeighborConfig;
+use weft_bgp_wire::MessageType;
 
 use crate::runtime::Event;
 use crate::{Scope, secure};
@@ -25,7 +28,7 @@ pub(crate) const WRITE_QUEUE: usize = 16;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last octets of a connection may take (SendHoldTimer of RFC 9687, shortened: the session is over).
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A neighbour that takes no octet for this long is gone, whatever it sends (RFC 9687): 8 minutes, or twice the hold time where that is
 /// more.
@@ -79,33 +82,54 @@ pub(crate) fn prepare(socket: &impl AsFd, config: &NeighborConfig) -> io::Result
     }
 }
 
-/// What reaches a writer.
-pub(crate) enum Write {
-    Octets(Bytes),
-    /// The last octets; then the connection closes.
-    Close(Vec<Bytes>),
+/// A connection's writer. Where it is dropped, what waits is sent, and the connection closes.
+pub(crate) struct Writer {
+    /// Pieces of whole messages.
+    pub(crate) pieces: mpsc::Sender<Bytes>,
+    close: mpsc::Sender<Vec<Bytes>>,
+    ended: JoinHandle<()>,
 }
 
-/// Starts reader and writer; returns the queue of the writer.
+impl Writer {
+    /// These are the last messages. Routes that wait are not sent any more: who ends a session tells so, whatever the neighbour reads.
+    /// The task ends when they are with the kernel, or cannot be.
+    pub(crate) fn close(self, last: Vec<Bytes>) -> JoinHandle<()> {
+        // Where the writer has ended, so has the connection.
+        let _ = self.close.try_send(last);
+        self.ended
+    }
+
+    /// What waits are the last messages.
+    pub(crate) fn finish(self) -> JoinHandle<()> {
+        self.ended
+    }
+}
+
+/// Starts reader and writer.
 pub(crate) fn spawn(
     io: &Handle,
     id: ConnectionId,
     stream: TcpStream,
     send_hold: Duration,
     events: mpsc::Sender<Event>,
-) -> mpsc::Sender<Write> {
+) -> Writer {
     let (read, write) = stream.into_split();
     let (queue, pieces) = mpsc::channel(WRITE_QUEUE);
+    let (close, closing) = mpsc::channel(1);
     let reader = io.spawn(reader(id, read, events.clone()));
-    io.spawn(async move {
-        let result = writer(write, pieces, send_hold, &events).await;
+    let ended = io.spawn(async move {
+        let result = writer(write, pieces, closing, send_hold, &events).await;
         if let Err(error) = result {
             let _ = events.send(Event::Closed(id, error.to_string())).await;
         }
         // The speaker has let go of the connection: nobody listens to the reader any more.
         reader.abort();
     });
-    queue
+    Writer {
+        pieces: queue,
+        close,
+        ended,
+    }
 }
 
 async fn reader(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
@@ -132,62 +156,142 @@ async fn reader(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sende
     }
 }
 
-async fn writer(
-    mut stream: OwnedWriteHalf,
-    mut pieces: mpsc::Receiver<Write>,
-    send_hold: Duration,
-    events: &mpsc::Sender<Event>,
-) -> io::Result<()> {
-    let mut batch = Vec::with_capacity(WRITE_QUEUE);
-    loop {
-        let mut octets: Vec<Bytes> = Vec::new();
-        let mut last = pieces.recv_many(&mut batch, WRITE_QUEUE).await == 0;
-        for write in batch.drain(..) {
-            match write {
-                Write::Octets(piece) => octets.push(piece),
-                Write::Close(pieces) => {
-                    octets.extend(pieces);
-                    last = true;
-                }
-            }
-        }
-        if last {
-            let close = async {
-                write_all(&mut stream, &octets, CLOSE_TIMEOUT).await?;
-                stream.shutdown().await
-            };
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
-            return Ok(());
-        }
-        write_all(&mut stream, &octets, send_hold).await?;
-        if pieces.is_empty() {
-            let _ = events.send(Event::Writable).await;
-        }
-    }
+/// What is to be written.
+#[derive(Default)]
+struct Waiting {
+    /// Each of whole messages.
+    pieces: VecDeque<Bytes>,
+    /// The start of the first one is out.
+    begun: bool,
 }
 
-/// Writes all pieces with as few system calls as the kernel allows. Where none of them gets on for `patience` the connection is reset: what
-/// waits in it would else keep it from closing.
-async fn write_all(
-    stream: &mut OwnedWriteHalf,
-    pieces: &[Bytes],
-    patience: Duration,
-) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    let mut rest = &mut slices[..];
-    while !rest.is_empty() {
-        let write = stream.write_vectored(rest);
+impl Waiting {
+    /// So many octets are out.
+    fn advance(&mut self, mut octets: usize) {
+        while let Some(first) = self.pieces.front_mut() {
+            if octets < first.len() {
+                first.advance(octets);
+                self.begun |= octets > 0;
+                return;
+            }
+            octets -= first.len();
+            self.pieces.pop_front();
+            self.begun = false;
+        }
+    }
+
+    /// Leaves out routes that nothing is out of.
+    fn drop_routes(&mut self) {
+        const TYPE: usize = 18;
+        let first = self.begun.then(|| self.pieces.pop_front()).flatten();
+        self.pieces
+            .retain(|piece| piece.get(TYPE) != Some(&(MessageType::Update as u8)));
+        if let Some(first) = first {
+            self.pieces.push_front(first);
+        }
+    }
+
+    /// Writes as much as the kernel takes at once. Where it takes nothing for `patience` the connection is reset: what waits in it would else
+    /// keep it from closing.
+    async fn write(&mut self, stream: &mut OwnedWriteHalf, patience: Duration) -> io::Result<()> {
+        let slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|one| IoSlice::new(one)).collect();
+        let write = stream.write_vectored(&slices);
         let Ok(written) = tokio::time::timeout(patience, write).await else {
             SockRef::from(stream.as_ref()).set_linger(Some(Duration::ZERO))?;
             let seconds = patience.as_secs();
             let text = format!("send hold timer expired: it took nothing for {seconds} s");
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         };
-        let written = written?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+        match written? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            written => {
+                self.advance(written);
+                Ok(())
+            }
         }
-        IoSlice::advance_slices(&mut rest, written);
     }
+}
+
+async fn writer(
+    mut stream: OwnedWriteHalf,
+    mut pieces: mpsc::Receiver<Bytes>,
+    mut closing: mpsc::Receiver<Vec<Bytes>>,
+    send_hold: Duration,
+    events: &mpsc::Sender<Event>,
+) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(WRITE_QUEUE);
+    let mut waiting = Waiting::default();
+    let last = loop {
+        if waiting.pieces.is_empty() {
+            tokio::select! {
+                biased;
+                Some(last) = closing.recv() => break last,
+                more = pieces.recv_many(&mut batch, WRITE_QUEUE) => match more {
+                    // Both ends come at once.
+                    0 => break closing.try_recv().unwrap_or_default(),
+                    _ => waiting.pieces.extend(batch.drain(..)),
+                },
+            }
+        }
+        tokio::select! {
+            biased;
+            Some(last) = closing.recv() => break last,
+            written = waiting.write(&mut stream, send_hold) => written?,
+        }
+        if waiting.pieces.is_empty() && pieces.is_empty() {
+            // The speaker takes no events any more when it ends.
+            tokio::select! {
+                biased;
+                Some(last) = closing.recv() => break last,
+                _ = events.send(Event::Writable) => {}
+            }
+        }
+    };
+    while let Ok(piece) = pieces.try_recv() {
+        waiting.pieces.push_back(piece);
+    }
+    waiting.drop_routes();
+    waiting.pieces.extend(last);
+    let close = async {
+        while !waiting.pieces.is_empty() {
+            waiting.write(&mut stream, CLOSE_TIMEOUT).await?;
+        }
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: MessageType, len: usize) -> Bytes {
+        let mut octets = vec![0xff; 18];
+        octets.push(kind as u8);
+        octets.resize(len, 0);
+        octets.into()
+    }
+
+    #[test]
+    fn the_end_of_a_session_waits_for_no_routes_but_those_that_are_half_out() {
+        let kinds = |waiting: &Waiting| -> Vec<usize> {
+            waiting.pieces.iter().map(|piece| piece.len()).collect()
+        };
+        let mut waiting = Waiting::default();
+        waiting.pieces.extend([
+            message(MessageType::Open, 29),
+            message(MessageType::Update, 1000),
+            message(MessageType::Keepalive, 19),
+            message(MessageType::Update, 2000),
+        ]);
+        waiting.advance(29 + 400);
+        waiting.drop_routes();
+        assert_eq!(kinds(&waiting), [600, 19]);
+        waiting.advance(600);
+        waiting.pieces.push_back(message(MessageType::Update, 3000));
+        waiting.advance(0);
+        waiting.drop_routes();
+        assert_eq!(kinds(&waiting), [19]);
+    }
 }

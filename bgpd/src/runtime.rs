@@ -8,14 +8,14 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
 use weft_bgp_core::session::{ConnectionId, DownReason, State};
 use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Speaker};
 use weft_bgp_wire::Family;
 
-use crate::connection::{self, Write};
+use crate::connection::{self, Writer};
 use crate::link;
 use crate::listen::{self, Instances};
 use crate::quiet::{Quiet, Topic};
@@ -81,6 +81,7 @@ pub(crate) async fn start(
     let runtime = Runtime {
         speaker,
         connections: HashMap::new(),
+        closing: Vec::new(),
         next_id: 1,
         event_sender,
         track: Vec::new(),
@@ -129,7 +130,9 @@ type Dialled = (PeerId, u64, std::io::Result<TcpStream>);
 
 struct Runtime {
     speaker: Speaker,
-    connections: HashMap<ConnectionId, mpsc::Sender<Write>>,
+    connections: HashMap<ConnectionId, Writer>,
+    /// Writers of connections that the speaker has let go of.
+    closing: Vec<JoinHandle<()>>,
     next_id: u64,
     event_sender: mpsc::Sender<Event>,
     track: Vec<IpAddr>,
@@ -352,8 +355,8 @@ impl Runtime {
                 Action::Close(id) => {
                     let last = self.speaker.take_closing(id);
                     if let Some(writer) = self.connections.remove(&id) {
-                        // A queue that is full belongs to a neighbour that does not read: it learns of the end from TCP.
-                        let _ = writer.try_send(Write::Close(last));
+                        self.closing.retain(|writer| !writer.is_finished());
+                        self.closing.push(writer.close(last));
                     }
                 }
                 Action::Neighbor {
@@ -432,9 +435,9 @@ impl Runtime {
             let Some(writer) = self.connections.get(&id) else {
                 continue;
             };
-            while let Ok(permit) = writer.try_reserve() {
+            while let Ok(permit) = writer.pieces.try_reserve() {
                 match self.speaker.poll_transmit(id) {
-                    Some(octets) => permit.send(Write::Octets(octets)),
+                    Some(octets) => permit.send(octets),
                     None => break,
                 }
             }
@@ -470,12 +473,18 @@ impl Runtime {
             ShutdownMode::Restart => self.speaker.take_leave("shutting down", now),
         }
         self.act();
-        let writers: Vec<mpsc::Sender<Write>> =
-            self.connections.drain().map(|(_, writer)| writer).collect();
-        for writer in writers {
-            drop(writer);
-        }
-        // Writers end by themselves once their queues are empty; the runtime outlives them only so long.
-        tokio::task::yield_now().await;
+        let open = self.connections.drain();
+        let writers: Vec<_> = open
+            .map(|(_, writer)| writer.finish())
+            .chain(self.closing.drain(..))
+            .collect();
+        let written = async {
+            for writer in writers {
+                // One that panicked has nothing more to write.
+                let _ = writer.await;
+            }
+        };
+        // A neighbour that does not read learns of it from TCP.
+        let _ = tokio::time::timeout(connection::CLOSE_TIMEOUT, written).await;
     }
 }

@@ -73,7 +73,8 @@ fn chain(name: &str, hook: &str, rules: &[&str]) -> String {
 /// Our table, where it has a duty: else none. Tunnels are `devices`, and packets come to them at `ports`. `senders` are those whose tunnel packets are taken, `None` where all are. `underlay` are addresses of the control and data plane, that nobody reaches by a way
 /// to the Internet. Each hook costs every packet of the host, so there are no more than need
 /// be. Sets and maps make it cost the same for every number of tenants, and a packet that nothing is to be done for passes
-/// one rule a hook.
+/// one rule a hook. A packet in the midst of a table that is replaced still finds what sets have, and nothing in maps (and in intervals,
+/// see [`crate::steps`]): after each map stands what becomes of those that should have been in it.
 pub(crate) fn ruleset(
     entrances: &[Entrance],
     (devices, ports): (&[&str], &BTreeSet<u16>),
@@ -218,7 +219,10 @@ pub(crate) fn ruleset(
                 // Before connections are tracked.
                 "filter hook prerouting priority raw - 5",
                 // What is on a service chain has a step's mark already.
-                &[&format!("{OFF_CHAIN} meta mark set iifname map @marks")],
+                &[
+                    &format!("{OFF_CHAIN} meta mark set iifname map @marks accept"),
+                    &format!("{OFF_CHAIN} iifname @inside counter drop"),
+                ],
             ),
             // The mark must not steer the tunnel's own packet.
             chain(
@@ -338,7 +342,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
     let zones = all(&|exit| Some(format!("0x{:08x} : {}", exit.mark, exit.zone)));
     let untracked = format!("{ON_CHAIN} notrack");
     let zones = format!(
-        "ct original zone set meta mark map {{ {} }}",
+        "ct original zone set meta mark map {{ {} }} accept",
         zones.join(", ")
     );
     let mut interfaces = all(&|exit| Some(format!("\"{}\"", exit.interface)));
@@ -370,7 +374,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         chain(
             "zones",
             "filter hook prerouting priority raw",
-            &[&untracked, &zones],
+            &[&untracked, &zones, "meta mark @breakouts counter drop"],
         ),
         chain(
             "connections",

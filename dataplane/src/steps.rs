@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use weft_overlay::Vni;
 use weft_overlay::chain::{Direction, Fragments, Match};
 
+use self::load::{GENERATION, Hook};
+pub(crate) use self::load::{GRACE, Loaded, StepTable};
 use self::tree::{Field, Node, Part, Tree};
 use crate::model::Family;
 
+mod load;
 mod tree;
 
 /// Our table of chains.
@@ -190,11 +193,13 @@ pub(crate) struct StepRules {
     pub(crate) counters: BTreeSet<String>,
 }
 
-/// Made first, so that its removal never fails for want of it.
+/// Made first, so that its removal never fails for want of it; and once more, so that its signature is told of.
+fn no_table_in(family: &str) -> String {
+    format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n").repeat(2)
+}
+
 fn no_table() -> String {
-    ["inet", "netdev"]
-        .map(|family| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n").repeat(2))
-        .concat()
+    ["inet", "netdev"].map(no_table_in).concat()
 }
 
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
@@ -302,20 +307,16 @@ fn put_rule(out: &mut String, rule: &StepRule, family: Family, part: Part) {
     }
 }
 
-/// What no rule is about goes on, unless the table was replaced in the midst of them: a packet keeps the rules that it began with, and
-/// finds nothing in their sets any more. What is looked up last is there, or something before it may have been missed.
-const STILL_THERE: &str = "    meta protocol { ip, ip6 } accept\n    drop\n";
-
 /// A chain that begins with `first` and goes on with the rules, and the chains that it looks up.
 fn put_chain(out: &mut String, name: &str, first: &str, rules: &[StepRule], family: Family) {
     let tree = Tree::new(rules, family);
     for (at, (node, part)) in tree.nodes.iter().enumerate() {
         match at == tree.root {
             true => {
-                let _ = write!(out, "  chain {name} {{\n{first}");
+                let _ = write!(out, "  chain {GENERATION}{name} {{\n{first}");
             }
             false => {
-                let _ = writeln!(out, "  chain {name}-{at} {{");
+                let _ = writeln!(out, "  chain {GENERATION}{name}-{at} {{");
             }
         }
         match node {
@@ -323,20 +324,19 @@ fn put_chain(out: &mut String, name: &str, first: &str, rules: &[StepRule], fami
                 for rule in list {
                     put_rule(out, &rules[*rule], family, *part);
                 }
-                out.push_str(STILL_THERE);
             }
             Node::Split { field, ways, rest } => {
                 let (field, value) = field_word(*field, family);
                 let ways = ways.iter().map(|((low, high), to)| {
                     let (low, high) = (value(*low), value(*high));
                     match low == high {
-                        true => format!("{low} : goto {name}-{to}"),
-                        false => format!("{low}-{high} : goto {name}-{to}"),
+                        true => format!("{low} : goto {GENERATION}{name}-{to}"),
+                        false => format!("{low}-{high} : goto {GENERATION}{name}-{to}"),
                     }
                 });
                 let ways: Vec<String> = ways.collect();
                 let _ = writeln!(out, "    {field} vmap {{ {} }}", ways.join(", "));
-                let _ = writeln!(out, "    goto {name}-{rest}");
+                let _ = writeln!(out, "    goto {GENERATION}{name}-{rest}");
             }
         }
         out.push_str("  }\n");
@@ -361,10 +361,12 @@ fn field_word(field: Field, family: Family) -> FieldWord {
 
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "ip"), (Family::V6, "ip6")];
 
+/// A chain that leads to those of the families.
 fn put_families(out: &mut String, name: &str) {
+    let [v4, v6] = FAMILIES.map(|(_, word)| format!("{word} : goto {GENERATION}{name}-{word}"));
     let _ = writeln!(
         out,
-        "    meta protocol vmap {{ ip : goto {name}-ip, ip6 : goto {name}-ip6 }}\n    drop"
+        "  chain {GENERATION}{name} {{\n    meta protocol vmap {{ {v4}, {v6} }}\n    drop\n  }}"
     );
 }
 
@@ -372,18 +374,6 @@ fn put_families(out: &mut String, name: &str) {
 fn quoted(devices: &BTreeSet<(String, u32)>) -> String {
     let names = devices.iter().map(|(name, _)| format!("\"{name}\""));
     names.collect::<Vec<_>>().join(", ")
-}
-
-fn put_hook(out: &mut String, name: &str, devices: &BTreeSet<(String, u32)>) {
-    let numbers: Vec<String> = devices.iter().map(|(_, index)| index.to_string()).collect();
-    let _ = writeln!(out, "  # links {}", numbers.join(" "));
-    let _ = writeln!(out, "  chain {name} {{");
-    // Behind the classifier, which says whose a packet is.
-    let _ = writeln!(
-        out,
-        "    type filter hook ingress devices = {{ {} }} priority 0; policy accept;",
-        quoted(devices)
-    );
 }
 
 impl StepRules {
@@ -406,9 +396,9 @@ impl StepRules {
         }
     }
 
-    /// The table's chains; empty where there is nothing to do. Counters come with [`load`].
-    pub(crate) fn text(&self) -> String {
-        let mut out = String::new();
+    /// The tables that follow; empty where there is nothing to do.
+    pub(crate) fn table(&self) -> StepTable {
+        let (mut decisions, mut hooks) = (String::new(), BTreeMap::new());
         for (name, place) in &self.places {
             if place.devices.is_empty() {
                 continue;
@@ -428,33 +418,46 @@ impl StepRules {
                 if !own.is_empty() {
                     let _ = writeln!(first, "    {word} daddr {} accept", join(own));
                 }
-                let rules = &place.rules[family as usize];
-                put_chain(&mut out, &format!("{name}-{word}"), &first, rules, family);
+                let (name, rules) = (format!("{name}-{word}"), &place.rules[family as usize]);
+                put_chain(&mut decisions, &name, &first, rules, family);
             }
-            put_hook(&mut out, name, &place.devices);
+            put_families(&mut decisions, name);
             // Where the classifier is, they come as undecided.
-            let _ = writeln!(out, "    meta mark set 0x{:08x}", place.mark);
-            put_families(&mut out, name);
-            out.push_str("  }\n");
+            let rules = vec![
+                format!("meta mark set 0x{:08x}", place.mark),
+                format!("goto {GENERATION}{name}"),
+            ];
+            let devices = place.devices.clone();
+            hooks.insert(name.clone(), Hook { devices, rules });
         }
         if !self.arrivals.is_empty() && !self.tunnels.is_empty() {
             for (mark, rules) in &self.arrivals {
                 for (family, word) in FAMILIES {
                     let name = format!("arrived-{mark:08x}-{word}");
-                    put_chain(&mut out, &name, "", &rules[family as usize], family);
+                    put_chain(&mut decisions, &name, "", &rules[family as usize], family);
                 }
-                let _ = writeln!(out, "  chain arrived-{mark:08x} {{");
-                put_families(&mut out, &format!("arrived-{mark:08x}"));
-                out.push_str("  }\n");
+                put_families(&mut decisions, &format!("arrived-{mark:08x}"));
             }
-            put_hook(&mut out, "arrivals", &self.tunnels);
             let marks = self.arrivals.keys();
             let marks: Vec<String> = marks
-                .map(|mark| format!("0x{mark:08x} : goto arrived-{mark:08x}"))
+                .map(|mark| format!("0x{mark:08x} : goto {GENERATION}arrived-{mark:08x}"))
                 .collect();
-            let _ = writeln!(out, "    meta mark vmap {{ {} }}\n  }}", marks.join(", "));
+            let _ = writeln!(
+                decisions,
+                "  chain {GENERATION}arrivals {{\n    meta mark vmap {{ {} }}\n  }}",
+                marks.join(", ")
+            );
+            let rules = vec![format!("goto {GENERATION}arrivals")];
+            let devices = self.tunnels.clone();
+            hooks.insert("arrivals".into(), Hook { devices, rules });
         }
-        out
+        let counters = self.counters().into_iter().map(str::to_owned).collect();
+        StepTable {
+            decisions,
+            hooks,
+            others: self.other_protocols(),
+            counters,
+        }
     }
 
     /// The table before it. The kernel shows IPv4 and IPv6 alone to the other one, and afterwards takes off one tag without a VLAN after
@@ -476,35 +479,6 @@ impl StepRules {
             quoted(&devices)
         )
     }
-
-    /// Loads the tables in one transaction, with the counters as they are.
-    ///
-    /// # Errors
-    /// What nft said, or that it is not there.
-    pub(crate) fn load(&self) -> Result<(), String> {
-        let chains = self.text();
-        let mut text = no_table();
-        if !chains.is_empty() {
-            let before = counters().unwrap_or_default();
-            let _ = writeln!(text, "table inet {TABLE} {{");
-            for name in self.counters() {
-                let (packets, octets) = before.get(name).copied().unwrap_or_default();
-                let _ = writeln!(
-                    text,
-                    "  counter {name} {{ packets {packets} bytes {octets} }}"
-                );
-            }
-            text.push_str(&chains);
-            text.push_str("}\n");
-            text.push_str(&self.other_protocols());
-        }
-        crate::nftables::load(&text)
-    }
-}
-
-/// An earlier process's table is there.
-pub(crate) fn is_there() -> bool {
-    counters().is_some()
 }
 
 /// Removes the tables.

@@ -30,6 +30,7 @@ fn decode(bencher: Bencher<'_, '_>, tenant: bool) {
         four_octet_as: true,
         peer: PeerType::External,
         has_nlri: true,
+        families: [true; 2],
     };
     bencher.counter(ItemsCount::new(COUNT)).bench_local(|| {
         let mut decoder = AttributeDecoder::new();

@@ -214,6 +214,7 @@ pub fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>> {
         four_octet_as: true,
         peer: PeerType::External,
         has_nlri: false,
+        families: [true; 2],
     };
     let mut decoder = AttributeDecoder::new();
     let mut sets: Vec<Vec<u8>> = Vec::new();

@@ -38,6 +38,11 @@ impl SegmentKind {
         }
     }
 
+    /// It is not of a confederation.
+    pub(crate) fn leaves_the_as(self) -> bool {
+        matches!(self, Self::Set | Self::Sequence)
+    }
+
     /// What the segment counts for in the length of a path (RFC 4271 section 9.1.2.2, RFC 5065 section 5.3).
     fn length(self, asns: usize) -> usize {
         match self {
@@ -128,7 +133,7 @@ impl<'a> AsPath<'a> {
 pub(crate) fn without_confederation(path: AsPath<'_>) -> Vec<u8> {
     let mut value = Vec::new();
     for segment in path.segments() {
-        if matches!(segment.kind, SegmentKind::Set | SegmentKind::Sequence) {
+        if segment.kind.leaves_the_as() {
             value.extend_from_slice(&[segment.kind.octet(), segment.asns().count() as u8]);
             for asn in segment.asns() {
                 value.extend_from_slice(&asn.0.to_be_bytes());

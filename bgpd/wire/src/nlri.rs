@@ -104,9 +104,10 @@ impl Prefix for Ipv6Net {
         let (address, len) = (self.addr(), self.prefix_len());
         match address.segments() {
             [0xff00..=0xffff, ..] => len >= 8,
-            [0xfe80..=0xfebf, ..] => len >= 10,
-            [0, 0, 0, 0, 0, 0xffff, ..] => len >= 96,
-            [0, ..] => len == 128 && (address.is_unspecified() || address.is_loopback()),
+            // Link-local and, once, site-local.
+            [0xfe80..=0xfeff, ..] => len >= 9,
+            // Unspecified, loopback, IPv4-compatible and IPv4-mapped addresses.
+            [0, ..] => len >= 16,
             _ => false,
         }
     }

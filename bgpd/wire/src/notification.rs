@@ -225,12 +225,13 @@ impl Notification {
     }
 }
 
-/// Text from a neighbour as it may be shown: control characters, and those that change the direction of writing, are escaped.
+/// Text from a neighbour as it may be shown: control characters, those that change the direction of writing or are not seen, and what would end a
+/// quotation are escaped.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         let acts = character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            || matches!(character, '"' | '\\' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
         if acts {
             shown.extend(character.escape_default());
         } else {

@@ -161,6 +161,7 @@ fn end_of_rib_is_what_rfc_4724_says() {
         four_octet_as: true,
         peer: PeerType::External,
         has_nlri: false,
+        families: [true; 2],
     };
     let mut decoder = AttributeDecoder::new();
     let decoded = decoder.decode(update.attributes, &context).unwrap();
@@ -190,6 +191,7 @@ fn decode_all<P: Prefix>(
             four_octet_as: context.four_octet_as,
             peer: PeerType::External,
             has_nlri: !update.nlri.is_empty(),
+            families: [true; 2],
         };
         let decoded = decoder.decode(update.attributes, &attributes).unwrap();
         assert_eq!(

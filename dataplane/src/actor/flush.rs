@@ -478,26 +478,39 @@ impl Actor {
             });
     }
 
-    /// The protocol of a route in the place of ours.
-    fn owner(&mut self, key: &RouteKey) -> Option<u8> {
+    /// The protocol of a route in the place of ours, where it can be told, and whether packets go on there.
+    fn owner(&mut self, key: &RouteKey) -> (Option<u8>, bool) {
         let question = Question {
             mark: Some(key.table).filter(|table| *table != u32::from(libc::RT_TABLE_MAIN)),
             ..Question::from(key.prefix.addr())
         };
-        let answer = self.ask(&question).ok()?;
-        (answer.table == key.table && answer.prefix == Some(key.prefix)).then_some(answer.protocol)
+        // Asked for a route that drops packets, the kernel answers with the error that their sender would see.
+        let Ok(answer) = self.ask(&question) else {
+            return (None, false);
+        };
+        match answer.table == key.table && answer.prefix == Some(key.prefix) {
+            true => {
+                let forwards = matches!(answer.kind, libc::RTN_UNICAST | libc::RTN_LOCAL);
+                (Some(answer.protocol), forwards)
+            }
+            false => (None, true),
+        }
     }
 
     fn note_refusal(&mut self, key: RouteKey, refusal: &Refusal) {
         let mut error = refusal.to_string();
-        if refusal.errno == libc::EEXIST
-            && self.refused.len() < OWNERS
-            && let Some(owner) = self.owner(&key)
-        {
-            let _ = write!(
-                error,
-                ": a route of protocol {owner} stands there, which is not touched"
-            );
+        let mut taken = refusal.errno == libc::EEXIST;
+        if taken && self.refused.len() < OWNERS {
+            let (owner, forwards) = self.owner(&key);
+            if let Some(owner) = owner {
+                let _ = write!(
+                    error,
+                    ": a route of protocol {owner} stands there, which is not touched"
+                );
+            } else if !forwards {
+                error.push_str(": a route that drops packets stands there, which is not touched");
+            }
+            taken = forwards;
         }
         let tries = self.refused.get(&key).map_or(0, |refused| refused.tries) + 1;
         let pause = RETRY
@@ -507,7 +520,7 @@ impl Actor {
             error,
             tries,
             retry_at: Instant::now() + pause,
-            taken: refusal.errno == libc::EEXIST,
+            taken,
         };
         self.refuse(key, refused);
     }

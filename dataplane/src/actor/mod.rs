@@ -405,7 +405,8 @@ impl Actor {
         );
         let found = !actor.held.is_empty();
         if found {
-            actor.steps.inherited = crate::steps::is_there();
+            actor.steps.in_kernel = crate::steps::Loaded::found();
+            actor.steps.inherited = actor.steps.in_kernel.is_some();
             actor.breakouts_open = crate::nftables::is_there();
             info!(
                 routes = actor.held.len(),

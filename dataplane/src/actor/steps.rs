@@ -18,8 +18,8 @@ use super::{Actor, RETRY, Tenant};
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{Family, RULE_STEP, RouteKey, RouteSpec, RuleAction, RuleMatch, SELF};
 use crate::steps::{
-    LABEL_MASK, Leg, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules, UNDECIDED,
-    Verdict,
+    GRACE, LABEL_MASK, Leg, Loaded, STEPS, STEPS_MASK, StepCounter, StepPlace, StepRule, StepRules,
+    StepTable, UNDECIDED, Verdict,
 };
 
 /// Drops the packets of tenants whose chains nftables does not hold.
@@ -38,7 +38,11 @@ pub(super) struct Steps {
     services: BTreeMap<Vni, ServiceState>,
     ways: BTreeMap<RouteKey, Way>,
     marks: BTreeSet<u32>,
-    loaded: Option<String>,
+    loaded: Option<StepTable>,
+    /// What the kernel has of it, where nobody else touched it; an earlier process's until ours is loaded.
+    pub(super) in_kernel: Option<Loaded>,
+    /// What it had before is to be taken away then.
+    clear_at: Option<Instant>,
     /// Links whose packets have no tenant's mark before nftables gives it, so that nothing gets past a table that somebody takes away.
     pub(super) undecided: BTreeSet<u32>,
     /// An earlier process left its rules, which hold until the intent is whole: what this one does not know yet is not broken.
@@ -55,12 +59,14 @@ impl Steps {
     pub(super) fn next(&self) -> Option<Instant> {
         let drains = self.draining.values().filter_map(Drain::next);
         let retry = self.refused.as_ref().map(|(_, retry_at)| *retry_at);
-        drains.chain(retry).min()
+        drains.chain(retry).chain(self.clear_at).min()
     }
 
     /// Somebody changed what was loaded: packets of tenants with chains are dropped until it is loaded again, which is tried at once.
     pub(super) fn lose(&mut self, now: Instant) {
-        if self.loaded.take().is_some_and(|text| !text.is_empty()) {
+        self.in_kernel = None;
+        self.clear_at = None;
+        if self.loaded.take().is_some_and(|table| !table.is_empty()) {
             let why = "somebody changed our table".to_owned();
             self.refused = Some((why, now));
             self.changed = true;
@@ -73,6 +79,20 @@ impl Steps {
         self.draining
             .values_mut()
             .for_each(|drain| drain.loaded(now));
+    }
+
+    /// Takes away what no packet is in any more.
+    fn clear_past(&mut self, now: Instant) {
+        if self.clear_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.clear_at = None;
+        if let Some(loaded) = &mut self.in_kernel
+            && let Err(error) = loaded.clear_past()
+        {
+            // It harms nothing, and is tried again after the next change.
+            tracing::debug!(%error, "decisions of the past stay in the table of chains");
+        }
     }
 
     /// The labels that packets may come with.
@@ -129,6 +149,7 @@ impl Actor {
     pub(super) fn flush_steps(&mut self) {
         let now = Instant::now();
         let steps = &mut self.steps;
+        steps.clear_past(now);
         steps.draining.retain(|_, drain| {
             steps.changed |= drain.advance(now);
             !drain.is_over()
@@ -141,7 +162,7 @@ impl Actor {
         }
         self.plan_ways();
         let rules = self.step_rules();
-        let text = rules.text();
+        let table = rules.table();
         let links = rules.places.values().flat_map(|place| &place.devices);
         let links: BTreeSet<u32> = links.map(|(_, link)| *link).collect();
         let undecided = match self.steps.loaded {
@@ -151,28 +172,30 @@ impl Actor {
             None => links.clone(),
         };
         self.leave_undecided(undecided);
-        if self.steps.loaded.as_ref() == Some(&text) && self.steps.refused.is_none() {
+        if self.steps.loaded.as_ref() == Some(&table) && self.steps.refused.is_none() {
             self.steps.begin_draining();
             return;
         }
-        if !self.settled && (text.is_empty() || self.steps.inherited) {
+        if !self.settled && (table.is_empty() || self.steps.inherited) {
             return;
         }
         self.send_step_rules();
         let failed = self.steps.refused.is_some();
         self.steps.refused = None;
-        let loaded = rules.load();
+        let loaded = table.load(self.steps.in_kernel.take());
         self.leave_undecided(links);
         match loaded {
-            Ok(()) => {
+            Ok(loaded) => {
                 self.conditions.clear(now, ConditionKind::Chains, "table");
-                self.steps.loaded = Some(text);
+                self.steps.loaded = Some(table);
+                self.steps.clear_at = loaded.has_past().then(|| Instant::now() + GRACE);
+                self.steps.in_kernel = Some(loaded);
                 self.steps.begin_draining();
             }
-            Err(error) if text.is_empty() => {
+            Err(error) if table.is_empty() => {
                 // Without nft there is nothing of ours in it.
                 tracing::debug!(%error, "no table of chains to remove");
-                self.steps.loaded = Some(text);
+                self.steps.loaded = Some(table);
                 self.steps.begin_draining();
             }
             Err(error) => {

@@ -356,14 +356,14 @@ fn no_packet_skips_a_service_while_chains_change_under_it() {
             "0.002",
             "-q",
             "-w",
-            "60",
+            "120",
             "10.0.2.10",
         ])
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let arrived = || counted(lab, "red-b", "stamped");
-    for (round, order) in orders.iter().cycle().take(8).enumerate() {
+    for (round, order) in orders.iter().cycle().take(24).enumerate() {
         apply_both(&domain, order);
         let before = arrived();
         // Until the new chain carries them.
@@ -371,6 +371,57 @@ fn no_packet_skips_a_service_while_chains_change_under_it() {
         while arrived() < before + 500 {
             assert!(std::time::Instant::now() < end, "round {round}");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    pings.kill().unwrap();
+    pings.wait().unwrap();
+    assert_eq!(counted(lab, "red-b", "other"), 0);
+}
+
+/// Chains are looked up among many, and others of them come and go: the look-up that a packet is in the midst of holds.
+#[test]
+fn no_packet_skips_a_service_while_other_chains_come_and_go() {
+    if !privileged() {
+        return;
+    }
+    let domain = at_one_router();
+    let lab = &domain.lab;
+    watch(lab, "red-b", 1);
+    stamp_bits(lab, "f", 1);
+    let apply = |others: u8| {
+        let web = Chain {
+            symmetric: false,
+            ..chain(&[FIREWALL])
+        };
+        let other = |number| {
+            let mut other = web.clone();
+            other.name = format!("other-{number}");
+            let nets = [format!("10.9.{number}.0/24"), format!("10.7.{number}.0/25")];
+            other.matches.destinations = nets.map(|net| net.parse().unwrap()).into();
+            other
+        };
+        let chains = (0..others).map(other).chain([web.clone()]).collect();
+        let mut delta = red(Some("red0"), vec![firewall(true)], chains);
+        delta.services = vec![(vni(FIREWALL), Some(HERE))];
+        domain.a.apply(delta);
+        assert_eq!(domain.a.status().refused, []);
+    };
+    apply(40);
+    domain.wait_for_ping("red-a", "10.0.2.10");
+    let mut pings = std::process::Command::new("ip")
+        .args(["netns", "exec", &lab.ns("red-a"), "ping"])
+        // As fast as answers come.
+        .args(["-f", "-l", "64", "-q", "-w", "600", "10.0.2.10"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let arrived = || counted(lab, "red-b", "stamped");
+    for round in 0..20 {
+        apply(40 + round % 2);
+        let before = arrived();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while arrived() < before + 100 {
+            assert!(std::time::Instant::now() < end, "round {round}");
         }
     }
     pings.kill().unwrap();
@@ -705,15 +756,18 @@ fn chains_that_somebody_takes_down_stand_again() {
     let domain = with_services(Mode::PLAIN);
     let lab = &domain.lab;
     domain.wait_for_ping("red-a", "10.0.2.10");
+    let hooks = || {
+        let table = lab.try_run("a", "nft list table inet weft-chains");
+        let table = String::from_utf8_lossy(&table.stdout).into_owned();
+        let hooks = table.lines().filter(|line| line.contains("hook ingress"));
+        hooks.map(str::to_owned).collect::<Vec<_>>()
+    };
     for blow in ["nft flush ruleset", "nft delete table inet weft-chains"] {
-        let before = lab.run("a", "nft -s list table inet weft-chains");
+        let before = hooks();
+        assert!(!before.is_empty());
         lab.run("a", blow);
         let end = std::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let now = lab.try_run("a", "nft -s list table inet weft-chains");
-            if now.status.success() && String::from_utf8_lossy(&now.stdout) == before {
-                break;
-            }
+        while hooks() != before {
             assert!(
                 std::time::Instant::now() < end,
                 "waited in vain after {blow}"

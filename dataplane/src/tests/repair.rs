@@ -182,6 +182,28 @@ fn a_foreign_route_in_our_place_is_named_by_its_owner_and_stays() {
         errors[0].contains("a route of protocol 12 stands there"),
         "{errors:?}"
     );
+    // One that drops packets forwards nothing in the place of ours.
+    lab.run(
+        "r",
+        "ip route add blackhole 10.0.4.0/24 proto static table 1459627793",
+    );
+    router.apply(IntentDelta {
+        routes: vec![route(0, "10.0.4.0/24", 7)],
+        ..IntentDelta::default()
+    });
+    let told = RefusedIn {
+        main: false,
+        vnis: [Vni::new(10001).unwrap()].into(),
+    };
+    let told = vec![("10.0.4.0/24".parse().unwrap(), Some(told))];
+    router.wait_for(move |event| *event == DataplaneEvent::Refused(told.clone()));
+    let status = router.status();
+    let drops = |one: &RefusedRoute| {
+        one.error
+            .contains("a route that drops packets stands there")
+    };
+    assert!(status.refused.iter().any(drops), "{status:?}");
+    lab.run("r", "ip route del blackhole 10.0.4.0/24 table 1459627793");
     router.settle();
     let held = lab.run("r", "ip route show table 1459627793");
     assert!(
@@ -325,11 +347,8 @@ fn what_the_kernel_refuses_for_a_while_is_done_later() {
         assert!(status.refused[0].error.contains(words), "{status:?}");
         assert!(!held(&prefix));
         let told = |tables: Option<RefusedIn>| {
-            // Where another route stands, that one forwards.
-            if errno != libc::EEXIST {
-                let told = vec![(prefix.parse().unwrap(), tables)];
-                router.wait_for(move |event| *event == DataplaneEvent::Refused(told.clone()));
-            }
+            let told = vec![(prefix.parse().unwrap(), tables)];
+            router.wait_for(move |event| *event == DataplaneEvent::Refused(told.clone()));
         };
         told(Some(RefusedIn {
             main: false,

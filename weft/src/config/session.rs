@@ -11,7 +11,7 @@ use weft_bgp_wire::{Asn, Family};
 use super::policy::{Passing, Policies, Way, policy_of};
 use super::reader::{At, Cursor, Fields};
 use super::router::Router;
-use super::values::{asn, hold_time, number_of, prefix, unicast, unique_list};
+use super::values::{asn, hold_time, next_hop, number_of, prefix, unicast, unique_list};
 use super::{defaults, serial};
 
 /// What becomes of prefixes that no packet is routed to.
@@ -209,7 +209,8 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>) -> ReadSession
         }
     });
     let local_address_v6 = fields.optional("local_address_v6", |at| {
-        at.parse("an IPv6 address of this router")
+        let address: Ipv6Addr = at.parse("an IPv6 address of this router")?;
+        next_hop(&at).map(|_| address)
     });
     let passive = fields.optional("passive", |at| at.bool());
     let families = fields.optional("families", |at| families(&at));

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use weft_bgp_wire::Asn;
+use weft_bgp_wire::{Asn, NextHop};
 use weft_overlay::{Vni, VniSet, words};
 
 use super::node::Position;
@@ -85,6 +85,16 @@ pub(super) fn unicast(at: &Cursor<'_>) -> Option<IpAddr> {
     match address.is_unspecified() || address.is_multicast() {
         true => at.expected("a unicast address"),
         false => Some(address),
+    }
+}
+
+/// An address that neighbours may be told to send packets to.
+pub(super) fn next_hop(at: &Cursor<'_>) -> Option<IpAddr> {
+    let address = address(at)?;
+    let mapped = address.to_canonical() != address;
+    match NextHop::from(address).is_usable() && !mapped {
+        true => Some(address),
+        false => at.expected("an address that packets can be sent to: no loopback, link-local, multicast or reserved one"),
     }
 }
 

@@ -168,10 +168,19 @@ impl Shared {
         self.metric(path).is_some()
     }
 
-    /// Labels of this path may be joined with those of others: it originates in our domain.
+    /// Labels of this path may be joined with those of others: it originates in our domain. What a route server sends without an AS does
+    /// not.
     pub(crate) fn joinable(&self, path: &Path) -> bool {
         let key = self.interner.get(path.attributes).key();
-        key.labelled && key.as_path_length == 0 && key.neighbor_as == 0 && self.eligible(path)
+        let inside = || {
+            let peer = self.peer(path.peer);
+            peer.is_none_or(|peer| peer.config.kind != PeerKind::Ebgp)
+        };
+        key.labelled
+            && key.as_path_length == 0
+            && key.neighbor_as == 0
+            && inside()
+            && self.eligible(path)
     }
 
     fn is_last_resort(&self, peer: PeerId) -> bool {
@@ -405,12 +414,13 @@ impl Rib {
                 if !up.families.contains(&Family::Ipv4Unicast) {
                     (update.withdrawn, update.nlri) = (&[], &[]);
                 }
+                let negotiated = Family::ALL.map(|family| up.families.contains(&family));
                 let context = AttributeContext {
                     four_octet_as: up.four_octet_as,
                     peer,
                     has_nlri: !update.nlri.is_empty(),
+                    families: negotiated,
                 };
-                let negotiated = Family::ALL.map(|family| up.families.contains(&family));
                 let import_class = state.config.import_class;
                 let marks = state.config.role.is_some_and(Role::marks_import);
                 let marks = marks.then_some(state.config.asn);
@@ -442,7 +452,9 @@ impl Rib {
         let cached = u64::from(context.four_octet_as)
             | u64::from(context.peer == PeerType::External) << 1
             | u64::from(context.has_nlri) << 2
-            | marks.map_or(0, |asn| u64::from(asn.0) << 3);
+            | u64::from(negotiated[0]) << 3
+            | u64::from(negotiated[1]) << 4
+            | marks.map_or(0, |asn| u64::from(asn.0) << 5);
         let strips = self.shared.labels() && self.shared.hook.strips(import_class);
         // What another neighbour may say this one may not, perhaps.
         let known = self.shared.interner.raw(update.attributes, cached);

@@ -226,6 +226,7 @@ impl Bench {
                 four_octet_as: true,
                 peer: PeerType::Internal,
                 has_nlri: !update.nlri.is_empty(),
+                families: [true; 2],
             };
             let mut decoder = AttributeDecoder::new();
             let decoded = decoder.decode(update.attributes, &context).unwrap();
@@ -593,6 +594,7 @@ fn a_link_local_next_hop_is_told_on_its_own_link() {
                     four_octet_as: true,
                     peer: PeerType::Internal,
                     has_nlri: false,
+                    families: [true; 2],
                 };
                 let mut decoder = AttributeDecoder::new();
                 let decoded = decoder.decode(update.attributes, &context).unwrap();

@@ -32,6 +32,8 @@ pub use types::*;
 
 /// Hold time until the neighbour's OPEN is there: RFC 4271 section 8.2.2 suggests 4 minutes.
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
+/// A connection whose neighbour has not sent its OPEN for so long is held against no other one.
+const SILENCE: Duration = Duration::from_secs(5);
 /// First pause after a failed attempt; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// A neighbour that announced more prefixes than it may would do so again: there is no session for so long (RFC 4486 section 4).
@@ -579,6 +581,14 @@ impl Session {
                 asn.0.to_be_bytes(),
             ));
         }
+        // RFC 7607 section 2, RFC 6793 section 4.1: in two octets it is the same number, or AS_TRANS.
+        if open.my_as != asn.to_two_octets() && open.my_as != Asn::TRANS.to_two_octets() {
+            return Err(Notification::new(
+                error_code::OPEN,
+                open_error::BAD_PEER_AS,
+                open.my_as.to_be_bytes(),
+            ));
+        }
         // RFC 6286 section 2.2: within an AS the identifier is unique.
         if open.router_id == self.config.router_id && asn == self.config.local_asn {
             return Err(Notification::new(
@@ -696,16 +706,24 @@ impl Session {
 
     /// Collision detection (RFC 4271 section 6.8, RFC 6286 section 2.3), and the new connection of a neighbour that
     /// restarted (RFC 4724 section 4.2). With its OPEN the neighbour's identifier is known, so that connections that
-    /// still wait for theirs are judged too: both ends come to the same verdict whatever crosses on the way. Closes
+    /// still wait for theirs are judged too: both ends come to the same verdict whatever crosses on the way. One that has been silent
+    /// for long is no judge of one that speaks, and of two that the same end opened the earlier one is given up. Closes
     /// the connection that loses; where this one survives it is moved to the end of the list.
     fn survives_collision(&mut self, now: Instant, at: usize, open: &Open) -> bool {
         let this = self.connections.remove(at);
-        let keep_this = this.outgoing == self.is_higher_than(open.router_id);
+        let by_identifier = this.outgoing == self.is_higher_than(open.router_id);
         let mut survives = true;
-        let others: Vec<(ConnectionId, bool, bool)> = self
+        let others: Vec<(ConnectionId, bool, bool, bool)> = self
             .connections
             .iter()
             .map(|other| {
+                let silent = matches!(other.phase, Phase::OpenSent);
+                let keep_this = if other.outgoing == this.outgoing {
+                    silent || this.since >= other.since
+                } else {
+                    let patience_is_over = now.saturating_duration_since(other.since) >= SILENCE;
+                    by_identifier || (silent && patience_is_over)
+                };
                 let graceful =
                     matches!(&other.phase, Phase::Established(n) if n.graceful_restart.is_some());
                 // Who has confirmed a connection opens no other one beside it: what it opened earlier is a collision, what it opened
@@ -716,10 +734,11 @@ impl Session {
                     other.id,
                     matches!(other.phase, Phase::Established(_)),
                     restarted,
+                    keep_this,
                 )
             })
             .collect();
-        for (id, established, restarted) in others {
+        for (id, established, restarted, keep_this) in others {
             if restarted {
                 self.close(now, id, DownReason::Restarted);
             } else if established || !keep_this {

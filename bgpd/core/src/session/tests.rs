@@ -174,6 +174,80 @@ fn collision_is_decided_by_the_identifier() {
     }
 }
 
+/// A neighbour's OPEN, with a capability of four octets where `my_as` alone would not do.
+fn open_of(my_as: u16, capability: Option<u32>, router_id: [u8; 4]) -> Vec<u8> {
+    let four = capability.map(|asn| Capability::FourOctetAs(Asn(asn)));
+    let open = Open {
+        my_as,
+        hold_time: 90,
+        router_id: RouterId(router_id.into()),
+        capabilities: four.into_iter().collect(),
+    };
+    let mut octets = Vec::new();
+    open.encode(&mut octets);
+    octets.split_off(HEADER_LEN)
+}
+
+/// What a session that two connections have been accepted for, the second after `pause`, does when the neighbour's OPEN comes on one
+/// of them: which of the two is left.
+fn left_of_two(router_id: [u8; 4], pause: Duration, first_is: bool, speaks: usize) -> Vec<usize> {
+    let mut now = Instant::now();
+    let mut session = Session::new(config(0), 7, false);
+    session.start();
+    let ids = [ConnectionId(100), ConnectionId(101)];
+    for (at, id) in ids.iter().enumerate() {
+        match (at, first_is) {
+            (0, true) => session.handle_connected(now, *id),
+            _ => session.handle_accepted(now, *id),
+        }
+        now += pause;
+    }
+    let open = open_of(65002, None, router_id);
+    session.handle_message(now, ids[speaks], MessageType::Open, &open);
+    let left = |at: &usize| session.connections.iter().any(|one| one.id == ids[*at]);
+    (0..2).filter(left).collect()
+}
+
+#[test]
+fn a_silent_connection_is_in_nobodys_way() {
+    let (lower, higher) = ([10, 0, 0, 1], [198, 51, 100, 2]);
+    let (soon, late) = (Duration::from_millis(10), Duration::from_secs(6));
+    for router_id in [lower, higher] {
+        for pause in [soon, late] {
+            // The neighbour opened both: the one that it speaks on is the one that it means.
+            assert_eq!(left_of_two(router_id, pause, false, 0), [0]);
+            assert_eq!(left_of_two(router_id, pause, false, 1), [1]);
+        }
+        // We opened the first, and it stays silent.
+        assert_eq!(left_of_two(router_id, late, true, 1), [1]);
+    }
+    // Soon after, the identifier decides (RFC 4271 section 6.8): ours is 192.0.2.1.
+    assert_eq!(left_of_two(lower, soon, true, 1), [0]);
+    assert_eq!(left_of_two(higher, soon, true, 1), [1]);
+}
+
+/// RFC 7607 section 2, RFC 6793 section 4.1.
+#[test]
+fn the_as_number_in_two_octets_says_what_the_capability_says() {
+    for (my_as, capability, fine) in [
+        (65002, None, true),
+        (65002, Some(65002), true),
+        (23456, Some(65002), true),
+        (0, Some(65002), false),
+        (65009, Some(65002), false),
+        (0, None, false),
+    ] {
+        let now = Instant::now();
+        let mut session = Session::new(config(0), 7, false);
+        session.start();
+        session.handle_accepted(now, ConnectionId(1));
+        let open = open_of(my_as, capability, [192, 0, 2, 2]);
+        session.handle_message(now, ConnectionId(1), MessageType::Open, &open);
+        let said = (my_as, capability);
+        assert_eq!(!session.connections.is_empty(), fine, "{said:?}");
+    }
+}
+
 #[test]
 fn keepalives_hold_an_idle_session_for_a_day() {
     let mut bench = Bench::new(|_, _| {});

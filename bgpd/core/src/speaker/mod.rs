@@ -40,6 +40,10 @@ struct Neighbor {
     stale: Option<Stale>,
     /// End-of-RIBs that are still to come before its routes are complete.
     awaited: Vec<Family>,
+    /// Families whose End-of-RIB the session has not brought yet; none without graceful restart.
+    unheard: Vec<Family>,
+    /// Families that it sends anew, and when what it has not sent by then goes (RFC 7313 section 4).
+    refreshing: Vec<(Family, Instant)>,
     /// Its host answered the latest attempt to connect: nobody listens there, yet.
     refused: bool,
     updates: u64,
@@ -170,15 +174,19 @@ impl Speaker {
             let Some(neighbor) = self.neighbor_mut(peer) else {
                 continue;
             };
-            let flushed = neighbor.stale.take_if(|stale| stale.until <= now);
+            let stale = neighbor.stale.take_if(|stale| stale.until <= now);
+            let mut flushed = stale.map(|stale| stale.families).unwrap_or_default();
+            neighbor.refreshing.retain(|(family, until)| {
+                let over = *until <= now;
+                flushed.extend(over.then_some(*family));
+                !over
+            });
             let timeout = neighbor.session.poll_timeout();
             if timeout.is_some_and(|due| due <= now) {
                 neighbor.session.handle_timeout(now);
             }
-            if let Some(flushed) = flushed {
-                for family in flushed.families {
-                    self.rib.sweep_stale(peer, family);
-                }
+            for family in flushed {
+                self.rib.sweep_stale(peer, family);
             }
             self.drain(peer, now);
         }
@@ -203,11 +211,13 @@ impl Speaker {
             return;
         };
         let stale = neighbor.stale.as_ref().map(|stale| stale.until);
+        let refreshing = neighbor.refreshing.iter().map(|(_, until)| *until);
         let due = neighbor
             .session
             .poll_timeout()
             .into_iter()
             .chain(stale)
+            .chain(refreshing)
             .min();
         if due == neighbor.due {
             return;

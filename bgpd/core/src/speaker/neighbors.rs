@@ -38,7 +38,10 @@ impl Speaker {
                 continue;
             }
             if !neighbor.config.is_same_session(&config) {
-                self.remove(peer, cease::CONFIGURATION_CHANGE, now);
+                // It is back at once: a neighbour that knows graceful restart keeps our routes until then (RFC 8538 section 4).
+                let changed = Notification::cease(cease::CONFIGURATION_CHANGE, "");
+                neighbor.session.stop(now, changed);
+                self.remove(peer, now);
                 self.add_neighbor(config, now);
                 changes.restarted += 1;
                 continue;
@@ -141,6 +144,8 @@ impl Speaker {
             flaps: 0,
             stale: None,
             awaited,
+            unheard: Vec::new(),
+            refreshing: Vec::new(),
             refused: false,
             updates: 0,
             problems: 0,
@@ -157,14 +162,15 @@ impl Speaker {
 
     /// Ends the session with a neighbour for good and forgets it with all of its routes.
     pub fn remove_neighbor(&mut self, peer: PeerId, now: Instant) {
-        self.remove(peer, cease::PEER_DECONFIGURED, now);
+        if let Some(neighbor) = self.neighbor_mut(peer) {
+            neighbor.stop(Notification::cease(cease::PEER_DECONFIGURED, ""), now);
+        }
+        self.remove(peer, now);
     }
 
-    fn remove(&mut self, peer: PeerId, subcode: u8, now: Instant) {
-        if let Some(neighbor) = self.neighbor_mut(peer) {
-            neighbor.stop(Notification::cease(subcode, ""), now);
-            self.drain(peer, now);
-        }
+    /// Forgets a neighbour whose session has ended, with all of its routes.
+    fn remove(&mut self, peer: PeerId, now: Instant) {
+        self.drain(peer, now);
         self.rib.remove_peer(peer);
         self.membership += 1;
         if let Some(neighbor) = self

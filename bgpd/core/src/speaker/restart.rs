@@ -81,13 +81,14 @@ impl Speaker {
         };
         neighbor.since = Some(now);
         let restart = negotiated.graceful_restart.as_ref();
-        // RFC 4724 section 4.2: what the neighbour did not preserve over its restart goes now.
+        // RFC 4724 section 4.2: what the neighbour did not preserve over its restart, or does not speak of any more, goes now.
         let preserved = |family: &Family| {
-            restart.is_some_and(|restart| {
-                restart.families.iter().any(|one| {
-                    one.afi_safi == (family.afi(), family.safi()) && one.forwarding_preserved
+            negotiated.families.contains(family)
+                && restart.is_some_and(|restart| {
+                    restart.families.iter().any(|one| {
+                        one.afi_safi == (family.afi(), family.safi()) && one.forwarding_preserved
+                    })
                 })
-            })
         };
         let mut lost = Vec::new();
         if let Some(stale) = &mut neighbor.stale {
@@ -103,6 +104,10 @@ impl Speaker {
         if restart.is_none_or(|restart| restart.restarting) {
             neighbor.awaited.clear();
         }
+        neighbor.unheard = match restart {
+            Some(_) => negotiated.families.clone(),
+            None => Vec::new(),
+        };
         let local_address_v6 = neighbor.config.local_address_v6;
         for family in lost {
             self.rib.sweep_stale(peer, family);
@@ -142,6 +147,7 @@ impl Speaker {
         };
         neighbor.since = Some(now);
         neighbor.flaps += 1;
+        neighbor.refreshing.clear();
         let state = neighbor.session.state();
         let down = match retain {
             Some(retained) => {
@@ -204,20 +210,19 @@ impl Speaker {
         };
         match refresh.subtype {
             RouteRefresh::REQUEST => self.rib.readvertise(peer, family),
-            // Before the End-of-RIB of a restart it is ignored: what is stale already goes with that.
-            RouteRefresh::BEGIN if enhanced => {
-                let until = now + STALE_TIME;
-                let stale = neighbor.stale.get_or_insert_with(|| Stale {
-                    families: Vec::new(),
-                    until,
-                    limit: until,
-                });
-                if !stale.families.contains(&family) {
-                    stale.families.push(family);
-                    self.rib.mark_stale(peer, family);
+            // Before the End-of-RIB of a graceful restart it is ignored. One that comes before the last has ended begins anew.
+            RouteRefresh::BEGIN if enhanced && !neighbor.unheard.contains(&family) => {
+                neighbor.refreshing.retain(|(other, _)| *other != family);
+                neighbor.refreshing.push((family, now + STALE_TIME));
+                self.rib.mark_stale(peer, family);
+            }
+            RouteRefresh::END if enhanced => {
+                let begun = neighbor.refreshing.len();
+                neighbor.refreshing.retain(|(other, _)| *other != family);
+                if neighbor.refreshing.len() < begun {
+                    self.rib.sweep_stale(peer, family);
                 }
             }
-            RouteRefresh::END if enhanced => self.handle_end_of_rib(peer, family),
             _ => {}
         }
     }
@@ -227,6 +232,7 @@ impl Speaker {
         self.rib.sweep_stale(peer, family);
         if let Some(neighbor) = self.neighbor_mut(peer) {
             neighbor.awaited.retain(|awaited| *awaited != family);
+            neighbor.unheard.retain(|unheard| *unheard != family);
             if let Some(stale) = &mut neighbor.stale {
                 stale.families.retain(|stale| *stale != family);
             }
@@ -263,9 +269,18 @@ impl Speaker {
     pub fn helpers(&self, now: Instant) -> BTreeSet<IpAddr> {
         let is_helper = |neighbor: &&Neighbor| match neighbor.session.negotiated() {
             Some(negotiated) => negotiated.graceful_restart.is_some(),
-            None => self
-                .converging
-                .is_some_and(|deferral| deferral.waits_for(neighbor, now)),
+            // At a first start nobody had one; at another it may not be known who had.
+            None => {
+                let address = &neighbor.config.address;
+                let helped = match &self.config.helpers {
+                    Some(helped) => helped.contains(address),
+                    None => self.config.restarting,
+                };
+                helped
+                    && self
+                        .converging
+                        .is_some_and(|deferral| deferral.waits_for(neighbor, now))
+            }
         };
         let neighbors = self.neighbors.iter().flatten().filter(is_helper);
         neighbors.map(|neighbor| neighbor.config.address).collect()

@@ -485,6 +485,36 @@ fn a_refresh_between_marks_sweeps_what_is_gone() {
     assert!(line.knows(1, P) && !line.knows(1, Q));
 }
 
+/// RFC 7313 section 4: another beginning marks what came since the first; and none of it is a restart of the neighbour.
+#[test]
+fn a_refresh_that_begins_anew_counts_from_there() {
+    let mut line = Line::new(2);
+    line.originate(0, P, true);
+    line.originate(0, Q, true);
+    let id = *line.wires.keys().next().unwrap();
+    let now = line.now;
+    let hear = |line: &mut Line, subtype| {
+        let mut octets = Vec::new();
+        RouteRefresh::mark(Family::Ipv4Unicast, subtype).encode(&mut octets);
+        let told = line.speakers[1].as_mut().unwrap();
+        told.handle_octets(id, &octets, now);
+        assert!(!told.neighbors()[0].stale);
+    };
+    let send_again = |line: &mut Line, prefix| {
+        line.originate(0, prefix, false);
+        line.originate(0, prefix, true);
+    };
+    // An end without a beginning says nothing.
+    hear(&mut line, RouteRefresh::END);
+    assert!(line.knows(1, P) && line.knows(1, Q));
+    hear(&mut line, RouteRefresh::BEGIN);
+    send_again(&mut line, P);
+    hear(&mut line, RouteRefresh::BEGIN);
+    send_again(&mut line, Q);
+    hear(&mut line, RouteRefresh::END);
+    assert!(!line.knows(1, P) && line.knows(1, Q));
+}
+
 /// RFC 4271 section 8.2.2: messages hold a session. Who sends one an octet at a time is away.
 #[test]
 fn pieces_of_a_message_do_not_hold_a_session() {
@@ -540,6 +570,28 @@ fn a_neighbour_that_is_shut_down_stays_so_until_it_is_not() {
     set(&mut line, None);
     line.advance(Duration::from_secs(60));
     assert!(line.knows(1, P));
+}
+
+/// RFC 8538 section 4: it is no Hard Reset, and the neighbour keeps our routes until the session is back.
+#[test]
+fn a_session_that_starts_anew_for_its_configuration_costs_no_routes() {
+    let mut line = Line::new(2);
+    line.originate(1, P, true);
+    let status = &line.speakers[1].as_ref().unwrap().neighbors()[0];
+    let mut config = status.config.clone();
+    config.connect_retry += Duration::from_secs(1);
+    let (now, speaker) = (line.now, line.speakers[1].as_mut().unwrap());
+    let changes = speaker.set_neighbors(vec![config], now);
+    assert_eq!((changes.changed, changes.restarted), (0, 1));
+    line.run();
+    let told = &line.speakers[0].as_ref().unwrap().neighbors()[0];
+    let why = told.last_reason.to_string();
+    assert!(why.contains("Other Configuration Change (6/6)"), "{why}");
+    assert!(line.knows(0, P));
+    line.advance(Duration::from_secs(60));
+    let told = &line.speakers[0].as_ref().unwrap().neighbors()[0];
+    assert_eq!((told.state, told.stale), (State::Established, false));
+    assert!(line.knows(0, P));
 }
 
 /// Who the best path of a speaker to a prefix is from.

@@ -1,6 +1,9 @@
 //! Edits canonical octets in place.
 
+use std::borrow::Cow;
+
 use super::{AttributesView, code, flags, put_attribute, split_attribute};
+use crate::as_path::without_confederation;
 use crate::{Asn, Community, ExtendedCommunity, LargeCommunity, Origin};
 
 const WELL_KNOWN: u8 = flags::TRANSITIVE;
@@ -106,23 +109,16 @@ impl AttributesBuilder {
         );
     }
 
-    /// Puts `asn` in front of AS_PATH, as when a route leaves the AS (RFC 4271 section 5.1.2). Confederation segments
-    /// in front go: they must not leave it (RFC 5065 section 4).
+    /// Puts `asn` in front of AS_PATH, as when a route leaves the AS (RFC 4271 section 5.1.2). Confederation segments go: they must
+    /// not leave it (RFC 5065 section 4).
     pub fn prepend_as(&mut self, asn: Asn) {
         let old = self.view().as_path();
-        let inner = old.segments().skip_while(|segment| {
-            !matches!(
-                segment.kind,
-                crate::SegmentKind::Set | crate::SegmentKind::Sequence
-            )
-        });
-        let skip = old.0.len()
-            - inner
-                .map(|segment| 2 + 4 * segment.asns().count())
-                .sum::<usize>();
-        let rest = &old.0[skip..];
+        let rest = match old.segments().all(|segment| segment.kind.leaves_the_as()) {
+            true => Cow::Borrowed(old.0),
+            false => Cow::Owned(without_confederation(old)),
+        };
         let mut value = Vec::with_capacity(rest.len() + 6);
-        match rest {
+        match &*rest {
             [2, count, tail @ ..] if *count < 255 => {
                 value.extend_from_slice(&[2, count + 1]);
                 value.extend_from_slice(&asn.0.to_be_bytes());
@@ -131,7 +127,7 @@ impl AttributesBuilder {
             _ => {
                 value.extend_from_slice(&[2, 1]);
                 value.extend_from_slice(&asn.0.to_be_bytes());
-                value.extend_from_slice(rest);
+                value.extend_from_slice(&rest);
             }
         }
         self.set(WELL_KNOWN, code::AS_PATH, &value);
@@ -169,25 +165,31 @@ impl AttributesBuilder {
         self.set(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &value);
     }
 
-    /// Removes extended communities that do not cross the border of an AS (RFC 4360 section 6).
+    /// Removes extended communities that do not cross the border of an AS (RFC 4360 section 6, RFC 5701 section 2).
     pub fn keep_transitive_extended_communities(&mut self) {
+        self.keep_transitive::<8>(code::EXTENDED_COMMUNITIES);
+        self.keep_transitive::<20>(code::IPV6_EXTENDED_COMMUNITIES);
+    }
+
+    /// The same of an attribute with communities of `N` octets.
+    fn keep_transitive<const N: usize>(&mut self, code: u8) {
         const NON_TRANSITIVE: u8 = 0x40;
-        let value = self.view().value(code::EXTENDED_COMMUNITIES);
-        let communities = value.unwrap_or_default().as_chunks::<8>().0;
-        let stays = |community: &&[u8; 8]| community[0] & NON_TRANSITIVE == 0;
-        let kept: Vec<[u8; 8]> = communities.iter().filter(stays).copied().collect();
+        let value = self.view().value(code);
+        let communities = value.unwrap_or_default().as_chunks::<N>().0;
+        let stays = |community: &&[u8; N]| community[0] & NON_TRANSITIVE == 0;
+        let kept: Vec<[u8; N]> = communities.iter().filter(stays).copied().collect();
         if kept.len() == communities.len() {
             return;
         }
         if kept.is_empty() {
-            self.remove(code::EXTENDED_COMMUNITIES);
+            self.remove(code);
         } else {
             let flags = self
                 .view()
                 .iter()
-                .find(|attribute| attribute.code == code::EXTENDED_COMMUNITIES)
+                .find(|attribute| attribute.code == code)
                 .map_or(OPTIONAL_TRANSITIVE, |attribute| attribute.flags);
-            self.set(flags, code::EXTENDED_COMMUNITIES, kept.as_flattened());
+            self.set(flags, code, kept.as_flattened());
         }
     }
 

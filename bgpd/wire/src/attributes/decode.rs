@@ -28,6 +28,9 @@ pub struct AttributeContext {
     pub peer: PeerType,
     /// The message has prefixes in its NLRI field, so that NEXT_HOP is mandatory.
     pub has_nlri: bool,
+    /// The families of the session, by [`Family::index`]: what MP_REACH_NLRI and MP_UNREACH_NLRI say of others is ignored (RFC 4760
+    /// section 8).
+    pub families: [bool; 2],
 }
 
 /// What an UPDATE with a problem costs, the least first (RFC 7606 section 2). A session reset is an `Err` instead.
@@ -95,9 +98,9 @@ impl fmt::Display for Problem {
 /// MP_REACH_NLRI (RFC 4760 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MpReach<'a> {
-    /// AFI and SAFI; `None` for a family that Weft does not route.
+    /// AFI and SAFI; `None` for a family that is not one of the session.
     pub family: Option<Family>,
-    /// The next hop; `None` only for a family that Weft does not route.
+    /// The next hop; `None` only where the family is.
     pub next_hop: Option<NextHop>,
     /// The prefixes.
     pub nlri: &'a [u8],
@@ -106,7 +109,7 @@ pub struct MpReach<'a> {
 /// MP_UNREACH_NLRI (RFC 4760 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MpUnreach<'a> {
-    /// AFI and SAFI; `None` for a family that Weft does not route.
+    /// AFI and SAFI; `None` for a family that is not one of the session.
     pub family: Option<Family>,
     /// The prefixes.
     pub nlri: &'a [u8],
@@ -293,12 +296,15 @@ impl AttributeDecoder {
             // Its prefixes are withdrawn too, so they must be found all the same.
             match code {
                 code::MP_REACH_NLRI => {
-                    aside.mp_reach =
-                        Some(mp_reach(value).ok_or_else(|| optional_attribute_error(octets))?)
+                    aside.mp_reach = Some(
+                        mp_reach(value, context).ok_or_else(|| optional_attribute_error(octets))?,
+                    )
                 }
                 code::MP_UNREACH_NLRI => {
-                    aside.mp_unreach =
-                        Some(mp_unreach(value).ok_or_else(|| optional_attribute_error(octets))?)
+                    aside.mp_unreach = Some(
+                        mp_unreach(value, context)
+                            .ok_or_else(|| optional_attribute_error(octets))?,
+                    )
                 }
                 _ => {}
             }
@@ -316,6 +322,10 @@ impl AttributeDecoder {
                 Err(_) => Some((Length, TreatAsWithdraw)),
                 Ok(octets) => {
                     let address = Ipv4Addr::from(octets);
+                    // RFC 4760 section 3: beside MP_REACH_NLRI alone it says nothing.
+                    if !context.has_nlri {
+                        return Ok(());
+                    }
                     if NextHop::from(IpAddr::from(address)).is_usable() {
                         aside.next_hop = Some(address);
                         return Ok(());
@@ -345,6 +355,7 @@ impl AttributeDecoder {
             code::ONLY_TO_CUSTOMER => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
             code::COMMUNITIES => bad_multiple(value, 4),
             code::EXTENDED_COMMUNITIES => bad_multiple(value, 8),
+            code::IPV6_EXTENDED_COMMUNITIES => bad_multiple(value, 20),
             code::LARGE_COMMUNITY => bad_multiple(value, 12),
             // RFC 7606 sections 7.9 and 7.10.
             code::ORIGINATOR_ID | code::CLUSTER_LIST if !internal => {
@@ -353,7 +364,8 @@ impl AttributeDecoder {
             code::ORIGINATOR_ID => (value.len() != 4).then_some((Length, TreatAsWithdraw)),
             code::CLUSTER_LIST => bad_multiple(value, 4),
             code::MP_REACH_NLRI => {
-                let reach = mp_reach(value).ok_or_else(|| optional_attribute_error(octets))?;
+                let reach =
+                    mp_reach(value, context).ok_or_else(|| optional_attribute_error(octets))?;
                 aside.mp_reach = Some(reach);
                 match reach.next_hop {
                     Some(next_hop) if !next_hop.is_usable() => Some((Value, TreatAsWithdraw)),
@@ -361,8 +373,9 @@ impl AttributeDecoder {
                 }
             }
             code::MP_UNREACH_NLRI => {
-                aside.mp_unreach =
-                    Some(mp_unreach(value).ok_or_else(|| optional_attribute_error(octets))?);
+                aside.mp_unreach = Some(
+                    mp_unreach(value, context).ok_or_else(|| optional_attribute_error(octets))?,
+                );
                 return Ok(());
             }
             // RFC 6793 section 4.1: from a NEW speaker both are discarded; section 6: malformed ones too.
@@ -511,6 +524,7 @@ fn expected_flags(code: u8) -> Option<u8> {
         code::AGGREGATOR
         | code::COMMUNITIES
         | code::EXTENDED_COMMUNITIES
+        | code::IPV6_EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
         | code::LARGE_COMMUNITY
@@ -541,11 +555,17 @@ fn as_path_is_well_formed(value: &[u8], four_octet_as: bool, internal: bool) -> 
     rest.is_empty()
 }
 
-fn mp_reach(value: &[u8]) -> Option<MpReach<'_>> {
+/// A family of the session.
+fn family(context: &AttributeContext, afi: [u8; 2], safi: u8) -> Option<Family> {
+    let family = Family::from_afi_safi(u16::from_be_bytes(afi), safi)?;
+    context.families[family.index()].then_some(family)
+}
+
+fn mp_reach<'a>(value: &'a [u8], context: &AttributeContext) -> Option<MpReach<'a>> {
     let (&[afi_high, afi_low, safi, next_hop_len], rest) = value.split_first_chunk::<4>()?;
     let (next_hop, rest) = rest.split_at_checked(usize::from(next_hop_len))?;
     let (_reserved, nlri) = rest.split_first()?;
-    let family = Family::from_afi_safi(u16::from_be_bytes([afi_high, afi_low]), safi);
+    let family = family(context, [afi_high, afi_low], safi);
     let next_hop = match family {
         None => None,
         // RFC 7606 section 7.11: a length that the family cannot have leaves the prefixes in doubt.
@@ -558,9 +578,9 @@ fn mp_reach(value: &[u8]) -> Option<MpReach<'_>> {
     })
 }
 
-fn mp_unreach(value: &[u8]) -> Option<MpUnreach<'_>> {
+fn mp_unreach<'a>(value: &'a [u8], context: &AttributeContext) -> Option<MpUnreach<'a>> {
     let (&[afi_high, afi_low, safi], nlri) = value.split_first_chunk::<3>()?;
-    let family = Family::from_afi_safi(u16::from_be_bytes([afi_high, afi_low]), safi);
+    let family = family(context, [afi_high, afi_low], safi);
     Some(MpUnreach { family, nlri })
 }
 

@@ -44,6 +44,8 @@ pub mod code {
     pub const MP_UNREACH_NLRI: u8 = 15;
     /// EXTENDED COMMUNITIES (RFC 4360).
     pub const EXTENDED_COMMUNITIES: u8 = 16;
+    /// IPV6 EXTENDED COMMUNITIES (RFC 5701).
+    pub const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     /// AS4_PATH (RFC 6793).
     pub const AS4_PATH: u8 = 17;
     /// AS4_AGGREGATOR (RFC 6793).
@@ -121,7 +123,8 @@ impl NextHop {
     /// Somebody's router may have it: it is not unspecified, loopback, multicast, reserved or a link-local address alone, which names no
     /// link (RFC 4271 section 6.3, RFC 2545 section 3). Whether it is one of our own the octets do not say.
     pub fn is_usable(&self) -> bool {
-        match self.address {
+        // An IPv4-mapped one is the IPv4 address that it names, as in RFC 4798 section 2.
+        match self.address.to_canonical() {
             IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
             IpAddr::V6(address) => {
                 !(address.is_unspecified()

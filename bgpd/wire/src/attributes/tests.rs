@@ -9,6 +9,7 @@ const EBGP: AttributeContext = AttributeContext {
     four_octet_as: true,
     peer: PeerType::External,
     has_nlri: true,
+    families: [true; 2],
 };
 
 const IBGP: AttributeContext = AttributeContext {
@@ -461,7 +462,7 @@ proptest! {
     #[test]
     fn no_octets_make_it_panic(section in prop::collection::vec(any::<u8>(), 0..300), four in any::<bool>(), internal in any::<bool>()) {
         let peer = if internal { PeerType::Internal } else { PeerType::External };
-        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true };
+        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true, families: [true; 2] };
         let _ = AttributeDecoder::new().decode(&section, &context);
         let view = AttributesView::new(&section);
         let _ = (view.origin(), view.as_path().to_string(), view.aggregator(), view.cluster_list().count());
@@ -552,6 +553,75 @@ const NO_NLRI: AttributeContext = AttributeContext {
     has_nlri: false,
     ..EBGP
 };
+
+/// RFC 4760 sections 3 and 8.
+#[test]
+fn what_is_not_about_the_routes_of_the_session_costs_none() {
+    let global: Vec<u8> = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)
+        .octets()
+        .into();
+    for next_hop in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1]] {
+        let attribute = [&[0x40, 3, 4][..], &next_hop].concat();
+        let section = [&mandatory()[..13], &attribute, &reach(2, &global, &[0])].concat();
+        let fine = Ok((Treatment::Accept, vec![]));
+        assert_eq!(outcome(&section, &NO_NLRI), fine, "{next_hop:?}");
+        // With prefixes in the NLRI field it is theirs.
+        let worst = outcome(&section, &EBGP).unwrap().0;
+        assert_eq!(worst, Treatment::TreatAsWithdraw, "{next_hop:?}");
+    }
+    let v4_alone = AttributeContext {
+        families: [true, false],
+        ..EBGP
+    };
+    for next_hop in [&[192, 0, 2, 1][..], &[0; 16], &[0xff; 16], &[1; 7]] {
+        let section = with(&reach(2, next_hop, &[129]));
+        let fine = Ok((Treatment::Accept, vec![]));
+        assert_eq!(outcome(&section, &v4_alone), fine, "{next_hop:?}");
+        let mut decoder = AttributeDecoder::new();
+        let decoded = decoder.decode(&section, &v4_alone).unwrap();
+        assert_eq!(decoded.mp_reach.unwrap().family, None);
+    }
+}
+
+/// RFC 5065 section 4.
+#[test]
+fn no_confederation_segment_leaves_the_as() {
+    let path = [
+        3, 1, 0, 0, 0xfe, 0x4c, 2, 1, 0, 0, 0xfd, 0xf2, 4, 2, 0, 0, 0xfe, 0x4c, 0, 0, 0xfe, 0x4d,
+        1, 1, 0, 0, 0xfd, 0xf3,
+    ];
+    let mut builder = AttributesBuilder::new();
+    builder.set(flags::TRANSITIVE, code::AS_PATH, &path);
+    builder.prepend_as(Asn(64601));
+    let left = builder.view().as_path().to_string();
+    assert_eq!(left, "64601 65010 {65011}");
+}
+
+/// RFC 4360 section 6, RFC 5701 section 2; RFC 7606 sections 7.14 and 7.15.
+#[test]
+fn non_transitive_extended_communities_stay_in_their_as() {
+    let v6 = |kind: u8| [&[kind, 2][..], &[7; 18]].concat();
+    let mut builder = AttributesBuilder::new();
+    let both = [v6(0x40), v6(0), v6(0x40)].concat();
+    builder.set(0xc0, code::IPV6_EXTENDED_COMMUNITIES, &both);
+    builder.set(
+        0xc0,
+        code::EXTENDED_COMMUNITIES,
+        &[0x43, 0, 0, 0, 0, 0, 0, 1],
+    );
+    builder.keep_transitive_extended_communities();
+    let view = builder.view();
+    assert_eq!(
+        view.value(code::IPV6_EXTENDED_COMMUNITIES),
+        Some(&v6(0)[..])
+    );
+    assert_eq!(view.value(code::EXTENDED_COMMUNITIES), None);
+    for len in [0u8, 8, 19, 21] {
+        let section = with(&[&[0xc0, 25, len][..], &vec![0; len.into()]].concat());
+        let bad = (Treatment::TreatAsWithdraw, vec![(25, ProblemKind::Length)]);
+        assert_eq!(outcome(&section, &EBGP), Ok(bad), "{len}");
+    }
+}
 
 /// RFC 7607 section 2.
 #[test]

@@ -414,7 +414,7 @@ fn next_hop(at: &Cursor<'_>) -> Option<NextHopWord> {
         Some("self") => Some(NextHopWord::Own),
         Some("unchanged") => Some(NextHopWord::Unchanged),
         Some(text) if text.parse::<IpAddr>().is_ok() => {
-            crate::config::values::unicast(at).map(NextHopWord::Address)
+            crate::config::values::next_hop(at).map(NextHopWord::Address)
         }
         _ => at.expected("`self`, `unchanged`, or an IP address"),
     }

@@ -217,6 +217,11 @@ fn what_is_of_no_agreed_family_is_ignored() {
         0
     );
     for martian in [
+        "::/127",
+        "::/96",
+        "::7f00:1/128",
+        "fec0::/10",
+        "fe80::/9",
         "::1/128",
         "::/128",
         "fe80::/10",
@@ -263,6 +268,7 @@ fn only_to_customer_follows_the_roles() {
             four_octet_as: true,
             peer: PeerType::Internal,
             has_nlri: true,
+            families: [true; 2],
         };
         let mut decoder = AttributeDecoder::new();
         let decoded = decoder.decode(update.attributes, &context).unwrap();

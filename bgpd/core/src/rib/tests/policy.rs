@@ -197,6 +197,7 @@ fn sent(bench: &mut Bench, peer: u16) -> (AttributesBuilder, IpAddr) {
         four_octet_as: true,
         peer: PeerType::Internal,
         has_nlri: !update.nlri.is_empty(),
+        families: [true; 2],
     };
     let mut decoder = AttributeDecoder::new();
     let decoded = decoder.decode(update.attributes, &context).unwrap();
