@@ -18,6 +18,9 @@ use crate::proto::{
 /// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/PATH`.
 pub type PublicView = BTreeMap<String, PublicItem>;
 
+/// Edges of another domain that are taken: ours speak with each of them.
+const MOST_EDGES: usize = 128;
+
 fn item(item: Item) -> PublicItem {
     PublicItem { item: Some(item) }
 }
@@ -212,6 +215,9 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
                 said.says_origins = one.origins;
                 Ok(())
             }
+            Some(Item::Router(_)) if said.routers.len() == MOST_EDGES => Err(format!(
+                "it is one edge more than {MOST_EDGES}, which is what is taken of a domain: ours would speak with each"
+            )),
             Some(Item::Router(one)) => {
                 read_router(own, domain, one).map(|router| said.routers.push(router))
             }

@@ -371,6 +371,37 @@ fn invented_domains_take_nothing_away_from_others() {
     );
 }
 
+/// Our edges speak with each of them, so there are so many and no more.
+#[test]
+fn a_domain_has_so_many_edges_and_no_more() {
+    let own = Domain::new().state.domain().unwrap().clone();
+    let said = read_words(&own, |view| {
+        for number in 0..200u8 {
+            let address = format!("198.51.100.{number}");
+            let router = crate::proto::PublicRouter {
+                name: format!("e{number}"),
+                asn: 64626,
+                router_id: address.clone(),
+                bgp_address: address.clone(),
+                endpoint: address,
+                encapsulations: vec!["vxlan".into()],
+                ..crate::proto::PublicRouter::default()
+            };
+            let item = Some(public_item::Item::Router(router));
+            view.insert(
+                format!("router/{}", number),
+                crate::proto::PublicItem { item },
+            );
+        }
+    });
+    assert_eq!((said.routers.len(), said.refused.len()), (128, 72));
+    assert!(
+        said.refused[0].contains("more than 128"),
+        "{:?}",
+        said.refused[0]
+    );
+}
+
 /// Each word is within its bound, and all of them together are no more than a message carries.
 #[test]
 fn many_large_words_are_not_more_than_a_message() {

@@ -193,10 +193,8 @@ fn from_elsewhere_nobody_asks_without_a_token_and_the_certificate_is_the_one_tha
 fn is_closed(stream: &mut UnixStream) -> bool {
     // More of what it does not read: what comes of it is an error where it has gone.
     stream.set_nonblocking(true).unwrap();
-    match stream.write(b" ") {
-        Ok(_) => false,
-        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-    }
+    let wrote = stream.write_all(b" ");
+    wrote.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
 }
 
 #[test]
@@ -235,7 +233,7 @@ fn who_reads_nothing_holds_little_and_not_for_long_and_who_says_nothing_keeps_no
         std::thread::sleep(Duration::from_millis(100));
     }
     let held = most.saturating_sub(before);
-    println!(
+    eprintln!(
         "256 slow readers: gone after {:.1} s, {} MiB more, `weft show` took {} ms at most",
         start.elapsed().as_secs_f64(),
         held >> 20,
@@ -250,7 +248,7 @@ fn who_reads_nothing_holds_little_and_not_for_long_and_who_says_nothing_keeps_no
     });
     let asked = Instant::now();
     let output = router.weft("x", "show status", &token);
-    println!(
+    eprintln!(
         "1,000 silent connections: `weft show` over TLS took {} ms",
         asked.elapsed().as_millis()
     );

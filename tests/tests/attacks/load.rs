@@ -108,6 +108,9 @@ fn asks(netns: &str, stop: &AtomicBool) -> Vec<Duration> {
     })
 }
 
+/// What the hostile neighbour does.
+type Way = fn(&mut Worst<'_>);
+
 /// The hostile neighbour's means.
 struct Worst<'l> {
     lab: &'l Lab,
@@ -282,7 +285,7 @@ fn a_hostile_neighbour_costs_others_neither_sessions_nor_memory() {
     let seconds = std::env::var("WEFT_HOSTILE_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(3);
     let stop = AtomicBool::new(false);
-    let ways: [(&str, fn(&mut Worst<'_>)); 7] = [
+    let ways: [(&str, Way); 7] = [
         ("garbage", garbage),
         ("wrong attributes", wrong_attributes),
         ("flaps", flaps),
@@ -296,7 +299,7 @@ fn a_hostile_neighbour_costs_others_neither_sessions_nor_memory() {
         let (mut one, two) = (hold(NODES[0]), hold(NODES[1]));
         // What the slow reader and the other are told.
         let sender = weft_load::Sender {
-            address: on_link(NODES[0].1 + 1).into(),
+            address: on_link(NODES[0].1 + 1),
             asn: Some(asn(NODES[0].1)),
         };
         one.send(&weft_load::internet(100_000).announce(sender));
@@ -315,7 +318,7 @@ fn a_hostile_neighbour_costs_others_neither_sessions_nor_memory() {
         }
         stop.store(true, Ordering::Relaxed);
         let silence = honest.map(|one| one.join().unwrap());
-        println!(
+        eprintln!(
             "longest silence that a neighbour with a hold time of {HOLD_TIME} s heard: {:.1} s",
             silence.iter().max().unwrap().as_secs_f64()
         );
@@ -331,7 +334,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-fn attack(lab: &Lab, what: &str, way: fn(&mut Worst<'_>), time: Duration) {
+fn attack(lab: &Lab, what: &str, way: Way, time: Duration) {
     let stop = AtomicBool::new(false);
     let netns = lab.netns("r");
     std::thread::scope(|scope| {
@@ -349,7 +352,7 @@ fn attack(lab: &Lab, what: &str, way: fn(&mut Worst<'_>), time: Duration) {
         let took = asks.join().unwrap();
         let status = lab.get("r", "status").unwrap();
         let memory = status["memory"].as_u64().unwrap();
-        println!(
+        eprintln!(
             "{what}: {} MiB in {} connections; the API answered {} times, in {} ms as a rule and {} ms at most; {} MiB of memory",
             worst.sent >> 20,
             worst.sessions,

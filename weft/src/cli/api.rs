@@ -109,7 +109,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Config> {
-    Ok(Config::read(file)?)
+    Config::read(file)
 }
 
 fn tls(config: &Config) -> anyhow::Result<ApiTls> {
