@@ -187,6 +187,7 @@ impl Actor {
         self.note_targets();
         self.steps.changed = true;
         self.screen_attachments();
+        self.close_former_attachments();
         self.segment();
         self.classify();
         let by_name: HashMap<&str, u32> = self
@@ -394,7 +395,7 @@ pub(crate) fn is_tenant_vrf(link: &snapshot::Link) -> bool {
     alias.is_some_and(|alias| alias.starts_with(TENANT_ALIAS))
 }
 
-fn attachments_of(actor: &Actor) -> BTreeSet<String> {
+pub(super) fn attachments_of(actor: &Actor) -> BTreeSet<String> {
     actor
         .tenants
         .values()

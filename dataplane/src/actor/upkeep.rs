@@ -35,7 +35,8 @@ impl Actor {
         let is_meant = |index: i32| changed.is_none_or(|changed| changed.contains(&index));
         let mut sysctls = Vec::new();
         if is_meant(ALL_DEVICES) {
-            sysctls.extend(host::sysctls());
+            let all = host::sysctls().into_iter();
+            sysctls.extend(all.filter(|one| self.forwards || !one.forwards()));
         }
         for (name, index) in self.kept_devices() {
             if i32::try_from(index).is_ok_and(is_meant) {

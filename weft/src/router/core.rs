@@ -27,6 +27,7 @@ use super::bfd;
 use super::health::{Health, Reasons};
 use super::hook::{Classes, LabelHook};
 use super::reload::Reloaded;
+use super::setup;
 use super::sites::{Progress, Sites};
 use crate::config::{self, Config, Redistribute, Tenant};
 
@@ -123,6 +124,8 @@ pub(super) struct Core {
     reach_changed: bool,
     /// Neighbours whose links are watched.
     watched: BTreeSet<IpAddr>,
+    /// Whom the router lives by, as the data plane knows.
+    lifelines: BTreeSet<IpAddr>,
     /// Who keeps our routes while we are away.
     helpers: watch::Sender<BTreeSet<IpAddr>>,
     requests: mpsc::Receiver<Request>,
@@ -139,6 +142,9 @@ pub(super) async fn prepare(
     dataplane: &Dataplane,
     events: &mut mpsc::Receiver<DataplaneEvent>,
 ) -> Vec<Origination> {
+    // Before tenants: what leads to them is none of theirs.
+    let lifelines = setup::lifelines(config);
+    dataplane.live_by(lifelines.into_iter().collect()).await;
     let mut redistributed = Vec::new();
     for tenant in &config.tenants {
         let id = overlay.add_tenant(tenant_config(tenant));
@@ -271,6 +277,8 @@ impl Core {
             known_ids: BTreeSet::new(),
             reach_changed: true,
             watched: BTreeSet::new(),
+            // Told by `prepare`.
+            lifelines: setup::lifelines(&config),
             helpers,
             requests: inbox,
             converged,
@@ -558,6 +566,12 @@ impl Core {
         self.dataplane.watch_neighbors(new).await;
         self.dataplane.unwatch_neighbors(gone).await;
         self.watched = wanted;
+        let wanted = setup::lifelines(&self.config);
+        let new = wanted.difference(&self.lifelines).copied().collect();
+        let gone = self.lifelines.difference(&wanted).copied().collect();
+        self.dataplane.live_by(new).await;
+        self.dataplane.live_without(gone).await;
+        self.lifelines = wanted;
     }
 
     /// Has BFD watch the paths to those neighbours that it is configured for.

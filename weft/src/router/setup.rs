@@ -1,5 +1,6 @@
 //! The configuration as the crates want it.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +45,7 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
             config::Segmentation::Vrf => Segmentation::Vrf,
             config::Segmentation::Table => Segmentation::Table,
         },
+        uplinks: overlay.uplinks.iter().cloned().collect(),
         installs_underlay: overlay.install_underlay,
         resilient: overlay.resilient,
         dont_fragment: overlay.dont_fragment,
@@ -53,6 +55,21 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
         },
         ..defaults
     }
+}
+
+/// Whom the router lives by: its neighbours, and its controllers where their addresses are configured.
+pub(super) fn lifelines(config: &Config) -> BTreeSet<IpAddr> {
+    let controllers = config.controller.iter();
+    let controllers = controllers
+        .flat_map(|one| one.address.split(','))
+        .map(str::trim)
+        .filter_map(|one| {
+            let socket = one.parse().map(|socket: SocketAddr| socket.ip());
+            socket.or_else(|_| one.parse()).ok()
+        });
+    let neighbors = config.neighbors.iter().map(|one| one.address);
+    let all = neighbors.chain(controllers);
+    all.filter(|address| !address.is_loopback()).collect()
 }
 
 /// The overlay, without tenants yet.
