@@ -262,7 +262,7 @@ pub(crate) fn ruleset(
                 ],
             ),
             chain(
-                "from-router",
+                "router-answers",
                 "filter hook output priority filter",
                 &[&format!(
                     "meta mark & 0xff000000 != 0x57000000 {OFF_CHAIN} oifname @inside jump answers"
