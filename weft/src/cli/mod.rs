@@ -13,6 +13,7 @@ mod policy;
 mod reach;
 mod show;
 mod table;
+mod tenancy;
 mod trace;
 
 use std::path::PathBuf;
