@@ -37,6 +37,8 @@ pub struct Attached {
     pub sent: u64,
     /// What of it cannot be there.
     pub refused: Vec<Refused>,
+    /// It checks where labels lead.
+    pub origins: bool,
 }
 
 struct Connection {
@@ -49,8 +51,6 @@ struct Connection {
     key: String,
     messages: mpsc::Sender<ToRouter>,
     held: BTreeMap<String, u64>,
-    /// It checks who announces labels.
-    origins: bool,
     /// It signs its sessions.
     session_keys: bool,
     /// Next keys that it was sent and has not acknowledged.
@@ -136,12 +136,12 @@ impl Hub {
             key: key.to_owned(),
             messages,
             held: register.held.into_iter().collect(),
-            origins: register.origins,
             session_keys: register.session_keys,
             handed: Vec::new(),
             status: Attached {
                 attached: true,
                 runs: register.revision,
+                origins: register.origins,
                 ..Attached::default()
             },
         };
@@ -461,7 +461,7 @@ impl Connection {
     ) -> bool {
         let reader = Reader {
             name,
-            origins: self.origins,
+            origins: self.status.origins,
             session_keys: self.session_keys,
         };
         // Without a view the router has been removed.
