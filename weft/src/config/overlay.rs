@@ -62,6 +62,7 @@ pub(crate) struct Overlay {
     pub install_underlay: bool,
     /// Interfaces that are never tenants': the operator's own. Those that neighbours, controllers and the tunnel endpoint are reached by
     /// need not be named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uplinks: Vec<String>,
     /// Announce the endpoint's own address as a locator.
     #[serde(default = "defaults::yes")]

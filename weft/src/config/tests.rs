@@ -657,8 +657,8 @@ fn neighbors_must_make_sense() {
             "4:48 neighbors[0].password_file: found `keys/a`, expected the absolute path of a file with the secret",
         ),
         (
-            "{ address: 192.0.2.2, asn: 1, passive: on }",
-            "4:42 neighbors[0].passive: found `on`, expected true or false",
+            "{ address: 192.0.2.2, asn: 1, passive: maybe }",
+            "4:42 neighbors[0].passive: found `maybe`, expected true or false",
         ),
     ];
     for (text, message) in cases {
