@@ -43,6 +43,7 @@ use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
 use crate::resolver::Resolver;
+use crate::ruleset_watch;
 use crate::snapshot::{self, Address, Link};
 use crate::upkeep::{Repairs, Seen};
 use crate::ways::WaySets;
@@ -852,9 +853,23 @@ impl Actor {
         if changes.rules || (changes.underlay || changes.links) && self.rules_suspected {
             self.watch_rules_at = Some(Instant::now());
         }
-        if ours_changed || changes.drift || !changes.neighbours.is_empty() {
+        let displaced = self.is_displaced(&changes);
+        if ours_changed || changes.drift || displaced || !changes.neighbours.is_empty() {
             self.repair();
         }
+    }
+
+    /// Something of ours was replaced by what is signed as nobody's or another one's. Where such a thing has gone ours is tried again.
+    fn is_displaced(&mut self, changes: &Changes) -> bool {
+        for key in &changes.places {
+            if let Some(refused) = self.refused.get_mut(key) {
+                refused.retry_at = Instant::now();
+            }
+        }
+        let mut places = changes.places.iter();
+        let mut next_hops = changes.next_hops.iter();
+        places.any(|key| self.held.contains_key(key))
+            || next_hops.any(|id| self.next_hops.get(*id).is_some())
     }
 
     /// Whether the link of this index is one of our tunnel devices.
@@ -866,6 +881,10 @@ impl Actor {
     fn repair(&mut self) {
         self.watch_rules_at = Some(Instant::now());
         self.check_classifier();
+        // Without nf_tables there is none.
+        if ruleset_watch::any_dormant().unwrap_or(false) {
+            self.close_walls();
+        }
         match self.ensure_devices() {
             Ok(()) => {
                 self.conditions

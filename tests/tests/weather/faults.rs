@@ -209,6 +209,46 @@ pub(crate) const DIRECT: &[Fault] = &[
         Cure::Host(&[Run("r", "ip route del blackhole 10.0.2.0/25 table TABLE")]),
     ),
     fault(
+        "next-hop objects replaced by blackholes",
+        &[Run(
+            "r",
+            "sh -c for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .* dev vx0 .*/\\1/p'); do ip nexthop replace id $id blackhole; done",
+        )],
+        Cure::Weft,
+    ),
+    fault(
+        "next-hop objects replaced and deleted",
+        &[Run(
+            "r",
+            "sh -c for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .* dev vx0 .*/\\1/p'); do ip nexthop replace id $id blackhole; done; ip nexthop flush",
+        )],
+        Cure::Weft,
+    ),
+    fault(
+        "neighbour entry replaced",
+        &[Run(
+            "r",
+            "ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:99 dev vx0 nud permanent",
+        )],
+        Cure::Weft,
+    ),
+    fault(
+        "the tenant's route replaced by another way",
+        &[Run(
+            "r",
+            "ip route replace 10.0.2.0/24 via 10.0.1.77 dev red0 table TABLE",
+        )],
+        Cure::Host(&[Run("r", "ip route del 10.0.2.0/24 table TABLE")]),
+    ),
+    fault(
+        "the tenant's route replaced by a blackhole",
+        &[Run(
+            "r",
+            "ip route replace blackhole 10.0.2.0/24 table TABLE",
+        )],
+        Cure::Host(&[Run("r", "ip route del blackhole 10.0.2.0/24 table TABLE")]),
+    ),
+    fault(
         "address of one of two links away for 2 s",
         &[
             Run("r", "ip address del 198.51.100.1/30 dev e1"),

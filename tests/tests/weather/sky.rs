@@ -11,7 +11,7 @@ use super::faults::{Cure, Fault};
 /// One step of a fault or of its cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// A command in a node; `TABLE` in it is the table of the tenant red.
+    /// A command in a node, or a script behind `sh -c`; `TABLE` in it is the table of the tenant red.
     Run(&'static str, &'static str),
     /// The node's daemon is killed.
     Kill(&'static str),
@@ -328,9 +328,15 @@ pub(crate) fn act(lab: &Lab, act: &Act) -> bool {
 }
 
 fn run(lab: &Lab, node: &str, line: &str) -> bool {
-    let mut words = line.split(' ');
-    let mut command = lab.command(node, words.next().unwrap());
-    let output = command.args(words).output().unwrap();
+    let output = match line.strip_prefix("sh -c ") {
+        Some(script) => lab.command(node, "sh").args(["-c", script]).output(),
+        None => {
+            let mut words = line.split(' ');
+            let mut command = lab.command(node, words.next().unwrap());
+            command.args(words).output()
+        }
+    };
+    let output = output.unwrap();
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         eprintln!("{node}: {line}: {}", said.trim());
