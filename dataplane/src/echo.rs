@@ -16,23 +16,33 @@ pub struct Echo {
     id: u16,
 }
 
-fn open(domain: Domain, protocol: Protocol) -> io::Result<UdpSocket> {
+fn open(own: IpAddr, domain: Domain, protocol: Protocol) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     socket.set_nonblocking(true)?;
+    let v6 = domain == Domain::IPV6;
+    if own.is_ipv6() == v6 {
+        // Also while no interface has it: requests cannot leave then.
+        match v6 {
+            true => socket.set_freebind_v6(true)?,
+            false => socket.set_freebind_v4(true)?,
+        }
+        socket.bind(&SocketAddr::new(own, 0).into())?;
+    }
     // Only for its safe receive: nothing of it is about UDP.
     UdpSocket::from_std(socket.into())
 }
 
 impl Echo {
-    /// Opens what it needs.
+    /// Opens what it needs. Requests leave from `own`, this router's tunnel endpoint, as tunnels do: who is on the way may know no other
+    /// address of it. Those of the other address family leave from where the kernel's route says.
     ///
     /// # Errors
     /// Without CAP_NET_RAW.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(own: IpAddr) -> io::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0x8000);
         Ok(Self {
-            v4: open(Domain::IPV4, Protocol::ICMPV4)?,
-            v6: open(Domain::IPV6, Protocol::ICMPV6)?,
+            v4: open(own, Domain::IPV4, Protocol::ICMPV4)?,
+            v6: open(own, Domain::IPV6, Protocol::ICMPV6)?,
             // Any that `probe`, which counts from 1, is long in coming to.
             id: (std::process::id() as u16).rotate_left(5) ^ NEXT.fetch_add(1, Ordering::Relaxed),
         })

@@ -300,6 +300,68 @@ fn a_far_router_that_forwards_no_more_is_told_from_one_that_is_gone() {
     wait_for_verdict(&lab, "a", "forwarding");
 }
 
+/// Nothing has ever come back where nothing could: the routers began, or began again, under the fault.
+#[test]
+fn a_way_that_was_dead_when_the_routers_began_is_said() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let lab = up();
+    let both = ["a", "b"];
+    let drop_tunnels = "add table inet foreign; add chain inet foreign c { type filter hook input priority 0; }; add rule inet foreign c udp dport 4789 drop";
+    let far_end = |node: &str| {
+        let said = forwarding_of(&lab, node)?;
+        let conditions = said["conditions"].as_array()?.clone();
+        let far_end = conditions.into_iter().find(|one| one["code"] == "far-end");
+        far_end.map(|one| (said["verdict"].clone(), one))
+    };
+    for router in both {
+        lab.converged(router);
+    }
+    is_answered(&lab);
+    // What they knew, and nothing: then they say that nobody has ever answered.
+    for knows in [true, false] {
+        for router in both {
+            wait_for_verdict(&lab, router, "forwarding");
+        }
+        if knows {
+            for router in [1, 2] {
+                let node = both[router - 1];
+                let file = format!("/var/lib/weft/r{router}/answered.json");
+                wait_until("who answers is written", Duration::from_secs(60), || {
+                    let text = lab.shell(node, &format!("cat {file} || true"));
+                    text.contains("192.0.2.").then_some(())
+                });
+            }
+        }
+        nft(&lab, "b", drop_tunnels);
+        for router in both {
+            lab.kill(router);
+            if !knows {
+                lab.shell(router, "rm /var/lib/weft/*/answered.json");
+            }
+        }
+        for router in both {
+            lab.start(router);
+        }
+        for router in both {
+            lab.converged(router);
+            let what = format!("{router} says that nothing comes back");
+            let (verdict, said) = wait_until(&what, Duration::from_secs(60), || far_end(router));
+            let text = said["text"].as_str().unwrap();
+            assert_eq!(text.contains("has never answered"), !knows, "{said}");
+            let worst = if knows { "down" } else { "degraded" };
+            assert_eq!(verdict, worst, "{router}, known before: {knows}: {said}");
+            assert!(said["remedy"].as_str().unwrap().contains("UDP port 4789"));
+        }
+        nft(&lab, "b", "delete table inet foreign");
+        is_answered(&lab);
+    }
+    for router in both {
+        wait_for_verdict(&lab, router, "forwarding");
+    }
+}
+
 /// Test packets of others come to a port that somebody else may have: it is said, and costs no packet.
 #[test]
 fn a_reflector_whose_port_is_taken_is_said() {
