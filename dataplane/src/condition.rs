@@ -126,6 +126,8 @@ pub struct Condition {
     pub kind: ConditionKind,
     /// What it is about: a device, a tenant, an endpoint. Unique within the kind.
     pub subject: String,
+    /// Whose packets it costs, by name; everybody's where nobody is named.
+    pub tenants: Vec<String>,
     /// What it costs.
     pub severity: Severity,
     /// What is wrong, in a sentence without a full stop.
@@ -143,6 +145,7 @@ struct Held {
     severity: Severity,
     detail: String,
     remedy: Option<String>,
+    tenants: Vec<String>,
     since: Instant,
     count: u64,
     log_at: Instant,
@@ -186,6 +189,7 @@ impl Conditions {
                 severity,
                 detail,
                 remedy,
+                tenants: Vec::new(),
                 since: now,
                 count: 1,
                 log_at: now + REPEAT,
@@ -205,6 +209,13 @@ impl Conditions {
             held.unlogged = 0;
         }
         (held.severity, held.detail, held.remedy) = (severity, detail, remedy);
+    }
+
+    /// What is wrong costs packets of these tenants alone.
+    pub fn narrow(&mut self, kind: ConditionKind, subject: &str, tenants: Vec<String>) {
+        if let Some(held) = self.held.get_mut(&(kind, subject.to_owned())) {
+            held.tenants = tenants;
+        }
     }
 
     /// It is no longer so; true where it was.
@@ -250,6 +261,7 @@ impl Conditions {
         held.map(|((kind, subject), held)| Condition {
             kind: *kind,
             subject: subject.clone(),
+            tenants: held.tenants.clone(),
             severity: held.severity,
             detail: held.detail.clone(),
             remedy: held.remedy.clone(),

@@ -119,6 +119,16 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
     ]
 }
 
+/// What IPv6 needs of a tunnel device: at an attachment it is the host's choice.
+pub(crate) fn ipv6_sysctl(device: &str) -> Sysctl {
+    Sysctl {
+        path: format!("net/ipv6/conf/{device}/disable_ipv6"),
+        value: "0",
+        why: "tenants' IPv6 packets go through it",
+        cost: Some(Severity::Degraded),
+    }
+}
+
 /// What forwarding needs of a device that tenants' packets come in by.
 pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
     let one = |name: &str, value, why, cost| Sysctl {

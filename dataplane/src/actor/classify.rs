@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Actor;
-use super::links::{arms, is_host};
+use super::links::{arms, is_host, tenants_at, vrf_name};
 use crate::bpf::{Carried, Classifier, OwnAddress, Place};
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{
@@ -162,6 +162,9 @@ impl Actor {
                 "somebody took our BPF programs away there: packets have no tenant until they are back",
                 None,
             );
+            let whose = tenants_at(&self.tenants, &link.name);
+            self.conditions
+                .narrow(ConditionKind::Classifier, &link.name, whose);
         }
         !lost.is_empty()
     }
@@ -472,6 +475,13 @@ impl Actor {
                 if tree {
                     continue;
                 }
+                if tenant.intent.breakout.is_some() {
+                    // Whoever takes the classifier from an attachment takes the mark from its packets: they leave by no other table.
+                    for name in entrances(tenant, self.vrf) {
+                        let closed = RuleAction::Unreachable;
+                        add(RULE_NO_TABLE, RuleMatch::Interface(name), closed);
+                    }
+                }
                 // Of a VRF the kernel knows where its members' packets belong.
                 for name in tenant.intent.attachments.iter().filter(|_| !self.vrf) {
                     add(RULE_TENANT, RuleMatch::Interface(name.clone()), table);
@@ -491,6 +501,14 @@ impl Actor {
             }
         }
         rules
+    }
+}
+
+/// Where rules say that packets of a tenant's attachments come in.
+fn entrances(tenant: &super::Tenant, vrf: bool) -> Vec<String> {
+    match vrf {
+        true => vec![vrf_name(&tenant.intent)],
+        false => tenant.intent.attachments.clone(),
     }
 }
 

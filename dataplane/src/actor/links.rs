@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use tracing::warn;
 use weft_overlay::intent::{TenantId, TenantIntent};
 
-use super::{ALIAS, Actor, Device, TENANT_ALIAS};
+use super::{ALIAS, Actor, Device, TENANT_ALIAS, Tenant};
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec};
 use crate::netlink::links::{put_link, put_link_alias, put_link_master, put_vrf};
@@ -353,6 +353,9 @@ impl Actor {
                     format!("`ip link set {name} up`, and look at what it is plugged into")
                 }),
             );
+            let whose = tenants_at(&self.tenants, name);
+            self.conditions
+                .narrow(ConditionKind::Attachment, name, whose);
         }
         let attachments = &self.attachments;
         self.conditions
@@ -392,6 +395,15 @@ pub(super) fn arms(tenant: &TenantIntent) -> impl Iterator<Item = &String> {
 pub(crate) fn is_tenant_vrf(link: &snapshot::Link) -> bool {
     let alias = link.alias.as_deref();
     alias.is_some_and(|alias| alias.starts_with(TENANT_ALIAS))
+}
+
+/// The names of the tenants that an interface is an attachment of, or leads to a service node of.
+pub(super) fn tenants_at(tenants: &BTreeMap<TenantId, Tenant>, name: &str) -> Vec<String> {
+    let all = tenants.values().map(|tenant| &tenant.intent);
+    let has = |one: &&TenantIntent| {
+        one.attachments.iter().any(|held| held == name) || arms(one).any(|held| held == name)
+    };
+    all.filter(has).map(|one| one.name.clone()).collect()
 }
 
 fn attachments_of(actor: &Actor) -> BTreeSet<String> {

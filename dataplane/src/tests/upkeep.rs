@@ -72,11 +72,12 @@ fn a_probe_comes_back_from_within_the_tenant_whatever_carries_it() {
 }
 
 /// What somebody does to the router in the middle, and what has to be so again.
-const DAMAGE: [&str; 13] = [
+const DAMAGE: [&str; 14] = [
     "sysctl -qw net.ipv4.ip_forward=0",
     "sysctl -qw net.ipv4.conf.vx0.forwarding=0",
     "sysctl -qw net.ipv4.conf.all.rp_filter=1",
     "sysctl -qw net.ipv4.conf.vx0.rp_filter=1",
+    "sysctl -qw net.ipv6.conf.vx0.disable_ipv6=1",
     "ip link set vx0 address 02:aa:bb:cc:dd:ee",
     "ip link set vx0 mtu 600",
     "ip link set vx0 name other0",
