@@ -47,11 +47,15 @@ pub enum ConditionKind {
     NextHop,
     /// The far end of tunnels has no route.
     Unreachable,
+    /// Labels name a far end whose address nobody announces.
+    NoLocator,
     /// The way to far routers is narrower than the devices that lead there.
     PathMtu,
     /// This end of the tunnels is an address that no interface has.
     EndpointAddress,
-    /// An interface of a tenant is down, or is not there.
+    /// Packets of a tenant come in by tunnels, and this router does not send them on.
+    NotForwarding,
+    /// An interface of a tenant is down, is not there, or has lost what it had.
     Attachment,
     /// An interface is not given to a tenant, since the router itself lives by it.
     AttachmentRefused,
@@ -83,8 +87,10 @@ impl ConditionKind {
             Self::FarEnds => "far-ends",
             Self::NextHop => "next-hop",
             Self::Unreachable => "unreachable",
+            Self::NoLocator => "no-locator",
             Self::PathMtu => "path-mtu",
             Self::EndpointAddress => "endpoint-address",
+            Self::NotForwarding => "not-forwarding",
             Self::Attachment => "attachment",
             Self::AttachmentRefused => "attachment-refused",
             Self::Classifier => "classifier",

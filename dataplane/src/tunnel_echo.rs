@@ -21,7 +21,7 @@ use weft_overlay::{Encapsulation, EndpointId, Vni};
 use crate::model::{Carrier, mac};
 
 /// The far router decrements it once.
-const TTL: u8 = 2;
+pub(crate) const TTL: u8 = 2;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 /// Echo requests (RFC 792, RFC 4443).

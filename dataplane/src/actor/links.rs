@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use tracing::warn;
 use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS, Tenant};
-use crate::condition::{ConditionKind, Severity};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec};
 use crate::netlink::links::{put_link, put_link_alias, put_link_master, put_vrf};
 use crate::netlink::objects::NEW;
@@ -315,6 +313,7 @@ impl Actor {
         self.redistribute_events(redistributed);
         for name in come {
             self.keep_new_device(&name);
+            self.announce_changes(&name);
         }
         let up: BTreeMap<String, bool> = attachments_of(self)
             .into_iter()
@@ -333,35 +332,6 @@ impl Actor {
         );
         self.attachments = up;
         self.note_attachments();
-    }
-
-    /// What a tenant's packets cannot come in by is said: to them the router is down there.
-    fn note_attachments(&mut self) {
-        let now = Instant::now();
-        for (name, _) in self.attachments.iter().filter(|(_, up)| !**up) {
-            let there = self.links.values().any(|link| link.name == *name);
-            let detail = match there {
-                true => "the interface is down: its tenant's packets do not come in by it",
-                false => "there is no such interface: its tenant's packets do not come in by it",
-            };
-            self.conditions.set(
-                now,
-                (ConditionKind::Attachment, name),
-                Severity::Degraded,
-                detail,
-                there.then(|| {
-                    format!("`ip link set {name} up`, and look at what it is plugged into")
-                }),
-            );
-            let whose = tenants_at(&self.tenants, name);
-            self.conditions
-                .narrow(ConditionKind::Attachment, name, whose);
-        }
-        let attachments = &self.attachments;
-        self.conditions
-            .retain(now, ConditionKind::Attachment, |name| {
-                attachments.get(name) == Some(&false)
-            });
     }
 
     fn redistribute_events(&mut self, now: BTreeSet<(TenantId, IpNet)>) {

@@ -3,6 +3,7 @@
 //! `wanted` is the intent as kernel objects, `held` is what the kernel has of them; a flush sends the difference. Keys
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
+mod attachments;
 mod classify;
 mod devices;
 mod drain;
@@ -10,6 +11,7 @@ mod flush;
 mod groups;
 pub(crate) mod links;
 pub(crate) mod paths;
+mod reflections;
 mod refusals;
 mod report;
 mod routes;
@@ -211,6 +213,10 @@ pub(crate) struct Actor {
     /// Sets of ways that routes lead over.
     way_sets: WaySets,
     attachments: BTreeMap<String, bool>,
+    /// Probes of other routers that this one is to send back.
+    reflections: reflections::Reflections,
+    /// What they have had.
+    had: BTreeMap<String, attachments::Had>,
     redistributed: BTreeSet<(TenantId, IpNet)>,
     /// To be told: reachability, and the rest.
     reach_news: BTreeMap<Purpose, Vec<(IpAddr, Option<Reach>)>>,
@@ -358,6 +364,8 @@ impl Actor {
             resolver: Resolver::default(),
             way_sets: WaySets::default(),
             attachments: BTreeMap::new(),
+            reflections: reflections::Reflections::default(),
+            had: BTreeMap::new(),
             redistributed: BTreeSet::new(),
             reach_news: BTreeMap::new(),
             news: Vec::new(),
@@ -529,6 +537,7 @@ impl Actor {
             }
             if self.watch_programs_at <= now {
                 self.watch_programs();
+                self.watch_reflections(now);
                 self.watch_programs_at = Instant::now() + classify::LOOK;
             }
             if self.ruleset_retry.is_some_and(|at| at <= now) {
