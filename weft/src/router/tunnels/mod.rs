@@ -28,6 +28,8 @@ use crate::config::Config;
 const LOOK: Duration = Duration::from_secs(1);
 /// What can be probed has changed: it is looked at so long after the last look, and in a hundredth of the time at most, too.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often is looked for labels without a locator, at least.
+const LOCATORS: Duration = Duration::from_secs(2);
 /// How often is written down who has answered.
 const RECORD: Duration = Duration::from_secs(5);
 /// Between two questions of the kernel about one far router.
@@ -61,6 +63,8 @@ impl Tunnels {
             let prober = Prober {
                 record: record.keep(),
                 record_at: Instant::now(),
+                unlocated: BTreeSet::new(),
+                locators_at: Instant::now(),
                 own: (overlay.endpoint, EndpointId(config.router.router_id.0)),
                 dont_fragment: overlay.dont_fragment,
                 paths_told: BTreeMap::new(),
@@ -181,6 +185,9 @@ struct Prober {
     /// Who has answered, for the next process, and when it is told next.
     record: watch::Sender<Answered>,
     record_at: Instant,
+    /// Ids that labels named and nobody's locator when that was looked at last, and when it is next.
+    unlocated: BTreeSet<EndpointId>,
+    locators_at: Instant,
     /// As the data plane has them.
     targets: ProbeTargets,
     /// By VNI, the tenant's name and the address that comes back to this router and to no other.
@@ -237,6 +244,9 @@ impl Prober {
                 self.tell_paths(all).await;
                 self.judge();
                 self.record(now);
+                if !self.look_for_locators(now).await {
+                    return;
+                }
                 let pause = now.elapsed() * 100;
                 look_at = now + LOOK.max(pause);
                 look_again_at = now + LOOK_AGAIN.max(pause);
@@ -387,6 +397,38 @@ impl Prober {
                 self.dataplane.probed_path(far_end.address, path).await;
             }
         }
+    }
+
+    /// Says which labels lead nowhere, since nobody announces where their far ends are; false where the router has ended. A label may come
+    /// a moment before the locator.
+    async fn look_for_locators(&mut self, now: Instant) -> bool {
+        if now < self.locators_at {
+            return true;
+        }
+        let Some(unlocated) = self.queries.ask(Overlay::unlocated).await else {
+            return false;
+        };
+        self.locators_at = now + LOCATORS.max(now.elapsed() * 100);
+        let mut conditions = self.conditions.all();
+        let kind = ConditionKind::NoLocator;
+        conditions.retain(now, kind, |subject| {
+            unlocated.keys().any(|id| id.to_string() == subject)
+        });
+        for (id, routes) in &unlocated {
+            if self.unlocated.contains(id) {
+                conditions.set(
+                    now,
+                    (kind, &id.to_string()),
+                    Severity::Degraded,
+                    format!("{routes} routes of tenants have no far end: no locator for #{id}"),
+                    Some(format!(
+                        "the router with the id {id} announces its endpoint as a route (`weft show neighbors` there says in which families); whoever is between has to pass it on: `weft show endpoints`"
+                    )),
+                );
+            }
+        }
+        self.unlocated = unlocated.into_keys().collect();
+        true
     }
 
     /// Tells the next process who has answered.
