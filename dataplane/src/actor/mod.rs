@@ -829,11 +829,14 @@ impl Actor {
         let mut ours_changed = false;
         if changes.links {
             let before = self.used_links();
+            let in_the_way = self.links_in_the_way();
             if let Err(error) = self.read_links() {
                 warn!(%error, "cannot read the links");
             }
+            let mut in_the_way = in_the_way.iter();
+            let made_way = in_the_way.any(|link| !self.links.contains_key(link));
             // A link that goes down takes routes and next hops along without a word, also where it is raised again at once.
-            ours_changed = before != self.used_links();
+            ours_changed = before != self.used_links() || made_way;
             self.keep_devices();
             ours_changed |= before != self.used_links();
             self.policy_changed = true;

@@ -132,6 +132,33 @@ fn a_route_that_was_replaced_is_said_and_comes_back() {
     }
 }
 
+/// Somebody's device stands in the place of ours: when it goes ours is there again, and no audit is waited for.
+#[test]
+fn a_tunnel_device_comes_back_when_what_stood_in_its_place_goes() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let config = DataplaneConfig {
+        audit: Duration::from_secs(3600),
+        ..Mode::PLAIN.config(A)
+    };
+    let router = lab.start("r", config);
+    router.settle();
+    let lacks = |status: &crate::DataplaneStatus| {
+        let mut conditions = status.conditions.iter();
+        conditions.any(|one| one.kind == crate::ConditionKind::Device)
+    };
+    lab.run(
+        "r",
+        "ip link add vx9 type veth peer name vx8; until ip link del vx0; ip link set vx9 name vx0; do sleep 0.1; done",
+    );
+    router.wait(lacks);
+    lab.run("r", "ip link del vx0");
+    router.wait(|status| !lacks(status));
+    assert!(attached(&lab, "r", "vx0"));
+}
+
 /// Events may be lost; what is in the kernel is looked at all the same.
 #[test]
 fn an_audit_finds_what_no_event_told() {
