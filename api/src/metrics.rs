@@ -166,6 +166,19 @@ impl Snapshot {
             "Time since the process started, in seconds.",
             status.uptime,
         )?;
+        if let Some(refused) = status.signatures {
+            let refused = [
+                ("missing", refused.missing),
+                ("unexpected", refused.unexpected),
+                ("wrong", refused.wrong),
+            ];
+            out.write(
+                MetricType::Counter,
+                "weft_tcp_refused_signatures",
+                "TCP segments that the kernel has refused for their signatures (TCP MD5) in this network namespace, by reason.",
+                refused.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
+            )?;
+        }
         out.gauge(
             "weft_resident_memory_bytes",
             "Resident memory of the process, in bytes.",

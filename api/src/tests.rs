@@ -42,6 +42,7 @@ fn neighbor() -> Neighbor {
         source: Some("peers.yaml".into()),
         source_stale: None,
         signed: false,
+        unsigned: None,
         ttl_security: None,
         bfd: Some(samples::bfd_session()),
         state: SessionState::Active,
@@ -100,6 +101,7 @@ impl RouterState for Fake {
             kernel_routes: 0,
             kernel_refused: 0,
             bfd: Some(samples::bfd_status()),
+            signatures: None,
             memory: 1 << 20,
             forwarding: samples::forwarding(),
             alarms: vec![Alarm {

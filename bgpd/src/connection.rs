@@ -27,6 +27,8 @@ const READ: usize = 64 * 1024;
 pub(crate) const WRITE_QUEUE: usize = 16;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where there are two keys to try: less than either is tried.
+const CONNECT_TIMEOUT_OF_TWO: Duration = Duration::from_secs(2);
 /// How long the last octets of a connection may take (SendHoldTimer of RFC 9687, shortened: the session is over).
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,10 +61,14 @@ pub(crate) async fn connect(config: NeighborConfig, scope: Scope) -> io::Result<
         secure::sign_connection(&socket, config.address, password)?;
     }
     let target = SocketAddr::new(config.address, config.port);
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(target))
+    let patience = match config.next_password {
+        Some(_) => CONNECT_TIMEOUT_OF_TWO,
+        None => CONNECT_TIMEOUT,
+    };
+    let stream = tokio::time::timeout(patience, socket.connect(target))
         .await
         .map_err(|_| {
-            let text = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+            let text = format!("no answer within {} s", patience.as_secs());
             io::Error::new(io::ErrorKind::TimedOut, text)
         })??;
     stream.set_nodelay(true)?;
@@ -239,7 +245,12 @@ async fn writer(
             written = waiting.write(&mut stream, send_hold) => written?,
         }
         if waiting.pieces.is_empty() && pieces.is_empty() {
-            let _ = events.send(Event::Writable).await;
+            // The speaker takes no events any more when it ends.
+            tokio::select! {
+                biased;
+                Some(last) = closing.recv() => break last,
+                _ = events.send(Event::Writable) => {}
+            }
         }
     };
     while let Ok(piece) = pieces.try_recv() {

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use listen::can_listen;
 pub use runtime::BgpError;
+pub use secure::can_sign;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
     Awaited, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker, SpeakerConfig,

@@ -40,6 +40,8 @@ struct Signed {
     listeners: Vec<Arc<TcpListener>>,
     /// With the mark of the speaker whose neighbour it is.
     by_address: BTreeMap<IpAddr, (u32, Password)>,
+    /// It has been said that the kernel has no room for all of them.
+    no_room: bool,
 }
 
 impl Instances {
@@ -65,14 +67,23 @@ impl Instances {
         let Signed {
             listeners,
             by_address,
+            no_room,
         } = &mut *signed;
-        let ask = |address: IpAddr, password: Option<&Password>| {
+        let others = by_address.values().filter(|(owner, _)| *owner != mark);
+        let keys = others.count() + wanted.len();
+        if let Err(error) = secure::make_room(keys)
+            && !std::mem::replace(no_room, true)
+        {
+            warn!(%error, keys, "the kernel may have no room for all keys of neighbours: those without open no connections, and wait for ours");
+        }
+        let mut refused = Vec::new();
+        let mut ask = |address: IpAddr, password: Option<&Password>| {
             for listener in listeners.iter() {
                 let bound = listener.local_addr();
                 if bound.is_ok_and(|bound| bound.is_ipv4() == address.is_ipv4())
                     && let Err(error) = secure::sign_listener(listener, address, password)
                 {
-                    warn!(neighbor = %address, %error, "cannot ask for signed connections");
+                    refused.push((address, error));
                 }
             }
         };
@@ -95,6 +106,10 @@ impl Instances {
                     by_address.insert(address, (mark, password));
                 }
             }
+        }
+        if let Some((neighbor, error)) = refused.first() {
+            let more = refused.len() - 1;
+            warn!(%neighbor, %error, more, "cannot ask for signed connections: it cannot connect to us");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The thread that owns the speaker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
 use weft_bgp_core::session::{ConnectionId, DownReason, State};
-use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Speaker};
+use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Password, Speaker};
 use weft_bgp_wire::Family;
 
 use crate::connection::{self, Writer};
@@ -23,6 +23,9 @@ use crate::{Bgp, BgpConfig, BgpEvent, Command, Scope, ShutdownMode, secure};
 
 /// Events handled before timers are looked at again: a full table must not starve a keepalive.
 const SLICE: usize = 16;
+
+/// How often it is looked at whether neighbours that go over to another key are heard.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The speaker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,8 @@ pub(crate) async fn start(
         scope: config.scope,
         instances: instances.clone(),
         admitted: 0,
+        signed: BTreeMap::new(),
+        look: None,
         quiet: Quiet::default(),
         _listeners: tasks,
     };
@@ -128,9 +133,17 @@ enum Wake<'a> {
 /// For whom, which attempt of theirs, and what came of it.
 type Dialled = (PeerId, u64, std::io::Result<TcpStream>);
 
+/// A connection, as far as the speaker's thread has to do with it.
+struct Connection {
+    peer: PeerId,
+    writer: Writer,
+    /// The same socket as the reader's and the writer's.
+    socket: Option<socket2::Socket>,
+}
+
 struct Runtime {
     speaker: Speaker,
-    connections: HashMap<ConnectionId, Writer>,
+    connections: HashMap<ConnectionId, Connection>,
     /// Writers of connections that the speaker has let go of.
     closing: Vec<JoinHandle<()>>,
     next_id: u64,
@@ -149,6 +162,10 @@ struct Runtime {
     instances: Instances,
     /// [`Speaker::membership`] when listeners were told last who may connect.
     admitted: u64,
+    /// What connections were signed with then.
+    signed: BTreeMap<IpAddr, Password>,
+    /// When it is to be looked at next whether neighbours that go over to another key are heard.
+    look: Option<Instant>,
     quiet: Quiet,
     _listeners: JoinSet<()>,
 }
@@ -186,7 +203,8 @@ impl Runtime {
             self.admit();
             self.act();
             self.transmit();
-            let due = self.speaker.poll_timeout();
+            let due = self.speaker.poll_timeout().into_iter();
+            let due = due.chain(self.look).min();
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -231,7 +249,24 @@ impl Runtime {
             if self.speaker.poll_timeout().is_some_and(|due| due <= now) {
                 self.speaker.handle_timeout(now);
             }
+            if self.look.is_some_and(|look| look <= now) {
+                self.look(now);
+            }
         }
+    }
+
+    /// Sees whether neighbours that go over to another key are heard.
+    fn look(&mut self, now: Instant) {
+        let changing: BTreeMap<PeerId, bool> = self.speaker.changing_keys().collect();
+        let own = self.connections.values();
+        let own = own.filter(|one| changing.get(&one.peer).is_some_and(|stands| *stands));
+        let heard = own.filter(|one| one.socket.as_ref().is_none_or(secure::is_heard));
+        let heard: BTreeSet<PeerId> = heard.map(|one| one.peer).collect();
+        for peer in changing.keys() {
+            let heard = heard.contains(peer);
+            self.speaker.handle_heard_signed(*peer, heard, now);
+        }
+        self.look = (!changing.is_empty()).then(|| now + LOOK);
     }
 
     /// Tells the listeners who may connect, and whom to ask for signatures.
@@ -245,7 +280,35 @@ impl Runtime {
         self.instances.admit(self.scope.mark, neighbors);
         let wanted = self.speaker.passwords();
         let wanted = wanted.map(|(address, password)| (address, password.clone()));
-        self.instances.sign(self.scope.mark, wanted.collect());
+        let wanted: BTreeMap<IpAddr, Password> = wanted.collect();
+        if wanted != self.signed {
+            let before = std::mem::replace(&mut self.signed, wanted.clone());
+            self.instances.sign(self.scope.mark, wanted);
+            self.sign_again(&before);
+        }
+        if self.look.is_none() && self.speaker.changing_keys().next().is_some() {
+            self.look = Some(Instant::now() + LOOK);
+        }
+    }
+
+    /// Connections that are there have other keys from now on.
+    fn sign_again(&mut self, before: &BTreeMap<IpAddr, Password>) {
+        for (peer, address) in self.speaker.addresses() {
+            if before.get(&address) == self.signed.get(&address) {
+                continue;
+            }
+            for one in self.connections.values().filter(|one| one.peer == peer) {
+                let Some(socket) = &one.socket else { continue };
+                let signed = secure::sign_again(socket, address, self.signed.get(&address));
+                if let Err(error) = signed
+                    && let Some(more) =
+                        self.quiet
+                            .admits(Some(address), Topic::Unsigned, Instant::now())
+                {
+                    warn!(neighbor = %address, %error, more, "a connection keeps its former key, until the session starts anew");
+                }
+            }
+        }
     }
 
     fn has_report(&mut self) -> bool {
@@ -278,7 +341,7 @@ impl Runtime {
                     return;
                 };
                 // One that was opened before the listener knew of the neighbour has to be signed from now on.
-                if let Some(password) = &config.password
+                if let Some(password) = self.speaker.password_of(peer)
                     && let Err(error) = secure::sign_connection(&stream, config.address, password)
                 {
                     let neighbor = config.address;
@@ -308,11 +371,19 @@ impl Runtime {
     fn dialled(&mut self, (peer, attempt, result): Dialled) {
         let latest = self.dialling.get(&peer).copied();
         let address = self.speaker.config_of(peer).map(|config| config.address);
+        let password = self.speaker.password_of(peer);
         if latest != address.map(|address| (attempt, address)) {
             return;
         }
         let now = Instant::now();
-        match result.and_then(|stream| Ok((stream.local_addr()?.ip(), stream))) {
+        // The key may have changed while it was opened.
+        let signed = result.and_then(|stream| {
+            if let Some((address, password)) = address.zip(password) {
+                secure::sign_connection(&stream, address, password)?;
+            }
+            Ok((stream.local_addr()?.ip(), stream))
+        });
+        match signed {
             Ok((local, stream)) => {
                 let local = match self.speaker.config_of(peer) {
                     Some(config) => local_end(config, local),
@@ -331,8 +402,15 @@ impl Runtime {
         let send_hold = connection::send_hold_time(hold.unwrap_or_default());
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
+        // Without it the connection keeps the key that it has.
+        let socket = socket2::SockRef::from(&stream).try_clone().ok();
         let writer = connection::spawn(&self.io, id, stream, send_hold, self.event_sender.clone());
-        self.connections.insert(id, writer);
+        let connection = Connection {
+            peer,
+            writer,
+            socket,
+        };
+        self.connections.insert(id, connection);
         id
     }
 
@@ -342,6 +420,8 @@ impl Runtime {
             match action {
                 Action::Connect(peer) => {
                     if let Some(config) = self.speaker.config_of(peer).cloned() {
+                        let password = self.speaker.password_of(peer).cloned();
+                        let config = NeighborConfig { password, ..config };
                         let scope = self.scope.clone();
                         let attempt = self.next_id;
                         self.next_id += 1;
@@ -354,9 +434,9 @@ impl Runtime {
                 }
                 Action::Close(id) => {
                     let last = self.speaker.take_closing(id);
-                    if let Some(writer) = self.connections.remove(&id) {
+                    if let Some(connection) = self.connections.remove(&id) {
                         self.closing.retain(|writer| !writer.is_finished());
-                        self.closing.push(writer.close(last));
+                        self.closing.push(connection.writer.close(last));
                     }
                 }
                 Action::Neighbor {
@@ -432,10 +512,10 @@ impl Runtime {
     /// Hands octets to every writer that has room.
     fn transmit(&mut self) {
         for id in self.speaker.wanting() {
-            let Some(writer) = self.connections.get(&id) else {
+            let Some(connection) = self.connections.get(&id) else {
                 continue;
             };
-            while let Ok(permit) = writer.pieces.try_reserve() {
+            while let Ok(permit) = connection.writer.pieces.try_reserve() {
                 match self.speaker.poll_transmit(id) {
                     Some(octets) => permit.send(octets),
                     None => break,
@@ -475,7 +555,7 @@ impl Runtime {
         self.act();
         let open = self.connections.drain();
         let writers: Vec<_> = open
-            .map(|(_, writer)| writer.finish())
+            .map(|(_, connection)| connection.writer.finish())
             .chain(self.closing.drain(..))
             .collect();
         let written = async {

@@ -48,6 +48,44 @@ fn sign(socket: &impl AsFd, address: IpAddr, key: Option<&[u8]>) -> io::Result<(
     set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &value)
 }
 
+/// Has the kernel let a listener have so many keys, where it does not: it counts them with the other options of a socket.
+///
+/// # Errors
+/// That it cannot, and what to do.
+pub(crate) fn make_room(keys: usize) -> io::Result<()> {
+    const SETTING: &str = "/proc/sys/net/core/optmem_max";
+    let Some(wanted) = std::fs::read_to_string(SETTING)
+        .ok()
+        .and_then(|text| room(keys, text.trim().parse().ok()?))
+    else {
+        return Ok(());
+    };
+    std::fs::write(SETTING, wanted.to_string()).map_err(|error| {
+        let text = format!("{SETTING}: {error} (sysctl -w net.core.optmem_max={wanted})");
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// Octets of options that a socket with so many keys is to be allowed; `None` where `found` is enough.
+fn room(keys: usize, found: usize) -> Option<usize> {
+    /// Of one key, with some to spare: the kernel takes 136.
+    const KEY: usize = 192;
+    /// Of everything else.
+    const OTHER: usize = 8 << 10;
+    let wanted = keys * KEY + OTHER;
+    (found < wanted).then(|| wanted.next_power_of_two())
+}
+
+/// Whether the kernel can sign connections.
+///
+/// # Errors
+/// Why it cannot.
+pub fn can_sign() -> io::Result<()> {
+    let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::STREAM);
+    let socket = socket2::Socket::new(domain, kind, None)?;
+    sign(&socket, IpAddr::from([192, 0, 2, 1]), Some(b"trial")).map_err(explain)
+}
+
 /// Signs what goes over a connection to a neighbour.
 ///
 /// # Errors
@@ -61,6 +99,39 @@ pub(crate) fn sign_connection(
         Password::Key(key) => sign(socket, address, Some(key)).map_err(explain),
         Password::Unreadable(why) => Err(io::Error::other(why.to_string())),
     }
+}
+
+/// Signs what goes over a connection that is there with another key, or no longer: both ends change it, and TCP sends again what the
+/// other end did not take meanwhile.
+///
+/// # Errors
+/// As [`sign_connection`]. Linux before 5.8 lets nobody change the key of a connection.
+pub(crate) fn sign_again(
+    socket: &impl AsFd,
+    address: IpAddr,
+    password: Option<&Password>,
+) -> io::Result<()> {
+    sign_listener(socket, address, password)
+}
+
+/// Whether the other end of a connection takes what it is sent: nothing had to be sent a third time.
+pub(crate) fn is_heard(socket: &impl AsFd) -> bool {
+    /// Attempts to send the oldest segment again, as `struct tcp_info` has them.
+    const RETRANSMITS: usize = 2;
+    let mut info = [0_u8; 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes as many octets as there is room for, and keeps no pointer to them.
+    #[allow(unsafe_code, reason = "nobody wraps this socket option")]
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    failed == 0 && info[RETRANSMITS] < 2
 }
 
 /// Asks a listener for signatures of a neighbour's connections, or for none any more.
@@ -103,4 +174,18 @@ pub(crate) fn expect_ttl(socket: &impl AsFd, address: IpAddr, least: u8) -> io::
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
     };
     set(socket, level, option, &i32::from(least).to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_for_as_many_keys_as_there_are_neighbours() {
+        // As Debian 12 has it, and later kernels.
+        assert_eq!(room(60, 20_480), None);
+        assert_eq!(room(100, 20_480), Some(32 << 10));
+        assert_eq!(room(600, 131_072), None);
+        assert_eq!(room(2000, 131_072), Some(512 << 10));
+    }
 }

@@ -40,6 +40,7 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         ttl: 1,
         least_ttl: None,
         password: None,
+        next_password: None,
         hold_time: Duration::from_secs(90),
         connect_retry: Duration::from_secs(2),
         families: vec![Family::Ipv6Unicast],
@@ -286,4 +287,84 @@ async fn strangers_are_reset_and_neighbours_of_tomorrow_are_let_in_then() {
     tokio::time::timeout(Duration::from_secs(30), open)
         .await
         .unwrap();
+}
+
+fn key(text: &str) -> Option<Password> {
+    Some(Password::Key(text.as_bytes().into()))
+}
+
+impl Router {
+    async fn sign(&self, now: Option<&str>, next: Option<&str>) {
+        let both = [now.and_then(key), next.and_then(key)];
+        self.bgp
+            .with(move |speaker, at| speaker.set_passwords(&|_| both.clone(), at))
+            .await
+            .unwrap();
+    }
+
+    async fn flaps(&self) -> u64 {
+        self.bgp.neighbors().await[0].flaps
+    }
+
+    /// Waits until the neighbour's session stands, and is signed or not.
+    async fn stands(&self, signed: bool) {
+        let stands = async {
+            loop {
+                let status = self.bgp.neighbors().await.remove(0);
+                if (status.state, status.signed) == (State::Established, signed) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let stands = tokio::time::timeout(Duration::from_secs(30), stands);
+        stands.await.unwrap();
+    }
+}
+
+/// From no key to one, to another, to a third of which one end is not told: routes go on, and the session with them. Who is away from all
+/// that opens a session with the key that follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_change_under_a_session() {
+    let mut a = Router::start(loopback(4, 0), 65001).await;
+    let mut b = Router::start(loopback(4, 1), 65002).await;
+    a.peer_with(&b, false).await;
+    b.peer_with(&a, false).await;
+    a.stands(false).await;
+    for (now, next) in [(None, "one"), (Some("one"), "two"), (Some("two"), "three")] {
+        a.sign(now, Some(next)).await;
+        b.sign(now, Some(next)).await;
+        a.sign(Some(next), None).await;
+        if next != "three" {
+            b.sign(Some(next), None).await;
+        }
+        a.originate(5, true).await;
+        tokio::join!(a.wait_for(5), b.wait_for(5));
+        a.originate(5, false).await;
+        tokio::join!(a.wait_for(0), b.wait_for(0));
+    }
+    assert_eq!((a.flaps().await, b.flaps().await), (0, 0));
+    assert!(b.bgp.neighbors().await[0].signed);
+
+    // Nobody who does not know the key is heard, with whatever address.
+    let stranger = tokio::net::TcpSocket::new_v4().unwrap();
+    stranger.bind(SocketAddr::new(b.address, 0)).unwrap();
+    let opening = stranger.connect(SocketAddr::new(a.address, a.port));
+    let opened = tokio::time::timeout(Duration::from_secs(2), opening).await;
+    assert!(opened.is_err(), "{opened:?}");
+
+    // b starts anew, with what it was told last.
+    b.bgp.shutdown(ShutdownMode::Restart).await;
+    let c = Router::start(b.address, 65002).await;
+    let config = NeighborConfig {
+        password: key("two"),
+        next_password: key("three"),
+        ..neighbor(a.address, a.port, a.asn, c.address, false)
+    };
+    c.bgp
+        .with(move |speaker, now| speaker.add_neighbor(config, now))
+        .await
+        .unwrap();
+    c.stands(true).await;
+    a.stands(true).await;
 }

@@ -59,6 +59,8 @@ pub enum ConditionKind {
     Attachment,
     /// An interface is not given to a tenant, since the router itself lives by it.
     AttachmentRefused,
+    /// An interface was a tenant's: nothing passes it until one has it again.
+    FormerAttachment,
     /// BPF programs of ours were taken from a device.
     Classifier,
     /// The kernel's table of who may send is full.
@@ -93,6 +95,7 @@ impl ConditionKind {
             Self::NotForwarding => "not-forwarding",
             Self::Attachment => "attachment",
             Self::AttachmentRefused => "attachment-refused",
+            Self::FormerAttachment => "former-attachment",
             Self::Classifier => "classifier",
             Self::Senders => "senders",
             Self::Probes => "probes",

@@ -299,6 +299,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     );
     let refusal = {
         let duties = nftables::Duties {
+            closed: BTreeSet::new(),
             part_tenants: true,
             guard_router: true,
             classify: true,
@@ -306,7 +307,7 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
         nftables::load(&nftables::ruleset(
             &[],
             (&[&Carrier::VXLAN.name()], &BTreeSet::from([VXLAN_PORT])),
-            duties,
+            &duties,
             &[],
             &BTreeSet::new(),
             Some(&BTreeSet::new()),

@@ -16,6 +16,11 @@ pub(crate) struct Sysctl {
 }
 
 impl Sysctl {
+    /// With it packets of whoever is there go on.
+    pub(crate) fn forwards(&self) -> bool {
+        self.path.ends_with("/ip_forward") || self.path.ends_with("/all/forwarding")
+    }
+
     fn file(&self) -> String {
         format!("/proc/sys/{}", self.path)
     }
@@ -152,6 +157,12 @@ pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
         why,
         cost,
     };
+    let v6 = |name: &str, value, why, cost| Sysctl {
+        path: format!("net/ipv6/conf/{device}/{name}"),
+        value,
+        why,
+        cost,
+    };
     let degraded = Some(Severity::Degraded);
     vec![
         one(
@@ -177,6 +188,18 @@ pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
             "0",
             "packets go back out of the device that they came in",
             None,
+        ),
+        v6(
+            "accept_ra",
+            "0",
+            "a tenant's host would draw the router's own packets to itself by a router advertisement",
+            degraded,
+        ),
+        v6(
+            "autoconf",
+            "0",
+            "a tenant's host would give the router addresses by a router advertisement",
+            degraded,
         ),
     ]
 }

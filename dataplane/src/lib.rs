@@ -122,6 +122,8 @@ pub struct DataplaneConfig {
     pub segmentation: Segmentation,
     /// Octets of the kernel's events that may wait for us. What comes when it is full is lost, and everything is read again.
     pub event_buffer: usize,
+    /// Interfaces that are never tenants', by name: the operator's own.
+    pub uplinks: BTreeSet<String>,
     /// Routes to far ends of tunnels are taken from BGP.
     pub installs_underlay: bool,
     /// Flows keep their way among equal ones when others come or go.
@@ -160,6 +162,7 @@ impl Default for DataplaneConfig {
             port: None,
             segmentation: Segmentation::Auto,
             event_buffer: 4 << 20,
+            uplinks: BTreeSet::new(),
             installs_underlay: false,
             resilient: false,
             dont_fragment: true,
@@ -399,6 +402,19 @@ impl Dataplane {
     /// Ends [`Dataplane::watch_neighbors`].
     pub async fn unwatch_neighbors(&self, addresses: Vec<IpAddr>) {
         self.send(Command::Untrack(actor::Purpose::Neighbor, addresses))
+            .await;
+    }
+
+    /// The router lives by these, neighbours over several hops and controllers: what leads to them is no tenant's, unless it was one's
+    /// before.
+    pub async fn live_by(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Track(actor::Purpose::Lifeline, addresses))
+            .await;
+    }
+
+    /// Ends [`Dataplane::live_by`].
+    pub async fn live_without(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::Untrack(actor::Purpose::Lifeline, addresses))
             .await;
     }
 

@@ -42,8 +42,10 @@ pub(crate) struct Exit {
 }
 
 /// What our table has to do: what the classifier does not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Duties {
+    /// Interfaces that were tenants', which nothing passes.
+    pub(crate) closed: BTreeSet<String>,
     /// Keeps tenants from each other.
     pub(crate) part_tenants: bool,
     /// Keeps tenants from addresses of the router that are not theirs.
@@ -78,12 +80,12 @@ fn chain(name: &str, hook: &str, rules: &[&str]) -> String {
 pub(crate) fn ruleset(
     entrances: &[Entrance],
     (devices, ports): (&[&str], &BTreeSet<u16>),
-    duties: Duties,
+    duties: &Duties,
     exits: &[Exit],
     underlay: &BTreeSet<IpAddr>,
     senders: Option<&BTreeSet<IpAddr>>,
 ) -> String {
-    if duties == Duties::default() && exits.is_empty() {
+    if *duties == Duties::default() && exits.is_empty() {
         return NO_TABLE.to_owned();
     }
     let all = |each: &dyn Fn(&Entrance) -> Vec<String>| -> Vec<String> {
@@ -124,9 +126,21 @@ pub(crate) fn ruleset(
             entrance.mark, entrance.interface
         )]
     });
+    let closed = duties.closed.iter().map(|name| format!("\"{name}\""));
+    let closed: Vec<String> = closed.collect();
     let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
     let devices = format!("{{ {} }}", devices.join(", "));
     let mut parts = vec![NO_TABLE.to_owned(), "table inet weft {\n".to_owned()];
+    if !closed.is_empty() {
+        parts.extend([
+            set("set closed", "ifname", closed),
+            chain(
+                "former-attachments",
+                "filter hook prerouting priority raw - 10",
+                &["iifname @closed counter drop"],
+            ),
+        ]);
+    }
     if duties.guard_router {
         parts.extend([
             set("set inputs", "ifname", inputs),
@@ -142,6 +156,7 @@ pub(crate) fn ruleset(
                 "own-addresses",
                 "",
                 &[
+                    "ip daddr 255.255.255.255 return",
                     "iifname . ip daddr != @own4 counter drop",
                     "iifname . ip6 daddr != @own6 counter drop",
                 ],
@@ -149,7 +164,7 @@ pub(crate) fn ruleset(
         ]);
         let mut to_router = vec![
             // A tunnel's own packets have no mark: they are told apart without a look into a set.
-            "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type local jump own-addresses",
+            "meta mark & 0xff000000 == 0x57000000 iifname @inputs fib daddr type { local, broadcast, anycast } jump own-addresses",
         ];
         // What comes to another port is none of the tunnels': it may be another's VXLAN.
         let own_ports: Vec<String> = ports.iter().map(u16::to_string).collect();
@@ -166,7 +181,9 @@ pub(crate) fn ruleset(
                 .collect::<Vec<_>>()
         });
         let by_tenants = by_tenants.concat();
-        let from_tunnels = format!("iifname {devices} fib daddr type local jump tenants-addresses");
+        let from_tunnels = format!(
+            "iifname {devices} fib daddr type {{ local, broadcast, anycast }} jump tenants-addresses"
+        );
         if duties.classify {
             // Whose a tunnel's packet is nothing says here: it reaches addresses of tenants only.
             parts.extend([
@@ -363,6 +380,12 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
             "nat hook postrouting priority srcnat",
             &["meta mark . oifname @translated masquerade fully-random"],
         ),
+        // What the router itself sends for a tenant.
+        chain(
+            "from-router",
+            "filter hook output priority mangle",
+            &["meta mark . oifname @outside jump control-plane"],
+        ),
         // What has a tenant's mark still is dropped at the device, by the classifier: where this table is gone, all of it.
         chain(
             "outside-sources",
@@ -426,6 +449,25 @@ fn sign(ruleset: &str, signature: &str) -> String {
         };
     }
     out
+}
+
+/// Interfaces that an earlier process closed.
+pub(crate) fn closed() -> BTreeSet<String> {
+    let listing = Command::new("nft")
+        .args(["-j", "list", "set", "inet", "weft", "closed"])
+        .output();
+    let listing = listing.ok().map(|output| output.stdout);
+    let listing: Option<serde_json::Value> =
+        listing.and_then(|octets| serde_json::from_slice(&octets).ok());
+    let objects = listing.as_ref().and_then(|all| all["nftables"].as_array());
+    let names = objects
+        .into_iter()
+        .flatten()
+        .filter_map(|object| object["set"]["elem"].as_array())
+        .flatten();
+    names
+        .filter_map(|name| Some(name.as_str()?.to_owned()))
+        .collect()
 }
 
 /// An earlier process's table is there.

@@ -51,6 +51,20 @@ pub(crate) struct Address {
     pub(crate) network: IpNet,
 }
 
+impl Address {
+    /// What else the kernel takes for the router's by this address: the broadcast addresses of its network, and the anycast address of
+    /// the routers there (RFC 4291 section 2.6.1).
+    pub(crate) fn others(&self) -> impl Iterator<Item = IpAddr> {
+        let (first, last) = (self.network.network(), self.network.broadcast());
+        let others = match self.network {
+            IpNet::V4(network) if network.prefix_len() < 31 => [Some(first), Some(last)],
+            IpNet::V6(network) if network.prefix_len() < 127 => [Some(first), None],
+            _ => [None, None],
+        };
+        others.into_iter().flatten()
+    }
+}
+
 pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
     netlink.dump(
         libc::RTM_GETLINK,

@@ -122,6 +122,17 @@ impl<'a> Transaction<'a> {
         self.changed.insert(key.to_owned(), None);
     }
 
+    /// How much it takes to say in the history what it changes so far, about.
+    pub(crate) fn octets(&self) -> usize {
+        let changed = self.changed.iter().filter(|(key, _)| !is_internal(key));
+        let size = |record: &Record| serde_json::to_vec(record).map_or(0, |octets| octets.len());
+        let sizes = changed.map(|(key, new)| {
+            let old = self.state.get(key).map_or(0, |one| size(&one.record));
+            key.len() + old + new.as_ref().map_or(0, size)
+        });
+        sizes.sum()
+    }
+
     /// What it changes.
     pub(crate) fn changes(self) -> Vec<Change> {
         let changes = self.changed.into_iter().filter_map(|(key, new)| {

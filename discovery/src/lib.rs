@@ -10,6 +10,7 @@
 //! | [`attachments`] | what a tenant has at a router |
 //! | [`grants`] | which interfaces a tenant's administrators may use |
 //! | [`quotas`] | how much a tenant may have |
+//! | [`session_keys`] | what sessions between its routers are signed with |
 //! | [`view`] | what one router sees of it |
 //! | [`exchange`] | what domains tell each other |
 //! | [`pki`] | the domain's authority, certificates, tokens |
@@ -31,6 +32,7 @@ pub mod operations;
 mod origins;
 pub mod pki;
 pub mod quotas;
+pub mod session_keys;
 pub mod source;
 mod state;
 pub mod store;

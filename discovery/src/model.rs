@@ -21,6 +21,8 @@
 //! | `grant/TENANT/ROUTER` | [`Grant`] |
 //! | `quota/TENANT` | [`Quota`] |
 //! | `past-difference/TENANT/NUMBER` | [`PastDifference`] |
+//! | `session-key/ROUTER/ROUTER` | [`SessionKey`] |
+//! | `session-keys` | [`Replaced`] |
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -36,6 +38,7 @@ pub use crate::exchange::records::{
 };
 pub use crate::grants::Grant;
 pub use crate::quotas::Quota;
+pub use crate::session_keys::{Replaced, SessionKey};
 pub use crate::state::State;
 
 /// The domain itself.
@@ -199,6 +202,9 @@ pub struct Registration {
     /// Which start of its process it is: no two are alike, on any machine. Empty where it does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
+    /// It signs its sessions with keys that the controller makes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_keys: bool,
 }
 
 /// A tenant.
@@ -365,6 +371,8 @@ pub enum Record {
     PastDifference(PastDifference),
     Quota(Quota),
     Grant(Grant),
+    SessionKey(SessionKey),
+    Replaced(Replaced),
 }
 
 impl Record {
@@ -390,6 +398,8 @@ impl Record {
             Self::PastChains(each) => key::past_chains(&each.tenant),
             Self::Grant(each) => key::grant(&each.tenant, &each.router),
             Self::Quota(each) => key::quota(&each.tenant),
+            Self::SessionKey(one) => key::session_key(&one.routers[0], &one.routers[1]),
+            Self::Replaced(_) => key::REPLACED.into(),
             Self::PastDifference(each) => key::past_difference(&each.tenant, each.number),
         }
     }
@@ -399,6 +409,23 @@ impl Record {
 pub mod key {
     /// The domain.
     pub const DOMAIN: &str = "domain";
+
+    /// Which keys of sessions are to be replaced.
+    pub const REPLACED: &str = "session-keys";
+
+    /// Two routers, sorted.
+    pub fn pair<'a>(one: &'a str, other: &'a str) -> [&'a str; 2] {
+        match one <= other {
+            true => [one, other],
+            false => [other, one],
+        }
+    }
+
+    /// The keys of the session between two routers, whichever is named first.
+    pub fn session_key(one: &str, other: &str) -> String {
+        let [first, second] = pair(one, other);
+        format!("session-key/{first}/{second}")
+    }
 
     /// A router.
     pub fn router(name: &str) -> String {
@@ -552,13 +579,15 @@ pub struct Revision {
 }
 
 /// Whether a record is kept for the controller alone: answers to requests, chains of the past, and which routers of other domains host
-/// what. No history tells of it.
+/// what, keys of sessions. No history tells of it.
 pub fn is_internal(key: &str) -> bool {
     let internal = [
         "request/",
         "past-chains/",
         "past-difference/",
         "remote-origins/",
+        "session-key/",
+        key::REPLACED,
     ];
     internal.iter().any(|prefix| key.starts_with(prefix))
 }

@@ -10,12 +10,12 @@ use crate::attachments::{check_asn, check_unicast, unfit};
 use crate::chains::operations as chains;
 use crate::database::{Rejection, Transaction};
 use crate::exchange::operations::{check_vni, offer, offered, shared_with};
-use crate::grants;
 use crate::model::{
     Attachment, Claim, Domain, Peer, Record, Registration, Revision, Role, Router, Scope, State,
     Tenant, Token, VniUse, key, now,
 };
 use crate::state::{as_edge, as_router, by};
+use crate::{grants, session_keys};
 
 pub use crate::attachments::NewAttachment;
 use crate::pki::random;
@@ -206,6 +206,9 @@ pub fn join(
     if known.is_some_and(|one| one.role == role) {
         return Ok(());
     }
+    if known.is_none() {
+        session_keys::forget(transaction, name);
+    }
     // It keeps what the operator added, and is what it was until it registers anew: with another key its starts are counted anew.
     let registration = before.as_ref().and_then(|one| one.registration.clone());
     let registration = registration.map(|one| Registration {
@@ -309,10 +312,13 @@ pub fn register(
         return Err(unfit("router_id", registration.router_id, allowed));
     }
     check_alone(transaction.state(), name, registration)?;
+    let before = router.registration.as_ref();
+    let fresh = before.is_none_or(|before| before.generation == 0);
     router.registration = Some(registration.clone());
     router.controller = Some(controller.to_owned());
     router.expired = false;
     router.claim = None;
+    session_keys::registered(transaction, &router, fresh);
     transaction.put(Record::Router(router));
     Ok(())
 }
@@ -532,6 +538,7 @@ pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
         }
     }
     chains::forget_router(transaction, name);
+    session_keys::forget(transaction, name);
     transaction.delete(&key::router(name));
     Ok(())
 }

@@ -27,6 +27,15 @@ macro_rules! limits {
             $($(#[$doc])* pub $name: u32,)*
         }
 
+        impl Limits {
+            /// What has to be said of a tenant for it to have these: what differs from what everybody may have.
+            pub fn said(&self) -> NewQuota {
+                NewQuota {
+                    $($name: (self.$name != $default).then_some(self.$name),)*
+                }
+            }
+        }
+
         impl From<&NewQuota> for Limits {
             fn from(new: &NewQuota) -> Self {
                 Self { $($name: new.$name.unwrap_or($default),)* }

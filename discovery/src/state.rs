@@ -11,8 +11,8 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::model::{
     Attachment, Chain, Domain, Grant, Quota, Record, Remote, RemoteRouter, RemoteService,
-    RemoteTenant, Request, Revision, Role, Router, Scope, Service, Share, Tenant, Token, Trust,
-    Versioned, VniUse, key,
+    RemoteTenant, Request, Revision, Role, Router, Scope, Service, SessionKey, Share, Tenant,
+    Token, Trust, Versioned, VniUse, key,
 };
 
 /// Records by key, or by what they are looked up by.
@@ -75,6 +75,11 @@ pub(crate) mod by {
     /// Attachments, services and grants at a router.
     pub(crate) fn router(router: &str) -> String {
         format!("at/{router}")
+    }
+
+    /// Keys of the sessions of a router.
+    pub(crate) fn session_keys(router: &str) -> String {
+        format!("session-keys/{router}")
     }
 
     /// Attachments and services that have an interface.
@@ -172,6 +177,10 @@ fn entries(record: &Record, mut with: impl FnMut(String)) {
             }
         }
         Record::Grant(grant) => with(by::router(&grant.router)),
+        Record::SessionKey(one) => {
+            let routers = one.routers.iter();
+            routers.for_each(|router| with(by::session_keys(router)));
+        }
         Record::Share(share) => with(by::shared(&share.tenant)),
         Record::RemoteTenant(tenant) => with(by::number(tenant.vni)),
         Record::RemoteRouter(router) => with(by::bgp_address(router.bgp_address)),
@@ -331,6 +340,7 @@ impl State {
         chain chains Chain "chain/"
         quota quotas Quota "quota/"
         grant grants Grant "grant/"
+        session_key session_keys SessionKey "session-key/"
         remote_service remote_services RemoteService "remote-service/"
     }
 

@@ -8,11 +8,11 @@ pub use self::affected::{Affected, Items};
 use crate::chains::view as chains;
 use crate::exchange::peers;
 use crate::model::{Domain, Record, Registration, Role, Router, SiteNeighbor, State, key};
-use crate::origins;
 use crate::proto::{self, Item, Neighbor, Settings, Tenant, Update, item};
 use crate::state::by;
+use crate::{origins, session_keys};
 
-/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `tenant/NAME`, `origins/TENANT`, `beyond/TENANT`.
+/// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `key/NAME`, `tenant/NAME`, `origins/TENANT`, `beyond/TENANT`.
 pub type View = BTreeMap<String, Item>;
 
 /// Octets of a message to a router: with 4,000 tenants at 2,000 routers each a view has half of that.
@@ -58,6 +58,8 @@ pub struct Reader<'a> {
     pub name: &'a str,
     /// It checks who announces labels, and is told who may.
     pub origins: bool,
+    /// It signs its sessions, and is told with which keys.
+    pub session_keys: bool,
 }
 
 /// One router and its domain, made ready for the items that it sees.
@@ -67,6 +69,7 @@ struct Viewer<'a> {
     router: &'a Router,
     own: &'a Registration,
     origins: bool,
+    session_keys: bool,
 }
 
 impl<'a> Viewer<'a> {
@@ -79,6 +82,7 @@ impl<'a> Viewer<'a> {
             router,
             own: router.registration.as_ref()?,
             origins: reader.origins,
+            session_keys: reader.session_keys,
         })
     }
 
@@ -107,20 +111,42 @@ impl<'a> Viewer<'a> {
             return None;
         }
         let reflects = self.router.role == Role::Reflector && other.role != Role::Reflector;
+        let own = other.registration.as_ref()?;
+        let alone = other.role == Role::Router;
+        let (endpoint, router_id) = match alone {
+            true => (own.endpoint.to_string(), own.router_id.to_string()),
+            false => (String::new(), String::new()),
+        };
         Some(as_item(item::Item::Neighbor(Neighbor {
             name: other.name.clone(),
-            address: other.registration.as_ref()?.bgp_address.to_string(),
+            address: own.bgp_address.to_string(),
             asn: self.domain.asn,
             route_reflector_client: reflects,
+            endpoint,
+            router_id,
             ..Neighbor::default()
         })))
+    }
+
+    /// What the session with another router is signed with.
+    fn session_key(&self, other: &Router, held: bool) -> Option<Item> {
+        if !self.session_keys {
+            return None;
+        }
+        self.neighbor(other, held)?;
+        let told = session_keys::told(self.state, &self.router.name, other)?;
+        Some(as_item(item::Item::SessionKey(told)))
     }
 
     fn neighbors(&self, held: &dyn Fn(&str) -> bool, view: &mut View) {
         let mut add = |other: &Router| {
             let key = format!("neighbor/{}", other.name);
             if let Some(item) = self.neighbor(other, held(&key)) {
+                let known = held(&key);
                 view.insert(key, item);
+                if let Some(item) = self.session_key(other, known) {
+                    view.insert(format!("key/{}", other.name), item);
+                }
             }
         };
         match self.speaks_with_all() {
@@ -220,6 +246,10 @@ impl<'a> Viewer<'a> {
             Some(("neighbor", name)) => {
                 let other = self.state.router(&key::router(name))?;
                 self.neighbor(other, held)
+            }
+            Some(("key", name)) => {
+                let other = self.state.router(&key::router(name))?;
+                self.session_key(other, held)
             }
             Some(("tenant", name)) => self.tenant(name),
             Some(("origins" | "beyond", _)) => return self.origins(at, common),

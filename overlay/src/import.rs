@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 use weft_bgp_wire::LargeCommunity;
 
-use crate::VniSet;
 use crate::label::{Endpoint, LabelCommunity, LabelKind, LocalNextHop};
+use crate::{EndpointId, VniSet};
 
 /// Kinds of what routes say of the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -59,6 +59,8 @@ pub struct ImportPolicy {
     pub kinds: Vec<Kind>,
     /// Of endpoints inside these prefixes; `None` for any. An endpoint id is judged by its locator.
     pub endpoints: Option<Vec<IpNet>>,
+    /// Of these endpoint ids; `None` for any.
+    pub ids: Option<Vec<EndpointId>>,
     /// What is not permitted is carried on, and not used here.
     pub transit: bool,
 }
@@ -87,6 +89,7 @@ impl ImportPolicy {
             vnis: VniSet::all(),
             kinds: Kind::ALL.to_vec(),
             endpoints: None,
+            ids: None,
             transit: false,
         }
     }
@@ -160,23 +163,27 @@ impl ImportPolicy {
         if !self.kinds.contains(&kind) {
             return Err(Reason::Kind);
         }
-        let Some(ranges) = &self.endpoints else {
+        if self.endpoints.is_none() && self.ids.is_none() {
             return Ok(());
+        }
+        let ranges = self.endpoints.as_ref();
+        let within = |address: IpAddr| {
+            ranges.is_none_or(|ranges| ranges.iter().any(|range| range.contains(&address)))
         };
-        let within = |address: IpAddr| ranges.iter().any(|range| range.contains(&address));
+        let known = |id: EndpointId| self.ids.as_ref().is_none_or(|ids| ids.contains(&id));
         let endpoint_within = |endpoint: Endpoint| match endpoint {
             Endpoint::V4(address) => within(address.into()),
-            Endpoint::Id(_) => true,
+            Endpoint::Id(id) => known(id),
         };
         let fits = match decoded {
             LabelCommunity::Label(label) => endpoint_within(label.endpoint),
             LabelCommunity::LocalNextHop(hop) => endpoint_within(hop.endpoint),
             // A second one of the same route has no sense.
-            LabelCommunity::Locator(_) => {
+            LabelCommunity::Locator(locator) => {
                 let second = std::mem::replace(&mut at.had, true);
-                !second && at.all(within)
+                !second && known(locator.id) && at.all(within)
             }
-            LabelCommunity::LocatorPort(_) => at.all(within),
+            LabelCommunity::LocatorPort(port) => known(port.id) && at.all(within),
         };
         fits.then_some(()).ok_or(Reason::Endpoint)
     }
@@ -216,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::label::{Label, Locator, LocatorPort};
-    use crate::{Encapsulation, EndpointId, Vni};
+    use crate::{Encapsulation, Vni};
 
     const ADMINISTRATOR: u32 = 64512;
     const FOREIGN: LargeCommunity = LargeCommunity {
@@ -337,6 +344,35 @@ mod tests {
             .strip(&[port(), locator()], ADMINISTRATOR, [elsewhere].into_iter())
             .unwrap();
         assert_eq!(kept, []);
+    }
+
+    /// A router of which others know who it is names itself, by address or by id, and nobody else.
+    #[test]
+    fn who_is_one_router_says_nothing_of_others() {
+        let id = |last| EndpointId(Ipv4Addr::new(192, 0, 2, last));
+        let policy = |last| ImportPolicy {
+            endpoints: Some(vec!["192.0.2.1/32".parse().unwrap()]),
+            ids: Some(vec![id(last)]),
+            ..ImportPolicy::everything()
+        };
+        let by_id = |last| {
+            LabelCommunity::Label(Label {
+                kind: LabelKind::Tenant,
+                vni: Vni::new(7).unwrap(),
+                encapsulation: Encapsulation::Vxlan,
+                endpoint: Endpoint::Id(id(last)),
+            })
+            .encode(ADMINISTRATOR)
+        };
+        let own = [label(LabelKind::Tenant, 7, 1), by_id(1), locator(), port()];
+        assert_eq!(run(&policy(1), &own).1, [0; 3]);
+        for other in [label(LabelKind::Tenant, 7, 2), by_id(2), hop(2)] {
+            let (kept, [_, _, endpoints]) = run(&policy(1), &[other, own[0]]);
+            assert_eq!((kept, endpoints), (vec![own[0]], 1));
+        }
+        for route in [locator(), port(), by_id(1)] {
+            assert_eq!(run(&policy(2), &[route]).1, [0, 0, 1]);
+        }
     }
 
     #[test]

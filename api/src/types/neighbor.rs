@@ -102,6 +102,9 @@ pub struct Neighbor {
     /// Its connections are signed (TCP MD5, RFC 2385).
     #[serde(default)]
     pub signed: bool,
+    /// Why they are not, where the controller would have them signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsigned: Option<String>,
     /// Its packets may have come over so many hops (RFC 5082); absent where that is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<u8>,

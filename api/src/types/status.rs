@@ -48,6 +48,9 @@ pub struct Status {
     /// BFD, where it has run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+    /// TCP segments that came without the signature that they were to have (TCP MD5, RFC 2385), since this network namespace was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<Signatures>,
     /// Resident memory of the process, in octets.
     pub memory: u64,
     /// Whether packets get where they should go.
@@ -55,6 +58,17 @@ pub struct Status {
     /// What an operator should look at: at most 100.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
+}
+
+/// TCP segments that the kernel has refused for their signatures; of all programs in the network namespace.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq, ToSchema)]
+pub struct Signatures {
+    /// They had none, and were to have one.
+    pub missing: u64,
+    /// They had one, and were to have none.
+    pub unexpected: u64,
+    /// They had one that another key has made.
+    pub wrong: u64,
 }
 
 /// Neighbours that a router waits for after its start, before it announces what it knows (RFC 4724 section 4.1).
@@ -71,6 +85,8 @@ pub struct Awaited {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alarm {
     /// Which kind: `locator-conflict`, two routers announce one endpoint id as theirs; `overlap-hidden`, tenants of two domains have one prefix, and the transit between passes one of them on;
+    /// `invalid-origin`, labels lead where nobody hosts what they name; `foreign-endpoint`, a router of the domain names other routers' endpoints;
+    /// `unsigned-session`, a neighbour of the domain does not sign; `signatures-refused`, a session that is signed is not up, and segments are refused for their signatures;
     /// `record-refused`, a neighbour that a source tells of cannot be; `source-silent`, one of them says nothing.
     pub code: String,
     /// What exactly.

@@ -200,6 +200,10 @@ impl Actor {
             };
             (device.index, place)
         }));
+        let links = self.links.values();
+        for link in links.filter(|link| self.former.closed.contains(&link.name)) {
+            places.entry(link.index).or_insert(Place::Closed);
+        }
         let breakouts = self.tenants.values();
         let breakouts = breakouts.filter_map(|tenant| tenant.intent.breakout.as_ref());
         let outside: BTreeSet<&str> = breakouts.map(|one| one.interface.as_str()).collect();
@@ -262,7 +266,7 @@ impl Actor {
             }
         }
         for (link, place) in &places {
-            if self.classified.contains_key(link) {
+            if self.classified.get(link) == Some(&Some(*place)) {
                 continue;
             }
             if let Err(error) = classifier.attach(&mut self.netlink, *link, *place) {
@@ -322,10 +326,12 @@ impl Actor {
         mark_of.extend(self.vrfs.iter().map(|(table, link)| (*link, *table)));
         let hosts = self.local_routes.iter().filter(|net| is_host(net));
         let mut wanted: BTreeSet<_> = hosts.map(|net| (0, net.addr())).collect();
-        for Address { link, address, .. } in &self.addresses {
-            if is_everywhere(*address) {
-                wanted.insert((0, *address));
-                wanted.extend(mark_of.get(link).map(|mark| (*mark, *address)));
+        for each in &self.addresses {
+            for address in [each.address].into_iter().chain(each.others()) {
+                if is_everywhere(address) {
+                    wanted.insert((0, address));
+                    wanted.extend(mark_of.get(&each.link).map(|mark| (*mark, address)));
+                }
             }
         }
         wanted.extend(self.addresses_on_chains());
@@ -455,7 +461,10 @@ impl Actor {
             self.step_policy(&tenants, &mut add);
             if self.classifier.is_none() {
                 for label in self.steps.labels() {
-                    let table = RuleAction::Table(Leg::Arrived.mark(label));
+                    let table = match self.walls_stand() {
+                        true => RuleAction::Table(Leg::Arrived.mark(label)),
+                        false => RuleAction::Unreachable,
+                    };
                     add(RULE_TENANT, RuleMatch::Tunnel(label.get()), table);
                 }
             }
@@ -464,8 +473,12 @@ impl Actor {
             } else {
                 vec![RULE_TENANT]
             };
+            let stands = self.walls_stand();
             for tenant in &tenants {
-                let table = RuleAction::Table(tenant.table);
+                let table = match stands {
+                    true => RuleAction::Table(tenant.table),
+                    false => RuleAction::Unreachable,
+                };
                 if tenant.intent.breakout.is_some() {
                     let main = RuleAction::Table(u32::from(libc::RT_TABLE_MAIN));
                     add(RULE_BREAKOUT, RuleMatch::Mark(tenant.table), main);

@@ -11,7 +11,9 @@ use super::links::{arms, is_host, vrf_name};
 use super::steps::RULE_CLOSED;
 use super::{Actor, Purpose, RETRY, RETRY_LONGEST, Refused, last_resort};
 use crate::condition::{ConditionKind, Severity};
-use crate::model::{Carrier, Family, RULE_TENANT, RouteKey, RouteSpec, Rule, gateway, mac};
+use crate::model::{
+    Carrier, Family, RULE_TENANT, RouteKey, RouteSpec, Rule, RuleAction, gateway, mac,
+};
 use crate::netlink::objects::{
     NEW, Question, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_DELTUNNEL, RTM_NEWNEXTHOP, RTM_NEWROUTE,
     RTM_NEWTUNNEL, SET, put_neighbour, put_next_hop, put_next_hop_id, put_route, put_route_key,
@@ -97,6 +99,10 @@ impl Actor {
             self.policy_changed = false;
             self.flush_marks();
             self.load_ruleset();
+        }
+        if !self.forwards && (self.settled || !self.tenants.is_empty()) {
+            self.forwards = true;
+            self.keep_settings(None);
         }
     }
 
@@ -200,7 +206,9 @@ impl Actor {
         }
         for rule in self.rules_held.difference(&self.rules_wanted) {
             // What keeps packets back while there is no wall goes with its reason; an earlier process's other rules may be needed yet.
-            if self.settled || rule.priority == RULE_CLOSED {
+            let holds_back = rule.priority == RULE_CLOSED
+                || (rule.priority == RULE_TENANT && rule.action == RuleAction::Unreachable);
+            if self.settled || holds_back {
                 batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));
                 operations.push(Operation::Remove(Object::Rule(rule.clone())));
             }
@@ -261,6 +269,11 @@ impl Actor {
         self.policy_changed = true;
         self.open_breakouts(false);
         self.flush_objects();
+    }
+
+    /// Something keeps tenants from each other and from what is the router's: the classifier, or our table.
+    pub(super) fn walls_stand(&self) -> bool {
+        self.classifier.is_some() || !self.ruleset.is_empty() || self.ruleset_inherited
     }
 
     /// Tenants' tables end with the way out, or with nothing.
@@ -587,10 +600,9 @@ impl Actor {
             .collect();
         let mut on_link: HashMap<u32, Vec<IpAddr>> = HashMap::new();
         for address in &self.addresses {
-            on_link
-                .entry(address.link)
-                .or_default()
-                .push(address.address);
+            let on_link = on_link.entry(address.link).or_default();
+            on_link.push(address.address);
+            on_link.extend(address.others());
         }
         let mut entrances = Vec::new();
         for tenant in self.tenants.values() {
@@ -629,6 +641,11 @@ impl Actor {
         let ports: BTreeSet<u16> = ports.collect();
         let classify = self.classifier.is_none();
         let duties = Duties {
+            // By name: what is made again is closed before it is there. Where the classifier is, its programs do it.
+            closed: match classify {
+                true => self.former.closed.clone(),
+                false => BTreeSet::new(),
+            },
             part_tenants: !self.vrf && classify,
             // The classifier knows addresses, not networks of them.
             guard_router: classify || self.local_routes.iter().any(|net| !is_host(net)),
@@ -645,14 +662,16 @@ impl Actor {
         let ruleset = nftables::ruleset(
             &entrances,
             (&devices, &ports),
-            duties,
+            &duties,
             &exits,
             &underlay,
             senders.as_ref(),
         );
         if ruleset != self.ruleset {
             let now = Instant::now();
+            let stood = self.walls_stand();
             let loaded = nftables::load(&ruleset);
+            self.ruleset_inherited = false;
             // What closes comes after the table, and what opens too: its packets have their sources translated from the first on.
             self.open_breakouts(loaded.is_ok());
             match loaded {
@@ -661,16 +680,24 @@ impl Actor {
                     self.ruleset = ruleset;
                 }
                 Err(error) => {
+                    // Without the classifier nothing else keeps tenants apart.
+                    let (severity, closed) = match classify {
+                        true => (Severity::Down, "all tenants are"),
+                        false => (Severity::Degraded, "breakouts are"),
+                    };
                     self.conditions.set(
                         now,
                         (ConditionKind::Ruleset, "table"),
-                        Severity::Degraded,
-                        format!("nftables refuses our table: {error}; breakouts are closed until it takes it"),
-                        None,
+                        severity,
+                        format!("nftables refuses our table: {error}; {closed} closed until it takes it"),
+                        classify.then(|| "`apt-get install nftables`, or let the router use BPF (CAP_BPF): either keeps tenants apart".into()),
                     );
                     self.ruleset.clear();
                     self.ruleset_retry = Some(now + RETRY);
                 }
+            }
+            if stood != self.walls_stand() {
+                self.policy_changed = true;
             }
             self.flush_objects();
         }

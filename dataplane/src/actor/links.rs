@@ -185,6 +185,7 @@ impl Actor {
         self.note_targets();
         self.steps.changed = true;
         self.screen_attachments();
+        self.close_former_attachments();
         self.segment();
         self.classify();
         let by_name: HashMap<&str, u32> = self
@@ -376,7 +377,7 @@ pub(super) fn tenants_at(tenants: &BTreeMap<TenantId, Tenant>, name: &str) -> Ve
     all.filter(has).map(|one| one.name.clone()).collect()
 }
 
-fn attachments_of(actor: &Actor) -> BTreeSet<String> {
+pub(super) fn attachments_of(actor: &Actor) -> BTreeSet<String> {
     actor
         .tenants
         .values()

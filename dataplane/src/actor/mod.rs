@@ -8,6 +8,7 @@ mod classify;
 mod devices;
 mod drain;
 mod flush;
+mod former;
 mod groups;
 pub(crate) mod links;
 pub(crate) mod paths;
@@ -131,6 +132,8 @@ pub(crate) enum Purpose {
     Endpoint,
     /// It is a neighbour that is to be on a link.
     Neighbor,
+    /// It is a neighbour over several hops, or the controller.
+    Lifeline,
     /// It is on a link of a tenant's.
     Site(TenantId),
 }
@@ -169,6 +172,8 @@ pub(crate) struct Actor {
     senders: senders::Senders,
     /// Interfaces that no tenant can have, as tenants' attachments were screened by them.
     unfit: screen::Unfit,
+    /// Interfaces that were tenants'.
+    former: former::Former,
     /// The router's addresses, as the classifier knows them.
     addresses_held: BTreeSet<OwnAddress>,
     /// Tenants are VRFs.
@@ -222,6 +227,10 @@ pub(crate) struct Actor {
     reach_news: BTreeMap<Purpose, Vec<(IpAddr, Option<Reach>)>>,
     news: Vec<DataplaneEvent>,
     ruleset: String,
+    /// It is known whose packets come in where, so that the host may forward.
+    forwards: bool,
+    /// An earlier process's table stands in its place, until ours is loaded.
+    ruleset_inherited: bool,
     /// nftables has refused our table: it is tried again then.
     ruleset_retry: Option<Instant>,
     /// Our table stands, without which tenants' packets would leave with their own sources.
@@ -334,6 +343,7 @@ impl Actor {
             marks_held: BTreeMap::new(),
             senders: senders::Senders::default(),
             unfit: screen::Unfit::new(),
+            former: former::Former::default(),
             addresses_held: BTreeSet::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
@@ -370,6 +380,8 @@ impl Actor {
             reach_news: BTreeMap::new(),
             news: Vec::new(),
             ruleset: String::new(),
+            forwards: false,
+            ruleset_inherited: false,
             ruleset_retry: None,
             breakouts_open: false,
             steps: Steps::default(),
@@ -401,6 +413,7 @@ impl Actor {
                 Segmentation::Auto => doctor::has_vrf(),
             };
             actor.start_classifier();
+            actor.find_former_attachments();
             actor.adopt_senders();
             actor.ensure_devices()?;
             actor.adopt_paths();
@@ -417,6 +430,7 @@ impl Actor {
             actor.steps.in_kernel = crate::steps::Loaded::found();
             actor.steps.inherited = actor.steps.in_kernel.is_some();
             actor.breakouts_open = crate::nftables::is_there();
+            actor.ruleset_inherited = actor.breakouts_open;
             info!(
                 routes = actor.held.len(),
                 next_hops = actor.next_hops.in_kernel(),
@@ -965,7 +979,7 @@ impl Actor {
             };
             permit.send(match self.reach_news.pop_first() {
                 None => self.news.remove(0),
-                Some((Purpose::NextHop | Purpose::Neighbor, changes)) => {
+                Some((Purpose::NextHop | Purpose::Neighbor | Purpose::Lifeline, changes)) => {
                     DataplaneEvent::Reachability(changes)
                 }
                 Some((Purpose::Endpoint, changes)) => {

@@ -47,12 +47,34 @@ impl Actor {
                 add(*link, format!("the neighbour {address} is there"));
             }
         }
+        // What leads to others it lives by is no tenant's either, unless it was one's before: its host may have drawn the way there.
+        let first = (Purpose::Lifeline, IpAddr::from([0; 4]));
+        let lifelines = self.tracked.range(first..);
+        let lifelines = lifelines.take_while(|((purpose, _), _)| *purpose == Purpose::Lifeline);
+        for ((_, address), tracked) in lifelines {
+            for link in &tracked.links {
+                let name = self.links.get(link).map(|link| link.name.as_str());
+                if !name.is_some_and(|name| self.former.was_a_tenants(name)) {
+                    add(
+                        *link,
+                        format!("{address}, which the router lives by, is reached there"),
+                    );
+                }
+            }
+        }
+        for name in &self.config.uplinks {
+            unfit
+                .entry(name.clone())
+                .or_insert_with(|| "`overlay.uplinks` names it".into());
+        }
         unfit
     }
 
     /// A neighbour's link is no tenant's from now on, or may be one's again.
     pub(super) fn attach_anew(&mut self, tracked: Purpose) {
-        if tracked == Purpose::Neighbor && self.unfit_links() != self.unfit {
+        if matches!(tracked, Purpose::Neighbor | Purpose::Lifeline)
+            && self.unfit_links() != self.unfit
+        {
             self.attach();
         }
     }

@@ -177,6 +177,7 @@ impl Actor {
                 self.resolve_one(each);
             }
         }
+        self.attach_anew(Purpose::Lifeline);
         self.note_unreachable();
         self.fit_mtu();
     }
@@ -257,6 +258,9 @@ impl Actor {
             return;
         };
         tracked.links = links;
+        if purpose == Purpose::Lifeline {
+            return;
+        }
         if tracked.reach != Some(reach) {
             tracked.reach = Some(reach);
             let news = self.reach_news.entry(purpose).or_default();
@@ -284,8 +288,13 @@ impl Actor {
             }
             _ => match self.ask_unicast(&question) {
                 Some(answer) if !answer.ways.is_empty() => {
-                    let links = answer.ways.iter().map(|way| way.interface).collect();
-                    (self.reach(&answer), links)
+                    let links: Vec<u32> = answer.ways.iter().map(|way| way.interface).collect();
+                    // Tunnels end at no tenant's host, whatever it has told the kernel.
+                    let reach = match purpose == Purpose::Endpoint && self.lead_to_tenants(&links) {
+                        true => None,
+                        false => self.reach(&answer),
+                    };
+                    (reach, links)
                 }
                 _ => (None, Vec::new()),
             },

@@ -36,7 +36,8 @@ impl Actor {
         let is_meant = |index: i32| changed.is_none_or(|changed| changed.contains(&index));
         let mut sysctls = Vec::new();
         if is_meant(ALL_DEVICES) {
-            sysctls.extend(host::sysctls());
+            let all = host::sysctls().into_iter();
+            sysctls.extend(all.filter(|one| self.forwards || !one.forwards()));
         }
         let v6 = self.tenants.values().any(|one| one.has_table(Family::V6));
         for (name, index) in self.kept_devices() {

@@ -23,8 +23,9 @@ const LOOPBACK: u32 = 1;
 /// Programs of ours at one side of a device.
 #[derive(Debug, Default)]
 struct Found {
-    /// By tcx.
+    /// By tcx, and their names.
     tcx: Vec<OwnedFd>,
+    names: Vec<String>,
     /// Numbers of the programs of filters.
     filters: Vec<u32>,
 }
@@ -37,6 +38,7 @@ impl Found {
             let (program, name) = syscall::program_by_id(id)?;
             if name.starts_with(OURS) {
                 found.tcx.push(program);
+                found.names.push(name);
             }
         }
         let mut request = Vec::new();
@@ -58,6 +60,16 @@ pub(super) fn tables_at(netlink: &mut Netlink, device: u32) -> io::Result<Vec<u3
         Some(id) => syscall::maps_of(&syscall::program_by_id(*id)?.0),
         None => Ok(Vec::new()),
     }
+}
+
+/// The names of our programs for what comes in at a device.
+pub(super) fn names(netlink: &mut Netlink, device: u32) -> io::Result<Vec<String>> {
+    let found = Found::at(netlink, device, Side::Ingress)?;
+    let mut names = found.names;
+    for id in &found.filters {
+        names.push(syscall::program_by_id(*id)?.1);
+    }
+    Ok(names)
 }
 
 /// Whether programs of ours are at a device.

@@ -23,6 +23,10 @@ use self::syscall::Kind;
 use crate::netlink::socket::Netlink;
 use crate::{Drops, Traffic};
 
+/// The programs of attachments, and of what were some, by name.
+const ENTER: &str = "weft_enter";
+const CLOSED: &str = "weft_closed";
+
 /// More VNIs than the format has tenants on one router.
 const VNIS: u32 = 1 << 17;
 /// Pairs of VNI and far end that are counted; what comes after them is carried, not counted.
@@ -56,9 +60,9 @@ pub(crate) struct Classifier {
     /// Octets of a tenant's packet to far ends whose way is narrower than the device.
     paths: OwnedFd,
     /// By [`Place`]: what comes in, what goes out.
-    programs: [[Option<OwnedFd>; 2]; 5],
+    programs: [[Option<OwnedFd>; 2]; PLACES],
     /// The kernel's ids of them.
-    ids: [[Option<u32>; 2]; 5],
+    ids: [[Option<u32>; 2]; PLACES],
 }
 
 /// How tunnels carry packets.
@@ -85,7 +89,12 @@ pub(crate) enum Place {
     Attachment = 3,
     /// Where tenants leave for elsewhere.
     Outside = 4,
+    /// At what was an attachment.
+    Closed = 5,
 }
+
+/// So many of them.
+const PLACES: usize = 6;
 
 /// Who may send packets of a VNI; 0 for every VNI.
 pub(crate) type Permit = (u32, IpAddr);
@@ -180,15 +189,19 @@ impl Classifier {
             tunnel(0, true)?,
             tunnel(0, false)?,
             [
-                Some(syscall::load("weft_enter", &program::enter(&tables))?),
+                Some(syscall::load(ENTER, &program::enter(&tables))?),
                 Some(syscall::load("weft_leave", &program::leave(&tables))?),
             ],
             [
                 None,
                 Some(syscall::load("weft_outside", &program::outside(&tables))?),
             ],
+            [
+                Some(syscall::load(CLOSED, &program::closed())?),
+                Some(syscall::load(CLOSED, &program::closed())?),
+            ],
         ];
-        let mut ids = [[None; 2]; 5];
+        let mut ids = [[None; 2]; PLACES];
         for (id, program) in ids.iter_mut().flatten().zip(programs.iter().flatten()) {
             *id = program.as_ref().map(syscall::id_of).transpose()?;
         }
@@ -211,6 +224,12 @@ impl Classifier {
     /// Whether the programs are still at a device.
     pub(crate) fn is_attached(netlink: &mut Netlink, device: u32) -> bool {
         hook::is_attached(netlink, device)
+    }
+
+    /// Whether the programs at a device are those of an attachment, or of what was one.
+    pub(crate) fn was_attachment(netlink: &mut Netlink, device: u32) -> bool {
+        let names = hook::names(netlink, device).unwrap_or_default();
+        names.iter().any(|name| name == ENTER || name == CLOSED)
     }
 
     /// Whether the programs of this process are still at a device.

@@ -776,6 +776,13 @@ pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     out.finish()
 }
 
+/// Where a tenant's attachment was: nothing comes in, and nothing goes out.
+pub(super) fn closed() -> Vec<u64> {
+    let mut out = Assembler::default();
+    out.exit(DROP);
+    out.finish()
+}
+
 /// Where tenants leave for elsewhere: drops what still has a tenant's mark. nftables takes it from packets whose source is fit for
 /// what is there.
 pub(super) fn outside(tables: &Tables) -> Vec<u64> {

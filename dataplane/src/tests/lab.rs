@@ -366,6 +366,12 @@ impl Router {
         }));
     }
 
+    pub(super) fn live_by(&self, addresses: Vec<IpAddr>) {
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move { dataplane.live_by(addresses).await })
+        }));
+    }
+
     pub(super) fn track(&self, addresses: Vec<IpAddr>) {
         self.call(Box::new(move |dataplane, _| {
             Box::pin(async move { dataplane.track(addresses).await })

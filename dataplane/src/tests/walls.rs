@@ -359,3 +359,194 @@ fn the_routers_own_interfaces_are_no_tenants() {
         assert!(!answers(&lab, "red", "203.0.113.1"), "{wall:?}");
     }
 }
+
+/// Whoever is behind an interface is still there when its tenant leaves it, and is no part of the underlay: not when the interface is made
+/// again, and not for the next process.
+#[test]
+fn nobody_passes_an_interface_that_its_tenant_has_left() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        let mut a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        a.settle();
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        let left = || IntentDelta {
+            tenants: vec![tenant(0, "red", RED, None)],
+            ..IntentDelta::default()
+        };
+        let endpoint = wall.0.endpoint(A).to_string();
+        let is_closed = |a: &Router| {
+            let status = a.status();
+            let said = status
+                .conditions
+                .iter()
+                .any(|one| one.kind == ConditionKind::FormerAttachment && one.subject == "red0");
+            assert!(said, "{wall:?}: {status:?}");
+            for to in ["10.0.1.1", &endpoint] {
+                assert!(!answers(&lab, "red", to), "{wall:?}: {to}");
+            }
+        };
+        a.apply(left());
+        is_closed(&a);
+
+        lab.run("a", "ip link del red0");
+        lab.link(
+            ("a", "red0", "10.0.1.1/24"),
+            ("red", "eth0", "10.0.1.10/24"),
+        );
+        lab.run("red", "ip route replace default via 10.0.1.1");
+        if wall.1 {
+            let end = Instant::now() + Duration::from_secs(20);
+            while !attached(&lab, "a", "red0") {
+                assert!(Instant::now() < end, "{wall:?}");
+            }
+        }
+        is_closed(&a);
+
+        a.kill();
+        let a = start(&lab, wall);
+        a.apply(left());
+        a.settle();
+        is_closed(&a);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        assert!(!answers(&lab, "red", &endpoint), "{wall:?}");
+    }
+}
+
+/// What the router lives by is no tenant's; and no tenant's host makes its interface one that the router lives by.
+#[test]
+fn the_way_to_whom_the_router_lives_by_is_no_tenants() {
+    if !privileged() {
+        return;
+    }
+    let lab = uplink();
+    let a = start(&lab, (Mode::PLAIN, true));
+    let with = |names: &[&str]| {
+        let (id, intent) = red(false);
+        let attachments = names.iter().map(|name| (*name).to_owned()).collect();
+        let intent = intent.map(|intent| TenantIntent {
+            attachments,
+            ..intent
+        });
+        IntentDelta {
+            tenants: vec![(id, intent)],
+            ..IntentDelta::default()
+        }
+    };
+    let refused = || -> Vec<String> {
+        let refused = a.status().conditions.into_iter();
+        let refused = refused.filter(|one| one.kind == ConditionKind::AttachmentRefused);
+        refused.map(|one| one.subject).collect()
+    };
+    a.apply(with(&["red0"]));
+    a.live_by(vec![[203, 0, 113, 9].into(), [10, 0, 1, 10].into()]);
+    assert!(refused().is_empty());
+    a.apply(with(&["red0", "inet"]));
+    assert_eq!(refused(), ["inet"]);
+    wait_until_answered(&lab, "red", "10.0.1.1");
+    assert!(answers(&lab, "a", "203.0.113.9"));
+}
+
+/// Neither BPF nor nftables keeps tenants apart: none of their packets passes, and the router says that it is down.
+#[test]
+fn without_any_wall_no_tenants_packet_passes() {
+    use std::io::Write as _;
+    if !privileged() {
+        return;
+    }
+    let lab = uplink();
+    let mut owner = std::process::Command::new("ip")
+        .args(["netns", "exec", &lab.ns("a"), "nft", "-i"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Somebody else's: ours is refused.
+    let mut nft = owner.stdin.take().unwrap();
+    nft.write_all(b"add table inet weft { flags owner; }\n")
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !lab.run("a", "nft list tables").contains("weft") {
+        assert!(Instant::now() < end);
+    }
+    let a = start(&lab, (Mode::PLAIN, false));
+    a.apply(IntentDelta {
+        tenants: vec![red(false)],
+        ..IntentDelta::default()
+    });
+    let status = a.status();
+    let down = status
+        .conditions
+        .iter()
+        .find(|one| one.kind == ConditionKind::Ruleset);
+    assert_eq!(
+        down.map(|one| one.severity),
+        Some(Severity::Down),
+        "{status:?}"
+    );
+    assert!(!answers(&lab, "red", "203.0.113.9"));
+    let rules = lab.run("a", "ip rule");
+    assert!(rules.contains("iif red0 unreachable"), "{rules}");
+
+    drop(nft);
+    owner.wait().unwrap();
+    let is_down = |status: &DataplaneStatus| {
+        let mut kinds = status.conditions.iter().map(|one| one.kind);
+        kinds.any(|kind| kind == ConditionKind::Ruleset)
+    };
+    a.wait(|status| !is_down(status));
+    let rules = lab.run("a", "ip rule");
+    assert!(!rules.contains("unreachable"), "{rules}");
+    wait_until_answered(&lab, "red", "10.0.1.1");
+}
+
+/// What the kernel takes for the router's own beside its addresses is no other tenant's either.
+#[test]
+fn nobody_reaches_the_router_by_the_broadcast_addresses_of_others() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        count(
+            &lab,
+            "a",
+            &[
+                "udp dport 999 ip daddr 10.0.1.255",
+                "udp dport 999 ip daddr 203.0.113.255",
+            ],
+        );
+        let to = mac_of(&lab, "a", "red0");
+        let host = Ipv4Addr::new(10, 0, 1, 10);
+        let udp = [3, 0xe7, 3, 0xe7, 0, 8, 0, 0];
+        for address in [[10, 0, 1, 255], [203, 0, 113, 255]] {
+            let packet = packet(17, host, address.into(), &udp);
+            send_frame(&lab, "red", "eth0", frame(to, &[IPV4], &packet));
+        }
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        let text = lab.run("a", "nft list chain inet c i");
+        let counts: Vec<&str> = text
+            .split("packets ")
+            .skip(1)
+            .map(|rest| &rest[..1])
+            .collect();
+        assert_eq!(counts, ["1", "0"], "{wall:?}");
+    }
+}

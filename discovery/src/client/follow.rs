@@ -11,7 +11,7 @@ use super::{ClientError, Facts, Membership, failed};
 use crate::pki::{TokenText, random};
 use crate::proto::{
     Acknowledge, FromRouter, PerformanceAnswer, Refused, Register, ToRouter, Update, from_router,
-    to_router,
+    item, to_router,
 };
 use crate::view::{View, digests};
 
@@ -225,10 +225,15 @@ impl Follower {
         let Applied {
             revision,
             view,
-            refused,
+            mut refused,
         } = applied;
         if let Err(error) = self.membership.keep_view(revision, &view) {
             warn!(%error, "what the router runs cannot be kept: a start without the controller would go back");
+            // Others would sign with it when this one has forgotten it.
+            refused.extend(next_keys(&view).map(|item| Refused {
+                item,
+                reason: format!("the key cannot be kept: {error}"),
+            }));
         }
         (self.revision, self.view) = (revision, view);
         FromRouter {
@@ -255,6 +260,7 @@ impl Follower {
                 held: digests(&self.view),
                 instance: self.instance.clone(),
                 origins: true,
+                session_keys: facts.session_keys,
             })),
         }
     }
@@ -375,6 +381,15 @@ impl Follower {
             None => Ok(()),
         }
     }
+}
+
+/// Items with keys that other routers will sign with.
+fn next_keys(view: &View) -> impl Iterator<Item = String> {
+    let keys = view.iter().filter(|(_, one)| match &one.item {
+        Some(item::Item::SessionKey(key)) => !key.next.is_empty(),
+        _ => false,
+    });
+    keys.map(|(key, _)| key.clone())
 }
 
 fn apply(view: &mut View, update: Update) {

@@ -140,6 +140,8 @@ pub struct Facts {
     pub encapsulations: Vec<String>,
     /// Mbit/s; 0 where it is not said.
     pub capacity: u32,
+    /// It signs its sessions with keys that the controller makes.
+    pub session_keys: bool,
 }
 
 /// What a controller said that did not do it; or that nobody knows whether it did, since the connection broke.

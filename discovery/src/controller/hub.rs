@@ -1,6 +1,7 @@
 //! The routers that are attached now: what each holds, what it is sent, how long it has been away.
 
 mod claims;
+mod keys;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use crate::database::{Database, News};
 use crate::model::{State, key};
 use crate::operations;
 use crate::proto::{Acknowledge, PerformanceQuery, Refused, Register, ToRouter, Update, to_router};
+use crate::session_keys::Hold;
 use crate::view::{Affected, Common, Items, Reader, digest, update};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
@@ -49,6 +51,10 @@ struct Connection {
     held: BTreeMap<String, u64>,
     /// It checks who announces labels.
     origins: bool,
+    /// It signs its sessions.
+    session_keys: bool,
+    /// Next keys that it was sent and has not acknowledged.
+    handed: Vec<keys::Handed>,
     status: Attached,
 }
 
@@ -71,6 +77,12 @@ struct Inner {
     asked: HashSet<String>,
     /// Revisions later than any that is here, which routers were told of.
     ahead: BTreeMap<String, u64>,
+    /// Next keys that routers hold, and of which the datastore does not know that.
+    holds: Vec<Hold>,
+    /// There may be sessions that are to have a key.
+    keys_wanted: bool,
+    /// When that was looked at last.
+    keys_seen: Option<Instant>,
     /// When the certificates end that routers came with, or got here, s since 1970.
     certificates: BTreeMap<String, i64>,
 }
@@ -124,13 +136,19 @@ impl Hub {
             messages,
             held: register.held.into_iter().collect(),
             origins: register.origins,
+            session_keys: register.session_keys,
+            handed: Vec::new(),
             status: Attached {
                 attached: true,
                 runs: register.revision,
                 ..Attached::default()
             },
         };
+        let before = connection.held.clone();
         connection.send(&state, name, &Items::All, &mut Common::default(), true);
+        inner
+            .holds
+            .extend(keys::found(&state, name, &before, &connection.held));
         inner.away.remove(name);
         inner.ahead.remove(name);
         inner.connections.insert(name.to_owned(), connection);
@@ -173,8 +191,10 @@ impl Hub {
                     );
                 }
             }
+            let holds = keys::acknowledged(name, &mut connection.handed, &said);
             connection.status.runs = said.revision;
             connection.status.refused = said.refused;
+            inner.holds.extend(holds);
         }
     }
 
@@ -299,15 +319,19 @@ impl Hub {
             tokio::select! {
                 batch = revisions.recv() => {
                     let state = self.database.state();
-                    let affected = match batch {
-                        Ok(News::Revisions(revisions)) => Affected::by(&revisions, &state),
+                    let affected = match &batch {
+                        Ok(News::Revisions(revisions)) => Affected::by(revisions, &state),
                         Ok(News::Everything) | Err(RecvError::Lagged(_)) => Affected::all(),
                         Err(RecvError::Closed) => return,
                     };
+                    self.note_wanted(&batch);
                     self.push(&state, &affected);
                     self.answer_claims(&state, &affected);
                 }
-                _ = tick.tick() => self.expire().await,
+                _ = tick.tick() => {
+                    self.expire().await;
+                    self.see_to_keys().await;
+                }
             }
         }
     }
@@ -428,8 +452,11 @@ impl Connection {
         common: &mut Common,
         first: bool,
     ) -> bool {
-        let origins = self.origins;
-        let reader = Reader { name, origins };
+        let reader = Reader {
+            name,
+            origins: self.origins,
+            session_keys: self.session_keys,
+        };
         // Without a view the router has been removed.
         let Some(update) = update(state, reader, &self.held, items, common) else {
             return false;
@@ -443,6 +470,7 @@ impl Connection {
         for key in &update.removed {
             self.held.remove(key);
         }
+        self.handed.extend(keys::handed(state, name, &update));
         self.status.sent = state.revision;
         self.messages.try_send(message(update)).is_ok()
     }

@@ -259,6 +259,7 @@ pub struct Controller {
     introduction: Introduction,
     audit: Audit,
     rates: management::Rates,
+    shares: management::Shares,
     /// When the certificate ends that the controller shows, s since 1970.
     until: AtomicI64,
 }
@@ -312,6 +313,7 @@ pub async fn serve(
         exchange: Exchange::default(),
         audit: Audit::default(),
         rates: management::Rates::default(),
+        shares: management::Shares::default(),
         until: AtomicI64::new(0),
         database,
     });

@@ -135,6 +135,7 @@ fn registration(address: Ipv4Addr) -> Registration {
         generation: 1,
         version: String::new(),
         instance: String::new(),
+        session_keys: false,
     }
 }
 
@@ -143,6 +144,7 @@ pub(crate) fn reader(name: &str) -> Reader<'_> {
     Reader {
         name,
         origins: true,
+        session_keys: false,
     }
 }
 

@@ -15,6 +15,7 @@ mod membership;
 mod origins;
 mod quotas;
 mod routers;
+mod session_keys;
 mod sources;
 mod store;
 
@@ -248,6 +249,16 @@ impl Follower {
     /// The same with a token in its configuration.
     fn start_with(folder: &Path, number: u8, token: Option<TokenText>) -> Self {
         let membership = Membership::load(folder).unwrap().unwrap();
+        Self::start_as(membership, number, token, false)
+    }
+
+    /// The same; `session_keys` says that it signs its sessions.
+    fn start_as(
+        membership: Membership,
+        number: u8,
+        token: Option<TokenText>,
+        session_keys: bool,
+    ) -> Self {
         let runs = membership.last_view();
         let facts = Facts {
             router_id: None,
@@ -255,6 +266,7 @@ impl Follower {
             endpoint: [192, 0, 2, number].into(),
             encapsulations: vec!["vxlan".into()],
             capacity: 0,
+            session_keys,
         };
         let (client, events) = Client::start(membership, facts, runs.clone(), token).unwrap();
         let (revision, view) = runs.unwrap_or_default();

@@ -142,6 +142,7 @@ fn routers_are_told_who_hosts_what_they_have_a_table_for() {
     }
     // One of an earlier version is told nothing that it does not know.
     let earlier = Reader {
+        session_keys: false,
         name: "a1",
         origins: false,
     };

@@ -123,6 +123,10 @@ impl Affected {
                     affected.tenant(state, tenant);
                     affected.origins(state, tenant, "");
                 }
+                (Some("session-key"), Some(one), Some(other)) => {
+                    affected.item(one, &format!("key/{other}"));
+                    affected.item(other, &format!("key/{one}"));
+                }
                 (Some("chain"), Some(tenant), _) => affected.tenant(state, tenant),
                 (Some("service" | "tenant"), Some(tenant), _) => {
                     affected.tenant(state, tenant);
@@ -161,12 +165,13 @@ impl Affected {
         if was(&old) != was(&new) {
             self.everybody = Items::All;
         }
-        let key = format!("neighbor/{name}");
-        match was(&new) || !has_reflectors(state) {
-            true => self.everybody.add(&key),
-            false => {
-                for reflector in state.routers_as(Role::Reflector) {
-                    self.item(&reflector.name, &key);
+        for key in [format!("neighbor/{name}"), format!("key/{name}")] {
+            match was(&new) || !has_reflectors(state) {
+                true => self.everybody.add(&key),
+                false => {
+                    for reflector in state.routers_as(Role::Reflector) {
+                        self.item(&reflector.name, &key);
+                    }
                 }
             }
         }

@@ -70,6 +70,11 @@ pub(super) fn domain_tenants() -> Vec<CompletionCandidate> {
     listed("tenants")
 }
 
+/// The routers of a domain.
+pub(super) fn domain_routers() -> Vec<CompletionCandidate> {
+    listed("routers")
+}
+
 /// The domains that a domain trusts.
 pub(super) fn domains() -> Vec<CompletionCandidate> {
     listed("domains")

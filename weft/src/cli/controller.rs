@@ -101,6 +101,8 @@ pub(super) enum ControllerCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    #[command(flatten)]
+    Tenancy(super::tenancy::TenancyCommand),
     /// Have routers take what the datastore holds that were told of more, before it was restored from an older copy.
     Resume {
         #[command(flatten)]
@@ -352,6 +354,7 @@ pub(super) fn run(command: ControllerCommand) -> anyhow::Result<ExitCode> {
         ControllerCommand::Import { access, file, name } => {
             return super::import::run(&access, &file, name.as_deref());
         }
+        ControllerCommand::Tenancy(command) => return super::tenancy::run(command),
         ControllerCommand::Resume { access } => {
             access.ask("POST", "resume", None)?;
         }

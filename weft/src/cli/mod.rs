@@ -11,6 +11,7 @@ mod output;
 mod policy;
 mod show;
 mod table;
+mod tenancy;
 mod trace;
 
 use std::path::PathBuf;

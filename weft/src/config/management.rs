@@ -1,5 +1,7 @@
 //! Who manages the router: the domain's controller, the REST API, the log.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -23,6 +25,14 @@ pub(crate) struct Controller {
     /// Where the router keeps its certificate and what it knows, in a folder of its name.
     #[serde(default = "defaults::state")]
     pub state: PathBuf,
+    /// Sessions with other routers of the domain are signed, with keys that the controller makes and replaces by itself. Where the other
+    /// router, or this one's kernel, cannot, they are not.
+    #[serde(default = "defaults::yes")]
+    pub sign_sessions: bool,
+    /// Files with the secrets of TCP MD5 signatures on sessions with routers of other domains, by their addresses, as `password_file` of a
+    /// neighbour has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub password_files: BTreeMap<IpAddr, PathBuf>,
 }
 
 /// The REST API. It has no authentication of its own.
@@ -82,6 +92,18 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+fn password_files(at: &Cursor<'_>) -> Option<BTreeMap<IpAddr, PathBuf>> {
+    let entries = at.entries("addresses of neighbours, each with the path of a file")?;
+    let files = entries.into_iter().filter_map(|(neighbor, file)| {
+        let file = match file.scalar() {
+            Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
+            _ => file.expected("the absolute path of a file with the secret"),
+        };
+        Some((neighbor.parse("the address of a neighbour")?, file?))
+    });
+    Some(files.collect())
+}
+
 pub(super) fn controller(at: &Cursor<'_>) -> Option<Controller> {
     let mut fields = at.fields("a mapping with `address`, and `token` to join with")?;
     let address = fields.required("address", "where the controller is, HOST:PORT", |at| {
@@ -100,11 +122,15 @@ pub(super) fn controller(at: &Cursor<'_>) -> Option<Controller> {
         Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
         _ => at.expected("the absolute path of a folder"),
     });
+    let sign_sessions = fields.optional("sign_sessions", |at| at.bool());
+    let password_files = fields.optional("password_files", |at| password_files(&at));
     fields.finish();
     Some(Controller {
         address: address?,
         token,
         state: state.unwrap_or_else(defaults::state),
+        sign_sessions: sign_sessions.unwrap_or_else(defaults::yes),
+        password_files: password_files.unwrap_or_default(),
     })
 }
 

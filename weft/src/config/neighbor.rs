@@ -1,13 +1,13 @@
 //! BGP neighbours: the router's, which carry the overlay, and those of its tenants.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use weft_bgp_wire::Asn;
-use weft_overlay::VniSet;
 use weft_overlay::import::{ImportPolicy, Kind};
+use weft_overlay::{EndpointId, VniSet};
 
 use super::bfd::{self, Bfd};
 use super::reader::Cursor;
@@ -74,6 +74,9 @@ pub(crate) struct Neighbor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<serial::Prefix>>")]
     pub accept_endpoints: Option<Vec<IpNet>>,
+    /// The same of these endpoint ids, by which endpoints with IPv6 addresses are named; by default of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_ids: Option<Vec<Ipv4Addr>>,
     /// What becomes of what is not accepted. `import`: it is taken from the neighbour's routes. `transit`: it is carried on to other
     /// neighbours, and not used here; they have to know themselves what they accept.
     #[serde(default)]
@@ -171,6 +174,10 @@ impl Neighbor {
             vnis: self.accept_vnis.clone(),
             kinds: self.accept_kinds.clone(),
             endpoints: self.accept_endpoints.clone(),
+            ids: self
+                .accept_ids
+                .as_ref()
+                .map(|ids| ids.iter().map(|id| EndpointId(*id)).collect()),
             transit: self.overlay == Foreign::Transit,
         }
     }
@@ -262,11 +269,16 @@ pub(super) fn read<'a>(
         })
     });
     let accept_endpoints = fields.optional("accept_endpoints", |at| prefixes(&at));
+    let accept_ids = fields.optional("accept_ids", |at| {
+        unique_list(&at, "a list of endpoint ids", |at| {
+            at.parse::<Ipv4Addr>("an endpoint id, in the form of an IPv4 address")
+        })
+    });
     let foreign = fields.optional("overlay", |at| {
         at.choice(&[("import", Foreign::Import), ("transit", Foreign::Transit)])
     });
     if foreign == Some(Foreign::Transit) {
-        for key in ["accept_kinds", "accept_endpoints"] {
+        for key in ["accept_kinds", "accept_endpoints", "accept_ids"] {
             if let Some(at) = fields.get(key) {
                 at.problem(
                     "what is carried on whole is accepted by VNI only",
@@ -305,6 +317,7 @@ pub(super) fn read<'a>(
             kinds
         }),
         accept_endpoints,
+        accept_ids,
         overlay: foreign.unwrap_or_default(),
         announce_vnis: announce_vnis.unwrap_or_else(VniSet::all),
         ttl: read.ttl.unwrap_or(if ibgp { 64 } else { defaults::ttl() }),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_overlay::{BFD_PORTS, Encapsulation};
 
 use super::reader::Cursor;
-use super::values::{asn, number_of, unicast};
+use super::values::{asn, interface, list, number_of, unicast};
 use super::{defaults, serial};
 
 /// The overlay.
@@ -60,6 +60,9 @@ pub(crate) struct Overlay {
     /// Install the endpoints that are learned as locators in the main table.
     #[serde(default)]
     pub install_underlay: bool,
+    /// Interfaces that are never tenants': the operator's own. Those that neighbours, controllers and the tunnel endpoint are reached by
+    /// need not be named.
+    pub uplinks: Vec<String>,
     /// Announce the endpoint's own address as a locator.
     #[serde(default = "defaults::yes")]
     pub announce_locator: bool,
@@ -160,6 +163,9 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
     let resilient = fields.optional("resilient", |at| at.bool());
     let dont_fragment = fields.optional("dont_fragment", |at| at.bool());
     let install_underlay = fields.optional("install_underlay", |at| at.bool());
+    let uplinks = fields.optional("uplinks", |at| {
+        list(&at, "a list of interfaces", |at| interface(&at))
+    });
     let announce_locator = fields.optional("announce_locator", |at| at.bool());
     let probe_interval = fields.optional("probe_interval", |at| {
         number_of(&at, "seconds between probes, 0 for none", 0, 3600)
@@ -199,6 +205,7 @@ pub(super) fn read(at: &Cursor<'_>, managed: bool) -> Option<Overlay> {
         resilient: resilient.unwrap_or_default(),
         dont_fragment: dont_fragment.unwrap_or_else(defaults::yes),
         install_underlay: install_underlay.unwrap_or_default(),
+        uplinks: uplinks.unwrap_or_default(),
         announce_locator: announce_locator.unwrap_or_else(defaults::yes),
         probe_interval: probe_interval.unwrap_or_else(defaults::endpoint_probe_interval),
         unknown_origins: unknown_origins.unwrap_or_default(),

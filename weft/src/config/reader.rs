@@ -195,11 +195,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `true` or `false`.
+    /// `true` or `false`, or one of the words of YAML 1.1, which people write.
     pub(crate) fn bool(&self) -> Option<bool> {
-        match self.plain() {
-            Some("true") => Some(true),
-            Some("false") => Some(false),
+        let text = self.plain().map(str::to_ascii_lowercase);
+        match text.as_deref() {
+            Some("true" | "yes" | "on") => Some(true),
+            Some("false" | "no" | "off") => Some(false),
             _ => self.expected("true or false"),
         }
     }

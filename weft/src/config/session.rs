@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
-use weft_bgp_wire::{Asn, Family};
+use weft_bgp_wire::{Asn, Family, NextHop};
 
 use super::policy::{Passing, Policies, Way, policy_of};
 use super::reader::{At, Cursor, Fields};
@@ -210,7 +210,11 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>) -> ReadSession
     });
     let local_address_v6 = fields.optional("local_address_v6", |at| {
         let address: Ipv6Addr = at.parse("an IPv6 address of this router")?;
-        next_hop(&at).map(|_| address)
+        // Between IPv4 addresses the next hop of IPv6 routes is the IPv4 one.
+        match address.to_ipv4_mapped().map(IpAddr::V4) {
+            Some(mapped) if NextHop::from(mapped).is_usable() => Some(address),
+            _ => next_hop(&at).map(|_| address),
+        }
     });
     let passive = fields.optional("passive", |at| at.bool());
     let families = fields.optional("families", |at| families(&at));

@@ -254,7 +254,7 @@ tenants:
     assert_eq!(
         bad(text),
         "\
-error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `port`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `dont_fragment`, `install_underlay`, `announce_locator`, `probe_interval` and `unknown_origins`
+error: overlay: unknown key `encapsulatoin`, allowed are `global_administrator`, `endpoint`, `encapsulation`, `port`, `segmentation`, `code_point`, `bandwidth`, `resilient`, `dont_fragment`, `install_underlay`, `uplinks`, `announce_locator`, `probe_interval` and `unknown_origins`
  --> r.yaml:2:63
   |
 2 | overlay: { global_administrator: 64512, endpoint: 192.0.2.11, encapsulatoin: vxlan }

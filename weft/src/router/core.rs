@@ -1,6 +1,6 @@
 //! The loop that owns the overlay: changed routes and reachability in, intent and originations out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use weft_bfd_io::Bfd;
 use weft_bgp::rib::{Origination, PeerId, ReportedPath, RouteBatch, Unforwardable};
-use weft_bgp::{Bgp, BgpEvent};
+use weft_bgp::{Bgp, BgpEvent, NeighborConfig};
 use weft_bgp_wire::{
     Asn, AttributesBuilder, AttributesView, ExtendedCommunity, LargeCommunity, Origin, code, flags,
 };
@@ -27,6 +27,7 @@ use super::bfd;
 use super::health::{Health, Reasons};
 use super::hook::{Classes, LabelHook};
 use super::reload::Reloaded;
+use super::setup::{self, SessionKeys};
 use super::sites::{Progress, Sites};
 use crate::config::{self, Config, Redistribute, Tenant};
 
@@ -44,6 +45,7 @@ enum Request {
     Question(Question),
     Reload(Box<Config>, oneshot::Sender<Reloaded>),
     Origins(Option<Arc<Origins>>, oneshot::Sender<()>),
+    Keys(SessionKeys, oneshot::Sender<()>),
 }
 
 /// Asks the loop questions about the overlay.
@@ -68,6 +70,15 @@ impl Queries {
         let (reply, answer) = oneshot::channel();
         let request = Request::Origins(origins, reply);
         if self.requests.send(request).await.is_ok() {
+            // Where the loop has ended, nothing is in force.
+            let _ = answer.await;
+        }
+    }
+
+    /// Takes other secrets of sessions; returns when they are in force.
+    pub(super) async fn set_keys(&self, keys: SessionKeys) {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Keys(keys, reply)).await.is_ok() {
             // Where the loop has ended, nothing is in force.
             let _ = answer.await;
         }
@@ -103,6 +114,8 @@ pub(super) struct Core {
     /// What is in force.
     pub(super) config: Config,
     pub(super) classes: Classes,
+    /// What sessions are signed with, as the controller says it.
+    pub(super) keys: SessionKeys,
     pub(super) overlay: Overlay,
     pub(super) bgp: Bgp,
     pub(super) bfd: Bfd,
@@ -123,6 +136,8 @@ pub(super) struct Core {
     reach_changed: bool,
     /// Neighbours whose links are watched.
     watched: BTreeSet<IpAddr>,
+    /// Whom the router lives by, as the data plane knows.
+    lifelines: BTreeSet<IpAddr>,
     /// Who keeps our routes while we are away.
     helpers: watch::Sender<BTreeSet<IpAddr>>,
     requests: mpsc::Receiver<Request>,
@@ -139,6 +154,9 @@ pub(super) async fn prepare(
     dataplane: &Dataplane,
     events: &mut mpsc::Receiver<DataplaneEvent>,
 ) -> Vec<Origination> {
+    // Before tenants: what leads to them is none of theirs.
+    let lifelines = setup::lifelines(config);
+    dataplane.live_by(lifelines.into_iter().collect()).await;
     let mut redistributed = Vec::new();
     for tenant in &config.tenants {
         let id = overlay.add_tenant(tenant_config(tenant));
@@ -236,7 +254,7 @@ impl Core {
     /// The loop around what [`prepare`] made.
     pub(super) fn new(
         config: Config,
-        classes: Classes,
+        (classes, keys): (Classes, SessionKeys),
         overlay: Overlay,
         (bgp, bfd): (Bgp, Bfd),
         dataplane: Dataplane,
@@ -271,12 +289,15 @@ impl Core {
             known_ids: BTreeSet::new(),
             reach_changed: true,
             watched: BTreeSet::new(),
+            // Told by `prepare`.
+            lifelines: setup::lifelines(&config),
             helpers,
             requests: inbox,
             converged,
             settle_at: None,
             config,
             classes,
+            keys,
         };
         (core, queries)
     }
@@ -321,6 +342,12 @@ impl Core {
                         info!("reloaded: {reloaded}");
                         // Who asked may have gone.
                         let _ = reply.send(reloaded);
+                    }
+                    Request::Keys(keys, reply) => {
+                        self.set_keys(keys).await;
+                        // Who asked may have gone.
+                        let _ = reply.send(());
+                        continue;
                     }
                     Request::Origins(origins, reply) => {
                         self.set_origins(origins).await;
@@ -558,6 +585,12 @@ impl Core {
         self.dataplane.watch_neighbors(new).await;
         self.dataplane.unwatch_neighbors(gone).await;
         self.watched = wanted;
+        let wanted = setup::lifelines(&self.config);
+        let new = wanted.difference(&self.lifelines).copied().collect();
+        let gone = self.lifelines.difference(&wanted).copied().collect();
+        self.dataplane.live_by(new).await;
+        self.dataplane.live_without(gone).await;
+        self.lifelines = wanted;
     }
 
     /// Has BFD watch the paths to those neighbours that it is configured for.
@@ -609,6 +642,20 @@ impl Core {
         if std::mem::take(&mut self.reach_changed) {
             self.export_again().await;
         }
+    }
+
+    /// Sessions are signed with other secrets from now on, and stay.
+    async fn set_keys(&mut self, keys: SessionKeys) {
+        self.keys = keys.clone();
+        let neighbors = self.config.neighbors.iter();
+        let filed = neighbors.filter(|one| one.session.password_file.is_some());
+        let filed: HashSet<IpAddr> = filed.map(|one| one.address).collect();
+        let told = self.bgp.with(move |speaker, now| {
+            let secrets =
+                |one: &NeighborConfig| setup::secrets(filed.contains(&one.address), &keys, one);
+            speaker.set_passwords(&secrets, now);
+        });
+        told.await;
     }
 
     /// Labels may lead elsewhere than before, or not where they do. The paths are kept, so no neighbour is asked for its routes again.

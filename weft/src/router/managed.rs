@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -20,6 +21,7 @@ use weft_overlay::origins::Origins;
 
 use super::core::Queries;
 use super::performance::Reporter;
+use super::setup::SessionKeys;
 use super::sources::own_addresses;
 use super::told::{self, Publisher, Teller, Told};
 use crate::config::Config;
@@ -48,6 +50,8 @@ pub(super) struct Managed {
     waiting: Option<Refused>,
     /// Where it says that labels may lead, `None` where it says nothing of that.
     origins: Option<Arc<Origins>>,
+    /// What sessions with other routers of the domain are signed with.
+    keys: SessionKeys,
     /// The controller is there, or why it is away.
     link: Result<(), String>,
     told: Publisher,
@@ -105,12 +109,14 @@ impl Managed {
             refused: Vec::new(),
             waiting: None,
             origins: None,
+            keys: SessionKeys::new(),
             link: Ok(()),
             told,
         };
         let config = managed.begin(known).await?;
         managed.config = config.clone();
         managed.origins = origins::read(&managed.view, &config);
+        managed.keys = keys::read(&managed.view);
         managed.publish();
         Ok((managed, config))
     }
@@ -154,6 +160,11 @@ impl Managed {
         self.origins.clone()
     }
 
+    /// What sessions with other routers of the domain are signed with, as the controller has said it last.
+    pub(super) fn keys(&self) -> SessionKeys {
+        self.keys.clone()
+    }
+
     /// What the controller says next; never, where it says nothing any more.
     pub(super) async fn next(&mut self) -> Event {
         match self.events.recv().await {
@@ -182,6 +193,10 @@ impl Managed {
 
     /// Goes over to a view; gives what of it cannot be. Where that is what it says of the router itself, this stays what it was.
     async fn run(&mut self, view: &mut View, queries: &Queries) -> Vec<Refused> {
+        if keys::is_all_that_differs(view, &self.view) {
+            self.set_keys(keys::read(view), queries).await;
+            return self.refused.clone();
+        }
         let mut refused = Vec::new();
         let mut composed = self.compose(view);
         if let Err(error) = &composed {
@@ -199,6 +214,9 @@ impl Managed {
             }
             Err(_) => return refused,
         };
+        // At once: the other ends of sessions go over to another key now.
+        self.set_keys(keys::until_gone(view, &self.keys), queries)
+            .await;
         // First, so that nothing of a tenant that is new is judged by what was said before.
         let origins = origins::read(view, &config);
         if origins != self.origins {
@@ -212,6 +230,7 @@ impl Managed {
         let Some(reloaded) = queries.reload(config.clone()).await else {
             return refused;
         };
+        self.set_keys(keys::read(view), queries).await;
         self.config = config;
         let restart = reloaded.restart();
         self.waiting = (!restart.is_empty()).then(|| Refused {
@@ -225,6 +244,13 @@ impl Managed {
         refused
     }
 
+    async fn set_keys(&mut self, keys: SessionKeys, queries: &Queries) {
+        if keys != self.keys {
+            self.keys.clone_from(&keys);
+            queries.set_keys(keys).await;
+        }
+    }
+
     /// Logs what is refused, each part once.
     fn note(&self, refused: &[Refused]) {
         for new in refused.iter().filter(|one| !self.refused.contains(one)) {
@@ -235,7 +261,7 @@ impl Managed {
 
     /// Another file: the same view in it.
     pub(super) fn refile(&mut self, template: Config) -> anyhow::Result<Config> {
-        if template.controller != self.template.controller {
+        if !is_same_controller(&template, &self.template) {
             bail!("another controller takes a restart");
         }
         let before = std::mem::replace(&mut self.template, template);
@@ -291,6 +317,7 @@ impl Managed {
         self.told.send_replace(Arc::new(Told {
             neighbors: neighbors.map(|one| (one, teller.clone())).collect(),
             notes: self.view.values().flat_map(notes).collect(),
+            unsigned: keys::unsigned(&self.view),
             alarms: silent.into_iter().collect(),
             left_out,
         }));
@@ -341,6 +368,18 @@ fn check_authority(membership: &Membership, token: Option<&TokenText>) -> anyhow
             other = token.fingerprint,
         ),
     }
+}
+
+/// Secrets of sessions change while the router runs.
+fn is_same_controller(one: &Config, other: &Config) -> bool {
+    let but_secrets = |config: &Config| {
+        let mut controller = config.controller.clone();
+        if let Some(controller) = &mut controller {
+            controller.password_files.clear();
+        }
+        controller
+    };
+    but_secrets(one) == but_secrets(other)
 }
 
 /// Joins with the token of the configuration, for as long as it takes until the controller is there.
@@ -396,7 +435,23 @@ fn facts(template: &Config, controller: &str, way: Option<IpAddr>) -> anyhow::Re
                 .to_string(),
         ],
         capacity: overlay.and_then(|one| one.bandwidth).unwrap_or(0),
+        session_keys: signs(template),
     })
+}
+
+/// Sessions with other routers of the domain are signed: the file allows it, and the kernel can.
+fn signs(template: &Config) -> bool {
+    let wanted = template.controller.as_ref();
+    if wanted.is_some_and(|one| !one.sign_sessions) {
+        return false;
+    }
+    match weft_bgp::can_sign() {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%error, "sessions with other routers of the domain are not signed");
+            false
+        }
+    }
 }
 
 /// The address of the loopback interface that others reach, IPv4 first.
@@ -481,7 +536,14 @@ fn compose(
     for (key, item) in view {
         match &item.item {
             Some(Item::Neighbor(one)) => {
-                neighbors.push(neighbor(one, facts, settings.hold_time));
+                let mut told = neighbor(one, facts, settings.hold_time);
+                let own = template.controller.as_ref();
+                let address = one.address.parse::<IpAddr>().ok();
+                let file = own.and_then(|own| own.password_files.get(&address?));
+                if let Some(file) = file.filter(|_| one.external) {
+                    told["password_file"] = file.display().to_string().into();
+                }
+                neighbors.push(told);
                 parts.neighbors.push(key.clone());
             }
             Some(Item::Tenant(one)) => {
@@ -499,7 +561,8 @@ fn compose(
                 tenants.push(tenant(&one));
                 parts.tenants.push(key.clone());
             }
-            Some(Item::Settings(_) | Item::Origins(_) | Item::Beyond(_)) => {}
+            // Beside the configuration: a secret is in no part of it.
+            Some(Item::Settings(_) | Item::Origins(_) | Item::Beyond(_) | Item::SessionKey(_)) => {}
             // Of a later controller.
             None => refused.push(Refused {
                 item: key.clone(),
@@ -547,6 +610,11 @@ fn neighbor(one: &Neighbor, facts: &Facts, hold_time: u32) -> Value {
     } else {
         neighbor["local_address"] = facts.bgp_address.to_string().into();
         neighbor["route_reflector_client"] = one.route_reflector_client.into();
+        // A router that is nobody's reflector and no edge names itself: one that is seized leads no packets to others.
+        if let Ok(endpoint) = one.endpoint.parse::<IpAddr>() {
+            neighbor["accept_endpoints"] = json!([IpNet::from(endpoint).to_string()]);
+            neighbor["accept_ids"] = json!([one.router_id]);
+        }
     }
     neighbor
 }
@@ -659,6 +727,7 @@ fn chain(one: &Chain) -> Value {
     })
 }
 
+mod keys;
 mod origins;
 #[cfg(test)]
 mod tests;

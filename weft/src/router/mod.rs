@@ -59,6 +59,7 @@ use self::lock::Lock;
 pub(crate) use self::lock::is_running;
 use self::managed::Managed;
 use self::performance::Reporter;
+use self::setup::SessionKeys;
 use self::sites::{SiteSpeakers, Sites};
 use self::sources::Sources;
 use self::tunnels::Tunnels;
@@ -140,8 +141,9 @@ async fn run_router(
     let first = !dataplane.found_state();
     let before = Before::new(&config, dataplane.found_state(), record.read());
     let origins = managed.as_ref().and_then(Managed::origins);
+    let keys = managed.as_ref().map(Managed::keys).unwrap_or_default();
     let events = &mut dataplane_events;
-    let started = assemble(config, before, origins, &dataplane, events).await;
+    let started = assemble(config, before, (origins, &keys), &dataplane, events).await;
     let Started {
         config,
         overlay,
@@ -172,7 +174,7 @@ async fn run_router(
     let bfd = bfd::start(bgp.clone());
     let (core, queries) = core::Core::new(
         config.clone(),
-        classes,
+        (classes, keys),
         overlay,
         (bgp.clone(), bfd.clone()),
         dataplane.clone(),
@@ -260,7 +262,7 @@ struct Started {
 async fn assemble(
     config: Config,
     before: Before,
-    origins: Option<Arc<Origins>>,
+    (origins, keys): (Option<Arc<Origins>>, &SessionKeys),
     dataplane: &Dataplane,
     events: &mut mpsc::Receiver<DataplaneEvent>,
 ) -> anyhow::Result<Started> {
@@ -271,7 +273,7 @@ async fn assemble(
         warn!("{warning}");
     }
     let mut classes = hook::Classes::new();
-    let speaker = setup::bgp(&config, &mut classes, before, routes);
+    let speaker = setup::bgp(&config, &mut classes, keys, before, routes);
     let hook = hook::LabelHook::boxed(&config, &overlay, &classes);
     let (bgp, bgp_events) = Bgp::start(speaker, hook).await?;
     let (sites, site_speakers) = Sites::start(&config, &overlay, dataplane, &bgp).await?;

@@ -285,7 +285,7 @@ impl Core {
         }
         self.accept = accept;
         self.accept_of.clear();
-        let neighbors = setup::neighbors(wanted, &mut self.classes);
+        let neighbors = setup::neighbors(wanted, &mut self.classes, &self.keys);
         let hook = LabelHook::boxed(wanted, &self.overlay, &self.classes);
         let administrator = wanted.overlay.as_ref().map(|one| one.global_administrator);
         let changes = self.bgp.with(move |speaker, now| {

@@ -1,6 +1,7 @@
 //! The configuration as the crates want it.
 
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -19,6 +20,9 @@ use weft_overlay::{EndpointId, VniSet};
 use super::helpers::Before;
 use super::hook::Classes;
 use crate::config::{self, Config, DefaultPolicy, Passing};
+
+/// Secrets of sessions that the controller tells, by the neighbour's address: the one in force, and the one that follows it.
+pub(super) type SessionKeys = HashMap<IpAddr, [Option<Password>; 2]>;
 
 /// How long the routes of all neighbours are waited for after the start, where graceful restart is off.
 const DEFERRAL: Duration = Duration::from_secs(30);
@@ -42,6 +46,7 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
             config::Segmentation::Vrf => Segmentation::Vrf,
             config::Segmentation::Table => Segmentation::Table,
         },
+        uplinks: overlay.uplinks.iter().cloned().collect(),
         installs_underlay: overlay.install_underlay,
         resilient: overlay.resilient,
         dont_fragment: overlay.dont_fragment,
@@ -51,6 +56,21 @@ pub(super) fn dataplane(config: &Config) -> DataplaneConfig {
         },
         ..defaults
     }
+}
+
+/// Whom the router lives by: its neighbours, and its controllers where their addresses are configured.
+pub(super) fn lifelines(config: &Config) -> BTreeSet<IpAddr> {
+    let controllers = config.controller.iter();
+    let controllers = controllers
+        .flat_map(|one| one.address.split(','))
+        .map(str::trim)
+        .filter_map(|one| {
+            let socket = one.parse().map(|socket: SocketAddr| socket.ip());
+            socket.or_else(|_| one.parse()).ok()
+        });
+    let neighbors = config.neighbors.iter().map(|one| one.address);
+    let all = neighbors.chain(controllers);
+    all.filter(|address| !address.is_loopback()).collect()
 }
 
 /// The overlay, without tenants yet.
@@ -86,6 +106,7 @@ pub(super) fn stitched(config: &Config) -> VniSet {
 pub(super) fn bgp(
     config: &Config,
     classes: &mut Classes,
+    keys: &SessionKeys,
     before: Before,
     routes: Vec<Origination>,
 ) -> BgpConfig {
@@ -100,7 +121,7 @@ pub(super) fn bgp(
         scope: Scope::default(),
         tenant_marks: TENANT_MARKS,
         listen: listen(config),
-        neighbors: neighbors(config, classes),
+        neighbors: neighbors(config, classes, keys),
         routes,
     }
 }
@@ -115,11 +136,35 @@ pub(super) fn listen(config: &Config) -> Vec<SocketAddr> {
 }
 
 /// The router's neighbours.
-pub(super) fn neighbors(config: &Config, classes: &mut Classes) -> Vec<NeighborConfig> {
+pub(super) fn neighbors(
+    config: &Config,
+    classes: &mut Classes,
+    keys: &SessionKeys,
+) -> Vec<NeighborConfig> {
     let neighbors = config.neighbors.iter();
-    neighbors
-        .map(|one| neighbor(config, classes.of(one), one))
-        .collect()
+    let neighbors = neighbors.map(|one| {
+        let made = neighbor(config, classes.of(one), one);
+        let filed = one.session.password_file.is_some();
+        let [password, next_password] = secrets(filed, keys, &made);
+        NeighborConfig {
+            password,
+            next_password,
+            ..made
+        }
+    });
+    neighbors.collect()
+}
+
+/// What the session with a neighbour is signed with: what its file says where it has one, else the controller.
+pub(super) fn secrets(
+    filed: bool,
+    keys: &SessionKeys,
+    one: &NeighborConfig,
+) -> [Option<Password>; 2] {
+    match filed {
+        true => [one.password.clone(), None],
+        false => keys.get(&one.address).cloned().unwrap_or_default(),
+    }
 }
 
 /// A tenant's speaker and the tenant's own routers.
@@ -230,6 +275,7 @@ fn session(
         ttl,
         least_ttl,
         password: one.password_file.as_deref().map(password),
+        next_password: None,
         hold_time: Duration::from_secs(u64::from(one.hold_time)),
         connect_retry: Duration::from_secs(u64::from(one.connect_retry)),
         families: one.families.clone(),

@@ -27,6 +27,8 @@ pub(super) struct Told {
     pub(super) neighbors: HashMap<IpAddr, Teller>,
     /// What is to be known of a chain, by its tenant and name.
     pub(super) notes: HashMap<(String, String), String>,
+    /// Why the sessions with neighbours are not signed that would be, by address.
+    pub(super) unsigned: HashMap<IpAddr, String>,
     /// What an operator should look at.
     pub(super) alarms: Vec<Alarm>,
     /// What of the controller's word is left out, by its item: the reasons, and since when.

@@ -201,6 +201,7 @@ async fn join(
         endpoint: own.into(),
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
+        session_keys: true,
     };
     let (client, mut events) = Client::start(membership, facts, None, None)?;
     tokio::spawn(async move {

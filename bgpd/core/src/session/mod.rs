@@ -877,6 +877,18 @@ impl Session {
         self.outputs.push_back(Output::Send(id, octets.into()));
     }
 
+    /// Sends a KEEPALIVE that is not due yet, for the neighbour's TCP to acknowledge.
+    pub fn probe(&mut self) {
+        let probed = self.connections.iter().find_map(|one| match &one.phase {
+            // Without a hold time there are none (RFC 4271 section 4.4).
+            Phase::Established(negotiated) if !negotiated.hold_time.is_zero() => Some(one.id),
+            _ => None,
+        });
+        if let Some(id) = probed {
+            self.send_keepalive(id);
+        }
+    }
+
     fn send_notification(&mut self, id: ConnectionId, notification: &Notification) {
         let mut octets = Vec::new();
         notification.encode(&mut octets);

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `neighbors` | which neighbours there are, how they do, what an administrator does to them |
 //! | `connections` | octets of transport connections, in and out |
+//! | `signing` | which of two keys connections are signed with |
 //! | `restart` | graceful restart: what stays of a neighbour that is away, what is awaited after our own start |
 //! | `types` | what the speaker is configured with and what it tells |
 
 mod connections;
 mod neighbors;
 mod restart;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -48,6 +50,8 @@ struct Neighbor {
     refused: bool,
     updates: u64,
     problems: u64,
+    /// Which key its connections are signed with.
+    signing: signing::Signing,
     /// As in [`Speaker::timers`].
     due: Option<Instant>,
 }
@@ -86,7 +90,7 @@ pub struct Speaker {
     timers: BTreeSet<(Instant, PeerId)>,
     /// The routes of the neighbours are awaited: after a start their set is not complete before.
     converging: Option<restart::Deferral>,
-    /// Counts neighbours that came and went.
+    /// Counts neighbours that came and went, and changes of keys.
     membership: u64,
     heard: bool,
     routes_complete: bool,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use weft_bgp_wire::{Asn, Notification, cease};
 
+use super::signing::Signing;
 use super::types::{NeighborChanges, NeighborConfig, NeighborStatus, Password};
 use super::{Neighbor, Speaker};
 use crate::rib::{PeerConfig, PeerId, PeerKind};
@@ -65,6 +66,11 @@ impl Speaker {
                 }
                 _ => {}
             }
+            let keys = |one: &NeighborConfig| (one.password.clone(), one.next_password.clone());
+            let other_keys = keys(&neighbor.config) != keys(&config);
+            if other_keys {
+                neighbor.signing = Signing::new(now);
+            }
             if neighbor.config.export != config.export {
                 exports.push((peer, config.export.clone()));
             }
@@ -76,6 +82,7 @@ impl Speaker {
                     .into_iter()
                     .all(|family| neighbor.session.request_refresh(family))
             };
+            self.membership += u64::from(other_keys);
             self.rib.set_import(peer, &import);
             if asked {
                 changes.changed += 1;
@@ -149,6 +156,7 @@ impl Speaker {
             refused: false,
             updates: 0,
             problems: 0,
+            signing: Signing::new(now),
             due: None,
         };
         if at == self.neighbors.len() {
@@ -183,7 +191,7 @@ impl Speaker {
         }
     }
 
-    /// Another number than before where neighbours have come or gone since.
+    /// Another number than before where neighbours have come or gone since, or connections are to have other keys.
     pub fn membership(&self) -> u64 {
         self.membership
     }
@@ -191,10 +199,51 @@ impl Speaker {
     /// Neighbours whose connections are signed, with their secrets.
     pub fn passwords(&self) -> impl Iterator<Item = (IpAddr, &Password)> {
         let neighbors = self.neighbors.iter().flatten();
-        neighbors.filter_map(|neighbor| {
-            let config = &neighbor.config;
-            Some((config.address, config.password.as_ref()?))
-        })
+        neighbors.filter_map(|neighbor| Some((neighbor.config.address, neighbor.password()?)))
+    }
+
+    /// What the connections of a neighbour are signed with now.
+    pub fn password_of(&self, peer: PeerId) -> Option<&Password> {
+        self.neighbors.get(peer.0 as usize)?.as_ref()?.password()
+    }
+
+    /// Other secrets of neighbours, by address: of each the one in force and the one that follows it. The sessions stay.
+    pub fn set_passwords(
+        &mut self,
+        secrets: &dyn Fn(&NeighborConfig) -> [Option<Password>; 2],
+        now: Instant,
+    ) {
+        for neighbor in self.neighbors.iter_mut().flatten() {
+            let [password, next] = secrets(&neighbor.config);
+            let config = &mut neighbor.config;
+            if config.password != password || config.next_password != next {
+                (config.password, config.next_password) = (password, next);
+                neighbor.signing = Signing::new(now);
+                self.membership += 1;
+            }
+        }
+    }
+
+    /// Neighbours that have a next key, with whether they have a session.
+    pub fn changing_keys(&self) -> impl Iterator<Item = (PeerId, bool)> {
+        let changing = self
+            .peers()
+            .filter(|(_, neighbor)| neighbor.config.next_password.is_some());
+        changing.map(|(peer, neighbor)| (peer, neighbor.session.state() == State::Established))
+    }
+
+    /// Segments of such a neighbour come, or none that its key has signed: then the other one is tried after a while, which
+    /// [`Speaker::membership`] tells.
+    pub fn handle_heard_signed(&mut self, peer: PeerId, heard: bool, now: Instant) {
+        let Some(neighbor) = self.neighbor_mut(peer) else {
+            return;
+        };
+        if neighbor.signing.observe(heard, now) {
+            self.membership += 1;
+        } else if heard && neighbor.signing.probe(now) {
+            neighbor.session.probe();
+            self.drain(peer, now);
+        }
     }
 
     /// Ends the session with a neighbour; it comes back by itself.
@@ -325,6 +374,7 @@ impl Speaker {
             .map(|(peer, neighbor)| NeighborStatus {
                 peer,
                 config: neighbor.config.clone(),
+                signed: neighbor.password().is_some(),
                 state: neighbor.session.state(),
                 since: neighbor.since,
                 flaps: neighbor.flaps,
@@ -340,6 +390,14 @@ impl Speaker {
 }
 
 impl Neighbor {
+    /// What its connections are signed with now.
+    fn password(&self) -> Option<&Password> {
+        let config = &self.config;
+        let next = config.next_password.as_ref();
+        let next = next.filter(|_| self.signing.is_ahead());
+        next.or(config.password.as_ref())
+    }
+
     /// Ends the session for good: the neighbour is to drop our routes, whatever was negotiated.
     fn stop(&mut self, notification: Notification, now: Instant) {
         let notification = self.session.for_good(notification);

@@ -68,6 +68,7 @@ fn speaker(
                 ttl: 1,
                 least_ttl: None,
                 password: None,
+                next_password: None,
                 hold_time: Duration::from_secs(90),
                 connect_retry: Duration::from_secs(30),
                 families: vec![Family::Ipv4Unicast],
@@ -570,6 +571,41 @@ fn a_neighbour_that_is_shut_down_stays_so_until_it_is_not() {
     set(&mut line, None);
     line.advance(Duration::from_secs(60));
     assert!(line.knows(1, P));
+}
+
+/// Another secret is another key of the same session; a secret that cannot be had leaves none. The driver is told to sign anew each time.
+#[test]
+fn another_secret_changes_no_session_and_none_that_can_be_read_ends_it() {
+    let mut line = Line::new(2);
+    line.originate(0, P, true);
+    let key = |text: &str| Some(Password::Key(text.as_bytes().into()));
+    let unreadable = Some(Password::Unreadable("no such file".into()));
+    for (password, next, restarted) in [
+        (None, key("one"), 0),
+        (key("one"), None, 0),
+        (key("two"), None, 0),
+        (unreadable, None, 1),
+        (key("two"), None, 1),
+        (None, None, 0),
+    ] {
+        let now = line.now;
+        let speaker = line.speakers[1].as_mut().unwrap();
+        let config = NeighborConfig {
+            password: password.clone(),
+            next_password: next.clone(),
+            ..speaker.neighbors()[0].config.clone()
+        };
+        let before = speaker.membership();
+        let changes = speaker.set_neighbors(vec![config], now);
+        let found = (changes.changed, changes.restarted);
+        assert_eq!(found, (1 - restarted, restarted), "{password:?}");
+        assert!(speaker.membership() > before, "{password:?}");
+        let signed: Vec<_> = speaker.passwords().map(|(_, one)| one.clone()).collect();
+        assert_eq!(signed, Vec::from_iter(password));
+        line.run();
+        line.advance(Duration::from_secs(60));
+        assert!(line.knows(1, P), "the lines here ask for no signatures");
+    }
 }
 
 /// RFC 8538 section 4: it is no Hard Reset, and the neighbour keeps our routes until the session is back.

@@ -81,6 +81,8 @@ pub struct NeighborConfig {
     pub least_ttl: Option<u8>,
     /// Connections to and from it are signed.
     pub password: Option<Password>,
+    /// The key that follows, which the neighbour may use already: it is tried where the neighbour is not heard with `password`.
+    pub next_password: Option<Password>,
     /// Hold time that we propose.
     pub hold_time: Duration,
     /// Longest pause between attempts to connect.
@@ -138,6 +140,16 @@ impl NeighborConfig {
             import_class: other.import_class,
             shutdown: other.shutdown.clone(),
             ..self.clone()
+        };
+        // Keys change under a connection (RFC 2385 section 4.5 leaves it to us); without a secret there is to be none.
+        let readable = |one: &Self| !matches!(one.password, Some(Password::Unreadable(_)));
+        let taken = match readable(self) && readable(other) {
+            true => Self {
+                password: other.password.clone(),
+                next_password: other.next_password.clone(),
+                ..taken
+            },
+            false => taken,
         };
         taken == *other
     }
@@ -221,6 +233,8 @@ pub struct NeighborStatus {
     pub peer: PeerId,
     /// Its configuration.
     pub config: NeighborConfig,
+    /// Its connections are signed now.
+    pub signed: bool,
     /// State of its session.
     pub state: State,
     /// When it went up, or down; `None` where it never was up.

@@ -152,6 +152,7 @@ impl Server {
             generation: register.generation,
             version: register.version.clone(),
             instance: register.instance.clone(),
+            session_keys: register.session_keys,
         };
         let (name, key) = (who.router.clone(), who.key.clone());
         let controller = self.controller.hub.id().to_owned();

@@ -115,6 +115,24 @@ impl Management for Server {
         reply(self.controller.resume(&asking).await, messages::domain)
     }
 
+    async fn get_session_keys(
+        &self,
+        request: Request<proto::GetSessionKeysRequest>,
+    ) -> Result<Response<proto::SessionKeys>, Status> {
+        let (actor, _) = self.actor(request)?;
+        let answer = self.controller.get_session_keys(&actor);
+        reply(answer, messages::session_keys)
+    }
+
+    async fn replace_session_keys(
+        &self,
+        request: Request<proto::ReplaceSessionKeysRequest>,
+    ) -> Result<Response<proto::Replacing>, Status> {
+        let (asking, _) = self.asking(request, |asked| (None, asked.idempotency_key.take()))?;
+        let replaced = self.controller.replace_session_keys(&asking).await;
+        reply(replaced, |(), _| proto::Replacing {})
+    }
+
     async fn list_routers(
         &self,
         request: Request<proto::ListRoutersRequest>,

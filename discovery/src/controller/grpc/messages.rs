@@ -13,6 +13,7 @@ use crate::management_proto as proto;
 use crate::model;
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 use crate::quotas::{NewQuota, QuotaUse};
+use crate::session_keys::KeysStatus;
 
 pub(super) fn parse<T: std::str::FromStr<Err: Display>>(
     what: &str,
@@ -240,6 +241,21 @@ pub(super) fn grant(one: model::Grant, modified: u64) -> proto::Grant {
     }
 }
 
+pub(super) fn session_keys(one: KeysStatus, _: u64) -> proto::SessionKeys {
+    let keys = one.keys.into_iter().map(|one| proto::SessionKey {
+        routers: one.routers.to_vec(),
+        signed: one.signed,
+        age: one.age,
+        number: one.number,
+        waits_for: one.waits_for,
+    });
+    proto::SessionKeys {
+        keys: keys.collect(),
+        unsigned: one.unsigned,
+        replaced_after: one.replaced_after,
+    }
+}
+
 pub(super) fn quota(one: QuotaUse, modified: u64) -> proto::QuotaUse {
     proto::QuotaUse {
         tenant: one.tenant,
@@ -365,6 +381,8 @@ fn record(one: model::Record) -> Option<proto::Record> {
         // What is kept for the controller alone is nobody's business.
         model::Record::Request(_)
         | model::Record::RemoteOrigins(_)
+        | model::Record::SessionKey(_)
+        | model::Record::Replaced(_)
         | model::Record::PastChains(_)
         | model::Record::PastDifference(_) => return None,
         model::Record::Trust(one) => Record::Trust(domains::trust(one, 0)),

@@ -45,6 +45,7 @@ async fn who_broke_off_between_registration_and_stream_is_away() {
             generation: 1,
             version: String::new(),
             instance: String::new(),
+            session_keys: false,
         };
         operations::register(transaction, "a1", "key", &registration, &id, true)
     });

@@ -17,9 +17,12 @@ use crate::database::Rejection;
 use crate::duration;
 use crate::exchange::peers;
 use crate::model::{self, key};
+use crate::session_keys;
 
 /// How long routers are waited for that are asked how they do.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Routers that a warning names at most.
+const NAMED: usize = 10;
 
 /// How the domain does.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -170,6 +173,16 @@ impl Controller {
                 "the datastore is at revision {}, and routers were told of {told}: it was restored from an older copy. They go on as they \
                  are. Enter what is missing, then `weft controller resume` has them take what is here",
                 state.revision
+            ));
+        }
+        let unsigned = session_keys::unsigned(state);
+        if !unsigned.is_empty() {
+            let count = unsigned.len();
+            let names: Vec<&str> = unsigned.keys().take(NAMED).map(String::as_str).collect();
+            let more = if count > NAMED { ", …" } else { "" };
+            warnings.push(format!(
+                "the sessions of {count} routers are not signed ({}{more}): `weft controller keys` says why",
+                names.join(", ")
             ));
         }
         for tenant in state.tenants() {

@@ -7,7 +7,7 @@
 //! | [`history`] | revisions, going back to one, watching them come |
 //! | [`chains`] | services and chains of tenants |
 //! | [`domains`] | other domains |
-//! | [`rates`] | how often a token may ask |
+//! | [`rates`] | how often a token may ask, and how much of the history is tenants' |
 //! | [`requests`] | how long answered requests are remembered |
 //! | [`condition`] | how the domain and its routers do |
 
@@ -20,7 +20,7 @@ mod requests;
 mod resources;
 
 pub(super) use self::history::RolledBack;
-pub(super) use self::rates::Rates;
+pub(super) use self::rates::{Rates, Shares};
 pub(super) use self::resources::CreatedToken;
 
 use serde::Serialize;
@@ -222,6 +222,13 @@ impl Controller {
         let form = serde_json::to_string(form).map_err(broken)?;
         let hash = sha256(format!("{what}\n{form}").as_bytes());
         let key = asking.key()?;
+        let tenant = match &asking.actor.scope {
+            Scope::Tenant { tenant } => Some(tenant.clone()),
+            _ => None,
+        };
+        if let Some(tenant) = &tenant {
+            self.shares.check(tenant)?;
+        }
         let (asking, own) = (asking.clone(), subject.clone());
         let actor = asking.actor.name.clone();
         let run = move |transaction: &mut Transaction<'_>| {
@@ -236,10 +243,11 @@ impl Controller {
                     ));
                 }
                 let body = serde_json::from_value(before.body.clone()).map_err(broken)?;
-                return Ok((body, false));
+                return Ok((body, false, 0));
             }
             asking.check(state, &own)?;
             let answer = operation(transaction)?;
+            let octets = transaction.octets();
             if let Scope::Tenant { tenant } = &asking.actor.scope {
                 grants::check(transaction, tenant)?;
                 quotas::check(transaction, tenant)?;
@@ -255,9 +263,12 @@ impl Controller {
                 requests::forget(transaction, &request);
                 transaction.put(Record::Request(request));
             }
-            Ok((answer, true))
+            Ok((answer, true, octets))
         };
-        let ((body, fresh), revision) = self.database.change(&actor, what, run).await?;
+        let ((body, fresh, octets), revision) = self.database.change(&actor, what, run).await?;
+        if let Some(tenant) = tenant.filter(|_| fresh) {
+            self.shares.add(&tenant, octets);
+        }
         let state = self.database.state();
         let modified = state.get(&subject).map(|one| one.modified);
         Ok(Answer {

@@ -10,6 +10,7 @@ use crate::grants::{self, NewGrant};
 use crate::model::{Attachment, Domain, Grant, Record, Router, Scope, Tenant, Token, key};
 use crate::operations::{self, NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 use crate::quotas::{self, NewQuota, QuotaUse};
+use crate::session_keys::{self, KeysStatus};
 
 /// A token that has just been made.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -50,6 +51,30 @@ impl Controller {
             .await?;
         self.hub.forget_ahead();
         Ok(answer)
+    }
+
+    pub(in crate::controller) fn get_session_keys(&self, actor: &Actor) -> Answered<KeysStatus> {
+        actor.may_see(None)?;
+        let state = self.database.state();
+        Ok(Answer {
+            body: session_keys::status(&state),
+            revision: state.revision,
+            modified: None,
+        })
+    }
+
+    /// Has all keys of sessions replaced that there are now.
+    pub(in crate::controller) async fn replace_session_keys(
+        &self,
+        asking: &Asking,
+    ) -> Answered<()> {
+        asking.actor.may_change(None)?;
+        let (what, subject) = ("replace the keys of sessions", key::REPLACED.to_owned());
+        self.change(asking, what.to_owned(), &(), subject, |transaction| {
+            session_keys::replace_all(transaction);
+            Ok(())
+        })
+        .await
     }
 
     pub(in crate::controller) fn list_routers(

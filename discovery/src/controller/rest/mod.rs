@@ -31,6 +31,8 @@ pub(super) fn router(controller: Arc<Controller>) -> Router {
         .route("/domain", get(paths::domain))
         .route("/status", get(paths::status))
         .route("/resume", post(paths::resume))
+        .route("/session-keys", get(paths::session_keys))
+        .route("/session-keys/replace", post(paths::replace_session_keys))
         .route("/routers", get(paths::routers))
         .route(
             "/routers/{name}",

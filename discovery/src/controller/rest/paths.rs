@@ -20,6 +20,7 @@ use crate::grants::{Grant, NewGrant};
 use crate::model::{self, Attachment, Domain, Tenant};
 use crate::operations::{NewAttachment, NewTenant, NewToken, RouterChange, TenantChange};
 use crate::quotas::{NewQuota, QuotaUse};
+use crate::session_keys::KeysStatus;
 
 type Shared = Of<Arc<Controller>>;
 type Answered = Result<Response, Problem>;
@@ -71,6 +72,19 @@ pub(super) async fn status(Of(controller): Shared, actor: Actor) -> Answered {
     responses((status = 200, description = "Routers that were told of later revisions, by a datastore that was lost since, take what is here", body = Domain)))]
 pub(super) async fn resume(Of(controller): Shared, asking: Asking) -> Answered {
     reply(StatusCode::OK, controller.resume(&asking).await)
+}
+
+#[utoipa::path(get, path = "/api/v1/session-keys", tag = "domain",
+    responses((status = 200, description = "Which sessions between its routers are signed, and which are not; the keys are shown to nobody", body = KeysStatus)))]
+pub(super) async fn session_keys(Of(controller): Shared, actor: Actor) -> Answered {
+    reply(StatusCode::OK, controller.get_session_keys(&actor))
+}
+
+#[utoipa::path(post, path = "/api/v1/session-keys/replace", tag = "domain",
+    responses((status = 204, description = "All keys that there are now are replaced, some of them at a time: each when both routers hold the next one")))]
+pub(super) async fn replace_session_keys(Of(controller): Shared, asking: Asking) -> Answered {
+    let replaced = controller.replace_session_keys(&asking);
+    reply(StatusCode::NO_CONTENT, replaced.await)
 }
 
 #[utoipa::path(get, path = "/api/v1/routers", tag = "routers",
@@ -397,6 +411,8 @@ pub(super) async fn performance(
         ready,
         status,
         resume,
+        session_keys,
+        replace_session_keys,
         routers,
         router_of,
         change_router,

@@ -376,6 +376,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
     if !guards.is_empty() {
         sheet.line("guarded by", guards.join(", "), Tone::Plain);
     }
+    if let Some(why) = &neighbor.unsigned {
+        sheet.line("not signed", why, Tone::Warning);
+    }
     let since = neighbor.since.map(human::duration);
     sheet.line(
         "state",

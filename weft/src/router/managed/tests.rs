@@ -83,6 +83,7 @@ fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
         endpoint: [192, 0, 2, 1].into(),
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
+        session_keys: false,
     };
     let (config, refused) = compose(&template, &facts, &BTreeMap::new(), &view, &template).unwrap();
     assert!(refused.is_empty(), "{refused:?}");
@@ -132,6 +133,7 @@ fn facts_of(number: u8) -> Facts {
         endpoint: [192, 0, 2, number].into(),
         encapsulations: vec!["vxlan".into()],
         capacity: 0,
+        session_keys: false,
     }
 }
 
@@ -334,4 +336,46 @@ fn what_the_controller_says_of_origins_is_what_labels_are_judged_by() {
     };
     view.insert("settings".into(), settings);
     assert_eq!(origins::read(&view, &config), None);
+}
+
+/// A router of the domain names itself alone; an edge or a reflector says what others do. Secrets of files are of other domains' routers.
+#[test]
+fn what_neighbours_may_name_and_what_signs_their_sessions() {
+    let inner = Neighbor {
+        name: "a2".into(),
+        address: "192.0.2.2".into(),
+        asn: 64601,
+        endpoint: "192.0.2.2".into(),
+        router_id: "192.0.2.2".into(),
+        ..Neighbor::default()
+    };
+    let far = Neighbor {
+        name: "eb of domain b".into(),
+        address: "198.51.100.2".into(),
+        asn: 64602,
+        external: true,
+        ..Neighbor::default()
+    };
+    let known = view(vec![
+        ("neighbor/a2", Item::Neighbor(inner)),
+        ("neighbor/e1", neighbor_at("192.0.2.3")),
+        ("peer/b/eb", Item::Neighbor(far)),
+    ]);
+    let text = "router: { name: r1 }\ncontroller:\n  address: ctl.example\n  password_files: { 198.51.100.2: /etc/weft/b.key, 192.0.2.2: /etc/weft/none }\n";
+    let template = Config::parse("r1.yaml", text).unwrap();
+    let none = BTreeMap::new();
+    let (config, refused) = compose(&template, &facts_of(1), &none, &known, &template).unwrap();
+    assert!(refused.is_empty(), "{refused:?}");
+    let found: Vec<_> = config
+        .neighbors
+        .iter()
+        .map(|one| {
+            let endpoints = one.accept_endpoints.as_ref().map(|all| all[0].to_string());
+            let file = one.session.password_file.as_ref();
+            (endpoints, file.map(|file| file.display().to_string()))
+        })
+        .collect();
+    let own = Some("192.0.2.2/32".to_owned());
+    let secret = Some("/etc/weft/b.key".to_owned());
+    assert_eq!(found, [(own, None), (None, None), (None, secret)]);
 }

@@ -7,6 +7,7 @@
 //! | [`neighbor`] | neighbours, the router's own and those of its tenants |
 //! | [`bfd`] | BFD sessions with neighbours |
 //! | [`rib`] | routes of BGP |
+//! | [`signatures`] | what TCP refuses for its signatures |
 //! | [`label`] | label communities in use |
 //! | [`tenant`] | tenants and their tables |
 //! | [`chain`] | services and service chains |
@@ -21,6 +22,7 @@ mod kernel;
 mod label;
 mod neighbor;
 mod rib;
+mod signatures;
 mod status;
 mod tenant;
 mod trace;
@@ -60,6 +62,8 @@ pub(super) struct LiveState {
     endpoints: Endpoints,
     tunnels: Tunnels,
     told: told::Reader,
+    /// What TCP had refused for its signatures before the start.
+    signatures: Option<api::Signatures>,
 }
 
 impl LiveState {
@@ -85,6 +89,7 @@ impl LiveState {
             endpoints,
             tunnels,
             told,
+            signatures: signatures::counted(),
         }
     }
 

@@ -10,6 +10,7 @@ use weft_bgp::{DownReason, NeighborStatus, State};
 use weft_bgp_wire::{Family, Role};
 
 use super::{LiveState, bfd, ended, family};
+use crate::router::told::Told;
 
 /// All of them: the router's own, then those of tenants.
 pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavailable> {
@@ -62,6 +63,16 @@ pub(super) async fn refused_labels(
     Ok(by_address.collect())
 }
 
+/// Why its connections are not signed that would be. The next key of two that are about to sign is the reason for as long as it takes.
+fn unsigned(told: &Told, status: &NeighborStatus, of_tenant: bool) -> Option<String> {
+    if status.signed || of_tenant {
+        return None;
+    }
+    let handed = status.config.next_password.is_some();
+    let handed = handed.then(|| "the neighbour does not hold the key yet".to_owned());
+    handed.or_else(|| told.unsigned.get(&status.config.address).cloned())
+}
+
 fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -> api::Neighbor {
     let kind = match (
         status.config.asn == state.config.router.asn,
@@ -86,13 +97,14 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         });
     api::Neighbor {
         address: status.config.address,
+        unsigned: unsigned(&told, &status, tenant.is_some()),
         tenant,
         asn: status.config.asn.0,
         kind,
         description: status.config.description.clone(),
         source: teller.map(|one| one.source.clone()),
         source_stale: teller.and_then(|one| one.stale.clone()),
-        signed: status.config.password.is_some(),
+        signed: status.signed,
         ttl_security: status
             .config
             .least_ttl

@@ -1,5 +1,6 @@
 //! The router as a whole.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use weft_api::Unavailable;
@@ -11,7 +12,7 @@ use weft_overlay::table;
 
 use super::forwarding::forwarding;
 use super::neighbor::refused_labels;
-use super::{LiveState, bfd, encapsulation, ended, family};
+use super::{LiveState, bfd, encapsulation, ended, family, signatures};
 use crate::cli::human::several;
 
 /// Alarms in one answer.
@@ -19,13 +20,27 @@ const ALARMS: usize = 100;
 
 /// What it is and how it does.
 pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable> {
-    let (neighbors, addresses, prefixes, attribute_sets, awaited) = state
+    let (neighbors, addresses, unheard, foreign, prefixes, attribute_sets, awaited) = state
         .bgp
         .with(|speaker, now| {
             let states: Vec<State> = speaker.states();
+            let addresses = speaker.addresses();
+            let signed: HashSet<IpAddr> = speaker.passwords().map(|(one, _)| one).collect();
+            let unheard = states.iter().zip(&addresses);
+            let unheard = unheard.filter(|(state, (_, address))| {
+                **state != State::Established && signed.contains(address)
+            });
+            let unheard: Vec<IpAddr> = unheard.map(|(_, (_, address))| *address).collect();
+            let foreign = addresses.iter().map(|(peer, address)| {
+                let stripped = speaker.rib.counters(*peer).stripped;
+                (*address, stripped.endpoint)
+            });
+            let foreign: Vec<(IpAddr, u64)> = foreign.filter(|(_, count)| *count > 0).collect();
             (
                 states,
-                speaker.addresses(),
+                addresses,
+                unheard,
+                foreign,
                 speaker.rib.prefixes(),
                 speaker.rib.attribute_sets(),
                 speaker.awaited(now),
@@ -45,6 +60,8 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
     let refused = refused_labels(state).await?;
     let kernel = state.dataplane.status().await.ok_or_else(ended)?;
     let bfd = state.bfd.snapshot().await;
+    let signatures = signatures::counted();
+    let told = state.told.borrow().clone();
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -84,18 +101,29 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
         kernel_routes: kernel.routes as u64,
         kernel_refused: kernel.refused.len() as u64,
         bfd: bfd.as_ref().map(bfd::status),
+        signatures,
         memory: memory(),
         forwarding: forwarding(state.conditions(&kernel)),
-        alarms: state
-            .told
-            .borrow()
+        alarms: told
             .alarms
             .iter()
             .cloned()
+            .chain(signatures::alarms(
+                &told,
+                &unheard,
+                state.signatures,
+                signatures,
+            ))
             .chain(
                 conflicts
                     .iter()
                     .map(|one| locator_conflict(one, &addresses)),
+            )
+            .chain(
+                foreign
+                    .iter()
+                    .filter(|(from, _)| told.neighbors.contains_key(from))
+                    .map(|(from, count)| foreign_endpoint(*from, *count)),
             )
             .chain(
                 refused
@@ -142,6 +170,16 @@ fn invalid_origin(from: IpAddr, refused: api::RefusedLabels) -> Option<api::Alar
             several(count, "label")
         ),
     })
+}
+
+/// A router of the domain names others' endpoints, or their ids.
+fn foreign_endpoint(from: IpAddr, count: u64) -> api::Alarm {
+    api::Alarm {
+        code: "foreign-endpoint".into(),
+        text: format!(
+            "{count} labels, local next hops or locators were taken from the routes of {from}, since they name other routers than itself: it is misconfigured, or lies",
+        ),
+    }
 }
 
 fn overlap_hidden(overlap: &table::Overlap, neighbors: &[(PeerId, IpAddr)]) -> api::Alarm {
