@@ -1,13 +1,14 @@
 //! What keeps a tenant's packets from coming in, and from finding the router: an attachment that is down or missing, and one that has lost
 //! what it had before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
 use super::Actor;
-use super::links::tenants_at;
+use super::links::arms;
 use crate::condition::{ConditionKind, Severity};
 use crate::host;
 use crate::model::Family;
@@ -63,10 +64,13 @@ impl Actor {
         let now = Instant::now();
         let mut had = std::mem::take(&mut self.had);
         had.retain(|name, _| self.attachments.contains_key(name));
+        // There may be thousands: each is looked up.
+        let links = self.links.values();
+        let links: HashMap<&str, &Link> = links.map(|link| (link.name.as_str(), link)).collect();
+        let addresses = self.addresses_by_link();
         let mut flaws: BTreeMap<&str, Flaw> = BTreeMap::new();
         for (name, up) in &self.attachments {
-            let mut links = self.links.values();
-            let flaw = match links.find(|link| link.name == *name) {
+            let flaw = match links.get(name.as_str()) {
                 None => Some(Flaw {
                     detail: "there is no such interface: its tenant's packets do not come in by it"
                         .to_owned(),
@@ -81,12 +85,17 @@ impl Actor {
                 }),
                 Some(link) => {
                     let had = had.entry(name.clone()).or_default();
-                    had.look(name, link, &self.addresses_on(link.index))
+                    let addresses = addresses.get(&link.index);
+                    had.look(name, link, addresses.map_or(&[], Vec::as_slice))
                 }
             };
             flaws.extend(flaw.map(|flaw| (name.as_str(), flaw)));
         }
         let kind = ConditionKind::Attachment;
+        let whose = match flaws.is_empty() {
+            true => HashMap::new(),
+            false => self.tenants_by_attachment(),
+        };
         for (name, Flaw { detail, remedy }) in &flaws {
             self.conditions.set(
                 now,
@@ -95,7 +104,7 @@ impl Actor {
                 detail.as_str(),
                 remedy.clone(),
             );
-            let whose = tenants_at(&self.tenants, name);
+            let whose = whose.get(*name).cloned().unwrap_or_default();
             self.conditions.narrow(kind, name, whose);
         }
         self.conditions
@@ -103,16 +112,35 @@ impl Actor {
         self.had = had;
     }
 
-    /// The addresses of a link that others than those on it may have heard of.
-    fn addresses_on(&self, link: u32) -> Vec<IpNet> {
-        let addresses = self.addresses.iter().filter(|one| one.link == link);
-        let nets = addresses
-            .filter_map(|one| IpNet::new(one.address, one.network.prefix_len()).ok())
-            .filter(|net| match net {
-                IpNet::V4(net) => !net.addr().is_link_local(),
-                IpNet::V6(net) => !net.addr().is_unicast_link_local(),
-            });
-        nets.collect()
+    /// The addresses of links that others than those on it may have heard of.
+    fn addresses_by_link(&self) -> HashMap<u32, Vec<IpNet>> {
+        let mut by_link: HashMap<u32, Vec<IpNet>> = HashMap::new();
+        for one in &self.addresses {
+            let link_local = match one.address {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            let net = IpNet::new(one.address, one.network.prefix_len());
+            if let Ok(net) = net
+                && !link_local
+            {
+                by_link.entry(one.link).or_default().push(net);
+            }
+        }
+        by_link
+    }
+
+    /// The names of the tenants that an interface is an attachment of, or leads to a service node of.
+    fn tenants_by_attachment(&self) -> HashMap<String, Vec<String>> {
+        let mut whose: HashMap<String, Vec<String>> = HashMap::new();
+        for tenant in self.tenants.values() {
+            let intent = &tenant.intent;
+            for name in intent.attachments.iter().chain(arms(intent)) {
+                let names = whose.entry(name.clone()).or_default();
+                names.push(intent.name.clone());
+            }
+        }
+        whose
     }
 
     /// Has the kernel tell hosts when a device that has come gets another MAC address, as far as it can.

@@ -488,13 +488,6 @@ impl Actor {
                 if tree {
                     continue;
                 }
-                if tenant.intent.breakout.is_some() {
-                    // Whoever takes the classifier from an attachment takes the mark from its packets: they leave by no other table.
-                    for name in entrances(tenant, self.vrf) {
-                        let closed = RuleAction::Unreachable;
-                        add(RULE_NO_TABLE, RuleMatch::Interface(name), closed);
-                    }
-                }
                 // Of a VRF the kernel knows where its members' packets belong.
                 for name in tenant.intent.attachments.iter().filter(|_| !self.vrf) {
                     add(RULE_TENANT, RuleMatch::Interface(name.clone()), table);
@@ -508,6 +501,16 @@ impl Actor {
             if tenants.len() < self.tenants.len() {
                 add(RULE_NO_TABLE, marked(false), RuleAction::Unreachable);
             }
+            // Whoever takes the classifier from an attachment takes the mark from its packets: they leave by no other table. Each rule costs
+            // packets of nobody's a look, so that of more than a few there is none.
+            let all = self.tenants.values();
+            let leaving = all.filter(|one| one.intent.breakout.is_some());
+            if leaving.clone().count() <= FLAT {
+                let at = if tree { RULE_LAST } else { RULE_NO_TABLE };
+                for name in leaving.flat_map(|one| entrances(one, self.vrf)) {
+                    add(at, RuleMatch::Interface(name), RuleAction::Unreachable);
+                }
+            }
             for carrier in self.devices.keys() {
                 let one = RuleMatch::Interface(carrier.name().into_owned());
                 add(RULE_LAST, one, RuleAction::Drop);
@@ -517,7 +520,7 @@ impl Actor {
     }
 }
 
-/// Where rules say that packets of a tenant's attachments come in.
+/// Where rules say that packets come in by a tenant's attachments.
 fn entrances(tenant: &super::Tenant, vrf: bool) -> Vec<String> {
     match vrf {
         true => vec![vrf_name(&tenant.intent)],
