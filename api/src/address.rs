@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
@@ -14,6 +15,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
+
+use crate::access::{Keys, Tokens};
 
 /// The router's socket, where nothing else is said.
 pub const SOCKET: &str = "/run/weft/api.sock";
@@ -69,10 +72,21 @@ impl Address {
     /// made, and the file of a process that has ended is taken away.
     ///
     /// # Errors
-    /// Where somebody else listens there, something else is there, or it is not permitted; and where there is no such group.
-    pub async fn listen(&self, group: Option<&str>) -> std::io::Result<Listener> {
+    /// Where somebody else listens there, something else is there, or it is not permitted; where there is no such group; and where other
+    /// hosts reach it without `secure`.
+    pub async fn listen(
+        &self,
+        group: Option<&str>,
+        secure: Option<Arc<Secure>>,
+    ) -> std::io::Result<Listener> {
         match self {
-            Self::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+            Self::Tcp(_) if secure.is_none() && self.is_reachable_from_elsewhere() => {
+                Err(std::io::Error::new(
+                    std::io::ErrorKind::PermissionDenied,
+                    "other hosts reach it, which takes TLS and tokens",
+                ))
+            }
+            Self::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?, secure)),
             Self::Unix(path) => {
                 let listener = listen_at(path, group)?;
                 let file = std::fs::symlink_metadata(path)?;
@@ -170,6 +184,15 @@ impl Drop for SocketFile {
 pub enum Listener {
     /// A Unix socket, with its file.
     Unix(UnixListener, SocketFile),
-    /// A TCP port.
-    Tcp(TcpListener),
+    /// A TCP port, in the clear on the loopback alone.
+    Tcp(TcpListener, Option<Arc<Secure>>),
+}
+
+/// What a TCP port takes that other hosts reach.
+#[derive(Debug)]
+pub struct Secure {
+    /// TLS.
+    pub keys: Keys,
+    /// Who may ask.
+    pub tokens: Arc<Tokens>,
 }

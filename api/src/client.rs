@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::token::TokenText;
 
+mod tls;
 mod unix;
 
 /// Longer than any answer takes; a router under load may be slow.
@@ -25,6 +27,14 @@ pub enum ClientError {
         /// In the words of the system.
         reason: String,
     },
+    /// What is there to reach it with does not do.
+    #[error("cannot ask {url}: {reason}")]
+    Secrets {
+        /// The address of the API.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The router answers with a problem.
     #[error("{} ({})", .0.detail, .0.title)]
     Problem(Problem),
@@ -38,6 +48,15 @@ pub enum ClientError {
     },
 }
 
+/// What a client shows to an API with TLS, and whom it takes for the router.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// Who asks.
+    pub token: Option<TokenText>,
+    /// The authorities that may have signed the router's certificate, PEM; where absent, it is the token that says who the router is.
+    pub authorities: Option<String>,
+}
+
 /// A client of one router's API.
 pub struct Client {
     agent: ureq::Agent,
@@ -45,39 +64,93 @@ pub struct Client {
     base: String,
     /// What paths are put to.
     url: String,
+    /// `Authorization`, which is sent over TLS alone.
+    authorization: Option<String>,
 }
 
 impl Client {
-    /// For the API at `base`: the path of a Unix socket such as `/run/weft/api.sock`, or a URL such as `http://127.0.0.1:8179`.
-    pub fn new(base: &str) -> Self {
-        Self::with_timeout(base, TIMEOUT)
+    /// For the API at `base`: the path of a Unix socket such as `/run/weft/api.sock`, or a URL such as `http://127.0.0.1:8179` or
+    /// `https://192.0.2.11:8179`.
+    ///
+    /// # Errors
+    /// [`ClientError::Secrets`], where that is https and `secrets` do not say who is there.
+    pub fn new(base: &str, secrets: &Secrets) -> Result<Self, ClientError> {
+        Self::with_timeout(base, secrets, TIMEOUT)
     }
 
     /// The same, with the longest time that an answer may take.
-    pub fn with_timeout(base: &str, timeout: Duration) -> Self {
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_timeout(
+        base: &str,
+        secrets: &Secrets,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
+            .max_redirects(0)
             .proxy(None)
             .user_agent(concat!("weft/", env!("CARGO_PKG_VERSION")))
             .build();
         if base.starts_with('/') {
-            return Self {
+            return Ok(Self {
                 agent: unix::agent(config, Path::new(base)),
                 base: base.to_owned(),
                 url: "http://localhost".to_owned(),
-            };
+                authorization: None,
+            });
         }
         let base = base.trim_end_matches('/');
+        if let Some(place) = base.strip_prefix("https://") {
+            return Self::secure(config, base, place, secrets);
+        }
         let base = match base.contains("://") {
             true => base.to_owned(),
             false => format!("http://{base}"),
         };
-        Self {
+        Ok(Self {
             agent: config.into(),
             url: base.clone(),
             base,
-        }
+            authorization: None,
+        })
+    }
+
+    fn secure(
+        config: ureq::config::Config,
+        base: &str,
+        place: &str,
+        secrets: &Secrets,
+    ) -> Result<Self, ClientError> {
+        let wrong = |reason: String| ClientError::Secrets {
+            url: base.to_owned(),
+            reason,
+        };
+        let trust = match (&secrets.authorities, &secrets.token) {
+            (Some(text), _) => tls::Trust::Authorities(text.clone()),
+            (None, Some(token)) => tls::Trust::Fingerprint(token.fingerprint.clone()),
+            (None, None) => {
+                return Err(wrong(
+                    "it takes a token, which `weft api token create` makes at the router (--token-file, WEFT_API_TOKEN)".to_owned(),
+                ));
+            }
+        };
+        let port = match place.rsplit_once(':') {
+            // An IPv6 address has colons of its own.
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => "",
+            _ => ":443",
+        };
+        Ok(Self {
+            agent: tls::agent(config, trust).map_err(wrong)?,
+            base: base.to_owned(),
+            url: format!("http://{place}{port}"),
+            authorization: secrets
+                .token
+                .as_ref()
+                .map(|token| format!("Bearer {token}")),
+        })
     }
 
     /// Asks for `path` below `/api/v1`, each of its segments as it is, with query parameters.
@@ -90,7 +163,7 @@ impl Client {
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
         let path = written(path);
-        let request = with(self.agent.get(self.at(&path)), query);
+        let request = self.with(self.agent.get(self.at(&path)), query);
         self.read(request.call(), "GET", &path)
     }
 
@@ -104,8 +177,21 @@ impl Client {
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
         let path = written(path);
-        let request = with(self.agent.post(self.at(&path)), query);
+        let request = self.with(self.agent.post(self.at(&path)), query);
         self.read(request.send_empty(), "POST", &path)
+    }
+
+    fn with<B>(
+        &self,
+        request: ureq::RequestBuilder<B>,
+        query: &[(&str, String)],
+    ) -> ureq::RequestBuilder<B> {
+        let request =
+            request.query_pairs(query.iter().map(|(name, value)| (*name, value.as_str())));
+        match &self.authorization {
+            Some(shown) => request.header("authorization", shown),
+            None => request,
+        }
     }
 
     fn at(&self, path: &str) -> String {
@@ -172,10 +258,6 @@ fn misfit(error: &serde_json::Error) -> String {
         Category::Syntax => "is no JSON".to_owned(),
         Category::Eof | Category::Io => "breaks off".to_owned(),
     }
-}
-
-fn with<B>(request: ureq::RequestBuilder<B>, query: &[(&str, String)]) -> ureq::RequestBuilder<B> {
-    request.query_pairs(query.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
 /// Segments as a path.

@@ -12,18 +12,17 @@ use axum::response::IntoResponse as _;
 
 use crate::Problem;
 
-/// The same for a TCP port, on the loopback alone or not: `Host` is an address that this may be, or `localhost`, and `Origin` is absent or
-/// the same.
-pub(crate) fn tcp(app: Router, loopback: bool) -> Router {
+/// The same for a port of the loopback: `Host` is one of its addresses or `localhost`, and `Origin` is absent or the same.
+pub(crate) fn tcp(app: Router) -> Router {
     app.layer(from_fn(move |request: Request, next: Next| async move {
-        match check(&request, loopback) {
+        match check(&request) {
             Ok(()) => next.run(request).await,
             Err(problem) => problem.into_response(),
         }
     }))
 }
 
-fn check(request: &Request, loopback: bool) -> Result<(), Problem> {
+fn check(request: &Request) -> Result<(), Problem> {
     let text = |name| {
         let mut all = request.headers().get_all(name).iter();
         let first = all.next().map(|value| value.to_str().unwrap_or("?"));
@@ -39,17 +38,13 @@ fn check(request: &Request, loopback: bool) -> Result<(), Problem> {
             .trim_end_matches(']');
         match name.parse::<IpAddr>() {
             // A name that somebody points here is no address.
-            Ok(address) => !loopback || address.to_canonical().is_loopback(),
+            Ok(address) => address.to_canonical().is_loopback(),
             Err(_) => name.eq_ignore_ascii_case("localhost"),
         }
     });
     if !known {
-        let kind = match loopback {
-            true => "an address of the loopback",
-            false => "an IP address",
-        };
         let detail = format!(
-            "the header `Host: {host}` is refused: a name may be pointed here by anybody. Ask by {kind}, such as that in `api.listen`, or by `localhost`"
+            "the header `Host: {host}` is refused: a name may be pointed here by anybody. Ask by an address of the loopback, such as that in `api.listen`, or by `localhost`"
         );
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }

@@ -2,8 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{FromRequestParts, OriginalUri, Path, Query, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE};
@@ -12,17 +11,7 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tracing::{debug, warn};
 
-use crate::address::Listener;
-use crate::bounds::{self, Places, Rate};
-use crate::guard;
 use crate::problem::Problem;
 use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
 use crate::types::{
@@ -171,113 +160,6 @@ pub fn router<S: RouterState>(state: Arc<S>) -> Router {
         .with_state(state)
 }
 
-/// Connections at once, to one router.
-const CONNECTIONS: usize = 256;
-/// Of those, from one address, at a TCP port.
-pub(crate) const CONNECTIONS_EACH: usize = 192;
-
-/// Serves the API on `listener` until `stop` resolves; answers under way are finished. At a TCP port, requests are refused that a
-/// browser sends for somebody else's page.
-pub async fn serve<S: RouterState>(
-    listener: Listener,
-    state: Arc<S>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) {
-    let app = bounds::bodies(router(state), |_| false);
-    let app = match &listener {
-        Listener::Unix(..) => app,
-        Listener::Tcp(listener) => {
-            let address = listener.local_addr().map(|address| address.ip());
-            let loopback = address.is_ok_and(|address| address.to_canonical().is_loopback());
-            guard::tcp(app, loopback)
-        }
-    };
-    let places = Places::new(CONNECTIONS, CONNECTIONS_EACH);
-    let refused = Rate::new(1, Duration::from_secs(60));
-    let (stopping, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
-    tokio::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut stop => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener) => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // No file descriptor is left, most likely: others will end.
-                warn!(%error, "cannot accept a connection to the API");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some(place) = places.take(from) else {
-            if let Some(left_out) = refused.pass() {
-                warn!(
-                    ?from,
-                    before = left_out,
-                    "too many connections to the API: one is closed"
-                );
-            }
-            continue;
-        };
-        let (app, stopped) = (app.clone(), stopped.clone());
-        connections.spawn(async move {
-            match stream {
-                Stream::Unix(stream) => connection(stream, app, stopped).await,
-                Stream::Tcp(stream) => connection(stream, app, stopped).await,
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    drop(stopping);
-    while connections.join_next().await.is_some() {}
-}
-
-enum Stream {
-    Unix(tokio::net::UnixStream),
-    Tcp(tokio::net::TcpStream),
-}
-
-async fn accept(listener: &Listener) -> std::io::Result<(Stream, Option<IpAddr>)> {
-    Ok(match listener {
-        Listener::Unix(listener, _) => (Stream::Unix(listener.accept().await?.0), None),
-        Listener::Tcp(listener) => {
-            let (stream, from) = listener.accept().await?;
-            (Stream::Tcp(stream), Some(from.ip()))
-        }
-    })
-}
-
-/// One connection, until it ends or `stopping` is gone and what was asked is answered.
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    app: Router,
-    mut stopping: watch::Receiver<()>,
-) {
-    let service = TowerToHyperService::new(app.into_service());
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds::HEADERS);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        // Nothing is sent: it is dropped.
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        debug!(%error, "a connection to the API broke");
-    }
-}
-
 async fn unknown(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_found(format!(
         "{} is not a path of this API; /api/v1/openapi.json describes all of them",
@@ -294,9 +176,13 @@ async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem 
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-async fn openapi(Pairs(pairs): Pairs) -> Answer<serde_json::Value> {
+async fn openapi(
+    Pairs(pairs): Pairs,
+) -> Result<([(HeaderName, &'static str); 1], &'static str), Problem> {
+    // It is the same for ever, and takes more to make than other answers.
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| crate::document().to_string());
     query::nothing(pairs)?;
-    Ok(Json(crate::document()))
+    Ok(([(CONTENT_TYPE, "application/json")], &DOCUMENT))
 }
 
 #[utoipa::path(

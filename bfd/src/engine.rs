@@ -31,6 +31,8 @@ pub struct Received<'p> {
     pub multihop: bool,
     /// TTL or hop limit as it came.
     pub ttl: u8,
+    /// It came in by another interface than leads to that address, where it is to be from the link.
+    pub astray: bool,
     /// When it came.
     pub at: Instant,
     /// Its UDP payload.
@@ -215,6 +217,9 @@ impl Engine {
         let session = &mut slot.ok_or(Discard::Stranger)?.session;
         if received.ttl < session.config().path.minimum_ttl() {
             return Err(Discard::Ttl);
+        }
+        if received.astray {
+            return Err(Discard::Interface);
         }
         let packet = Packet::decode(received.octets)?;
         // Of each neighbour there is one session over each kind of path: another number than its own is nobody's.

@@ -147,11 +147,13 @@ pub enum Discard {
     Ttl,
     /// From an address that there is no session with.
     Stranger,
+    /// On the link, by another interface than leads to the neighbour (RFC 5881 section 3).
+    Interface,
 }
 
 impl Discard {
     /// All of them; each is at the place of its [`Discard::index`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Length,
         Self::Version,
         Self::Multiplier,
@@ -162,6 +164,7 @@ impl Discard {
         Self::State,
         Self::Ttl,
         Self::Stranger,
+        Self::Interface,
     ];
 
     /// Its place in [`Discard::ALL`].
@@ -182,6 +185,7 @@ impl Discard {
             Self::State => "state",
             Self::Ttl => "ttl",
             Self::Stranger => "stranger",
+            Self::Interface => "interface",
         }
     }
 }

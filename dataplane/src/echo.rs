@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::probe::{ProbeAnswer, answer, request};
+use crate::sift::{self, Field};
 
 /// Sends echo requests, and hears answers to them.
 pub struct Echo {
@@ -16,10 +17,15 @@ pub struct Echo {
     id: u16,
 }
 
-fn open(own: IpAddr, domain: Domain, protocol: Protocol) -> io::Result<UdpSocket> {
+/// Given echo replies with this identifier alone. `own` is an address that requests leave from, of those of its family.
+fn open(own: IpAddr, v6: bool, id: u16) -> io::Result<UdpSocket> {
+    let (domain, protocol, reply) = match v6 {
+        false => (Domain::IPV4, Protocol::ICMPV4, 0),
+        true => (Domain::IPV6, Protocol::ICMPV6, 129),
+    };
     let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    sift::only(&socket, v6, &[Field::Octet(0, reply), Field::Half(4, id)])?;
     socket.set_nonblocking(true)?;
-    let v6 = domain == Domain::IPV6;
     if own.is_ipv6() == v6 {
         // Also while no interface has it: requests cannot leave then.
         match v6 {
@@ -40,11 +46,12 @@ impl Echo {
     /// Without CAP_NET_RAW.
     pub fn open(own: IpAddr) -> io::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0x8000);
+        // Any that `probe`, which counts from 1, is long in coming to.
+        let id = (std::process::id() as u16).rotate_left(5) ^ NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
-            v4: open(own, Domain::IPV4, Protocol::ICMPV4)?,
-            v6: open(own, Domain::IPV6, Protocol::ICMPV6)?,
-            // Any that `probe`, which counts from 1, is long in coming to.
-            id: (std::process::id() as u16).rotate_left(5) ^ NEXT.fetch_add(1, Ordering::Relaxed),
+            v4: open(own, false, id)?,
+            v6: open(own, true, id)?,
+            id,
         })
     }
 
@@ -74,5 +81,47 @@ impl Echo {
                 return (from.ip(), sequence);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than any socket has room for, of packets that answer nobody here.
+    #[test]
+    fn a_flood_hides_no_answer() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: root (raw sockets)");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let echo = Echo::open().unwrap();
+            for v6 in [false, true] {
+                let (domain, protocol, to): (_, _, IpAddr) = match v6 {
+                    false => (Domain::IPV4, Protocol::ICMPV4, [127, 0, 0, 1].into()),
+                    true => (Domain::IPV6, Protocol::ICMPV6, "::1".parse().unwrap()),
+                };
+                let stranger = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+                let mut reply = request(v6, echo.id ^ 1, 7);
+                reply[0] = if v6 { 129 } else { 0 };
+                for _ in 0..20_000 {
+                    let to = SocketAddr::new(to, 0).into();
+                    // What finds no room is a flood, too.
+                    let _ = stranger.send_to(&reply, &to);
+                }
+                // The runtime has to see first that it may.
+                let socket = if v6 { &echo.v6 } else { &echo.v4 };
+                socket.writable().await.unwrap();
+                echo.send(to, 7).unwrap();
+                let patience = std::time::Duration::from_secs(10);
+                let answer = tokio::time::timeout(patience, echo.receive()).await;
+                assert_eq!(answer.expect("an answer"), (to, 7));
+            }
+        });
     }
 }

@@ -39,6 +39,14 @@ impl Sysctl {
     }
 }
 
+/// Forwards nothing over IPv4 any more that comes in by a device that was a tenant's; over IPv6 the kernel has no such setting.
+pub(crate) fn close(device: &str) {
+    for name in ["forwarding", "accept_local"] {
+        // A device that is gone forwards nothing.
+        let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{device}/{name}"), "0");
+    }
+}
+
 /// What forwarding needs of the namespace.
 pub(crate) fn sysctls() -> Vec<Sysctl> {
     let one = |path: &str, value, why, cost| Sysctl {

@@ -23,6 +23,7 @@ mod path_search;
 mod probe;
 mod resolver;
 mod ruleset_watch;
+mod sift;
 mod snapshot;
 mod stamp;
 mod status;

@@ -174,10 +174,13 @@ pub(crate) fn ruleset(
         if !ports.is_empty() {
             tunnels.push(format!("udp dport {{ {} }}", own_ports.join(", ")));
         }
-        let by_tenants = ["meta mark & 0xff000000 == 0x57000000", ON_CHAIN].map(|mark| {
+        // What came by a tunnel has no mark, and is a tenant's too.
+        let inside = format!("iifname {devices}");
+        let tenants = ["meta mark & 0xff000000 == 0x57000000", ON_CHAIN, &inside];
+        let by_tenants = tenants.map(|tenants| {
             let rules = tunnels.iter();
             rules
-                .map(|tunnel| format!("{mark} {tunnel} counter drop"))
+                .map(|tunnel| format!("{tenants} {tunnel} counter drop"))
                 .collect::<Vec<_>>()
         });
         let by_tenants = by_tenants.concat();
@@ -246,6 +249,26 @@ pub(crate) fn ruleset(
             ),
         ]);
         forward.push("tcp flags & (syn | rst) == syn jump fit-segments");
+        // What the router answers to a tenant has its mark; its other answers are for somebody who named a tenant's host as the source.
+        parts.extend([
+            chain(
+                "answers",
+                "",
+                &[
+                    "icmp type != echo-request counter drop",
+                    "icmpv6 type { 0-127, echo-reply } counter drop",
+                    "tcp flags & rst == rst counter drop",
+                    "tcp flags & (syn | ack) == (syn | ack) counter drop",
+                ],
+            ),
+            chain(
+                "router-answers",
+                "filter hook output priority filter",
+                &[&format!(
+                    "meta mark & 0xff000000 != 0x57000000 {OFF_CHAIN} oifname @inside jump answers"
+                )],
+            ),
+        ]);
     }
     if duties.part_tenants {
         parts.extend([
@@ -373,7 +396,7 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
         chain(
             "connections",
             "filter hook prerouting priority mangle",
-            &["meta mark @breakouts ct mark set meta mark", &replies],
+            &[&replies],
         ),
         chain(
             "sources",
@@ -391,6 +414,8 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
             "outside-sources",
             "filter hook postrouting priority srcnat + 10",
             &[
+                // What answers there is for connections that went out there, and for no others of the tenant's.
+                "meta mark . oifname @outside ct mark set meta mark",
                 "meta mark . oifname @translated ct status snat meta mark set 0",
                 "meta mark . oifname != @translated meta mark . oifname @outside meta mark set 0",
             ],

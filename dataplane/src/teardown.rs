@@ -1,18 +1,20 @@
 //! Removes everything of ours from the kernel, with or without a process that runs.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::actor::ALIAS;
 use crate::actor::links::is_tenant_vrf;
 use crate::bpf::Classifier;
-use crate::model::NextHop;
+use crate::model::{NextHop, RuleMatch};
 use crate::netlink::links::put_link;
 use crate::netlink::objects::{
     RTM_DELNEXTHOP, RTM_DELROUTE, put_next_hop_id, put_route_key, put_rule,
 };
 use crate::netlink::socket::{Batch, Netlink};
 use crate::ways::WaySets;
-use crate::{Error, nftables, snapshot, steps};
+use crate::{Error, host, nftables, snapshot, steps};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,7 +29,8 @@ pub struct TeardownReport {
     pub devices: usize,
 }
 
-/// Removes what carries this protocol number, the devices and the nftables table. Sysctls stay as they are.
+/// Removes what carries this protocol number, the devices and the nftables table. What enters by what were attachments is not forwarded over
+/// IPv4 any more; other sysctls stay as they are.
 ///
 /// # Errors
 /// Without the privilege, or where the kernel refuses a removal.
@@ -45,6 +48,19 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
         .iter()
         .filter(|link| link.alias.as_deref() == Some(ALIAS) || is_tenant_vrf(link))
         .collect();
+    let by_rules = rules.iter().filter_map(|rule| match &rule.matches {
+        RuleMatch::Interface(name) => Some(name.clone()),
+        _ => None,
+    });
+    let mut attachments: BTreeSet<String> = by_rules.chain(nftables::closed()).collect();
+    for link in &links {
+        if Classifier::was_attachment(&mut netlink, link.index) {
+            attachments.insert(link.name.clone());
+        }
+    }
+    for name in &attachments {
+        host::close(name);
+    }
     let mut batch = Batch::default();
     for rule in &rules {
         batch.push(libc::RTM_DELRULE, 0, |out| put_rule(out, rule, protocol));

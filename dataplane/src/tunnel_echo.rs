@@ -19,6 +19,7 @@ use tokio::net::UdpSocket;
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
 use crate::model::{Carrier, mac};
+use crate::sift::{self, Field};
 
 /// The far router decrements it once.
 pub(crate) const TTL: u8 = 2;
@@ -61,9 +62,11 @@ pub struct TunnelEcho {
     udp: Socket,
     /// Sends GRE, which is a protocol of its own.
     gre: Socket,
-    /// Raw sockets; these types only for their safe receive: nothing of it is about UDP.
+    /// Raw sockets, for probes that come back and for errors; these types only for their safe receive: nothing of it is about UDP.
     v4: UdpSocket,
     v6: UdpSocket,
+    errors_v4: UdpSocket,
+    errors_v6: UdpSocket,
     /// In each packet, so that nothing else is taken for one of ours.
     nonce: [u8; NONCE],
 }
@@ -95,6 +98,44 @@ fn raw(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that is given packets of ICMP alone that have these fields.
+fn sifted(v6: bool, fields: &[Field]) -> io::Result<UdpSocket> {
+    let socket = match v6 {
+        false => raw(Domain::IPV4, Protocol::ICMPV4),
+        true => raw(Domain::IPV6, Protocol::ICMPV6),
+    }?;
+    sift::only(&socket, v6, fields)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Our probes, as they come back.
+fn probes(v6: bool, nonce: [u8; NONCE]) -> [Field; 3] {
+    let kind = if v6 { REQUEST6 } else { REQUEST };
+    let [first, second] = [0, 4].map(|at| {
+        let word = [nonce[at], nonce[at + 1], nonce[at + 2], nonce[at + 3]];
+        u32::from_be_bytes(word)
+    });
+    let at = ECHO_HEADER as u32;
+    [
+        Field::Octet(0, kind),
+        Field::Word(at, first),
+        Field::Word(at + 4, second),
+    ]
+}
+
+/// Errors of packets that were too large; of those from our endpoint, where it is of that family.
+fn errors(v6: bool, own: IpAddr) -> Vec<Field> {
+    let (kind, source) = match v6 {
+        false => (Field::Half(0, 0x0304), 8 + 12),
+        true => (Field::Octet(0, 2), 8 + 8),
+    };
+    let mut fields = vec![kind];
+    if own.is_ipv6() == v6 {
+        fields.extend(sift::address(source, own));
+    }
+    fields
+}
+
 impl TunnelEcho {
     /// Opens what it needs; `own` is this router's tunnel endpoint and the id that stands for it, `dont_fragment` what the outer packets of
     /// tunnels over IPv4 ask for.
@@ -113,13 +154,16 @@ impl TunnelEcho {
         }
         // From ourselves comes nothing, so that the kernel copies no packet of others to it.
         gre.connect(&SocketAddr::new(own, 0).into())?;
+        let nonce = RandomState::new().hash_one(0).to_be_bytes();
         Ok(Self {
             own: (own, id),
             udp,
             gre,
-            v4: UdpSocket::from_std(raw(Domain::IPV4, Protocol::ICMPV4)?.into())?,
-            v6: UdpSocket::from_std(raw(Domain::IPV6, Protocol::ICMPV6)?.into())?,
-            nonce: RandomState::new().hash_one(0).to_be_bytes(),
+            v4: sifted(false, &probes(false, nonce))?,
+            v6: sifted(true, &probes(true, nonce))?,
+            errors_v4: sifted(false, &errors(false, own))?,
+            errors_v6: sifted(true, &errors(true, own))?,
+            nonce,
         })
     }
 
@@ -158,10 +202,15 @@ impl TunnelEcho {
     /// Waits for the next probe that comes back, or for word that a packet was too large. It may be dropped at any time.
     pub async fn receive(&self) -> Heard {
         let (mut of_v4, mut of_v6) = ([0; 256], [0; 256]);
+        let (mut error_v4, mut error_v6) = ([0; 256], [0; 256]);
         loop {
+            // Errors come last: anybody may send them.
             let (v6, packet, received) = tokio::select! {
+                biased;
                 received = self.v4.recv_from(&mut of_v4) => (false, &of_v4, received),
                 received = self.v6.recv_from(&mut of_v6) => (true, &of_v6, received),
+                received = self.errors_v4.recv_from(&mut error_v4) => (false, &error_v4, received),
+                received = self.errors_v6.recv_from(&mut error_v6) => (true, &error_v6, received),
             };
             // An error is what somebody on the way said of an earlier packet: that one does not come back.
             let Ok((len, _)) = received else { continue };
@@ -318,6 +367,46 @@ mod tests {
                 assert_eq!(token_of(v6, &handed[..len], NONCE_OF_TEST), None, "{len}");
             }
         }
+    }
+
+    /// Forged errors and other tenants' echo requests, more than any socket has room for, hide neither a probe nor word of a packet that was
+    /// too large.
+    #[test]
+    fn a_flood_hides_nothing() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: root (raw sockets)");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let own = Ipv4Addr::LOCALHOST;
+        runtime.block_on(async {
+            let id = EndpointId(own);
+            let echo = TunnelEcho::open(own.into(), id, true).unwrap();
+            let to = SocketAddr::new(own.into(), 0).into();
+            let stranger = raw(Domain::IPV4, Protocol::ICMPV4).unwrap();
+            let packet = |nonce| inner_packet(own.into(), nonce, 7)[20..].to_vec();
+            let mut error = [&[3, 4, 0, 0, 0, 0, 5, 120, 0x45][..], &[0; 11]].concat();
+            error.extend([own.octets(), [192, 0, 2, 9]].concat());
+            let mut foreign = error.clone();
+            foreign[8 + 12] ^= 1;
+            let flood = [packet(*b"somebody"), foreign, error.clone()];
+            for octets in flood.iter().cycle().take(60_000) {
+                // What finds no room is a flood, too.
+                let _ = stranger.send_to(octets, &to);
+            }
+            stranger.send_to(&packet(echo.nonce), &to).unwrap();
+            let patience = std::time::Duration::from_secs(10);
+            let heard = tokio::time::timeout(patience, echo.receive()).await;
+            assert_eq!(heard.expect("the probe"), Heard::Probe(7));
+            let heard = tokio::time::timeout(patience, echo.receive()).await;
+            assert_eq!(
+                heard.expect("an error"),
+                Heard::TooLarge([192, 0, 2, 9].into())
+            );
+        });
     }
 
     #[test]

@@ -394,7 +394,7 @@ impl Record {
             Self::Service(each) => key::service(&each.tenant, &each.name),
             Self::Chain(each) => key::chain(&each.tenant, &each.name),
             Self::RemoteService(each) => key::remote_service(&each.domain, each.vni, &each.name),
-            Self::RemoteOrigins(each) => key::remote_origin(&each.domain, each.vni, each.origin()),
+            Self::RemoteOrigins(each) => key::remote_origin(&each.domain, each.vni, &each.path),
             Self::PastChains(each) => key::past_chains(&each.tenant),
             Self::Grant(each) => key::grant(&each.tenant, &each.router),
             Self::Quota(each) => key::quota(&each.tenant),
@@ -532,9 +532,9 @@ pub mod key {
         format!("remote-origins/{domain}/{vni:08}/")
     }
 
-    /// The same of one domain's routers.
-    pub fn remote_origin(domain: &str, vni: u32, origin: &str) -> String {
-        format!("{}{origin}", remote_origins_of(domain, vni))
+    /// The same of one domain's routers, by the way that it has come by.
+    pub fn remote_origin(domain: &str, vni: u32, path: &[String]) -> String {
+        format!("{}{}", remote_origins_of(domain, vni), path.join("/"))
     }
 
     /// A service that another domain offers.

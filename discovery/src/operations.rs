@@ -163,10 +163,7 @@ pub fn delete_token(transaction: &mut Transaction<'_>, id: &str) -> Done<()> {
 /// # Errors
 /// [`Rejection::Forbidden`], the same for an unknown token and a wrong secret.
 pub fn check_token(token: Option<&Token>, hash: &str) -> Done<Token> {
-    let good = token.filter(|token| {
-        // The hash of a secret that nobody can guess tells nothing by how long it takes to compare.
-        token.hash == hash
-    });
+    let good = token.filter(|token| weft_api::token::same(&token.hash, hash));
     let Some(token) = good else {
         return Err(Rejection::Forbidden(
             "this token is not known here: it may have been used up or taken back".into(),

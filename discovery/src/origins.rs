@@ -20,6 +20,8 @@ pub(crate) const MOST_SAID: usize = 65_536;
 pub(crate) const MOST_ENDPOINTS: usize = 16_384;
 /// Domains that host one VNI, as one domain says it.
 pub(crate) const MOST_DOMAINS: usize = 64;
+/// Ways by which what one domain says of a third one's routers is told on.
+const MOST_WAYS: usize = 4;
 /// Endpoints of one VNI in all of these together.
 pub(crate) const MOST_TOGETHER: usize = 65_536;
 /// Octets of all that one domain says, 4 for each endpoint: half of the largest message, so that what else it says fits too.
@@ -198,7 +200,8 @@ fn said<'a>(
 }
 
 /// What another domain is told: of our routers, and of those of other domains whose packets come by us. The path says by whom, so that
-/// nothing goes in circles; of several the shortest is told. Not more than is taken there: our own first, and of what each of the others
+/// nothing goes in circles. What one domain says of a third takes the place of nothing that another says of it: of each that tells
+/// us, the shortest ways are told, [`MOST_WAYS`] of them. Not more than is taken there: our own first, and of what each of the others
 /// says of a VNI the shortest ways. Gives how many are left out too.
 pub(crate) fn public(state: &State, own: &str, domain: &str) -> (Vec<RemoteOrigins>, usize) {
     let (mut all, mut passed_on) = (Vec::new(), Vec::new());
@@ -227,7 +230,7 @@ pub(crate) fn public(state: &State, own: &str, domain: &str) -> (Vec<RemoteOrigi
             }
             ours.addresses.sort_unstable();
             ours.ids.sort_unstable();
-            let mut relayed: BTreeMap<&str, &RemoteOrigins> = BTreeMap::new();
+            let mut relayed: BTreeMap<(&str, &str), Vec<&RemoteOrigins>> = BTreeMap::new();
             for (other, says, _) in others.iter().filter(|(_, _, vnis)| vnis.contains(vni)) {
                 ours.open |= !says;
                 for said in said(state, other, *vni) {
@@ -236,16 +239,16 @@ pub(crate) fn public(state: &State, own: &str, domain: &str) -> (Vec<RemoteOrigi
                     {
                         continue;
                     }
-                    let best = relayed.entry(said.origin()).or_insert(said);
-                    if (said.path.len(), &said.path) < (best.path.len(), &best.path) {
-                        *best = said;
-                    }
+                    let ways = relayed.entry((*other, said.origin())).or_default();
+                    ways.push(said);
                 }
             }
             all.push(ours);
             let mut by_teller: BTreeMap<&str, Vec<&RemoteOrigins>> = BTreeMap::new();
-            for said in relayed.into_values() {
-                by_teller.entry(&said.domain).or_default().push(said);
+            for ((teller, _), mut ways) in relayed {
+                ways.sort_by_key(|one| (one.path.len(), &one.path));
+                ways.truncate(MOST_WAYS);
+                by_teller.entry(teller).or_default().extend(ways);
             }
             for mut said in by_teller.into_values() {
                 said.sort_by_key(|one| (one.path.len(), &one.path));

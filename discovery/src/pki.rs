@@ -11,6 +11,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 use tracing::{error, warn};
+pub use weft_api::token::{TokenText, random, sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509CertificationRequest};
 
 /// How long a certificate is good that a controller shows to another domain's: it makes one for each connection.
@@ -40,25 +41,6 @@ pub enum PkiError {
 
 fn invalid(what: &str) -> impl Fn(rcgen::Error) -> PkiError + '_ {
     move |error| PkiError::Invalid(format!("{what}: {error}"))
-}
-
-/// SHA-256 in hexadecimal.
-pub fn sha256(octets: &[u8]) -> String {
-    hex(ring::digest::digest(&ring::digest::SHA256, octets).as_ref())
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-/// Octets that nobody can guess, in hexadecimal.
-///
-/// # Panics
-/// Where the kernel gives none: nothing is safe then.
-pub fn random(octets: usize) -> String {
-    let mut random = vec![0; octets];
-    getrandom::fill(&mut random).expect("the kernel gives random octets");
-    hex(&random)
 }
 
 /// The authority of a domain: what it signs is who it says.
@@ -203,6 +185,23 @@ impl Authority {
             .map_err(invalid("the certificate"))?;
         Ok(certificate.der().to_vec())
     }
+}
+
+/// How long a certificate is good that nobody but itself has signed.
+const SELF_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A certificate of a server that is known by its fingerprint, for these names and addresses: key and certificate, PEM.
+///
+/// # Errors
+/// Where a name is none.
+pub fn self_signed(name: &str, names: &[String]) -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate().map_err(invalid("a key"))?;
+    let mut params = CertificateParams::new(names).map_err(invalid("a certificate's names"))?;
+    params.distinguished_name = named(name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    validity(&mut params, SELF_LIFETIME);
+    let certificate = params.self_signed(&key).map_err(invalid("a certificate"))?;
+    Ok((key.serialize_pem(), certificate.pem()))
 }
 
 /// A key, and a request for a certificate with it: PEM, and PKCS #10 in DER.
@@ -398,58 +397,6 @@ pub fn read_file(path: &Path) -> Result<String, PkiError> {
     })
 }
 
-/// A token as people carry it: `weft.ID.SECRET.FINGERPRINT`, the last of the authority that it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenText {
-    /// Its public part.
-    pub id: String,
-    /// What proves that one has it.
-    pub secret: String,
-    /// SHA-256 of the authority's certificate.
-    pub fingerprint: String,
-}
-
-impl TokenText {
-    /// A new one.
-    pub fn create(fingerprint: String) -> Self {
-        Self {
-            id: random(5),
-            secret: random(24),
-            fingerprint,
-        }
-    }
-}
-
-impl std::fmt::Display for TokenText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            id,
-            secret,
-            fingerprint,
-        } = self;
-        write!(f, "weft.{id}.{secret}.{fingerprint}")
-    }
-}
-
-impl std::str::FromStr for TokenText {
-    type Err = PkiError;
-
-    fn from_str(text: &str) -> Result<Self, PkiError> {
-        let parts: Vec<&str> = text.trim().split('.').collect();
-        match parts.as_slice() {
-            ["weft", id, secret, fingerprint] if fingerprint.len() == 64 => Ok(Self {
-                id: (*id).to_owned(),
-                secret: (*secret).to_owned(),
-                fingerprint: (*fingerprint).to_owned(),
-            }),
-            _ => Err(PkiError::Invalid(
-                "this is no token: it has the form weft.ID.SECRET.FINGERPRINT, as `weft token create` prints it"
-                    .into(),
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
@@ -474,14 +421,5 @@ mod tests {
         assert_eq!(domain(&controller).unwrap(), "lab");
         assert!(identity(&controller).is_err() && domain(&signed).is_err());
         assert!(authority.sign("a1", &request[..40], day).is_err());
-    }
-
-    #[test]
-    fn tokens_there_and_back() {
-        let token = TokenText::create(sha256(b"authority"));
-        assert_eq!(token.to_string().parse::<TokenText>().unwrap(), token);
-        for text in ["", "weft.a.b", "weft.a.b.c", "waft.a.b.c"] {
-            assert!(text.parse::<TokenText>().is_err(), "{text}");
-        }
     }
 }

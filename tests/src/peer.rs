@@ -24,7 +24,7 @@ pub struct Speaker {
     pub router_id: Ipv4Addr,
 }
 
-/// An established session of a scripted peer, without hold time.
+/// An established session of a scripted peer, without hold time where nothing else is said.
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
@@ -48,11 +48,21 @@ impl Speaker {
     /// # Panics
     /// Where that does not succeed in two minutes.
     pub fn establish(&self) -> Peer {
-        let what = format!("a session of AS {} with {}", self.asn, self.router);
-        wait_until(&what, Duration::from_secs(120), || self.try_establish())
+        self.establish_with(0, &[])
     }
 
-    fn try_establish(&self) -> Option<Peer> {
+    /// The same with a hold time, seconds, which it is the caller's to keep, and more capabilities.
+    ///
+    /// # Panics
+    /// The same.
+    pub fn establish_with(&self, hold_time: u16, more: &[Capability]) -> Peer {
+        let what = format!("a session of AS {} with {}", self.asn, self.router);
+        wait_until(&what, Duration::from_secs(120), || {
+            self.try_establish(hold_time, more)
+        })
+    }
+
+    fn try_establish(&self, hold_time: u16, more: &[Capability]) -> Option<Peer> {
         let address = SocketAddr::from((self.router, 179));
         let stream = in_netns(&self.netns, || {
             TcpStream::connect_timeout(&address, Duration::from_secs(2))
@@ -63,14 +73,17 @@ impl Speaker {
         };
         let open = Open {
             my_as: Asn(self.asn).to_two_octets(),
-            hold_time: 0,
+            hold_time,
             router_id: RouterId(self.router_id),
-            capabilities: vec![
+            capabilities: [
                 Capability::MultiProtocol(1, 1),
                 Capability::MultiProtocol(2, 1),
                 Capability::RouteRefresh,
                 Capability::FourOctetAs(Asn(self.asn)),
-            ],
+            ]
+            .into_iter()
+            .chain(more.iter().cloned())
+            .collect(),
         };
         let mut octets = Vec::new();
         open.encode(&mut octets);
@@ -99,6 +112,12 @@ impl Peer {
             .set_write_timeout(Some(Duration::from_secs(120)))
             .unwrap();
         self.stream.write_all(octets).unwrap();
+    }
+
+    /// The same as far as the router takes them; false where it has closed the connection, or takes nothing for a second.
+    pub fn try_send(&mut self, octets: &[u8]) -> bool {
+        let limit = self.stream.set_write_timeout(Some(Duration::from_secs(1)));
+        limit.is_ok() && self.stream.write_all(octets).is_ok()
     }
 
     /// The next message; `None` where none comes in time.

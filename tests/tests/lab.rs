@@ -220,18 +220,25 @@ fn what_fails_is_said_and_the_rest_is_up() {
         return;
     }
     let name = unique("fails");
+    let broken = std::env::temp_dir().join(format!("{name}.yaml"));
+    std::fs::write(&broken, "router: { name: d").unwrap();
     let text = refused(
         &name,
-        "topology:
+        &format!(
+            "topology:
   nodes:
-    a: {exec: ['echo a reason; exit 3', 'touch /after']}
-    b: {exec: [no-such-program], sysctls: {net.ipv4.conf.all.rp_filter: many}}
+    a: {{exec: ['echo a reason; exit 3', 'touch /after']}}
+    b: {{exec: [no-such-program], sysctls: {{net.ipv4.conf.all.rp_filter: many}}}}
     c:
+    d: {{binds: ['{}:/etc/weft/weft.yaml']}}
   links:
     - endpoints: ['a:eth1', 'c:eth1']
     - endpoints: ['a:eth2', 'macvlan:no-such-link']
 ",
+            broken.display()
+        ),
     );
+    std::fs::remove_file(&broken).unwrap();
     let lab = |arguments: &[&str]| said(Command::new(weft()).arg("lab").args(arguments));
     let after = lab(&["exec", "--lab", &name, "a", "--", "ls", "/after"]);
     let link = lab(&[
@@ -245,6 +252,7 @@ fn what_fails_is_said_and_the_rest_is_up() {
         "node b: `no-such-program`: exit status: 127",
         "node b: `sysctls: net.ipv4.conf.all.rp_filter = many`: Invalid argument",
         "link a:eth2: the host has no interface no-such-link",
+        "node d: the router ended:\n  error: ",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -59,12 +59,12 @@ struct Connection {
 }
 
 /// The time that is left: `None` for ever.
-fn left(timeout: NextTimeout) -> Option<Duration> {
+pub(super) fn left(timeout: NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|left| *left)
 }
 
 /// A timeout of the socket is one of ours.
-fn named(error: std::io::Error, timeout: NextTimeout) -> Error {
+pub(super) fn named(error: std::io::Error, timeout: NextTimeout) -> Error {
     match error.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
             Error::Timeout(timeout.reason)

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | `thread` | the loop: packets in, what is due, packets out, what is to be told |
 //! | `sockets` | where packets come in (UDP 3784 and 4784), and one socket per session that they go out by |
+//! | `links` | which interface leads to a neighbour |
 //! | `pace` | how much is read before the thread rests |
 //! | `schedule` | the thread's scheduling class |
 //! | `lateness` | how late the thread was woken |
 //! | `sys` | system calls that nobody wraps |
 
 mod lateness;
+mod links;
 mod pace;
 mod schedule;
 mod sockets;

@@ -95,9 +95,11 @@ impl Place {
         let any: IpAddr = if self.v6 {
             socket.set_only_v6(true)?;
             socket.set_recv_hoplimit_v6(true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
             Ipv6Addr::UNSPECIFIED.into()
         } else {
             setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
             Ipv4Addr::UNSPECIFIED.into()
         };
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;

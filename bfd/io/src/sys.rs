@@ -16,7 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 pub(crate) const BATCH: usize = 32;
 /// Octets kept of a packet: more than the longest authenticated one has.
 const ROOM: usize = 64;
-/// Octets of control messages: TTL and time stamp, with their headers.
+/// Octets of control messages: TTL, interface and time stamp, with their headers.
 const CONTROL: usize = 128;
 
 /// What wakes the thread for its commands.
@@ -113,6 +113,8 @@ pub(crate) struct Datagram<'b> {
     pub(crate) from: IpAddr,
     /// 0 where the kernel did not say.
     pub(crate) ttl: u8,
+    /// The number of the interface that it came in by; 0 where the kernel did not say.
+    pub(crate) interface: u32,
     /// By CLOCK_REALTIME; `None` where the kernel did not say.
     pub(crate) stamp: Option<Duration>,
     pub(crate) octets: &'b [u8],
@@ -177,11 +179,16 @@ impl Batch {
     /// A packet of the latest [`Batch::receive`], which has to have had more than `at`; `None` where it is from no address.
     pub(crate) fn datagram(&self, at: usize) -> Option<Datagram<'_>> {
         let header = self.headers.get(at)?;
-        let (ttl, stamp) = control(&header.msg_hdr);
+        let Told {
+            ttl,
+            interface,
+            stamp,
+        } = control(&header.msg_hdr);
         let octets = &self.payloads[at][..(header.msg_len as usize).min(ROOM)];
         Some(Datagram {
             from: address(&self.addresses[at])?,
             ttl,
+            interface,
             stamp,
             octets,
         })
@@ -206,9 +213,16 @@ fn address(storage: &libc::sockaddr_storage) -> Option<IpAddr> {
     }
 }
 
-/// TTL or hop limit, and time stamp.
-fn control(header: &libc::msghdr) -> (u8, Option<Duration>) {
-    let (mut ttl, mut stamp) = (0, None);
+/// What the kernel tells of a packet, as [`Datagram`] has it.
+#[derive(Default)]
+struct Told {
+    ttl: u8,
+    interface: u32,
+    stamp: Option<Duration>,
+}
+
+fn control(header: &libc::msghdr) -> Told {
+    let mut told = Told::default();
     // SAFETY: the kernel has written `msg_controllen` octets of well-formed control messages to `msg_control`, which is in a [`Batch`] that
     // is borrowed still. What is read of each is what its kind has, unaligned as it may be.
     unsafe {
@@ -218,18 +232,26 @@ fn control(header: &libc::msghdr) -> (u8, Option<Duration>) {
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
                     let hops = ptr::read_unaligned(data.cast::<libc::c_int>());
-                    ttl = u8::try_from(hops).unwrap_or_default();
+                    told.ttl = u8::try_from(hops).unwrap_or_default();
                 }
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
                     let time = ptr::read_unaligned(data.cast::<libc::timespec>());
-                    stamp = Some(duration(&time));
+                    told.stamp = Some(duration(&time));
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = ptr::read_unaligned(data.cast::<libc::in_pktinfo>());
+                    told.interface = u32::try_from(info.ipi_ifindex).unwrap_or_default();
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = ptr::read_unaligned(data.cast::<libc::in6_pktinfo>());
+                    told.interface = info.ipi6_ifindex as u32;
                 }
                 _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    (ttl, stamp)
+    told
 }
 
 /// Packets that the kernel dropped at a socket: those that its filter refused, and those that found no room.

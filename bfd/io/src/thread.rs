@@ -10,6 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use weft_bfd::{Config, Engine, Received, SessionId};
 
+use crate::links::Links;
 use crate::pace::{BURST, Pace};
 use crate::sockets::{Receivers, Sender};
 use crate::sys::{self, Batch, Wake};
@@ -31,6 +32,7 @@ struct Thread {
     receivers: Receivers,
     /// By the number of the session.
     senders: Vec<Option<Sender>>,
+    links: Links,
     batch: Batch,
     commands: mpsc::Receiver<Command>,
     wake: Arc<Wake>,
@@ -90,6 +92,7 @@ impl Thread {
             engine: Engine::new(random()),
             receivers,
             senders: Vec::new(),
+            links: Links::new(),
             batch: Batch::new(),
             commands,
             wake,
@@ -186,7 +189,9 @@ impl Thread {
                         .stamp
                         .and_then(|stamp| real_time.checked_sub(stamp));
                     let age = age.filter(|age| *age <= longest).unwrap_or_default();
+                    let (from, interface) = (datagram.from, datagram.interface);
                     let received = Received {
+                        astray: !place.multihop && !self.links.lead(from, interface, now),
                         peer: datagram.from,
                         multihop: place.multihop,
                         ttl: datagram.ttl,
@@ -219,6 +224,7 @@ impl Thread {
                 *sender = Some(Sender::open(config));
             }
         }
+        self.links.set(&sessions);
         self.wanted = sessions;
         self.open_receivers();
     }

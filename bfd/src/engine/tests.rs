@@ -130,6 +130,7 @@ impl Net {
                     peer: address(1 - end),
                     multihop: self.path.is_multihop(),
                     ttl: 255,
+                    astray: false,
                     at,
                     octets: &octets,
                 };
@@ -303,7 +304,7 @@ proptest! {
                 octets[3] = PACKET_LEN as u8;
                 octets[8..12].copy_from_slice(&net.status(0).discriminator.to_be_bytes());
             }
-            let received = Received { peer: address(1), multihop: false, ttl: 255, at: net.now, octets: &octets };
+            let received = Received { peer: address(1), multihop: false, ttl: 255, astray: false, at: net.now, octets: &octets };
             let _ = net.ends[0].handle_packet(&received, net.now);
             net.run(ms(pause));
         }
@@ -345,6 +346,7 @@ fn spoofed_packets_change_nothing_and_are_counted() {
             peer,
             multihop,
             ttl,
+            astray: false,
             at: net.now,
             octets: &octets,
         };
@@ -381,6 +383,7 @@ fn sessions_over_several_hops_say_how_many() {
             peer: address(1),
             multihop,
             ttl,
+            astray: false,
             at: now,
             octets: &octets,
         };
@@ -414,6 +417,7 @@ fn a_session_that_is_up_is_ended_by_who_knows_its_number() {
                 peer: address(1),
                 multihop: path.is_multihop(),
                 ttl: 255,
+                astray: false,
                 at: net.now,
                 octets: &octets,
             };
@@ -458,6 +462,7 @@ fn a_packet_does_not_keep_a_session_up_that_the_neighbour_no_longer_has() {
         peer: address(1),
         multihop: false,
         ttl: 255,
+        astray: false,
         at: net.now,
         octets: &octets,
     };
@@ -491,6 +496,7 @@ fn two_ends_that_were_told_to_be_silent_speak_again() {
                 peer: address(1 - end),
                 multihop: false,
                 ttl: 255,
+                astray: false,
                 at: net.now,
                 octets: &octets,
             };

@@ -126,7 +126,17 @@ pub(super) const NEAR_LINKS: u32 = 1 << 15;
 
 /// What is read of a packet's header at once: all of IPv4's that matters, and IPv6's up to its addresses.
 const HEADER_LEN: i32 = 20;
+const ICMP: i32 = 1;
 const TCP: i32 = 6;
+const ICMP_V6: i32 = 58;
+/// Kinds of ICMP (RFC 792) and ICMPv6 (RFC 4443): errors of the latter are below the informational ones.
+const ECHO_REQUEST: i32 = 8;
+const ECHO_REPLY_V6: i32 = 129;
+const INFORMATIONAL_V6: i32 = 128;
+/// Where TCP's flags are.
+const TCP_FLAGS: i32 = 13;
+const RST: i32 = 0x04;
+const SYN_ACK: i32 = 0x12;
 /// SYN and RST, of TCP's flags.
 const SYN_RST: i32 = 0x06;
 const SYN: i32 = 0x02;
@@ -755,7 +765,8 @@ pub(super) fn enter(tables: &Tables) -> Vec<u64> {
 }
 
 /// Where a tenant's packets leave: drops what has another tenant's mark, and what came from elsewhere without any. Answers from a
-/// way to the Internet have their tenant's mark.
+/// way to the Internet have their tenant's mark, and so has what this router answers to the tenant itself: its other answers are for somebody
+/// who named a tenant's host as the source.
 pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     let mut out = Assembler::default();
     link_mark(&mut out, tables);
@@ -768,12 +779,58 @@ pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     out.and(R2, (STEPS_MASK >> 24) as i32);
     out.jump_if_equal(R2, (STEPS >> 24) as i32, "pass");
     out.load32(R1, PACKET, SKB_FROM);
-    out.jump_if_equal(R1, 0, "pass");
+    out.jump_if_not_equal(R1, 0, "foreign");
+    answers(&mut out);
     out.label("foreign");
     out.drop(tables.drops, Reason::ForeignAttachment, "no-attachment");
     out.label("pass");
     out.exit(PASS);
     out.finish()
+}
+
+/// Goes on where the packet is what the kernel answers by itself: an error or an echo reply of ICMP, TCP that accepts or resets a
+/// connection; else to `pass`.
+fn answers(out: &mut Assembler) {
+    out.load32(R1, PACKET, SKB_PROTOCOL);
+    out.copy(MARK, R1);
+    out.jump_if_equal(MARK, IPV4, "made-here");
+    out.jump_if_not_equal(MARK, IPV6, "pass");
+    out.label("made-here");
+    header(out);
+    out.jump_if_equal(MARK, IPV4, "made-here-4");
+    out.load8(R1, STACK, HEADER + 6);
+    out.set(R2, 40);
+    out.jump("made-of");
+    out.label("made-here-4");
+    out.load8(R1, STACK, HEADER + 9);
+    out.load8(R2, STACK, HEADER);
+    out.and(R2, 0x0f);
+    out.shift_left(R2, 2);
+    out.label("made-of");
+    out.copy(FAMILY, R1);
+    out.jump_if_equal(FAMILY, ICMP, "first-octet");
+    out.jump_if_equal(FAMILY, ICMP_V6, "first-octet");
+    out.jump_if_not_equal(FAMILY, TCP, "pass");
+    out.add(R2, TCP_FLAGS);
+    out.label("first-octet");
+    out.read(SCRATCH, 1);
+    out.jump_if_not_equal(R0, 0, "pass");
+    out.load8(R1, STACK, SCRATCH);
+    out.jump_if_equal(FAMILY, TCP, "flags");
+    out.jump_if_equal(FAMILY, ICMP_V6, "kind-6");
+    out.jump_if_equal(R1, ECHO_REQUEST, "pass");
+    out.jump("answer");
+    out.label("kind-6");
+    out.jump_if_equal(R1, ECHO_REPLY_V6, "answer");
+    out.jump_if_below(R1, INFORMATIONAL_V6, "answer");
+    out.jump("pass");
+    out.label("flags");
+    out.copy(R2, R1);
+    out.and(R2, RST);
+    out.jump_if_not_equal(R2, 0, "answer");
+    out.and(R1, SYN_ACK);
+    out.jump_if_not_equal(R1, SYN_ACK, "pass");
+    out.label("answer");
 }
 
 /// Where a tenant's attachment was: nothing comes in, and nothing goes out.

@@ -238,7 +238,7 @@ impl Domain {
         Self::configured(mode, &|config| config.faults.refuse_bpf())
     }
 
-    fn configured(mode: Mode, adjust: &dyn Fn(&mut DataplaneConfig)) -> Self {
+    pub(super) fn configured(mode: Mode, adjust: &dyn Fn(&mut DataplaneConfig)) -> Self {
         let lab = Lab::new(&["a", "m", "b", "red-a", "blue-a", "red-b", "blue-b"]);
         let mut links = vec![
             (

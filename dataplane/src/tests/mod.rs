@@ -4,6 +4,7 @@ mod breakout;
 mod chains;
 mod chains_icmp;
 mod domain;
+mod isolation;
 mod lab;
 mod lossy;
 mod modes;

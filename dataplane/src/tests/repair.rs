@@ -62,6 +62,11 @@ fn leftovers_go_when_the_intent_is_whole_and_foreign_routes_never() {
     domain.a.kill();
     domain.lab.inside("a", || teardown(PROTOCOL).unwrap());
     assert!(!attached(&domain.lab, "a", "red0"));
+    // And without a wall the host forwards nothing between them.
+    let forwards = domain
+        .lab
+        .run("a", "sysctl -n net.ipv4.conf.red0.forwarding");
+    assert_eq!(forwards.trim(), "0");
 }
 
 /// Repaired from events within a second; here with what no route rests on, but packets do.
@@ -145,6 +150,7 @@ fn a_tunnel_device_comes_back_when_what_stood_in_its_place_goes() {
     };
     let router = lab.start("r", config);
     router.settle();
+    router.wait(|status| !status.devices.is_empty());
     let lacks = |status: &crate::DataplaneStatus| {
         let mut conditions = status.conditions.iter();
         conditions.any(|one| one.kind == crate::ConditionKind::Device)

@@ -550,3 +550,95 @@ fn nobody_reaches_the_router_by_the_broadcast_addresses_of_others() {
         assert_eq!(counts, ["1", "0"], "{wall:?}");
     }
 }
+
+/// UDP from one address and port to another.
+fn datagram((from, source): (Ipv4Addr, u16), (to, port): (Ipv4Addr, u16)) -> Vec<u8> {
+    let fields = [source, port, 8 + 4, 0];
+    let mut udp: Vec<u8> = fields
+        .iter()
+        .flat_map(|field| field.to_be_bytes())
+        .collect();
+    udp.extend(*b"what");
+    packet(17, from, to, &udp)
+}
+
+/// A tenant's connections that stay inside are none that somebody on its breakout's link may speak in, whatever he knows of them.
+#[test]
+fn who_is_outside_does_not_speak_within_a_tenants_own_connections() {
+    if !privileged() {
+        return;
+    }
+    let (host, own) = (Ipv4Addr::new(10, 0, 1, 10), Ipv4Addr::new(10, 0, 1, 1));
+    for wall in walls() {
+        let lab = uplink();
+        count(&lab, "red", &["udp sport 9999"]);
+        count(&lab, "a", &["udp dport 9999"]);
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(true)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "192.0.2.99");
+        let said = datagram((host, 5000), (own, 9999));
+        let to = mac_of(&lab, "a", "red0");
+        send_frame(&lab, "red", "eth0", frame(to, &[IPV4], &said));
+        assert_eq!(counted(&lab, "a", "c"), 1, "{wall:?}: red's host");
+        let answer = datagram((own, 9999), (host, 5000));
+        let to = mac_of(&lab, "a", "inet");
+        send_frame(&lab, "net", "eth0", frame(to, &[IPV4], &answer));
+        // What goes the same way behind it has arrived.
+        assert!(answers(&lab, "red", "192.0.2.99"), "{wall:?}");
+        assert_eq!(counted(&lab, "red", "c"), 0, "{wall:?}: somebody outside");
+    }
+}
+
+/// The router answers to whoever asks it; what it answers does not go to a tenant's host that somebody in the underlay names as the source.
+#[test]
+fn what_the_router_answers_to_others_comes_to_no_tenants_host() {
+    if !privileged() {
+        return;
+    }
+    let (host, router) = (Ipv4Addr::new(10, 0, 1, 10), Ipv4Addr::new(192, 0, 2, 1));
+    for wall in walls() {
+        let lab = uplink();
+        count(
+            &lab,
+            "red",
+            &[
+                "ip saddr 192.0.2.1",
+                "ip saddr 203.0.113.1",
+                "icmp type echo-reply",
+            ],
+        );
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        assert_eq!(a.status().refused, [], "{wall:?}");
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        let own = counted(&lab, "red", "c");
+        let mut syn = vec![
+            0x13, 0x88, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0,
+        ];
+        let mut pseudo = [host.octets(), router.octets()].concat();
+        pseudo.extend([0, 6, 0, 20]);
+        pseudo.extend(&syn);
+        let sum = checksum(&pseudo);
+        syn[16..18].copy_from_slice(&sum);
+        for asks in [
+            datagram((host, 5000), (router, 9)),
+            echo_request(host, router),
+            packet(6, host, router, &syn),
+        ] {
+            let to = mac_of(&lab, "a", "inet");
+            send_frame(&lab, "net", "eth0", frame(to, &[IPV4], &asks));
+        }
+        assert!(answers(&lab, "net", "203.0.113.1"), "{wall:?}");
+        // The router itself may still ask its tenants' hosts, and answers to them.
+        assert!(answers(&lab, "a", "10.0.1.10"), "{wall:?}");
+        assert_eq!(counted(&lab, "red", "c"), own, "{wall:?}");
+        assert!(answers(&lab, "red", "10.0.1.1"), "{wall:?}");
+    }
+}

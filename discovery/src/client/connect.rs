@@ -65,7 +65,7 @@ fn in_turns(addresses: impl IntoIterator<Item = SocketAddr>) -> VecDeque<SocketA
 ///
 /// # Errors
 /// What TLS says, where it comes to that with one of them; else what each of them says.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     host: &str,
     port: u16,
     tls: Arc<ClientConfig>,

@@ -1,7 +1,7 @@
 //! The router's side: joining a domain, and following what the controller says.
 
 mod backoff;
-mod connect;
+pub(crate) mod connect;
 mod follow;
 mod rest;
 

@@ -37,6 +37,8 @@ pub struct Attached {
     pub sent: u64,
     /// What of it cannot be there.
     pub refused: Vec<Refused>,
+    /// It checks where labels lead.
+    pub origins: bool,
 }
 
 struct Connection {
@@ -49,8 +51,6 @@ struct Connection {
     key: String,
     messages: mpsc::Sender<ToRouter>,
     held: BTreeMap<String, u64>,
-    /// It checks who announces labels.
-    origins: bool,
     /// It signs its sessions.
     session_keys: bool,
     /// Next keys that it was sent and has not acknowledged.
@@ -72,7 +72,8 @@ struct Inner {
     connections: HashMap<String, Connection>,
     /// Routers that have gone, or whose controller has.
     away: HashMap<String, Away>,
-    queries: HashMap<u64, oneshot::Sender<serde_json::Value>>,
+    /// With the router that is asked: nobody answers for another.
+    queries: HashMap<u64, (String, oneshot::Sender<serde_json::Value>)>,
     /// Starts of routers that ask at other controllers whether the one that is attached here answers, while that is found out.
     asked: HashSet<String>,
     /// Revisions later than any that is here, which routers were told of.
@@ -135,12 +136,12 @@ impl Hub {
             key: key.to_owned(),
             messages,
             held: register.held.into_iter().collect(),
-            origins: register.origins,
             session_keys: register.session_keys,
             handed: Vec::new(),
             status: Attached {
                 attached: true,
                 runs: register.revision,
+                origins: register.origins,
                 ..Attached::default()
             },
         };
@@ -284,7 +285,7 @@ impl Hub {
                 });
                 if asked {
                     let (reply, answer) = oneshot::channel();
-                    inner.queries.insert(id, reply);
+                    inner.queries.insert(id, (name.clone(), reply));
                     ids.push(id);
                     answers.push((name.clone(), answer));
                 }
@@ -304,8 +305,14 @@ impl Hub {
         all
     }
 
-    pub(super) fn answered(&self, id: u64, answer: serde_json::Value) {
-        if let Some(reply) = self.inner().queries.remove(&id) {
+    /// A router answers what it has been asked.
+    pub(super) fn answered(&self, router: &str, id: u64, answer: serde_json::Value) {
+        let mut inner = self.inner();
+        let is_asked = inner
+            .queries
+            .get(&id)
+            .is_some_and(|(asked, _)| asked == router);
+        if let Some((_, reply)) = is_asked.then(|| inner.queries.remove(&id)).flatten() {
             // Who asked may have gone.
             let _ = reply.send(answer);
         }
@@ -454,7 +461,7 @@ impl Connection {
     ) -> bool {
         let reader = Reader {
             name,
-            origins: self.origins,
+            origins: self.status.origins,
             session_keys: self.session_keys,
         };
         // Without a view the router has been removed.

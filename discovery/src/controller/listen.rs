@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{debug, info, warn};
-use weft_api::bounds::{self, Place, Places, Rate};
+use weft_api::bounds::{self, Paced, Place, Places, Rate};
 
 use super::audit::Origin;
 use super::{Controller, ControllerError};
@@ -36,6 +36,9 @@ const STRANGERS: usize = 4096;
 const STRANGERS_EACH: usize = 512;
 /// Connections at once of routers.
 const KNOWN: usize = 65_536;
+
+/// Requests at once on one connection of HTTP/2.
+const STREAMS: u32 = 64;
 
 /// Places for connections.
 struct Room {
@@ -75,6 +78,12 @@ pub(super) fn streams(request: &Request) -> bool {
         Some(Caller::Router(_))
     );
     grpc && (router || request.uri().path().starts_with("/grpc.reflection."))
+}
+
+/// Whether the answer to a request is a stream, which lasts.
+pub(super) fn lasts(request: &Request) -> bool {
+    let call = request.uri().path().rsplit('/').next().unwrap_or_default();
+    streams(request) || matches!(call, "Watch" | "Follow")
 }
 
 /// Who is at the other end of a connection.
@@ -180,7 +189,8 @@ async fn connection(
 ) {
     // Small messages both ways.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let accept = acceptor.accept(Paced::new(stream));
+    let stream = match tokio::time::timeout(HANDSHAKE, accept).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             debug!(%error, "no TLS");
@@ -192,17 +202,23 @@ async fn connection(
     let chain = session.peer_certificates().unwrap_or_default();
     let caller = Caller::new(chain, controller.authority.certificate());
     // A controller's certificate may be of any authority: whether that is trusted is asked later.
-    let _place = match caller {
+    let place = match caller {
         Caller::Router(_) => match room.take(&room.known, from) {
-            Some(known) => known,
+            Some(known) => {
+                // A router's stream gives way to nobody.
+                known.busy();
+                known
+            }
             None => return,
         },
         Caller::Nobody | Caller::Controller { .. } => place,
     };
+    let place = Arc::new(place);
     let http2 = session.alpn_protocol() == Some(tls::HTTP2);
     let asked = Arc::new(AtomicBool::new(false));
     let note = asked.clone();
-    let app = app
+    let app = place
+        .kept(app)
         .layer(axum::Extension(caller))
         .layer(axum::Extension(Origin(from)))
         .layer(from_fn(move |request: Request, next: Next| {
@@ -219,6 +235,7 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
     builder
@@ -227,15 +244,21 @@ async fn connection(
         .header_read_timeout(bounds::HEADERS);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = tokio::time::sleep(bounds::HEADERS) => match asked.load(Ordering::Relaxed) {
+    let served = async {
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = tokio::time::sleep(bounds::HEADERS) => {}
+        }
+        match asked.load(Ordering::Relaxed) {
             true => connection.await,
             // Who asks for nothing has no place here.
-            false => return,
-        },
+            false => Ok(()),
+        }
     };
-    if let Err(error) = served {
-        debug!(%error, "a connection broke");
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            debug!(%error, "a connection broke");
+        },
+        () = place.gone() => debug!(%from, "a connection gave way to another"),
     }
 }

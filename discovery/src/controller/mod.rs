@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::info;
-use weft_api::bounds;
+use weft_api::bounds::{self, Answers};
 
 use crate::EtcdTls;
 use crate::database::{Database, Rejection};
@@ -50,6 +50,9 @@ const SETTINGS: &str = "controller.json";
 const OPERATOR: &str = "operator.token";
 const DATASTORE: &str = "domain.redb";
 const DOMAIN: &str = "domain";
+
+/// Octets of answers that wait to be taken.
+const ANSWERS: u32 = 256 << 20;
 
 /// Why the controller does not run.
 #[derive(Debug, thiserror::Error)]
@@ -321,6 +324,7 @@ pub async fn serve(
     ready(address);
     let app = rest::router(controller.clone()).merge(grpc::router(controller.clone())?);
     let app = bounds::bodies(app, listen::streams);
+    let app = bounds::answers(app, Answers::new(ANSWERS), listen::lasts);
     let app = audit::audited(app, controller.clone());
     let follow = controller.hub.follow();
     let exchange = exchange::run(controller.clone());

@@ -15,8 +15,11 @@ use crate::proto::{
     PublicDomain, PublicItem, PublicOrigins, PublicRouter, PublicService, PublicTenant,
 };
 
-/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/DOMAIN`.
+/// Items by key: `domain`, `router/NAME`, `tenant/NAME`, `service/VNI/NAME`, `origins/VNI/PATH`.
 pub type PublicView = BTreeMap<String, PublicItem>;
+
+/// Edges of another domain that are taken: ours speak with each of them.
+const MOST_EDGES: usize = 128;
 
 fn item(item: Item) -> PublicItem {
     PublicItem { item: Some(item) }
@@ -158,7 +161,7 @@ pub fn held(state: &State, own: &Domain, domain: &str) -> PublicView {
 }
 
 fn origins_key(one: &RemoteOrigins) -> String {
-    format!("origins/{}/{}", one.vni, one.origin())
+    format!("origins/{}/{}", one.vni, one.path.join("/"))
 }
 
 fn said_origins(one: RemoteOrigins) -> PublicOrigins {
@@ -212,6 +215,9 @@ pub fn read(own: &Domain, domain: &str, view: &PublicView) -> Result<Said, Strin
                 said.says_origins = one.origins;
                 Ok(())
             }
+            Some(Item::Router(_)) if said.routers.len() == MOST_EDGES => Err(format!(
+                "it is one edge more than {MOST_EDGES}, which is what is taken of a domain: ours would speak with each"
+            )),
             Some(Item::Router(one)) => {
                 read_router(own, domain, one).map(|router| said.routers.push(router))
             }

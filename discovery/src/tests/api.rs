@@ -660,3 +660,47 @@ async fn what_can_be_counted_and_whether_it_lives() {
         assert!(text.contains(line), "{line}: {text}");
     }
 }
+
+/// Who asks for much and takes nothing of it is not waited for, and others are answered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_of_what_he_asked_for_is_not_waited_for() {
+    use tokio::io::AsyncWriteExt as _;
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let fingerprint = operator(&controller)
+        .parse::<TokenText>()
+        .unwrap()
+        .fingerprint;
+    let trust = crate::tls::Trust::Fingerprint(fingerprint);
+    let mut config = crate::tls::client(&trust, None).unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = std::sync::Arc::new(config);
+    let ask = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let (host, port) = ("127.0.0.1", controller.address.port());
+        let mut stream = crate::client::connect::dial(host, port, config.clone())
+            .await
+            .unwrap();
+        stream.write_all(&ask).await.unwrap();
+        stream.flush().await.unwrap();
+        slow.push(stream);
+    }
+    let end = Instant::now() + Duration::from_secs(60);
+    while !slow.is_empty() {
+        assert!(Instant::now() < end, "{} are still there", slow.len());
+        let status = controller.operator().ask(Method::GET, "status", None).await;
+        assert_eq!(status.unwrap()["domain"], "lab");
+        let mut still = Vec::new();
+        for mut stream in slow {
+            // What it does not read: where the other end has gone, that is an error.
+            let wrote = async { stream.write_all(b" ").await.and(stream.flush().await) };
+            match tokio::time::timeout(Duration::from_millis(100), wrote).await {
+                Ok(Err(_)) => {}
+                _ => still.push(stream),
+            }
+        }
+        slow = still;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -235,7 +235,7 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
         .filter(|(vni, _)| *vni == 10_000)
         .map(|(_, path)| path.as_str())
         .collect();
-    assert_eq!(paths, ["b lab", "lab"]);
+    assert_eq!(paths, ["b d lab", "b lab", "lab"]);
     let of = |vni, path: &str| &told[&(vni, path.to_owned())].addresses;
     assert_eq!(*of(10_000, "b lab"), [number(101)]);
     assert_eq!(*of(10_000, "lab"), [number(1), number(3)]);
@@ -248,7 +248,7 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
         ..own.clone()
     };
     let said = public::read(&there, "lab", &public::view(&domain.state, "c")).unwrap();
-    assert!(said.says_origins && said.origins.len() == 3 && said.refused.is_empty());
+    assert!(said.says_origins && said.origins.len() == 4 && said.refused.is_empty());
     let mut back = PublicView::new();
     let item = |item| crate::proto::PublicItem { item: Some(item) };
     let first = crate::proto::PublicDomain {
@@ -283,6 +283,42 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
             .iter()
             .any(|one| one.starts_with("three: with it there are 16385 endpoints"))
     );
+}
+
+/// What a partner says of a third domain is told beside what others say of it, also where its way is as short or shorter.
+#[test]
+fn a_partner_takes_no_place_of_what_another_says_of_a_third_domain() {
+    let mut domain = domain();
+    for name in ["a", "b", "e"] {
+        trust(&mut domain, name, true);
+        share(&mut domain, name);
+    }
+    says(&mut domain, "b", 10_000, &["c", "x", "b"], 101);
+    says(&mut domain, "a", 10_000, &["c", "a"], 66);
+    for way in ["p", "q", "r", "s", "t"] {
+        says(&mut domain, "a", 10_000, &["c", way, "a"], 66);
+    }
+    let told = public(&domain, "e");
+    let of = |path: &str| {
+        told.get(&(10_000, path.to_owned()))
+            .map(|one| &one.addresses)
+    };
+    assert_eq!(of("c x b lab"), Some(&vec![number(101)]));
+    assert_eq!(of("c a lab"), Some(&vec![number(66)]));
+    let by_a = told.keys().filter(|(_, path)| path.ends_with("a lab"));
+    assert_eq!(by_a.count(), 4, "the shortest");
+    // Read there, and kept: one does not replace the other.
+    let own = domain.state.domain().unwrap().clone();
+    let there = crate::model::Domain {
+        name: "e".into(),
+        asn: 64605,
+        ..own
+    };
+    let said = public::read(&there, "lab", &public::view(&domain.state, "e")).unwrap();
+    let kept = said.origins.into_iter().filter(|one| one.vni == 10_000);
+    let keys: std::collections::BTreeSet<String> =
+        kept.map(|one| Record::RemoteOrigins(one).key()).collect();
+    assert_eq!(keys.len(), 6, "{keys:?}");
 }
 
 /// A partner invents domains without end: our own word and another partner's are told, and are taken, all the same.
@@ -332,6 +368,37 @@ fn invented_domains_take_nothing_away_from_others() {
     assert!(
         said.refused[0].contains("domains that host one VNI"),
         "{}",
+        said.refused[0]
+    );
+}
+
+/// Our edges speak with each of them, so there are so many and no more.
+#[test]
+fn a_domain_has_so_many_edges_and_no_more() {
+    let own = Domain::new().state.domain().unwrap().clone();
+    let said = read_words(&own, |view| {
+        for number in 0..200u8 {
+            let address = format!("198.51.100.{number}");
+            let router = crate::proto::PublicRouter {
+                name: format!("e{number}"),
+                asn: 64626,
+                router_id: address.clone(),
+                bgp_address: address.clone(),
+                endpoint: address,
+                encapsulations: vec!["vxlan".into()],
+                ..crate::proto::PublicRouter::default()
+            };
+            let item = Some(public_item::Item::Router(router));
+            view.insert(
+                format!("router/{}", number),
+                crate::proto::PublicItem { item },
+            );
+        }
+    });
+    assert_eq!((said.routers.len(), said.refused.len()), (128, 72));
+    assert!(
+        said.refused[0].contains("more than 128"),
+        "{:?}",
         said.refused[0]
     );
 }

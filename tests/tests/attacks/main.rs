@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
+mod api;
 mod hostile;
+mod load;
 
 use std::time::Duration;
 

@@ -51,6 +51,51 @@ fn forged_packets_change_nothing() {
         });
     };
     let send = |from: &str, to: &str, ttl: u32, octets: &[u8]| send_from(from, 0, to, ttl, octets);
+    // It knows everything, and is on another link of this router.
+    lab.run(
+        "r",
+        &format!(
+            "ip link add e9 type veth peer name e9 netns {}",
+            lab.netns("p")
+        ),
+    );
+    lab.run("r", "ip link set e9 up");
+    lab.run("p", "ip link set e9 up");
+    let link = lab.run("r", "ip -o link show dev e9");
+    let mac = link
+        .split("link/ether ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    for (net, router) in [("198.51.100.0/30", R[0]), ("2001:db8:1::/64", R[1])] {
+        lab.run("p", &format!("ip route add {net} dev e9 metric 5000"));
+        lab.run(
+            "p",
+            &format!("ip neigh add {router} lladdr {mac} dev e9 nud permanent"),
+        );
+    }
+    for at in 0..2 {
+        let before = discarded("interface");
+        let (from, to): (IpAddr, IpAddr) = (p[at].parse().unwrap(), R[at].parse().unwrap());
+        let octets = forged(number(p[at]));
+        lab.in_node("p", || {
+            let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
+            let options = socket2::SockRef::from(&socket);
+            options.bind_device(Some(b"e9")).unwrap();
+            match from {
+                IpAddr::V4(_) => options.set_ttl_v4(255).unwrap(),
+                IpAddr::V6(_) => options.set_unicast_hops_v6(255).unwrap(),
+            }
+            for _ in 0..10 {
+                socket.send_to(&octets, SocketAddr::new(to, 3784)).unwrap();
+            }
+        });
+        wait_until("packets from another link are discarded", LIMIT, || {
+            (discarded("interface") >= before + 10).then_some(())
+        });
+    }
     for at in 0..2 {
         // It knows everything, and is not on the link.
         let before = status()["dropped"].as_u64().unwrap();

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap_complete::engine::CompletionCandidate;
 use serde_json::Value;
 use weft_api::Client;
+use weft_api::SOCKET as API;
 use weft_api::types::{Neighbor, Tenant};
 
 use super::controller::Access;
-use super::show::API;
+use super::reach::Reach;
 use crate::lab;
 
 /// Longer than a router on this host takes; a person waits for it.
@@ -37,21 +38,27 @@ fn router(words: impl IntoIterator<Item = OsString>, variable: Option<String>) -
     api.unwrap_or_else(|| API.to_owned())
 }
 
-fn client() -> Client {
+fn client() -> Option<Client> {
     let api = router(std::env::args_os(), std::env::var("WEFT_API").ok());
-    Client::with_timeout(&api, PATIENCE)
+    Reach::to(api).client(Some(PATIENCE)).ok()
 }
 
 /// The tenants of a router.
 pub(super) fn tenants() -> Vec<CompletionCandidate> {
-    let tenants: Vec<Tenant> = client().get(&["tenants"], &[]).unwrap_or_default();
-    candidates(tenants.into_iter().map(|tenant| tenant.name))
+    let tenants = client().and_then(|client| client.get::<Vec<Tenant>>(&["tenants"], &[]).ok());
+    candidates(tenants.into_iter().flatten().map(|tenant| tenant.name))
 }
 
 /// The neighbours of a router, by address.
 pub(super) fn neighbors() -> Vec<CompletionCandidate> {
-    let neighbors: Vec<Neighbor> = client().get(&["neighbors"], &[]).unwrap_or_default();
-    candidates(neighbors.into_iter().map(|one| one.address.to_string()))
+    let neighbors =
+        client().and_then(|client| client.get::<Vec<Neighbor>>(&["neighbors"], &[]).ok());
+    candidates(
+        neighbors
+            .into_iter()
+            .flatten()
+            .map(|one| one.address.to_string()),
+    )
 }
 
 /// The names in a list of the controller whose folder is here.

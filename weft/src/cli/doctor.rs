@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use weft_api::types::{Forwarding, Status, Verdict};
-use weft_api::{Client, ClientError};
+use weft_api::{ClientError, SOCKET};
 use weft_dataplane::doctor::{Finding, Health, doctor};
 
 use super::human;
-use super::show::API;
+use super::reach::Reach;
 
 use super::output::Output;
 use super::table::{Cell, Table, Tone, View};
@@ -23,14 +23,13 @@ pub(super) struct Arguments {
     /// Print every finding as JSON.
     #[arg(long)]
     json: bool,
-    /// Where the API of the router is that runs here: the path of its Unix socket, or a URL.
-    #[arg(long, env = "WEFT_API", default_value = API, value_name = "PLACE")]
-    api: String,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Looks, prints, and fails where the overlay does not work, or would not.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut findings = router(&arguments.api);
+    let mut findings = router(&arguments.reach)?;
     findings.extend(doctor());
     let output = Output::stdout();
     output.write(&match arguments.json {
@@ -44,9 +43,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// What the router says that runs here, if one does.
-fn router(api: &str) -> Vec<Finding> {
-    let status = Client::with_timeout(api, PATIENCE).get::<Status>(&["status"], &[]);
-    match status {
+fn router(reach: &Reach) -> anyhow::Result<Vec<Finding>> {
+    let client = reach.client(Some(PATIENCE))?;
+    Ok(match client.get::<Status>(&["status"], &[]) {
         Ok(status) => forwarding(&status.name, &status.forwarding),
         Err(ClientError::Unreachable { .. }) if !crate::router::is_running() => vec![Finding {
             area: "router",
@@ -61,10 +60,10 @@ fn router(api: &str) -> Vec<Finding> {
             health: Health::Warning,
             found: error.to_string(),
             remedy: Some(format!(
-                "`--api` names the router's API where it is not at {API}"
+                "`--api` names the router's API where it is not at {SOCKET}"
             )),
         }],
-    }
+    })
 }
 
 /// The verdict, which is the one of `weft show status`, and what it follows from.

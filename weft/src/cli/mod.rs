@@ -1,5 +1,6 @@
 //! The command line.
 
+mod api;
 pub(crate) mod complete;
 mod controller;
 mod doctor;
@@ -9,6 +10,7 @@ mod import;
 mod logging;
 mod output;
 mod policy;
+mod reach;
 mod show;
 mod table;
 mod tenancy;
@@ -86,6 +88,9 @@ enum Command {
     /// Make and run the controller of a domain.
     #[command(subcommand)]
     Controller(controller::ControllerCommand),
+    /// Make the certificate and the tokens of a router's API that other hosts reach.
+    #[command(subcommand)]
+    Api(api::Command),
     /// Make, list and take back tokens: to join a domain, or to use its API.
     #[command(subcommand)]
     Token(controller::TokenCommand),
@@ -150,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trace(arguments) => return trace::run(&arguments),
         Command::Policy(command) => return policy::run(command),
         Command::Controller(command) => return controller::run(command),
+        Command::Api(command) => return api::run(command),
         Command::Token(command) => return controller::token(command),
         Command::Tenant(command) => return controller::tenant(command),
         Command::Domain(command) => return domain::run(command),

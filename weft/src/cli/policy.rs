@@ -158,7 +158,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Test(arguments) => test(&arguments),
         Command::List { router } => {
-            Screen::new(&router).print(&ready()[..], list)?;
+            Screen::new(&router)?.print(&ready()[..], list)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -206,7 +206,7 @@ fn list(all: &[Ready], view: View) -> String {
 fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     let config = Config::read(&arguments.file)?;
     let program = program(&config.library, &arguments.policies, &arguments.file)?;
-    let screen = Screen::new(&arguments.router);
+    let screen = Screen::new(&arguments.router)?;
     let routes = given(arguments, &screen)?;
     if routes.is_empty() {
         bail!("no route to try: give `--prefix`, `--routes FILE` or `--live`");

@@ -51,7 +51,7 @@ pub(super) struct Arguments {
 
 /// Prints the way, and fails where the packet does not get on.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let screen = Screen::new(&arguments.router);
+    let screen = Screen::new(&arguments.router)?;
     let mut query = vec![("destination", arguments.destination.to_string())];
     query.extend(arguments.from.map(|from| ("from", from.to_string())));
     query.extend(arguments.dscp.map(|dscp| ("dscp", dscp.to_string())));

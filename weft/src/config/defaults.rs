@@ -3,10 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use weft_api::Address;
 use weft_bgp_wire::{Asn, Family, RouterId};
 use weft_overlay::Encapsulation;
 
 use super::router::GracefulRestart;
+
+pub(crate) fn listen() -> Vec<Address> {
+    vec![Address::default()]
+}
 
 pub(crate) fn no_id() -> RouterId {
     RouterId(Ipv4Addr::UNSPECIFIED)

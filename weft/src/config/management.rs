@@ -35,21 +35,54 @@ pub(crate) struct Controller {
     pub password_files: BTreeMap<IpAddr, PathBuf>,
 }
 
-/// The REST API. It has no authentication of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+/// The REST API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Api {
-    /// The absolute path of a Unix socket, whose file says who may use it; or an address and a port. At a port, requests with another
-    /// `Host` than an address or `localhost` are refused, and those of other sites' pages; every user of this host may ask.
-    #[serde(default)]
-    #[schemars(with = "String")]
-    pub listen: Address,
+    /// Where it is, one place or several: the absolute path of a Unix socket, whose file says who may use it; or an address and a port. At
+    /// a port of the loopback, requests with another `Host` than its addresses or `localhost` are refused, and those of other sites'
+    /// pages; every user of this host may ask, unless there is `tls`. Other addresses take `tls`.
+    #[serde(default = "defaults::listen")]
+    #[schemars(schema_with = "places")]
+    pub listen: Vec<Address>,
     /// Group that may use the Unix socket, too; its owner alone by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Listen at an address that other hosts reach: whoever reaches it may read everything and send packets into tenants.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unprotected: bool,
+    /// With it all ports take TLS and a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ApiTls>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: defaults::listen(),
+            group: None,
+            tls: None,
+        }
+    }
+}
+
+/// How the ports of the API are protected. The files are looked at again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiTls {
+    /// Absolute path of the certificate, PEM, with those that have signed it behind it. `weft api certificate` makes one.
+    pub certificate: PathBuf,
+    /// Absolute path of its private key, PEM.
+    pub key: PathBuf,
+    /// Absolute path of the file of tokens, a line each; `weft api token` changes it.
+    pub tokens: PathBuf,
+}
+
+/// One place, or a list of them.
+fn places(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+        ],
+    })
 }
 
 /// The log, on standard error.
@@ -135,49 +168,81 @@ pub(super) fn controller(at: &Cursor<'_>) -> Option<Controller> {
 }
 
 pub(super) fn api(at: &Cursor<'_>) -> Option<Api> {
-    let mut fields = at.fields("a mapping with `listen`, and `group`")?;
+    let mut fields = at.fields("a mapping with `listen`, `group` and `tls`")?;
     let listen = fields.optional("listen", |at| {
-        let listen: Address = at.parse(
-            "the absolute path of a Unix socket, or an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
-        )?;
-        match &listen {
-            // What `sockaddr_un` holds, unix(7).
-            Address::Unix(path) if path.as_os_str().len() > 107 => {
-                at.expected("a path of at most 107 octets")
+        let places = match at.is_sequence() {
+            true => {
+                let places = at.list("a list of places", |at| place(&at))?;
+                places.into_iter().map(|place| place.value).collect()
             }
-            _ => Some((listen, at)),
+            false => vec![place(&at)?],
+        };
+        match at.is_empty_list() {
+            true => at.expected("at least one place"),
+            false => Some((places, at)),
         }
     });
     let group = fields.optional("group", |at| {
         Some((text(&at, "the name of a group of this host")?, at))
     });
-    let unprotected = fields.optional("unprotected", |at| at.bool());
+    // One that is wrong has been told.
+    let said = fields.optional("tls", |at| Some(tls(&at)));
     fields.finish();
-    let unprotected = unprotected.unwrap_or_default();
     let (listen, listen_at) = listen.unzip();
-    let listen = listen.unwrap_or_default();
-    if let Some(at) = listen_at
-        && listen.is_reachable_from_elsewhere()
-        && !unprotected
-    {
+    let listen = listen.unwrap_or_else(defaults::listen);
+    let open = listen.iter().find(|one| one.is_reachable_from_elsewhere());
+    if let (Some(at), Some(open), None) = (listen_at, open, &said) {
         at.problem(
-            format!("other hosts reach {listen}, and the API asks nobody who he is"),
-            Some("listen at a Unix socket or the loopback; `unprotected: true` opens it to whoever reaches it, behind a firewall".into()),
+            format!("other hosts reach {open}, which takes TLS and tokens"),
+            Some(
+                "listen at a Unix socket or the loopback, or say `tls: { certificate: FILE, key: FILE, tokens: FILE }`: `weft api certificate` \
+                 and `weft api token create` make what is in them"
+                    .into(),
+            ),
         );
     }
     let (group, group_at) = group.unzip();
     if let Some(at) = group_at
-        && matches!(listen, Address::Tcp(_))
+        && !listen.iter().any(|one| matches!(one, Address::Unix(_)))
     {
-        at.problem(
-            "a TCP port has no group: every user of this host may use it",
-            None,
-        );
+        at.problem("a TCP port has no group", None);
     }
     Some(Api {
         listen,
         group,
-        unprotected,
+        tls: said.flatten(),
+    })
+}
+
+fn place(at: &Cursor<'_>) -> Option<Address> {
+    let listen: Address = at.parse(
+        "the absolute path of a Unix socket, or an address and a port, such as 127.0.0.1:8179 or [::1]:8179",
+    )?;
+    match &listen {
+        // What `sockaddr_un` holds, unix(7).
+        Address::Unix(path) if path.as_os_str().len() > 107 => {
+            at.expected("a path of at most 107 octets")
+        }
+        _ => Some(listen),
+    }
+}
+
+fn tls(at: &Cursor<'_>) -> Option<ApiTls> {
+    let mut fields = at.fields("a mapping with `certificate`, `key` and `tokens`")?;
+    let mut file = |name, what| {
+        fields.required(name, what, |at| match at.scalar() {
+            Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
+            _ => at.expected("the absolute path of a file"),
+        })
+    };
+    let certificate = file("certificate", "the file of the certificate, PEM");
+    let key = file("key", "the file of its private key, PEM");
+    let tokens = file("tokens", "the file of tokens");
+    fields.finish();
+    Some(ApiTls {
+        certificate: certificate?,
+        key: key?,
+        tokens: tokens?,
     })
 }
 

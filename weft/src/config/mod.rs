@@ -63,7 +63,7 @@ use weft_bgp_wire::{AnyCommunityPattern, Asn, Family};
 pub(crate) use bfd::Bfd;
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
-pub(crate) use management::{Api, Controller, Log, LogFormat, LogLevel};
+pub(crate) use management::{Api, ApiTls, Controller, Log, LogFormat, LogLevel};
 pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation, UnknownOrigins};
 pub(crate) use policy::{AsPathItem, Library, Passing, Term};

@@ -415,11 +415,19 @@ fn wrong_values_say_what_is_allowed() {
         ),
         (
             "api: { listen: \"[::]:8179\" }",
-            "2:16 api.listen: other hosts reach [::]:8179, and the API asks nobody who he is (listen at a Unix socket or the loopback; `unprotected: true` opens it to whoever reaches it, behind a firewall)",
+            "2:16 api.listen: other hosts reach [::]:8179, which takes TLS and tokens (listen at a Unix socket or the loopback, or say `tls: { certificate: FILE, key: FILE, tokens: FILE }`: `weft api certificate` and `weft api token create` make what is in them)",
         ),
         (
             "api: { listen: 127.0.0.1:8179, group: weft }",
-            "2:39 api.group: a TCP port has no group: every user of this host may use it",
+            "2:39 api.group: a TCP port has no group",
+        ),
+        (
+            "api: { listen: [/run/weft/api.sock, 192.0.2.1:8179], tls: { certificate: api.pem, key: /k, tokens: /t } }",
+            "2:74 api.tls.certificate: found `api.pem`, expected the absolute path of a file",
+        ),
+        (
+            "api: { listen: [127.0.0.1:8179, 192.0.2.1:8179] }",
+            "2:16 api.listen: other hosts reach 192.0.2.1:8179, which takes TLS and tokens (listen at a Unix socket or the loopback, or say `tls: { certificate: FILE, key: FILE, tokens: FILE }`: `weft api certificate` and `weft api token create` make what is in them)",
         ),
         (
             "log: { level: warning }",

@@ -45,9 +45,9 @@ A node has its own network, host name, and copy of the host's file systems: what
 with the lab, and the host never sees it. /var/lib/weft, /var/lib/weft-controller, /etc/weft, /run/weft and /run/netns begin empty in it.
 
 Shared with the host are its processes and users, its clock, /sys beside what belongs to the network, and the files and folders under `binds` that are not `:ro`. \
-NodeArguments /proc/sys a node can write net alone. Programs are the host's: a node's `image` is not used.
+Of /proc/sys a node can write net alone. Programs are the host's: a node's `image` is not used.
 
-NodeArguments a topology, `${VARIABLE:=default}` is filled in; kinds are linux, bridge and host; links are of type veth, host, macvlan, dummy, vxlan or mgmt-net. What needs a \
+Of a topology, `${VARIABLE:=default}` is filled in; kinds are linux, bridge and host; links are of type veth, host, macvlan, dummy, vxlan or mgmt-net. What needs a \
 container is left out, with a note: a node of another kind stands empty, with its links. A command that fails costs itself alone: the lab is up, and `up` fails with \
 what failed.";
 
@@ -141,7 +141,8 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             }
             let built = build::up(&topology)?;
             let lab = &built.lab;
-            let routers = lab.nodes.iter().filter(|node| node.router).count();
+            let ended = node::ended(lab);
+            let routers = lab.nodes.iter().filter(|node| node.router).count() - ended.len();
             let notes = topology.notes.iter().chain(&built.notes);
             let notes: String = notes.map(|note| format!("note: {note}\n")).collect();
             print(&format!(
@@ -151,11 +152,12 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
                 lab.nodes.len(),
                 topology.links.len()
             ))?;
-            if !built.failed.is_empty() {
+            let failed = [built.failed, ended].concat();
+            if !failed.is_empty() {
                 anyhow::bail!(
                     "lab {} is up, without what failed:\n{}",
                     lab.name,
-                    built.failed.join("\n")
+                    failed.join("\n")
                 );
             }
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -194,6 +195,31 @@ pub(super) fn start(lab: &Lab, node: &LabNode) -> anyhow::Result<()> {
     })
     .with_context(|| format!("node {}", node.name))?;
     Ok(std::fs::write(lab.pid_file(node), pid.to_string())?)
+}
+
+/// Routers that ended as soon as they were started, with what they said last. One that runs has its API at once, or waits for somebody.
+pub(super) fn ended(lab: &Lab) -> Vec<String> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const SAID: usize = 12;
+    let until = Instant::now() + PATIENCE;
+    let mut ended = Vec::new();
+    for node in lab.nodes.iter().filter(|node| node.router) {
+        loop {
+            let Some(pid) = lab.pid(node).filter(|pid| lives(*pid)) else {
+                let log = std::fs::read_to_string(lab.log(node)).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let said = lines[lines.len().saturating_sub(SAID)..].join("\n  ");
+                ended.push(format!("node {}: the router ended:\n  {said}", node.name));
+                break;
+            };
+            let api = format!("/proc/{pid}/root/run/weft/api.sock");
+            if Path::new(&api).exists() || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    ended
 }
 
 /// Sends SIGHUP to the node's router, which then has the files that lie on the host now.

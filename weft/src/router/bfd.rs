@@ -85,7 +85,12 @@ async fn handle(Event { peer, change }: Event, bgp: &Bgp) {
             // First of all, since packets are lost.
             let text = reason.to_string();
             let told = bgp.with(move |speaker, now| {
-                speaker.handle_bfd_down(peer, &text, !down.independent, now);
+                // Of three packets that are a failure the second is missed by then, whatever the number: one alone proves no restart.
+                let missed = match reason {
+                    DownReason::Silence { silence } => now.checked_sub(silence / 2),
+                    _ => None,
+                };
+                speaker.handle_bfd_down(peer, &text, !down.independent, missed, now);
             });
             told.await;
             warn!(neighbor = %peer, %reason, "BFD is down");

@@ -218,11 +218,7 @@ impl Managed {
         self.set_keys(keys::until_gone(view, &self.keys), queries)
             .await;
         // First, so that nothing of a tenant that is new is judged by what was said before.
-        let origins = origins::read(view, &config);
-        if origins != self.origins {
-            self.origins.clone_from(&origins);
-            queries.set_origins(origins).await;
-        }
+        self.judge(view, &config, queries).await;
         if config == self.config {
             refused.extend(self.waiting.clone());
             return refused;
@@ -242,6 +238,21 @@ impl Managed {
         });
         refused.extend(self.waiting.clone());
         refused
+    }
+
+    /// Has labels judged by what a view says, and by what the file says of those of which it says nothing.
+    async fn judge(&mut self, view: &View, config: &Config, queries: &Queries) {
+        let origins = origins::read(view, config);
+        if origins != self.origins {
+            self.origins.clone_from(&origins);
+            queries.set_origins(origins).await;
+        }
+    }
+
+    /// The same after another file.
+    pub(super) async fn judge_anew(&mut self, queries: &Queries) {
+        let (view, config) = (self.view.clone(), self.config.clone());
+        self.judge(&view, &config, queries).await;
     }
 
     async fn set_keys(&mut self, keys: SessionKeys, queries: &Queries) {

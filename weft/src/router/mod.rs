@@ -43,7 +43,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -125,17 +124,7 @@ async fn run_router(
     };
     history.add(&config);
     // What else may be in the way is found out before the kernel is touched.
-    let api = &config.api;
-    let listener = api.listen.listen(api.group.as_deref()).await;
-    let listener = listener.with_context(|| {
-        format!(
-            "cannot listen for the API at {}; `api.listen` chooses another place",
-            api.listen
-        )
-    })?;
-    if api.listen.is_reachable_from_elsewhere() {
-        warn!(api = %api.listen, "other hosts may reach the API, which asks nobody who he is");
-    }
+    let listeners = setup::api(&config.api).await?;
     weft_bgp::can_listen(&setup::listen(&config))?;
     let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
     let first = !dataplane.found_state();
@@ -167,7 +156,7 @@ async fn run_router(
         name = config.router.name,
         asn = %config.router.asn,
         bgp = ?bgp.listening(),
-        api = %config.api.listen,
+        api = config.api.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         "router started"
     );
     service_manager::ready("started");
@@ -200,7 +189,7 @@ async fn run_router(
     ));
     let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = tokio::spawn(weft_api::serve(listener, state.clone(), async {
+    let api = tokio::spawn(weft_api::serve(listeners, state.clone(), async {
         // A sender that is gone says stop, too.
         let _ = stopped.await;
     }));
@@ -307,14 +296,14 @@ async fn said(managed: Option<&mut Managed>) -> weft_discovery::client::Event {
 /// Reads the configuration again. What is wrong with it is told, and the router goes on as it is.
 async fn reload(
     file: &Path,
-    managed: Option<&mut Managed>,
+    mut managed: Option<&mut Managed>,
     sources: Option<&mut Sources>,
     queries: &core::Queries,
     history: &mut History,
 ) {
     // A controller sees to its chains itself.
     let file_is_all = managed.is_none();
-    let config = Config::read(file).and_then(|config| match (managed, sources) {
+    let config = Config::read(file).and_then(|config| match (managed.as_deref_mut(), sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
         (None, None) if config.controller.is_some() || !config.discovery.is_empty() => {
@@ -331,6 +320,9 @@ async fn reload(
     });
     match config {
         Ok(config) => {
+            if let Some(managed) = managed {
+                managed.judge_anew(queries).await;
+            }
             queries.reload(config).await;
         }
         Err(error) => error!(

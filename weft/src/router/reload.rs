@@ -333,6 +333,11 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
     // What passes between neighbours of which nothing is said changes as neighbours do.
     let default_policy = wanted.router.default_policy;
     wanted.router.default_policy = now.router.default_policy;
+    // Which labels are used changes with what the controller says.
+    let unknown_origins = wanted.overlay.as_ref().map(|one| one.unknown_origins);
+    if let (Some(now), Some(wanted)) = (&now.overlay, &mut wanted.overlay) {
+        wanted.unknown_origins = now.unknown_origins;
+    }
     let sections = [
         ("router", keep(&now.router, &mut wanted.router)),
         ("overlay", keep(&now.overlay, &mut wanted.overlay)),
@@ -341,6 +346,34 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
         ("log", keep(&now.log, &mut wanted.log)),
     ];
     wanted.router.default_policy = default_policy;
+    if let (Some(overlay), Some(said)) = (&mut wanted.overlay, unknown_origins) {
+        overlay.unknown_origins = said;
+    }
     let kept = sections.into_iter().filter(|(_, differs)| *differs);
     kept.map(|(section, _)| section).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of labels without a word of the controller holds from a reload on; the rest of the overlay takes a restart.
+    #[test]
+    fn which_labels_are_used_changes_without_a_restart() {
+        let config = |overlay: &str| {
+            let text = format!(
+                "router: {{ name: r, router_id: 192.0.2.1, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: 192.0.2.1{overlay} }}"
+            );
+            Config::parse("test", &text).unwrap()
+        };
+        let now = config("");
+        let mut wanted = config(", unknown_origins: accept");
+        let said = wanted.clone();
+        assert_eq!(keep_fixed(&now, &mut wanted), [""; 0]);
+        assert_eq!(wanted, said);
+        let mut wanted = config(", unknown_origins: accept, probe_interval: 3");
+        assert_eq!(keep_fixed(&now, &mut wanted), ["overlay"]);
+        assert_eq!(wanted, said);
+    }
 }

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
+use weft_api::{Keys, Listener, Secure, Tokens};
 use weft_bgp::policy::RoutePolicy;
 use weft_bgp::rib::Origination;
 use weft_bgp::{BgpConfig, NeighborConfig, Password, Scope, SpeakerConfig};
@@ -124,6 +126,33 @@ pub(super) fn bgp(
         neighbors: neighbors(config, classes, keys),
         routes,
     }
+}
+
+/// What the API is asked at.
+///
+/// # Errors
+/// Where one of its places cannot be had, with what is needed for it.
+pub(super) async fn api(api: &config::Api) -> anyhow::Result<Vec<Listener>> {
+    let secure = match &api.tls {
+        None => None,
+        Some(tls) => Some(Arc::new(Secure {
+            keys: Keys::open(&tls.certificate, &tls.key)
+                .map_err(anyhow::Error::msg)
+                .context("the API's certificate (`weft api certificate` makes one)")?,
+            tokens: Arc::new(Tokens::open(&tls.tokens).with_context(|| {
+                let file = tls.tokens.display();
+                format!("the API's tokens in {file} (`weft api token create` makes the first)")
+            })?),
+        })),
+    };
+    let mut listeners = Vec::with_capacity(api.listen.len());
+    for place in &api.listen {
+        let listener = place.listen(api.group.as_deref(), secure.clone()).await;
+        listeners.push(listener.with_context(|| {
+            format!("cannot listen for the API at {place}; `api.listen` chooses another place")
+        })?);
+    }
+    Ok(listeners)
 }
 
 /// Where the speaker is listened for.

@@ -264,15 +264,29 @@ impl Session {
 
     /// BFD says why no packets pass to the neighbour: an established session ends with a Cease, BFD Down (RFC 9384). Where BFD shares fate
     /// with the neighbour's control plane and graceful restart is agreed, it ends as by a restart (RFC 5882 section 4.3.2.2).
-    pub fn handle_bfd_down(&mut self, now: Instant, text: &str, shared_fate: bool) {
+    ///
+    /// `missed` is since when BFD has missed packets of the neighbour, where its silence is what it says. A session that was established later
+    /// stays: what has fallen silent is the neighbour before its restart, and this one has answered since.
+    pub fn handle_bfd_down(
+        &mut self,
+        now: Instant,
+        text: &str,
+        shared_fate: bool,
+        missed: Option<Instant>,
+    ) {
         let mut connections = self.connections.iter();
         let established = connections.find_map(|connection| match &connection.phase {
-            Phase::Established(negotiated) => Some((connection.id, negotiated)),
+            Phase::Established(negotiated) => {
+                Some((connection.id, negotiated, connection.established))
+            }
             _ => None,
         });
-        let Some((id, negotiated)) = established else {
+        let Some((id, negotiated, since)) = established else {
             return;
         };
+        if missed.is_some_and(|missed| since.is_some_and(|since| since > missed)) {
+            return;
+        }
         let reason = DownReason::BfdDown {
             text: text.to_owned(),
             shared_fate,

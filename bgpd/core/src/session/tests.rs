@@ -555,7 +555,7 @@ fn bfd_ends_a_session_for_good_unless_it_may_be_a_restart() {
         let mut bench = Bench::new(|_, config| config.graceful_restart = restart);
         bench.start();
         let now = bench.now;
-        bench.sides[0].handle_bfd_down(now, "no packet for 903 ms", shared_fate);
+        bench.sides[0].handle_bfd_down(now, "no packet for 903 ms", shared_fate, None);
         bench.run(true);
         let kept = if retained { ", retained" } else { "" };
         assert_eq!(
@@ -573,10 +573,25 @@ fn bfd_ends_a_session_for_good_unless_it_may_be_a_restart() {
         // What is not established is left alone.
         bench.sides[0].stop(now, Notification::cease(cease::ADMIN_SHUTDOWN, ""));
         bench.run(true);
-        bench.sides[0].handle_bfd_down(now, "no packet", shared_fate);
+        bench.sides[0].handle_bfd_down(now, "no packet", shared_fate, None);
         bench.run(true);
         assert_eq!(bench.states()[0], State::Idle);
     }
+}
+
+/// The neighbour was back before BFD missed it: what BFD misses is the neighbour as it was before, which has ended already.
+#[test]
+fn bfd_ends_no_session_that_began_after_the_silence() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.start();
+    let began = bench.now;
+    let before = began - Duration::from_millis(1);
+    bench.sides[0].handle_bfd_down(began, "no packet for 9 s", true, Some(before));
+    bench.run(true);
+    assert_eq!(bench.states(), UP);
+    bench.sides[0].handle_bfd_down(began, "no packet for 9 s", true, Some(began));
+    bench.run(true);
+    assert!(bench.log[0][1].starts_with("down: BFD went down"));
 }
 
 /// A link that passes packets for a moment each time does not have the table loaded each time.
@@ -586,7 +601,7 @@ fn a_session_that_bfd_ends_again_and_again_waits_longer_each_time() {
     bench.start();
     let fall = |bench: &mut Bench| {
         let fell = bench.now;
-        bench.sides[0].handle_bfd_down(fell, "no packet for 903 ms", false);
+        bench.sides[0].handle_bfd_down(fell, "no packet for 903 ms", false, None);
         // The neighbour calls, and BFD is up at once, whatever waits.
         bench.run(true);
         bench.sides[0].handle_bfd_up(fell);

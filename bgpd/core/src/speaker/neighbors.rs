@@ -278,6 +278,7 @@ impl Speaker {
         address: IpAddr,
         text: &str,
         shared_fate: bool,
+        missed: Option<Instant>,
         now: Instant,
     ) {
         let Some(peer) = self.find(address) else {
@@ -287,7 +288,9 @@ impl Speaker {
             return;
         };
         if neighbor.session.state() == State::Established {
-            neighbor.session.handle_bfd_down(now, text, shared_fate);
+            neighbor
+                .session
+                .handle_bfd_down(now, text, shared_fate, missed);
         } else if !shared_fate && let Some(stale) = neighbor.stale.take() {
             // It restarts, and does not forward meanwhile.
             for family in stale.families {

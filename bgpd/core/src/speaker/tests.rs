@@ -657,7 +657,7 @@ fn routes_of_a_neighbour_that_bfd_does_not_reach_go_or_are_the_last_resort() {
         line.wires.retain(|_, (a, b)| *a != 0 && *b != 0);
         let now = line.now;
         let speaker = line.speakers[1].as_mut().unwrap();
-        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, now);
+        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, None, now);
         line.run();
         // What has another way takes it; what has none stays where the neighbour may only restart.
         assert_eq!(best(&line, 1, P), second, "shared fate {shared_fate}");
@@ -680,7 +680,7 @@ fn falls_silent(line: &mut Line, at: usize, other: usize) {
         .retain(|_, (a, b)| ![(at, other), (other, at)].contains(&(*a, *b)));
     let now = line.now;
     let speaker = line.speakers[at].as_mut().unwrap();
-    speaker.handle_bfd_down(address(other), "no packet for 903 ms", true, now);
+    speaker.handle_bfd_down(address(other), "no packet for 903 ms", true, None, now);
     line.run();
 }
 
@@ -753,7 +753,7 @@ fn a_restart_ends_where_bfd_says_that_the_neighbour_does_not_forward() {
         line.kill(0);
         let now = line.now;
         let speaker = line.speakers[1].as_mut().unwrap();
-        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, now);
+        speaker.handle_bfd_down(address(0), "no packet for 903 ms", shared_fate, None, now);
         line.run();
         assert_eq!(line.knows(1, P), shared_fate);
         assert_eq!(line.knows(2, P), shared_fate);

@@ -256,7 +256,7 @@ impl Discovery for Server {
                     }
                     Some(from_router::Message::Performance(one)) => {
                         match serde_json::from_slice(&one.body) {
-                            Ok(answer) => controller.hub.answered(one.id, answer),
+                            Ok(answer) => controller.hub.answered(&name, one.id, answer),
                             Err(error) => warn!(router = name, %error, "no answer"),
                         }
                     }

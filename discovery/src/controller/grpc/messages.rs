@@ -424,6 +424,7 @@ pub(super) fn status(one: Status, _: u64) -> proto::Status {
         runs: one.runs,
         sent: one.sent,
         lags: one.lags,
+        checks_origins: one.checks_origins,
         refused: one
             .refused
             .into_iter()

@@ -59,6 +59,9 @@ pub(in crate::controller) struct RouterStatus {
     pub sent: u64,
     /// It does not run what it was sent, or not yet.
     pub lags: bool,
+    /// It checks where labels lead; absent where it is not attached. One that does not is of an earlier version, and believes its neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks_origins: Option<bool>,
     /// What of it cannot be there: everything else is in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedItem>,
@@ -88,6 +91,7 @@ impl RouterStatus {
             runs: own.runs,
             sent: own.sent,
             lags: own.runs < own.sent || !own.attached || !own.refused.is_empty(),
+            checks_origins: own.attached.then_some(own.origins),
             refused: own
                 .refused
                 .into_iter()
@@ -98,6 +102,29 @@ impl RouterStatus {
                 .collect(),
         }
     }
+}
+
+/// Says which routers believe every label.
+fn believers(routers: &[RouterStatus]) -> Option<String> {
+    let all = routers
+        .iter()
+        .filter(|one| one.checks_origins == Some(false));
+    let names: Vec<String> = all.map(|one| format!("`{}`", one.name)).collect();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = names
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "{named}{more}: of an earlier version, which does not check where labels lead and believes its neighbours; upgrade to have it check"
+        )
+    })
 }
 
 /// Whose performance.
@@ -146,17 +173,20 @@ impl Controller {
         let state = self.database.state();
         let attached = self.hub.attached();
         let routers = state.routers();
+        let routers: Vec<RouterStatus> = routers
+            .map(|one| RouterStatus::new(one, attached.get(&one.name)))
+            .collect();
+        let mut warnings = self.warnings(&state);
+        warnings.extend(believers(&routers));
         let status = Status {
             domain: state
                 .domain()
                 .map(|one| one.name.clone())
                 .unwrap_or_default(),
             revision: state.revision,
-            routers: routers
-                .map(|one| RouterStatus::new(one, attached.get(&one.name)))
-                .collect(),
+            routers,
             domains: domains::statuses(self, &state),
-            warnings: self.warnings(&state),
+            warnings,
         };
         Ok(Answer {
             body: status,
@@ -248,5 +278,48 @@ impl Controller {
             revision: state.revision,
             modified: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(name: &str, attached: Option<&Attached>) -> RouterStatus {
+        let router = model::Router {
+            name: name.into(),
+            role: model::Role::Router,
+            key: String::new(),
+            registration: None,
+            controller: None,
+            expired: false,
+            peers: Vec::new(),
+            external_address: None,
+            claim: None,
+        };
+        RouterStatus::new(&router, attached)
+    }
+
+    #[test]
+    fn who_does_not_check_where_labels_lead_is_named() {
+        let with = |origins| Attached {
+            attached: true,
+            origins,
+            ..Attached::default()
+        };
+        let mut routers = vec![
+            status("a1", Some(&with(true))),
+            status("a2", None),
+            status("a3", Some(&Attached::default())),
+        ];
+        let says: Vec<_> = routers.iter().map(|one| one.checks_origins).collect();
+        assert_eq!(says, [Some(true), None, None]);
+        assert_eq!(believers(&routers), None);
+        for number in 0..22 {
+            routers.push(status(&format!("old{number}"), Some(&with(false))));
+        }
+        let warning = believers(&routers).unwrap_or_default();
+        assert!(warning.starts_with("`old0`, `old1`,"), "{warning}");
+        assert!(warning.contains("`old9` and 12 more: "), "{warning}");
     }
 }

@@ -24,6 +24,7 @@ use weft_bgp_wire::{CommunityPattern, LargeCommunity, LargeCommunityPattern};
 use super::complete;
 use super::human;
 use super::output::Output;
+use super::reach::Reach;
 use super::table::View;
 
 #[derive(Args)]
@@ -34,21 +35,11 @@ pub(super) struct Arguments {
     what: What,
 }
 
-/// The API of the router on this host.
-pub(super) const API: &str = weft_api::SOCKET;
-
 /// Which router is asked, and how its answer is printed.
 #[derive(Args)]
 pub(super) struct Target {
-    /// Where the router's API is: the path of its Unix socket, or a URL.
-    #[arg(
-        long,
-        global = true,
-        env = "WEFT_API",
-        default_value = API,
-        value_name = "PLACE"
-    )]
-    api: String,
+    #[command(flatten)]
+    reach: Reach,
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -215,7 +206,7 @@ pub(super) struct Screen {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let screen = Screen::new(&arguments.router);
+    let screen = Screen::new(&arguments.router)?;
     match arguments.what {
         What::Status => screen.show::<Status>(&["status"], bgp::status),
         What::Neighbors { address: None } => {
@@ -276,12 +267,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 impl Screen {
-    pub(super) fn new(target: &Target) -> Self {
-        Self {
-            client: Client::new(&target.api),
+    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: target.reach.client(None)?,
             format: target.output,
             output: Output::stdout(),
-        }
+        })
     }
 
     pub(super) fn get<T: DeserializeOwned>(

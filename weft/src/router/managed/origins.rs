@@ -59,3 +59,34 @@ pub(super) fn read(view: &View, config: &Config) -> Option<Arc<Origins>> {
     }
     Some(Arc::new(origins))
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_discovery::proto;
+
+    use super::*;
+
+    /// The same word in another file is judged otherwise.
+    #[test]
+    fn the_file_says_what_becomes_of_labels_of_which_the_controller_says_nothing() {
+        let settings = proto::Settings {
+            origins: true,
+            ..proto::Settings::default()
+        };
+        let item = proto::Item {
+            item: Some(Item::Settings(settings)),
+        };
+        let view = View::from([("settings".to_owned(), item)]);
+        let read = |unknown: &str| {
+            let text = format!(
+                "router: {{ name: r, router_id: 192.0.2.1, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: 192.0.2.1, unknown_origins: {unknown} }}"
+            );
+            read(&view, &Config::parse("test", &text).unwrap()).unwrap()
+        };
+        let (reject, accept) = (read("reject"), read("accept"));
+        assert_ne!(reject, accept);
+        let changed = Origins::changed(Some(&reject), Some(&accept));
+        assert!(changed.vnis.contains(Vni::new(10_001).unwrap()));
+    }
+}

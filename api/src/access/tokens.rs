@@ -1,0 +1,299 @@
+//! A file of tokens: who may use the API, without their secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{error, warn};
+
+use crate::token::{TokenText, same};
+
+/// Tokens in a file, at most: each is looked at by hand.
+const MOST: usize = 10_000;
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Looking at everything.
+    Read,
+    /// Sending packets besides.
+    Operate,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "read" => Ok(Self::Read),
+            "operate" => Ok(Self::Operate),
+            _ => Err(format!("`{text}` is no role: `read` or `operate`")),
+        }
+    }
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its public part.
+    pub id: String,
+    /// What it is good for.
+    pub role: Role,
+    /// SHA-256 of its secret, in hexadecimal.
+    hash: String,
+    /// Whose it is, for humans; may be empty.
+    pub name: String,
+}
+
+impl Known {
+    /// What is kept of a token.
+    pub fn new(token: &TokenText, role: Role, name: &str) -> Self {
+        Self {
+            id: token.id.clone(),
+            role,
+            hash: token.hash(),
+            name: name.split_whitespace().collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    fn parse(line: &str) -> Result<Self, String> {
+        let mut words = line.split_whitespace();
+        let mut word = |what: &str| words.next().ok_or_else(|| format!("{what} is missing"));
+        let id = word("the id")?.to_owned();
+        let role = word("the role")?.parse()?;
+        let hash = word("the hash")?.to_ascii_lowercase();
+        if hash.len() != 64 || !hash.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+            return Err("the hash has not 64 hexadecimal digits".to_owned());
+        }
+        let name = words.collect::<Vec<_>>().join(" ");
+        Ok(Self {
+            id,
+            role,
+            hash,
+            name,
+        })
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "token {} ({}", self.id, self.role)?;
+        if !self.name.is_empty() {
+            write!(f, ", {}", self.name.escape_debug())?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// What a file is known by.
+type Stamp = (u64, u64, i64, i64);
+
+/// When a file was changed last, and which it is.
+pub(super) fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let file = std::fs::metadata(path)?;
+    Ok((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+}
+
+/// A file of tokens, a line each: id, role, SHA-256 of the secret, whose it is. What changes in it holds from the next request on; one
+/// that cannot be read has no tokens.
+#[derive(Debug)]
+pub struct Tokens {
+    path: PathBuf,
+    read: Mutex<(Option<Stamp>, BTreeMap<String, Known>)>,
+}
+
+impl Tokens {
+    /// The tokens of a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let read = (Some(stamp(path)?), read(path)?);
+        Ok(Self {
+            path: path.to_owned(),
+            read: Mutex::new(read),
+        })
+    }
+
+    /// All of them, by id.
+    pub fn all(&self) -> Vec<Known> {
+        self.with(|known| known.values().cloned().collect())
+    }
+
+    /// Whom a token shows.
+    pub(super) fn check(&self, shown: &TokenText) -> Option<Known> {
+        let hash = shown.hash();
+        self.with(|known| {
+            let known = known.get(&shown.id)?;
+            same(&known.hash, &hash).then(|| known.clone())
+        })
+    }
+
+    fn with<T>(&self, what: impl FnOnce(&BTreeMap<String, Known>) -> T) -> T {
+        let mut held = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamp(&self.path);
+        let (then, known) = &mut *held;
+        match now {
+            Ok(now) if *then == Some(now) => {}
+            Ok(now) => {
+                *then = Some(now);
+                *known = read(&self.path).unwrap_or_else(|error| {
+                    error!(
+                        "{}: {error}: nobody may use the API at a port",
+                        self.path.display()
+                    );
+                    BTreeMap::new()
+                });
+            }
+            Err(error) => {
+                if then.take().is_some() {
+                    error!(
+                        "{}: {error}: nobody may use the API at a port",
+                        self.path.display()
+                    );
+                }
+                known.clear();
+            }
+        }
+        what(known)
+    }
+}
+
+/// A line that is none costs itself alone.
+fn read(path: &Path) -> std::io::Result<BTreeMap<String, Known>> {
+    let text = std::fs::read_to_string(path)?;
+    let mut all = BTreeMap::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match Known::parse(line) {
+            Ok(_) if all.len() == MOST => {
+                warn!("{}: more than {MOST} tokens", path.display());
+                break;
+            }
+            Ok(known) => {
+                all.insert(known.id.clone(), known);
+            }
+            Err(error) => warn!("{}:{number}: {error}", path.display()),
+        }
+    }
+    Ok(all)
+}
+
+/// Writes the file of tokens anew, whole or not at all; nobody but its owner may read it.
+fn write(path: &Path, all: &BTreeMap<String, Known>) -> std::io::Result<()> {
+    let mut text =
+        "# Tokens of the API: id, role, SHA-256 of the secret, whose it is. `weft api token` changes it.\n"
+            .to_owned();
+    for known in all.values() {
+        let Known {
+            id,
+            role,
+            hash,
+            name,
+        } = known;
+        text.push_str(format!("{id} {role} {hash} {name}").trim_end());
+        text.push('\n');
+    }
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}
+
+impl Tokens {
+    /// Puts a token into a file, which is made where it is not there.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn add(path: &Path, known: Known) -> std::io::Result<()> {
+        let mut all = match read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            all => all?,
+        };
+        all.insert(known.id.clone(), known);
+        write(path, &all)
+    }
+
+    /// Takes one out of it; false where it has none of this id.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn remove(path: &Path, id: &str) -> std::io::Result<bool> {
+        let mut all = read(path)?;
+        let there = all.remove(id).is_some();
+        if there {
+            write(path, &all)?;
+        }
+        Ok(there)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+    use super::*;
+    use crate::token::sha256;
+
+    #[test]
+    fn what_changes_in_the_file_holds_at_once_and_none_means_nobody() {
+        let folder = std::env::temp_dir().join(format!("weft-tokens-{}", crate::token::random(6)));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("tokens");
+        assert!(Tokens::open(&path).is_err());
+        let token = || TokenText::create(sha256(b"certificate"));
+        let (first, second) = (token(), token());
+        Tokens::add(&path, Known::new(&first, Role::Read, "pro \n metheus")).unwrap();
+        let tokens = Tokens::open(&path).unwrap();
+        let found = tokens.check(&first).unwrap();
+        assert_eq!(
+            found.to_string(),
+            format!("token {} (read, pro metheus)", first.id)
+        );
+        assert_eq!(tokens.check(&second), None);
+        Tokens::add(&path, Known::new(&second, Role::Operate, "")).unwrap();
+        assert_eq!(tokens.check(&second).unwrap().role, Role::Operate);
+        let guessed = TokenText {
+            secret: first.secret.clone(),
+            ..second.clone()
+        };
+        assert_eq!(tokens.check(&guessed), None);
+        assert!(Tokens::remove(&path, &first.id).unwrap());
+        assert!(!Tokens::remove(&path, &first.id).unwrap());
+        assert_eq!(tokens.check(&first), None);
+        // A line that is none costs itself alone.
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("a read b\nc write d\n{text}")).unwrap();
+        assert_eq!(tokens.all().len(), 1);
+        assert!(tokens.check(&second).is_some());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(tokens.check(&second), None);
+        std::fs::remove_dir(&folder).unwrap();
+    }
+}
