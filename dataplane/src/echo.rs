@@ -100,7 +100,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let echo = Echo::open().unwrap();
+            let echo = Echo::open([127, 0, 0, 1].into()).unwrap();
             for v6 in [false, true] {
                 let (domain, protocol, to): (_, _, IpAddr) = match v6 {
                     false => (Domain::IPV4, Protocol::ICMPV4, [127, 0, 0, 1].into()),
