@@ -62,6 +62,7 @@ fn neighbor() -> Neighbor {
         }],
         updates: 0,
         rejected: 0,
+        mute: vec![],
         route_leaks: 0,
         policy_rejected: 0,
         import: PolicyUse::default(),

@@ -47,11 +47,15 @@ pub enum ConditionKind {
     NextHop,
     /// The far end of tunnels has no route.
     Unreachable,
+    /// Labels name a far end whose address nobody announces.
+    NoLocator,
     /// The way to far routers is narrower than the devices that lead there.
     PathMtu,
     /// This end of the tunnels is an address that no interface has.
     EndpointAddress,
-    /// An interface of a tenant is down, or is not there.
+    /// Packets of a tenant come in by tunnels, and this router does not send them on.
+    NotForwarding,
+    /// An interface of a tenant is down, is not there, or has lost what it had.
     Attachment,
     /// An interface is not given to a tenant, since the router itself lives by it.
     AttachmentRefused,
@@ -85,8 +89,10 @@ impl ConditionKind {
             Self::FarEnds => "far-ends",
             Self::NextHop => "next-hop",
             Self::Unreachable => "unreachable",
+            Self::NoLocator => "no-locator",
             Self::PathMtu => "path-mtu",
             Self::EndpointAddress => "endpoint-address",
+            Self::NotForwarding => "not-forwarding",
             Self::Attachment => "attachment",
             Self::AttachmentRefused => "attachment-refused",
             Self::FormerAttachment => "former-attachment",
@@ -129,6 +135,8 @@ pub struct Condition {
     pub kind: ConditionKind,
     /// What it is about: a device, a tenant, an endpoint. Unique within the kind.
     pub subject: String,
+    /// Whose packets it costs, by name; everybody's where nobody is named.
+    pub tenants: Vec<String>,
     /// What it costs.
     pub severity: Severity,
     /// What is wrong, in a sentence without a full stop.
@@ -146,6 +154,7 @@ struct Held {
     severity: Severity,
     detail: String,
     remedy: Option<String>,
+    tenants: Vec<String>,
     since: Instant,
     count: u64,
     log_at: Instant,
@@ -189,6 +198,7 @@ impl Conditions {
                 severity,
                 detail,
                 remedy,
+                tenants: Vec::new(),
                 since: now,
                 count: 1,
                 log_at: now + REPEAT,
@@ -208,6 +218,13 @@ impl Conditions {
             held.unlogged = 0;
         }
         (held.severity, held.detail, held.remedy) = (severity, detail, remedy);
+    }
+
+    /// What is wrong costs packets of these tenants alone.
+    pub fn narrow(&mut self, kind: ConditionKind, subject: &str, tenants: Vec<String>) {
+        if let Some(held) = self.held.get_mut(&(kind, subject.to_owned())) {
+            held.tenants = tenants;
+        }
     }
 
     /// It is no longer so; true where it was.
@@ -253,6 +270,7 @@ impl Conditions {
         held.map(|((kind, subject), held)| Condition {
             kind: *kind,
             subject: subject.clone(),
+            tenants: held.tenants.clone(),
             severity: held.severity,
             detail: held.detail.clone(),
             remedy: held.remedy.clone(),

@@ -17,8 +17,8 @@ pub struct Echo {
     id: u16,
 }
 
-/// Given echo replies with this identifier alone.
-fn open(v6: bool, id: u16) -> io::Result<UdpSocket> {
+/// Given echo replies with this identifier alone. `own` is an address that requests leave from, of those of its family.
+fn open(own: IpAddr, v6: bool, id: u16) -> io::Result<UdpSocket> {
     let (domain, protocol, reply) = match v6 {
         false => (Domain::IPV4, Protocol::ICMPV4, 0),
         true => (Domain::IPV6, Protocol::ICMPV6, 129),
@@ -26,22 +26,31 @@ fn open(v6: bool, id: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     sift::only(&socket, v6, &[Field::Octet(0, reply), Field::Half(4, id)])?;
     socket.set_nonblocking(true)?;
+    if own.is_ipv6() == v6 {
+        // Also while no interface has it: requests cannot leave then.
+        match v6 {
+            true => socket.set_freebind_v6(true)?,
+            false => socket.set_freebind_v4(true)?,
+        }
+        socket.bind(&SocketAddr::new(own, 0).into())?;
+    }
     // Only for its safe receive: nothing of it is about UDP.
     UdpSocket::from_std(socket.into())
 }
 
 impl Echo {
-    /// Opens what it needs.
+    /// Opens what it needs. Requests leave from `own`, this router's tunnel endpoint, as tunnels do: who is on the way may know no other
+    /// address of it. Those of the other address family leave from where the kernel's route says.
     ///
     /// # Errors
     /// Without CAP_NET_RAW.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(own: IpAddr) -> io::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0x8000);
         // Any that `probe`, which counts from 1, is long in coming to.
         let id = (std::process::id() as u16).rotate_left(5) ^ NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
-            v4: open(false, id)?,
-            v6: open(true, id)?,
+            v4: open(own, false, id)?,
+            v6: open(own, true, id)?,
             id,
         })
     }
@@ -91,7 +100,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let echo = Echo::open().unwrap();
+            let echo = Echo::open([127, 0, 0, 1].into()).unwrap();
             for v6 in [false, true] {
                 let (domain, protocol, to): (_, _, IpAddr) = match v6 {
                     false => (Domain::IPV4, Protocol::ICMPV4, [127, 0, 0, 1].into()),

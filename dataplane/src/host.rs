@@ -132,6 +132,31 @@ pub(crate) fn sysctls() -> Vec<Sysctl> {
     ]
 }
 
+/// What tells the hosts at an attachment that it has another MAC address: gratuitous ARP (RFC 5227) and unsolicited neighbour
+/// advertisements (RFC 4861 section 7.2.6).
+pub(crate) fn attachment_sysctls(device: &str) -> [Sysctl; 2] {
+    [
+        format!("net/ipv4/conf/{device}/arp_notify"),
+        format!("net/ipv6/conf/{device}/ndisc_notify"),
+    ]
+    .map(|path| Sysctl {
+        path,
+        value: "1",
+        why: "hosts are told of another MAC address",
+        cost: None,
+    })
+}
+
+/// What IPv6 needs of a tunnel device: at an attachment it is the host's choice.
+pub(crate) fn ipv6_sysctl(device: &str) -> Sysctl {
+    Sysctl {
+        path: format!("net/ipv6/conf/{device}/disable_ipv6"),
+        value: "0",
+        why: "tenants' IPv6 packets go through it",
+        cost: Some(Severity::Degraded),
+    }
+}
+
 /// What forwarding needs of a device that tenants' packets come in by.
 pub(crate) fn device_sysctls(device: &str) -> Vec<Sysctl> {
     let one = |name: &str, value, why, cost| Sysctl {

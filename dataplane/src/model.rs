@@ -331,7 +331,8 @@ pub(crate) const RULE_STEP: u32 = 980;
 pub(crate) const RULE_TENANT: u32 = 1000;
 /// Priority of the rules that lead what a tenant's table has nothing for to the main table, where the tenant may leave there.
 pub(crate) const RULE_BREAKOUT: u32 = 1996;
-/// Priority of the rule that ends packets of tenants without a table for their family.
+/// Priority of the rules that end packets of tenants without a table for their family, and packets of tenants with a way out that have lost
+/// their mark.
 pub(crate) const RULE_NO_TABLE: u32 = 1997;
 /// Where packets go on that no tenant's rule took.
 pub(crate) const RULE_END: u32 = 1998;

@@ -11,9 +11,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 use tokio::sync::mpsc;
 
-use crate::netlink::objects::{RTM_DELNEXTHOP, RTM_DELTUNNEL, RTM_NEWNEXTHOP};
-use crate::netlink::octets::{as_u32, attributes};
+use crate::model::{RouteKey, underlay_metric};
+use crate::netlink::objects::{
+    RTM_DELNEXTHOP, RTM_DELTUNNEL, RTM_NEWNEXTHOP, get_next_hop_id, get_route_key,
+};
+use crate::netlink::octets::{Message, attributes, messages};
 use crate::ruleset_watch;
+use crate::{HOST_MARKS, TENANT_MARKS};
 
 /// Something changed. What, exactly, is read from the kernel when it is needed: events may be lost, state is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +34,12 @@ pub(crate) struct Changes {
     pub(crate) settings: BTreeSet<i32>,
     /// Policy rules of others.
     pub(crate) rules: bool,
-    /// Links where a neighbour entry is gone.
+    /// Links where a neighbour entry is gone, or somebody set one.
     pub(crate) neighbours: BTreeSet<u32>,
+    /// Places that routes of ours may have, where somebody else put a route in another's place, or took his away.
+    pub(crate) places: BTreeSet<RouteKey>,
+    /// Next-hop objects that are not signed as ours and that somebody else made, changed or deleted.
+    pub(crate) next_hops: BTreeSet<u32>,
     /// Links that were taken down or away, or lost an address: the kernel drops routes over them without a word.
     pub(crate) shaken: BTreeSet<u32>,
     /// Links that were told of, and whether they are up and have a carrier, as was told last.
@@ -49,11 +57,22 @@ impl Changes {
         self.settings.extend(more.settings);
         self.rules |= more.rules;
         self.neighbours.extend(more.neighbours);
+        self.places.extend(more.places);
+        self.next_hops.extend(more.next_hops);
+        if self.places.len() > MOST || self.next_hops.len() > MOST {
+            // Everything is read instead.
+            self.places.clear();
+            self.next_hops.clear();
+            self.drift = true;
+        }
         self.shaken.extend(more.shaken);
         self.carriers.extend(more.carriers);
         self.lost += more.lost;
     }
 }
+
+/// Places and objects that are told one by one.
+const MOST: usize = 4096;
 
 /// What happened to a device's VNI filter.
 const RTNLGRP_TUNNEL: u32 = 35;
@@ -155,41 +174,14 @@ fn run(socket: &Socket, protocol: u8, own_port: u32, sender: &mpsc::Sender<Chang
 
 fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
     let mut changes = Changes::default();
-    let mut rest = datagram;
-    while let Some(header) = rest.get(..16) {
-        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
-        let payload = rest.get(16..len).unwrap_or_default();
-        let own = port == own_port;
-        match kind {
+    for message in messages(datagram) {
+        let own = message.port == own_port;
+        match message.kind {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-                changes.links = true;
-                let word = |at: usize| payload.get(at..at + 4).and_then(as_u32);
-                let has = |all: libc::c_int| {
-                    word(8).is_some_and(|flags| flags & all as u32 == all as u32)
-                };
-                let enabled = || has(libc::IFF_UP);
-                if kind == libc::RTM_NEWLINK {
-                    let carries = has(libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING);
-                    changes.carriers.extend(word(4).map(|link| (link, carries)));
-                }
-                if kind == libc::RTM_DELADDR
-                    || kind == libc::RTM_DELLINK
-                    || (kind == libc::RTM_NEWLINK && !enabled())
-                {
-                    changes.shaken.extend(word(4));
-                }
+                link_changed(&mut changes, message);
             }
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-                let ours = payload.get(5) == Some(&protocol);
-                let table = payload.get(4).copied().unwrap_or_default();
-                // What we did ourselves we know.
-                changes.underlay |= !own && table != libc::RT_TABLE_LOCAL;
-                changes.drift |= ours && !own;
-                // Addresses tell of themselves.
-                changes.links |=
-                    table == libc::RT_TABLE_LOCAL && payload.get(5) != Some(&libc::RTPROT_KERNEL);
+                route_changed(&mut changes, message, protocol, own);
             }
             // A rule or a VNI that somebody else deleted may have been ours.
             libc::RTM_DELRULE => {
@@ -204,25 +196,70 @@ fn classify(datagram: &[u8], protocol: u8, own_port: u32) -> Changes {
             RTM_DELTUNNEL => changes.drift |= !own,
             RTM_NEWNETCONF => {
                 // `struct netconfmsg` is one octet, and its attributes are aligned.
-                let mut attributes = attributes(payload.get(4..).unwrap_or_default());
+                let mut attributes = attributes(message.payload.get(4..).unwrap_or_default());
                 let index = attributes.find(|(kind, _)| *kind == NETCONFA_IFINDEX);
                 let index = index.and_then(|(_, value)| value.try_into().ok());
                 changes.settings.extend(index.map(i32::from_ne_bytes));
             }
-            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
-                let ours = payload.get(2) == Some(&protocol);
-                changes.drift |= !own && ours;
-                changes.underlay |= !own && !ours;
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP if !own => {
+                let ours = message.payload.get(2) == Some(&protocol);
+                changes.drift |= ours;
+                changes.underlay |= !ours;
+                let id = get_next_hop_id(message.payload).filter(|_| !ours);
+                changes
+                    .next_hops
+                    .extend(id.filter(|id| TENANT_MARKS.contains(id)));
             }
-            libc::RTM_DELNEIGH if !own => {
-                let link = payload.get(4..8).and_then(|link| link.try_into().ok());
-                changes.neighbours.extend(link.map(u32::from_ne_bytes));
+            // The kernel itself, which has no port, makes and changes entries all the time.
+            libc::RTM_DELNEIGH if !own => changes.neighbours.extend(message.word(4)),
+            libc::RTM_NEWNEIGH if !own && message.port != 0 => {
+                changes.neighbours.extend(message.word(4));
             }
             _ => {}
         }
-        rest = rest
-            .get(len.max(16).next_multiple_of(4)..)
-            .unwrap_or_default();
     }
     changes
 }
+
+fn link_changed(changes: &mut Changes, message: Message<'_>) {
+    changes.links = true;
+    let has = |all: libc::c_int| {
+        let flags = message.word(8);
+        flags.is_some_and(|flags| flags & all as u32 == all as u32)
+    };
+    if message.kind == libc::RTM_NEWLINK {
+        let carries = has(libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING);
+        let link = message.word(4);
+        changes.carriers.extend(link.map(|link| (link, carries)));
+    }
+    if message.kind == libc::RTM_DELADDR
+        || message.kind == libc::RTM_DELLINK
+        || (message.kind == libc::RTM_NEWLINK && !has(libc::IFF_UP))
+    {
+        changes.shaken.extend(message.word(4));
+    }
+}
+
+fn route_changed(changes: &mut Changes, message: Message<'_>, protocol: u8, own: bool) {
+    let of = message.payload.get(5);
+    let ours = of == Some(&protocol);
+    let table = message.payload.get(4).copied().unwrap_or_default();
+    // What we did ourselves we know.
+    changes.underlay |= !own && table != libc::RT_TABLE_LOCAL;
+    changes.drift |= ours && !own;
+    // Addresses tell of themselves.
+    changes.links |= table == libc::RT_TABLE_LOCAL && of != Some(&libc::RTPROT_KERNEL);
+    let replaces = message.flags & libc::NLM_F_REPLACE as u16 != 0;
+    if !own && !ours && (replaces || message.kind == libc::RTM_DELROUTE) {
+        let key = get_route_key(message.payload);
+        changes.places.extend(key.filter(may_be_ours));
+    }
+}
+
+/// A route of ours may have this place: in a tenant's table or a step's, or with the metric of those for the underlay.
+fn may_be_ours(key: &RouteKey) -> bool {
+    HOST_MARKS.contains(&key.table) || key.metric == underlay_metric(&key.prefix)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! Who changes our nftables tables: a thread that reads nf_tables' events and says when it was not this process.
 //!
 //! A transaction is told as one message for each object and one at its end. What this process loads makes the table anew, with a
-//! word of its own as the table's comment: a transaction that touches a table of ours without that word is somebody else's.
+//! word of its own as the table's comment: a transaction that touches a table of ours without that word is somebody else's. One that puts
+//! the table to sleep has the comment that the table has, and is somebody else's all the same.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -15,6 +16,7 @@ use socket2::SockRef;
 use tokio::sync::mpsc;
 
 use crate::monitor::{self, Changes};
+use crate::netlink::octets::{self, attributes};
 use crate::nftables;
 use crate::upkeep::{Repairs, Turn};
 
@@ -23,10 +25,16 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// The end of a transaction.
 const NFT_MSG_NEWGEN: u16 = 15;
+/// A table is made or changed; which there are.
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 /// Objects with names: counters, that is. Reading them may reset them, which changes no wall.
 const NFT_MSG_OBJECTS: std::ops::RangeInclusive<u16> = 18..=21;
 /// The table's name is the first attribute of every object.
 const NFTA_TABLE: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+/// No packet is asked about.
+const NFT_TABLE_F_DORMANT: u32 = 1;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
@@ -68,6 +76,8 @@ pub(crate) fn signature() -> &'static str {
 struct Transaction {
     touches: bool,
     signed: bool,
+    /// A table of ours sleeps from now on.
+    sleeps: bool,
 }
 
 impl Transaction {
@@ -83,11 +93,12 @@ impl Transaction {
                 match kind & 0xff {
                     NFT_MSG_NEWGEN => {
                         let ended = std::mem::take(self);
-                        foreign |= ended.touches && !ended.signed;
+                        foreign |= ended.touches && (!ended.signed || ended.sleeps);
                     }
                     kind if NFT_MSG_OBJECTS.contains(&kind) => {}
-                    _ if is_ours(message) => {
+                    kind if is_ours(message) => {
                         self.touches = true;
+                        self.sleeps |= kind == NFT_MSG_NEWTABLE && is_dormant(message);
                         let mut words = message.windows(signature.len());
                         self.signed |= words.any(|word| word == signature.as_bytes());
                     }
@@ -104,20 +115,48 @@ impl Transaction {
 
 /// The object is in a table of ours.
 fn is_ours(message: &[u8]) -> bool {
-    let mut rest = message.get(NFGENMSG..).unwrap_or_default();
-    while let Some(header) = rest.get(..4) {
-        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
-        if kind == NFTA_TABLE {
-            let name = rest.get(4..len).unwrap_or_default();
-            let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
-            return nftables::TABLES.iter().any(|ours| ours.as_bytes() == name);
+    let mut attributes = attributes(message.get(NFGENMSG..).unwrap_or_default());
+    let name = attributes.find(|(kind, _)| *kind == NFTA_TABLE);
+    name.is_some_and(|(_, name)| {
+        let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
+        nftables::TABLES.iter().any(|ours| ours.as_bytes() == name)
+    })
+}
+
+fn is_dormant(table: &[u8]) -> bool {
+    let mut attributes = attributes(table.get(NFGENMSG..).unwrap_or_default());
+    let flags = attributes.find(|(kind, _)| *kind == NFTA_TABLE_FLAGS);
+    let flags = flags.and_then(|(_, value)| value.try_into().ok());
+    flags.is_some_and(|flags| u32::from_be_bytes(flags) & NFT_TABLE_F_DORMANT != 0)
+}
+
+/// Whether a table of ours is there that the kernel asks nothing.
+///
+/// # Errors
+/// Where the kernel has no nf_tables, or does not answer.
+pub(crate) fn any_dormant() -> io::Result<bool> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    SockRef::from(&socket).set_read_timeout(Some(monitor::LOOK))?;
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let mut request = Vec::new();
+    octets::message(&mut request, kind, flags, 1, |out| {
+        out.resize(out.len() + NFGENMSG, 0);
+    });
+    socket.send(&request, 0)?;
+    let (mut buffer, mut found) = (Vec::with_capacity(1 << 16), false);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        for message in octets::messages(&buffer) {
+            match i32::from(message.kind) {
+                libc::NLMSG_DONE => return Ok(found),
+                libc::NLMSG_ERROR => return Err(io::ErrorKind::Unsupported.into()),
+                _ => found |= is_ours(message.payload) && is_dormant(message.payload),
+            }
         }
-        rest = rest
-            .get(len.max(4).next_multiple_of(4)..)
-            .unwrap_or_default();
     }
-    false
 }
 
 /// Starts the thread, which tells of walls that somebody else changed; it ends within a second when the receiver is gone.
@@ -233,6 +272,11 @@ mod tests {
         assert!(told(&[message(8, "weft-chains", b""), end()]));
         assert!(!told(&[message(20, "weft", b""), end()]), "a counter");
         assert!(!told(&[message(8, "weft", b"")]), "it may yet be signed");
+        // `flags dormant`, with the comment that the table has had.
+        let asleep = [&[8, 0, 2, 0, 0, 0, 0, 1][..], b"..weft-1234."].concat();
+        assert!(told(&[message(0, "weft", &asleep), end()]));
+        let awake = [&[8, 0, 2, 0, 0, 0, 0, 0][..], b"..weft-1234."].concat();
+        assert!(!told(&[message(0, "weft", &awake), end()]));
         let together = [message(0, "weft", b"weft-1234"), end()].concat();
         assert!(!told(&[together]));
     }

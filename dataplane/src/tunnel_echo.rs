@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use weft_overlay::{Encapsulation, EndpointId, Vni};
@@ -22,7 +22,7 @@ use crate::model::{Carrier, mac};
 use crate::sift::{self, Field};
 
 /// The far router decrements it once.
-const TTL: u8 = 2;
+pub(crate) const TTL: u8 = 2;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 /// Echo requests (RFC 792, RFC 4443).
@@ -34,7 +34,7 @@ const ECHO_HEADER: usize = 8;
 const NONCE: usize = 8;
 
 /// A router that tunnels lead to, and how packets get there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FarEnd {
     /// Its tunnel endpoint.
     pub address: IpAddr,

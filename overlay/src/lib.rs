@@ -19,7 +19,9 @@ use std::num::NonZeroU16;
 pub use vni::{EndpointId, InvalidVni, Vni, VniSet};
 
 /// How a packet is carried to an endpoint. The order is that of the wire format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encapsulation {
     /// RFC 7348, Ethernet payload, UDP 4789.

@@ -300,6 +300,143 @@ fn a_far_router_that_forwards_no_more_is_told_from_one_that_is_gone() {
     wait_for_verdict(&lab, "a", "forwarding");
 }
 
+/// Nothing has ever come back where nothing could: the routers began, or began again, under the fault.
+#[test]
+fn a_way_that_was_dead_when_the_routers_began_is_said() {
+    if !need(&["ip", "curl", "ping", "nft"]) {
+        return;
+    }
+    let lab = up();
+    let both = ["a", "b"];
+    let drop_tunnels = "add table inet foreign; add chain inet foreign c { type filter hook input priority 0; }; add rule inet foreign c udp dport 4789 drop";
+    let far_end = |node: &str| {
+        let said = forwarding_of(&lab, node)?;
+        let conditions = said["conditions"].as_array()?.clone();
+        let far_end = conditions.into_iter().find(|one| one["code"] == "far-end");
+        far_end.map(|one| (said["verdict"].clone(), one))
+    };
+    for router in both {
+        lab.converged(router);
+    }
+    is_answered(&lab);
+    // What they knew, and nothing: then they say that nobody has ever answered.
+    for knows in [true, false] {
+        for router in both {
+            wait_for_verdict(&lab, router, "forwarding");
+        }
+        if knows {
+            for router in [1, 2] {
+                let node = both[router - 1];
+                let file = format!("/var/lib/weft/r{router}/answered.json");
+                wait_until("who answers is written", Duration::from_secs(60), || {
+                    let text = lab.shell(node, &format!("cat {file} || true"));
+                    text.contains("192.0.2.").then_some(())
+                });
+            }
+        }
+        nft(&lab, "b", drop_tunnels);
+        for router in both {
+            lab.kill(router);
+            if !knows {
+                lab.shell(router, "rm /var/lib/weft/*/answered.json");
+            }
+        }
+        for router in both {
+            lab.start(router);
+        }
+        for router in both {
+            lab.converged(router);
+            let what = format!("{router} says that nothing comes back");
+            let (verdict, said) = wait_until(&what, Duration::from_secs(60), || far_end(router));
+            let text = said["text"].as_str().unwrap();
+            assert_eq!(text.contains("has never answered"), !knows, "{said}");
+            let worst = if knows { "down" } else { "degraded" };
+            assert_eq!(verdict, worst, "{router}, known before: {knows}: {said}");
+            assert!(said["remedy"].as_str().unwrap().contains("UDP port 4789"));
+        }
+        nft(&lab, "b", "delete table inet foreign");
+        is_answered(&lab);
+    }
+    for router in both {
+        wait_for_verdict(&lab, router, "forwarding");
+    }
+}
+
+/// Labels come, and nobody announces where their far ends are: a session over IPv4 has no next hop for the locators.
+#[test]
+fn labels_without_a_locator_are_said_with_what_keeps_it_back() {
+    if !need(&["ip", "curl", "ping"]) {
+        return;
+    }
+    let config = |number: u8, more: &str| {
+        let other = 3 - number;
+        format!(
+            "router: {{ name: r{number}, router_id: 192.0.2.{number}, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: \"2001:db8::{number}\" }}
+tenants:
+  - {{ name: red, vni: 10001, interfaces: [red0], prefixes: [10.0.{number}.0/24] }}
+neighbors:
+  - {{ address: 10.255.0.{other}, asn: 64601, families: [ipv4-unicast, ipv6-unicast]{more} }}
+"
+        )
+    };
+    let (mut nodes, mut files) = (Vec::new(), Vec::new());
+    for (name, number) in [("a", 1), ("b", 2)] {
+        let mut exec = forwarding(&[
+            &format!("eth1 10.255.0.{number}/24"),
+            &format!("red0 10.0.{number}.1/24"),
+        ]);
+        let other = 3 - number;
+        exec.push(format!(
+            "ip address add 2001:db8::{number}/128 dev lo nodad"
+        ));
+        exec.push(format!(
+            "ip address add 2001:db8:f::{number}/64 dev eth1 nodad"
+        ));
+        exec.push(format!(
+            "ip -6 route add 2001:db8::{other}/128 via 2001:db8:f::{other}"
+        ));
+        nodes.push((name, true, exec));
+        files.push((format!("{name}.yaml"), config(number, "")));
+    }
+    for (host, number) in [("red-a", 1), ("red-b", 2)] {
+        let exec = vec![
+            format!("ip address add 10.0.{number}.10/24 dev eth1"),
+            format!("ip route replace default via 10.0.{number}.1"),
+        ];
+        nodes.push((host, false, exec));
+    }
+    let links = [
+        ("a:eth1", "b:eth1"),
+        ("a:red0", "red-a:eth1"),
+        ("b:red0", "red-b:eth1"),
+    ];
+    let lab = Lab::up(&topology(&nodes, &links), &files);
+    for (node, other) in [("a", 2), ("b", 1)] {
+        let said = wait_until("no locator is said", Duration::from_secs(60), || {
+            let forwarding = forwarding_of(&lab, node)?;
+            let said = forwarding["conditions"].as_array()?.clone();
+            said.into_iter().find(|one| one["code"] == "no-locator")
+        });
+        assert_eq!(said["subject"], format!("192.0.2.{other}"));
+        assert_eq!(
+            said["text"],
+            format!("1 routes of tenants have no far end: no locator for #192.0.2.{other}")
+        );
+        assert_ne!(forwarding_of(&lab, node).unwrap()["verdict"], "forwarding");
+        let neighbors = lab.get(node, "neighbors").unwrap();
+        assert_eq!(neighbors[0]["mute"][0], "ipv6-unicast", "{neighbors}");
+    }
+    for (node, number) in [("a", 1), ("b", 2)] {
+        let more = format!(", local_address_v6: \"2001:db8:f::{number}\"");
+        lab.reload(node, &config(number, &more));
+    }
+    is_answered(&lab);
+    for node in ["a", "b"] {
+        wait_for_verdict(&lab, node, "forwarding");
+    }
+}
+
 /// Test packets of others come to a port that somebody else may have: it is said, and costs no packet.
 #[test]
 fn a_reflector_whose_port_is_taken_is_said() {

@@ -135,6 +135,9 @@ pub struct Neighbor {
     /// What was negotiated, while the session is established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negotiated: Option<Negotiated>,
+    /// Families of the session in which nothing of this router's own is announced, since the session has no next hop for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mute: Vec<Family>,
     /// Prefixes by family.
     pub prefixes: Vec<NeighborPrefixes>,
     /// UPDATE messages received.

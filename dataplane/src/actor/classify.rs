@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Actor;
-use super::links::{arms, is_host};
+use super::links::{arms, is_host, tenants_at, vrf_name};
 use crate::bpf::{Carried, Classifier, OwnAddress, Place};
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{
@@ -162,6 +162,9 @@ impl Actor {
                 "somebody took our BPF programs away there: packets have no tenant until they are back",
                 None,
             );
+            let whose = tenants_at(&self.tenants, &link.name);
+            self.conditions
+                .narrow(ConditionKind::Classifier, &link.name, whose);
         }
         !lost.is_empty()
     }
@@ -498,12 +501,30 @@ impl Actor {
             if tenants.len() < self.tenants.len() {
                 add(RULE_NO_TABLE, marked(false), RuleAction::Unreachable);
             }
+            // Whoever takes the classifier from an attachment takes the mark from its packets: they leave by no other table. Each rule costs
+            // packets of nobody's a look, so that of more than a few there is none.
+            let all = self.tenants.values();
+            let leaving = all.filter(|one| one.intent.breakout.is_some());
+            if leaving.clone().count() <= FLAT {
+                let at = if tree { RULE_LAST } else { RULE_NO_TABLE };
+                for name in leaving.flat_map(|one| entrances(one, self.vrf)) {
+                    add(at, RuleMatch::Interface(name), RuleAction::Unreachable);
+                }
+            }
             for carrier in self.devices.keys() {
                 let one = RuleMatch::Interface(carrier.name().into_owned());
                 add(RULE_LAST, one, RuleAction::Drop);
             }
         }
         rules
+    }
+}
+
+/// Where rules say that packets come in by a tenant's attachments.
+fn entrances(tenant: &super::Tenant, vrf: bool) -> Vec<String> {
+    match vrf {
+        true => vec![vrf_name(&tenant.intent)],
+        false => tenant.intent.attachments.clone(),
     }
 }
 

@@ -169,6 +169,16 @@ impl Actor {
         self.steps.changed = true;
     }
 
+    /// While a tunnel device is lacking, any other may be in its place, or have its port: when one goes it is tried again.
+    pub(super) fn links_in_the_way(&self) -> Vec<u32> {
+        let own = (self.config.endpoint).map(|endpoint| self.config.carrier(endpoint));
+        let lacks_own = own.is_some_and(|own| !self.devices.contains_key(&own));
+        match lacks_own || !self.missing_devices.is_empty() {
+            true => self.links.keys().copied().collect(),
+            false => Vec::new(),
+        }
+    }
+
     fn make_device(&mut self, carrier: Carrier) -> Result<(), Error> {
         let Some(endpoint) = self.config.endpoint else {
             return Err(Error::NoEndpoint);

@@ -484,6 +484,11 @@ impl Actor {
                 format!("the kernel refuses {}: {error}{more}", key.prefix),
                 Some("`weft show kernel` has all of them; each is tried again, and announced to nobody who would send packets here (`router.announce_refused`)".into()),
             );
+            if self.by_table.contains_key(&key.table) {
+                let whose = vec![subject.clone()];
+                self.conditions
+                    .narrow(ConditionKind::RouteRefused, subject, whose);
+            }
         }
         self.conditions
             .retain(now, ConditionKind::RouteRefused, |subject| {

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use tracing::warn;
 use weft_overlay::intent::{TenantId, TenantIntent};
 
-use super::{ALIAS, Actor, Device, TENANT_ALIAS};
-use crate::condition::{ConditionKind, Severity};
+use super::{ALIAS, Actor, Device, TENANT_ALIAS, Tenant};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec};
 use crate::netlink::links::{put_link, put_link_alias, put_link_master, put_vrf};
 use crate::netlink::objects::NEW;
@@ -316,6 +314,7 @@ impl Actor {
         self.redistribute_events(redistributed);
         for name in come {
             self.keep_new_device(&name);
+            self.announce_changes(&name);
         }
         let up: BTreeMap<String, bool> = attachments_of(self)
             .into_iter()
@@ -334,32 +333,6 @@ impl Actor {
         );
         self.attachments = up;
         self.note_attachments();
-    }
-
-    /// What a tenant's packets cannot come in by is said: to them the router is down there.
-    fn note_attachments(&mut self) {
-        let now = Instant::now();
-        for (name, _) in self.attachments.iter().filter(|(_, up)| !**up) {
-            let there = self.links.values().any(|link| link.name == *name);
-            let detail = match there {
-                true => "the interface is down: its tenant's packets do not come in by it",
-                false => "there is no such interface: its tenant's packets do not come in by it",
-            };
-            self.conditions.set(
-                now,
-                (ConditionKind::Attachment, name),
-                Severity::Degraded,
-                detail,
-                there.then(|| {
-                    format!("`ip link set {name} up`, and look at what it is plugged into")
-                }),
-            );
-        }
-        let attachments = &self.attachments;
-        self.conditions
-            .retain(now, ConditionKind::Attachment, |name| {
-                attachments.get(name) == Some(&false)
-            });
     }
 
     fn redistribute_events(&mut self, now: BTreeSet<(TenantId, IpNet)>) {
@@ -393,6 +366,15 @@ pub(super) fn arms(tenant: &TenantIntent) -> impl Iterator<Item = &String> {
 pub(crate) fn is_tenant_vrf(link: &snapshot::Link) -> bool {
     let alias = link.alias.as_deref();
     alias.is_some_and(|alias| alias.starts_with(TENANT_ALIAS))
+}
+
+/// The names of the tenants that an interface is an attachment of, or leads to a service node of.
+pub(super) fn tenants_at(tenants: &BTreeMap<TenantId, Tenant>, name: &str) -> Vec<String> {
+    let all = tenants.values().map(|tenant| &tenant.intent);
+    let has = |one: &&TenantIntent| {
+        one.attachments.iter().any(|held| held == name) || arms(one).any(|held| held == name)
+    };
+    all.filter(has).map(|one| one.name.clone()).collect()
 }
 
 pub(super) fn attachments_of(actor: &Actor) -> BTreeSet<String> {

@@ -3,6 +3,7 @@
 //! `wanted` is the intent as kernel objects, `held` is what the kernel has of them; a flush sends the difference. Keys
 //! that may differ are queued, so a change costs what it changes, not a walk over a million routes.
 
+mod attachments;
 mod classify;
 mod devices;
 mod drain;
@@ -11,6 +12,7 @@ mod former;
 mod groups;
 pub(crate) mod links;
 pub(crate) mod paths;
+mod reflections;
 mod refusals;
 mod report;
 mod routes;
@@ -44,6 +46,7 @@ use crate::monitor::{self, Changes};
 use crate::netlink::socket::Netlink;
 use crate::next_hops::NextHops;
 use crate::resolver::Resolver;
+use crate::ruleset_watch;
 use crate::snapshot::{self, Address, Link};
 use crate::upkeep::{Repairs, Seen};
 use crate::ways::WaySets;
@@ -215,6 +218,10 @@ pub(crate) struct Actor {
     /// Sets of ways that routes lead over.
     way_sets: WaySets,
     attachments: BTreeMap<String, bool>,
+    /// Probes of other routers that this one is to send back.
+    reflections: reflections::Reflections,
+    /// What they have had.
+    had: BTreeMap<String, attachments::Had>,
     redistributed: BTreeSet<(TenantId, IpNet)>,
     /// To be told: reachability, and the rest.
     reach_news: BTreeMap<Purpose, Vec<(IpAddr, Option<Reach>)>>,
@@ -367,6 +374,8 @@ impl Actor {
             resolver: Resolver::default(),
             way_sets: WaySets::default(),
             attachments: BTreeMap::new(),
+            reflections: reflections::Reflections::default(),
+            had: BTreeMap::new(),
             redistributed: BTreeSet::new(),
             reach_news: BTreeMap::new(),
             news: Vec::new(),
@@ -542,6 +551,7 @@ impl Actor {
             }
             if self.watch_programs_at <= now {
                 self.watch_programs();
+                self.watch_reflections(now);
                 self.watch_programs_at = Instant::now() + classify::LOOK;
             }
             if self.ruleset_retry.is_some_and(|at| at <= now) {
@@ -833,11 +843,14 @@ impl Actor {
         let mut ours_changed = false;
         if changes.links {
             let before = self.used_links();
+            let in_the_way = self.links_in_the_way();
             if let Err(error) = self.read_links() {
                 warn!(%error, "cannot read the links");
             }
+            let mut in_the_way = in_the_way.iter();
+            let made_way = in_the_way.any(|link| !self.links.contains_key(link));
             // A link that goes down takes routes and next hops along without a word, also where it is raised again at once.
-            ours_changed = before != self.used_links();
+            ours_changed = before != self.used_links() || made_way;
             self.keep_devices();
             ours_changed |= before != self.used_links();
             self.policy_changed = true;
@@ -866,9 +879,23 @@ impl Actor {
         if changes.rules || (changes.underlay || changes.links) && self.rules_suspected {
             self.watch_rules_at = Some(Instant::now());
         }
-        if ours_changed || changes.drift || !changes.neighbours.is_empty() {
+        let displaced = self.is_displaced(&changes);
+        if ours_changed || changes.drift || displaced || !changes.neighbours.is_empty() {
             self.repair();
         }
+    }
+
+    /// Something of ours was replaced by what is signed as nobody's or another one's. Where such a thing has gone ours is tried again.
+    fn is_displaced(&mut self, changes: &Changes) -> bool {
+        for key in &changes.places {
+            if let Some(refused) = self.refused.get_mut(key) {
+                refused.retry_at = Instant::now();
+            }
+        }
+        let mut places = changes.places.iter();
+        let mut next_hops = changes.next_hops.iter();
+        places.any(|key| self.held.contains_key(key))
+            || next_hops.any(|id| self.next_hops.get(*id).is_some())
     }
 
     /// Whether the link of this index is one of our tunnel devices.
@@ -880,6 +907,10 @@ impl Actor {
     fn repair(&mut self) {
         self.watch_rules_at = Some(Instant::now());
         self.check_classifier();
+        // Without nf_tables there is none.
+        if ruleset_watch::any_dormant().unwrap_or(false) {
+            self.close_walls();
+        }
         match self.ensure_devices() {
             Ok(()) => {
                 self.conditions

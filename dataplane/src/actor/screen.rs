@@ -82,7 +82,7 @@ impl Actor {
     /// Takes from tenants what no tenant can have, and gives back what one can have again.
     pub(super) fn screen_attachments(&mut self) {
         let unfit = self.unfit_links();
-        let mut refused: BTreeMap<String, String> = BTreeMap::new();
+        let mut refused: BTreeMap<String, (String, String)> = BTreeMap::new();
         for tenant in self.tenants.values_mut() {
             let mut fit = Vec::with_capacity(tenant.told.len());
             for name in &tenant.told {
@@ -93,7 +93,7 @@ impl Actor {
                             "the interface is not given to the tenant {}: {reason}",
                             tenant.intent.name
                         );
-                        refused.insert(name.clone(), detail);
+                        refused.insert(name.clone(), (tenant.intent.name.clone(), detail));
                     }
                 }
             }
@@ -103,7 +103,7 @@ impl Actor {
             }
         }
         let now = Instant::now();
-        for (name, detail) in &refused {
+        for (name, (whose, detail)) in &refused {
             self.conditions.set(
                 now,
                 (ConditionKind::AttachmentRefused, name),
@@ -111,6 +111,9 @@ impl Actor {
                 detail.as_str(),
                 Some("name another interface for the tenant".into()),
             );
+            let whose = vec![whose.clone()];
+            self.conditions
+                .narrow(ConditionKind::AttachmentRefused, name, whose);
         }
         self.conditions
             .retain(now, ConditionKind::AttachmentRefused, |name| {

@@ -20,6 +20,7 @@ use crate::netlink::links::{
 use crate::netlink::objects::Question;
 use crate::netlink::socket::{Batch, Refusal};
 use crate::snapshot;
+use crate::steps::UNDECIDED;
 use crate::upkeep::{self, Blame, Flaw, ForeignRule, Turn, Unset, sysctl_name};
 
 /// Rules of others that are looked at, and tenants whose packets each is tried with.
@@ -38,9 +39,14 @@ impl Actor {
             let all = host::sysctls().into_iter();
             sysctls.extend(all.filter(|one| self.forwards || !one.forwards()));
         }
+        let v6 = self.tenants.values().any(|one| one.has_table(Family::V6));
         for (name, index) in self.kept_devices() {
-            if i32::try_from(index).is_ok_and(is_meant) {
-                sysctls.extend(host::device_sysctls(&name));
+            if !i32::try_from(index).is_ok_and(is_meant) {
+                continue;
+            }
+            sysctls.extend(host::device_sysctls(&name));
+            if v6 && self.is_device(index) {
+                sysctls.push(host::ipv6_sysctl(&name));
             }
         }
         for sysctl in sysctls {
@@ -303,8 +309,10 @@ impl Actor {
         let suspects: Vec<ForeignRule> = suspects.take(SUSPECTS).collect();
         self.rules_suspected = !suspects.is_empty();
         let now = Instant::now();
-        let mut taken: BTreeMap<String, (ForeignRule, String)> = BTreeMap::new();
+        let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
         for (rule, trials) in self.trials(suspects.clone()) {
+            // Of more than are tried any may be concerned.
+            let all_tried = trials.len() < TRIALS;
             for trial in trials {
                 let Some((table, says)) = self.is_taken(&trial.question) else {
                     continue;
@@ -317,19 +325,38 @@ impl Actor {
                 if one(Blame::Sure).or_else(|| one(Blame::Perhaps)) != Some(&rule) {
                     continue;
                 }
+                let past = match trial.question.mark {
+                    Some(UNDECIDED) => " past its service chains",
+                    _ => "",
+                };
                 let detail = format!(
-                    "a rule that is not weft's comes before its own, and takes packets of tenant {} to {}: {rule} ({says})",
+                    "a rule that is not weft's comes before its own, and takes packets of tenant {} to {}{past}: {rule} ({says})",
                     trial.tenant, trial.question.destination
                 );
-                taken.insert(rule_subject(&rule), (rule, detail));
-                break;
+                let one = taken.entry(rule_subject(&rule)).or_insert_with(|| Taken {
+                    rule: rule.clone(),
+                    detail,
+                    tenants: BTreeSet::new(),
+                });
+                if !all_tried {
+                    break;
+                }
+                one.tenants.insert(trial.tenant);
             }
         }
         self.conditions
             .retain(now, ConditionKind::ForeignRule, |subject| {
                 taken.contains_key(subject)
             });
-        for (subject, (rule, detail)) in taken {
+        for (
+            subject,
+            Taken {
+                rule,
+                detail,
+                tenants,
+            },
+        ) in taken
+        {
             let family = if rule.family == Family::V6 { " -6" } else { "" };
             let remedy = format!(
                 "`ip{family} rule del pref {}`, or give it a preference of 2000 or more, or a selector that no tenant's packet has",
@@ -342,6 +369,9 @@ impl Actor {
                 detail,
                 Some(remedy),
             );
+            let tenants = tenants.into_iter().collect();
+            self.conditions
+                .narrow(ConditionKind::ForeignRule, &subject, tenants);
         }
     }
 
@@ -421,8 +451,29 @@ impl Actor {
         }
         let found = found.into_iter();
         found
-            .map(|(rule, trials)| (rule, trials.into_values().collect()))
+            .map(|(rule, trials)| {
+                let trials: Vec<Trial> = trials.into_values().collect();
+                let before_services = trials.iter();
+                let before_services =
+                    before_services.filter_map(|trial| self.before_services(&rule, trial));
+                let before_services: Vec<Trial> = before_services.collect();
+                (rule, [trials, before_services].concat())
+            })
             .collect()
+    }
+
+    /// The same packet where service chains are still to decide on it: no rule but those about chains is to take it, not even one that
+    /// looks into the tenant's own table.
+    fn before_services(&self, rule: &ForeignRule, trial: &Trial) -> Option<Trial> {
+        let link = trial.question.interface?;
+        let may = rule.may_take(UNDECIDED, &trial.interface);
+        (may && self.steps.undecided.contains(&link)).then(|| Trial {
+            question: Question {
+                mark: Some(UNDECIDED),
+                ..trial.question
+            },
+            ..trial.clone()
+        })
     }
 
     /// Where packets of a tenant come in: its attachments that are up, and tunnels.
@@ -488,6 +539,8 @@ impl Actor {
     fn is_taken(&mut self, question: &Question) -> Option<(Option<u32>, String)> {
         match self.ask(question) {
             Ok(answer) if Some(answer.table) == question.mark => None,
+            // Nobody has decided: it goes nowhere.
+            Err(_) if question.mark == Some(UNDECIDED) => None,
             Ok(answer) => Some((Some(answer.table), format!("table {}", answer.table))),
             // Without forwarding it answers nothing: that is said elsewhere.
             Err(_) if self.conditions.any(ConditionKind::HostSetting) => None,
@@ -507,7 +560,16 @@ struct Entry<'a> {
     networks: Vec<IpNet>,
 }
 
+/// A rule of somebody else that takes packets of tenants.
+struct Taken {
+    rule: ForeignRule,
+    detail: String,
+    /// Whose, as far as each was tried.
+    tenants: BTreeSet<String>,
+}
+
 /// A packet of a tenant.
+#[derive(Clone)]
 struct Trial {
     tenant: String,
     /// Where it comes in.

@@ -429,7 +429,7 @@ impl Classifier {
         let mut strangers = Vec::new();
         syscall::walk_keys(&self.counters, program::KEY, |key| {
             let counter = counter_of(key);
-            if !may_send(counter) {
+            if !counts_probes(key) && !may_send(counter) {
                 strangers.push(counter);
             }
         })?;
@@ -464,6 +464,22 @@ impl Classifier {
         })
     }
 
+    /// Probes of other routers, by VNI: those that came in to be sent back, and those that went. None has been counted of a VNI that the
+    /// table has nothing for.
+    pub(crate) fn probes(&self, vnis: &[u32]) -> Vec<(u64, u64)> {
+        let mut value = vec![0; program::VALUE * syscall::possible_processors()];
+        let counts = vnis.iter().map(|vni| {
+            let mut key = [0; program::KEY];
+            key[..4].copy_from_slice(&vni.to_ne_bytes());
+            key[4..8].copy_from_slice(&program::PROBES.to_ne_bytes());
+            match syscall::look_up(&self.counters, &key, &mut value) {
+                Ok(()) => (sum_of(&value, 0), sum_of(&value, 2)),
+                Err(_) => (0, 0),
+            }
+        });
+        counts.collect()
+    }
+
     /// What was carried, by VNI and far end.
     ///
     /// # Errors
@@ -476,14 +492,11 @@ impl Classifier {
             program::KEY,
             program::VALUE * processors,
             |key, value| {
+                if counts_probes(key) {
+                    return;
+                }
                 let (vni, endpoint) = counter_of(key);
-                let sum = |field: usize| {
-                    value
-                        .chunks_exact(program::VALUE)
-                        .filter_map(|each| each.get(field * 8..field * 8 + 8)?.try_into().ok())
-                        .map(u64::from_ne_bytes)
-                        .sum()
-                };
+                let sum = |field: usize| sum_of(value, field);
                 all.push(Traffic {
                     vni,
                     endpoint,
@@ -507,6 +520,18 @@ fn last_octets(address: IpAddr) -> [u8; 4] {
             [a, b, c, d]
         }
     }
+}
+
+/// Sums a number of a counter over the processors.
+fn sum_of(value: &[u8], field: usize) -> u64 {
+    let each = value.chunks_exact(program::VALUE);
+    let numbers = each.filter_map(|each| each.get(field * 8..field * 8 + 8)?.try_into().ok());
+    numbers.map(u64::from_ne_bytes).sum()
+}
+
+/// The counter is of probes, and of no far end.
+fn counts_probes(key: &[u8]) -> bool {
+    key[4..8] == program::PROBES.to_ne_bytes()
 }
 
 /// VNI and far end of a counter.

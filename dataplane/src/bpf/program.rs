@@ -4,9 +4,12 @@ use std::os::fd::RawFd;
 
 use super::assembler::Assembler;
 use crate::steps::{STEPS, STEPS_MASK};
+use crate::tunnel_echo;
 
 /// Octets of a counter's key: VNI, 4 or 6, the far end's address (IPv4 as a number, IPv6 as octets).
 pub(super) const KEY: usize = 24;
+/// In a counter's key, in the place of 4 or 6: probes of other routers in a VNI, those that came in to be sent back, and those that went.
+pub(super) const PROBES: u32 = 1;
 /// Octets of a far end: the counter's key without the VNI.
 pub(super) const PATH: usize = KEY - 4;
 /// Octets of a counter: packets and octets received, packets and octets sent, 8 octets each.
@@ -69,6 +72,9 @@ pub(super) struct Tunnels {
     /// The router's own endpoint has an IPv6 address, and so will most of the others.
     pub(super) v6: bool,
 }
+
+/// Of a probe as it comes in to be sent back.
+const PROBE_TTL: i32 = tunnel_echo::TTL as i32;
 
 /// TC_ACT_UNSPEC: others' filters come next.
 const PASS: i32 = -1;
@@ -242,15 +248,15 @@ fn counted(out: &mut Assembler, far: i16) {
     out.load32(LEN, PACKET, SKB_LEN);
 }
 
-/// Begins a counter with this packet; `field` is which.
-fn begin_counter(out: &mut Assembler, counters: RawFd, field: i16) {
+/// Begins the counter of the key on the stack with this packet; `field` is which.
+fn begin_counter(out: &mut Assembler, counters: RawFd, key: i16, field: i16) {
     for at in 0..4 {
         out.store64_immediate(STACK, FRESH + at * 8, 0);
     }
     out.store64_immediate(STACK, FRESH + field * 8, 1);
     out.store64(STACK, FRESH + field * 8 + 8, LEN);
     out.table(R1, counters);
-    out.address_of(R2, COUNTED);
+    out.address_of(R2, key);
     out.address_of(R3, FRESH);
     out.set(R4, BPF_NOEXIST);
     out.call(MAP_UPDATE);
@@ -272,7 +278,7 @@ fn count_out(out: &mut Assembler, counters: RawFd) {
     counted(out, LOCAL);
     out.look_up(counters, COUNTED);
     out.jump_if_not_equal(R0, 0, "known");
-    begin_counter(out, counters, SENT);
+    begin_counter(out, counters, COUNTED, SENT);
     out.jump("counted");
     out.label("known");
     add_to_counter(out, SENT);
@@ -317,11 +323,54 @@ fn admit(out: &mut Assembler, tables: &Tables, tunnels: Tunnels) {
     // It is there where another processor counts too, or where packets went out.
     out.look_up(tables.counters, COUNTED);
     out.jump_if_not_equal(R0, 0, "known");
-    begin_counter(out, tables.counters, RECEIVED);
+    begin_counter(out, tables.counters, COUNTED, RECEIVED);
     out.jump("counted");
     out.label("known");
     add_to_counter(out, RECEIVED);
     out.label("counted");
+}
+
+/// Counts a probe of another router, by its VNI: a packet from an address to itself with this TTL, which it is to be sent back with one
+/// less. Nearly all packets have another TTL.
+fn count_probe(out: &mut Assembler, counters: RawFd, field: i16, ttl: i32) {
+    out.load8(R1, STACK, HEADER);
+    out.shift_right(R1, 4);
+    out.jump_if_equal(R1, 6, "probe-v6");
+    out.load8(R1, STACK, HEADER + 8);
+    out.jump_if_not_equal(R1, ttl, "no-probe");
+    out.load32(R1, STACK, HEADER + 12);
+    out.load32(R2, STACK, HEADER + 16);
+    out.jump_if_same(R1, R2, "probe");
+    out.jump("no-probe");
+    out.label("probe-v6");
+    out.load8(R1, STACK, HEADER + 7);
+    out.jump_if_not_equal(R1, ttl, "no-probe");
+    out.set(R2, 8);
+    out.read(FRESH, 32);
+    out.jump_if_not_equal(R0, 0, "no-probe");
+    for (half, same) in [(0, "probe-half"), (8, "probe")] {
+        out.load64(R1, STACK, FRESH + half);
+        out.load64(R2, STACK, FRESH + 16 + half);
+        out.jump_if_same(R1, R2, same);
+        out.jump("no-probe");
+        if half == 0 {
+            out.label(same);
+        }
+    }
+    out.label("probe");
+    out.load32(R1, STACK, TUNNEL);
+    out.store32(STACK, OWN, R1);
+    out.store32_immediate(STACK, OWN + 4, PROBES as i32);
+    for word in 0..4 {
+        out.store32_immediate(STACK, OWN + 8 + word * 4, 0);
+    }
+    out.look_up(counters, OWN);
+    out.jump_if_not_equal(R0, 0, "known-probe");
+    begin_counter(out, counters, OWN, field);
+    out.jump("no-probe");
+    out.label("known-probe");
+    add_to_counter(out, field);
+    out.label("no-probe");
 }
 
 /// Reads the packet's header to the stack, straight where it lies `before` octets behind the beginning of what is at hand.
@@ -628,6 +677,7 @@ pub(super) fn ingress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     out.store32(PACKET, SKB_MARK, MARK);
     admit(&mut out, tables, tunnels);
     header_behind(&mut out, tunnels.header);
+    count_probe(&mut out, tables.counters, RECEIVED, PROBE_TTL);
     guard(&mut out, tables);
     if tunnels.uniform {
         copy_code_point_in(&mut out, tunnels.header);
@@ -656,6 +706,7 @@ pub(super) fn egress(tables: &Tables, tunnels: Tunnels) -> Vec<u64> {
     tunnel_key(&mut out, tunnels.v6);
     count_out(&mut out, tables.counters);
     header_behind(&mut out, tunnels.header);
+    count_probe(&mut out, tables.counters, SENT, PROBE_TTL - 1);
     copy_code_point_out(&mut out, tunnels.checksum, tunnels.dont_fragment);
     fit_segments(&mut out, tables, tunnels.header);
     out.label("none");

@@ -283,16 +283,7 @@ pub(crate) fn get_route(
             _ => {}
         }
     }
-    // Of an IPv6 route without a metric the kernel makes this one.
-    const IP6_RT_PRIO_USER: u32 = 1024;
-    if header[0] == Family::V6.number() && metric == IP6_RT_PRIO_USER {
-        metric = 0;
-    }
-    let any = if header[0] == Family::V4.number() {
-        IpAddr::from(Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::from(Ipv6Addr::UNSPECIFIED)
-    };
+    let any = any_address(header[0]);
     let prefix = IpNet::new(destination.unwrap_or(any), header[1]).ok()?;
     let flags = as_u32(&header[8..12]).unwrap_or_default();
     let spec = match (header[7], next_hop, gateway, interface) {
@@ -313,6 +304,7 @@ pub(crate) fn get_route(
         },
         _ => return None,
     };
+    let metric = metric_of(header[0], metric);
     Some((
         RouteKey {
             table,
@@ -321,6 +313,44 @@ pub(crate) fn get_route(
         },
         spec,
     ))
+}
+
+/// Reads which place anybody's route has, whatever it does there.
+pub(crate) fn get_route_key(payload: &[u8]) -> Option<RouteKey> {
+    let header = payload.get(..12)?;
+    let (mut table, mut destination, mut metric) = (u32::from(header[4]), None, 0);
+    for (kind, value) in attributes(&payload[12..]) {
+        match kind {
+            libc::RTA_TABLE => table = as_u32(value)?,
+            libc::RTA_DST => destination = as_address(value),
+            libc::RTA_PRIORITY => metric = as_u32(value)?,
+            _ => {}
+        }
+    }
+    let destination = destination.unwrap_or(any_address(header[0]));
+    Some(RouteKey {
+        table,
+        prefix: IpNet::new(destination, header[1]).ok()?,
+        metric: metric_of(header[0], metric),
+    })
+}
+
+fn any_address(family: u8) -> IpAddr {
+    if family == Family::V4.number() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
+}
+
+/// The metric that a route was given.
+fn metric_of(family: u8, metric: u32) -> u32 {
+    // Of an IPv6 route without one the kernel makes this.
+    const IP6_RT_PRIO_USER: u32 = 1024;
+    if family == Family::V6.number() && metric == IP6_RT_PRIO_USER {
+        return 0;
+    }
+    metric
 }
 
 /// Reads the ways of a route that has several, each with whether it can be used: `struct rtnexthop` and its attributes.
@@ -470,6 +500,13 @@ pub(crate) fn get_next_hop(payload: &[u8], protocol: u8) -> Option<(u32, NextHop
         }
     };
     Some((id?, next_hop))
+}
+
+/// Reads the id of anybody's next-hop object.
+pub(crate) fn get_next_hop_id(payload: &[u8]) -> Option<u32> {
+    let mut attributes = attributes(payload.get(8..)?);
+    let id = attributes.find(|(kind, _)| *kind == NHA_ID);
+    id.and_then(|(_, value)| as_u32(value))
 }
 
 /// Writes one entry of a device's VNI filter: `struct tunnel_msg` and its attributes.

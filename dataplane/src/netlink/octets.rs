@@ -56,7 +56,16 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Whom it is for; of an event, who caused it, 0 where the kernel itself did.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// The four octets of the payload there.
+    pub(crate) fn word(&self, at: usize) -> Option<u32> {
+        self.payload.get(at..at + 4).and_then(as_u32)
+    }
 }
 
 /// The messages of one datagram.
@@ -73,6 +82,7 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
             kind: half(4),
             flags: half(6),
             sequence: word(8),
+            port: word(12),
             payload,
         };
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();

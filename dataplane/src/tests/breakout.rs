@@ -183,6 +183,7 @@ fn tables_that_somebody_takes_down_stand_again() {
         "nft flush ruleset",
         "nft delete table inet weft",
         "nft flush chain inet weft sources",
+        "nft 'add table inet weft { flags dormant; }'",
     ];
     for blow in blows {
         let before = lab.run("a", "nft -s list table inet weft");
@@ -195,7 +196,43 @@ fn tables_that_somebody_takes_down_stand_again() {
     }
     // Our own changes are not taken for somebody else's.
     let repairs = a.status().repairs;
-    assert!((1..=3).contains(&repairs), "{repairs} repairs");
+    assert!((1..=4).contains(&repairs), "{repairs} repairs");
+}
+
+/// Programs that mark a tenant's packets are taken away: nothing leaves with a tenant's source until they are back.
+#[test]
+fn without_the_programs_nothing_private_leaves() {
+    if !privileged() {
+        return;
+    }
+    let lab = way_out();
+    let a = lab.start("a", Mode::PLAIN.config(A));
+    a.apply(IntentDelta {
+        tenants: vec![with_breakout(0, "red", 10001)],
+        ..IntentDelta::default()
+    });
+    wait_for("the way out", || leaves(&lab));
+    let red0 = super::index(&lab, "a", "red0");
+    let passed = || super::counted(&lab, "red", "c");
+    lab.run(
+        "red",
+        "nft 'add table inet c; add chain inet c i { type filter hook output priority 0; }; add rule inet c i icmp type echo-request counter'",
+    );
+    let ping = "ping -i 0.002 -W 1 -q -c 2000 192.0.2.99 > /dev/null 2>&1 &";
+    lab.run("red", ping);
+    for _ in 0..3 {
+        let before = a.status().repairs;
+        let sent = passed();
+        lab.inside("a", move || {
+            let mut netlink = crate::netlink::socket::Netlink::open().unwrap();
+            crate::bpf::Classifier::detach(&mut netlink, red0).unwrap();
+        });
+        a.wait(|status| status.repairs > before);
+        wait_for("packets meanwhile", || passed() > sent);
+        wait_for("the way out", || leaves(&lab));
+    }
+    let sources = lab.run("net", "nft list chain inet t i");
+    assert!(sources.contains("packets 0 bytes 0 drop"), "{sources}");
 }
 
 /// The daemon is away when somebody takes the table: nobody puts it up again, and nothing leaves with a tenant's source.

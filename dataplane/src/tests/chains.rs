@@ -443,6 +443,38 @@ fn apply_both(domain: &Domain, labels: &[u32]) {
     assert_eq!(domain.a.status().refused, []);
 }
 
+/// Somebody's rule leads a tenant's packets into the tenant's own table, and past its services.
+#[test]
+fn a_rule_that_leads_past_services_is_said() {
+    if !privileged() {
+        return;
+    }
+    let domain = at_one_router();
+    domain.a.settle();
+    apply_both(&domain, &[FIREWALL, INSPECTION]);
+    let past = |status: &crate::DataplaneStatus| {
+        let mut conditions = status.conditions.iter();
+        conditions.any(|one| {
+            one.kind == crate::ConditionKind::ForeignRule
+                && one.detail.contains("past its service chains")
+                && one.tenants == ["red"]
+        })
+    };
+    assert!(!past(&domain.a.status()));
+    let table = crate::RANGE + 10001;
+    for pref in [1, 970] {
+        let rule = format!("pref {pref} iif red0 lookup {table}");
+        domain.lab.run("a", &format!("ip rule add {rule}"));
+        domain.a.wait(past);
+        domain.lab.run("a", &format!("ip rule del {rule}"));
+        domain.a.wait(|status| !past(status));
+    }
+    // Behind those that decide it takes nothing.
+    let rule = format!("pref 999 iif red0 lookup {table}");
+    domain.lab.run("a", &format!("ip rule add {rule}"));
+    domain.a.wait(|status| !past(status));
+}
+
 /// Somebody else owns the table: what cannot be steered goes nowhere, until it can be.
 #[test]
 fn packets_go_nowhere_while_nftables_does_not_take_the_chains() {
@@ -759,10 +791,15 @@ fn chains_that_somebody_takes_down_stand_again() {
     let hooks = || {
         let table = lab.try_run("a", "nft list table inet weft-chains");
         let table = String::from_utf8_lossy(&table.stdout).into_owned();
-        let hooks = table.lines().filter(|line| line.contains("hook ingress"));
+        let lines = table.lines();
+        let hooks = lines.filter(|line| line.contains("hook ingress") || line.contains("dormant"));
         hooks.map(str::to_owned).collect::<Vec<_>>()
     };
-    for blow in ["nft flush ruleset", "nft delete table inet weft-chains"] {
+    for blow in [
+        "nft flush ruleset",
+        "nft delete table inet weft-chains",
+        "nft 'add table inet weft-chains { flags dormant; }'",
+    ] {
         let before = hooks();
         assert!(!before.is_empty());
         lab.run("a", blow);

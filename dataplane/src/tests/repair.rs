@@ -82,6 +82,13 @@ fn a_neighbour_entry_and_a_vni_come_back() {
         // Another one of the same name: what routes lead to says something else.
         "id=$(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .*id 10001 .*dst 192.0.2.3 .*/\\1/p' | head -1); \
          ip nexthop replace id $id blackhole proto 87",
+        // The same signed by nobody, and what takes it away later.
+        "for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .*dst 192.0.2.3 .*/\\1/p'); do \
+         ip nexthop replace id $id blackhole || true; done",
+        "for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .*dst 192.0.2.3 .*/\\1/p'); do \
+         ip nexthop replace id $id blackhole || true; done; ip nexthop flush",
+        "ip neigh replace 192.0.2.3 lladdr 02:00:00:00:00:99 dev vx0 nud permanent && \
+         ip -6 neigh replace fe80::c000:203 lladdr 02:00:00:00:00:99 dev vx0 nud permanent",
     ] {
         domain.lab.run("m", damage);
         let end = std::time::Instant::now() + Duration::from_secs(20);
@@ -91,6 +98,71 @@ fn a_neighbour_entry_and_a_vni_come_back() {
             assert!(std::time::Instant::now() < end, "{damage}");
         }
     }
+}
+
+/// Somebody's route in the place of ours is not touched; it is said, and ours comes when it goes.
+#[test]
+fn a_route_that_was_replaced_is_said_and_comes_back() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    let table = crate::RANGE + 10001;
+    for (put, remove) in [
+        ("replace blackhole 10.0.2.0/24", "del blackhole 10.0.2.0/24"),
+        ("replace 10.0.2.0/24 via 198.51.100.1", "del 10.0.2.0/24"),
+    ] {
+        domain
+            .lab
+            .run("m", &format!("ip route {put} table {table}"));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let said = || {
+            let conditions = domain.middle.status().conditions;
+            let refused = |one: &crate::Condition| one.kind == crate::ConditionKind::RouteRefused;
+            conditions.iter().any(refused)
+        };
+        while !said() {
+            assert!(std::time::Instant::now() < end, "{put}: nothing is said");
+        }
+        assert!(!domain.ping("red-a", "10.0.2.10", 2), "{put}");
+        domain
+            .lab
+            .run("m", &format!("ip route {remove} table {table}"));
+        while said() || !domain.ping("red-a", "10.0.2.10", 2) {
+            assert!(
+                std::time::Instant::now() < end,
+                "{remove}: it did not come back"
+            );
+        }
+    }
+}
+
+/// Somebody's device stands in the place of ours: when it goes ours is there again, and no audit is waited for.
+#[test]
+fn a_tunnel_device_comes_back_when_what_stood_in_its_place_goes() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["r"]);
+    let config = DataplaneConfig {
+        audit: Duration::from_secs(3600),
+        ..Mode::PLAIN.config(A)
+    };
+    let router = lab.start("r", config);
+    router.settle();
+    router.wait(|status| !status.devices.is_empty());
+    let lacks = |status: &crate::DataplaneStatus| {
+        let mut conditions = status.conditions.iter();
+        conditions.any(|one| one.kind == crate::ConditionKind::Device)
+    };
+    lab.run(
+        "r",
+        "ip link add vx9 type veth peer name vx8; until ip link del vx0; ip link set vx9 name vx0; do sleep 0.1; done",
+    );
+    router.wait(lacks);
+    lab.run("r", "ip link del vx0");
+    router.wait(|status| !lacks(status));
+    assert!(attached(&lab, "r", "vx0"));
 }
 
 /// Events may be lost; what is in the kernel is looked at all the same.

@@ -72,11 +72,12 @@ fn a_probe_comes_back_from_within_the_tenant_whatever_carries_it() {
 }
 
 /// What somebody does to the router in the middle, and what has to be so again.
-const DAMAGE: [&str; 13] = [
+const DAMAGE: [&str; 14] = [
     "sysctl -qw net.ipv4.ip_forward=0",
     "sysctl -qw net.ipv4.conf.vx0.forwarding=0",
     "sysctl -qw net.ipv4.conf.all.rp_filter=1",
     "sysctl -qw net.ipv4.conf.vx0.rp_filter=1",
+    "sysctl -qw net.ipv6.conf.vx0.disable_ipv6=1",
     "ip link set vx0 address 02:aa:bb:cc:dd:ee",
     "ip link set vx0 mtu 600",
     "ip link set vx0 name other0",
@@ -140,6 +141,55 @@ fn what_somebody_changes_of_ours_is_put_right() {
                 domain.lab.run("m", "ip -d link")
             );
         }
+    }
+}
+
+/// What a host at an attachment knows of the router, and what it is told when that changes.
+#[test]
+fn an_attachment_that_changes_is_told_of_and_one_that_lost_something_is_said() {
+    if !privileged() {
+        return;
+    }
+    let domain = Domain::new(Mode::PLAIN);
+    domain.a.settle();
+    domain.a.wait(|status| status.conditions.is_empty());
+    assert!(domain.ping("red-a", "10.0.1.1", 1));
+    let mac = "02:00:00:00:aa:01";
+    domain
+        .lab
+        .run("a", &format!("ip link set red0 address {mac}"));
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !domain
+        .lab
+        .run("red-a", "ip neigh show 10.0.1.1")
+        .contains(mac)
+    {
+        assert!(std::time::Instant::now() < end, "the host was told nothing");
+    }
+    for (damage, word, remedy) in [
+        (
+            "ip addr del 10.0.1.1/24 dev red0",
+            "10.0.1.1/24 is gone",
+            "ip addr add 10.0.1.1/24 dev red0",
+        ),
+        (
+            "ip link set red0 arp off",
+            "NOARP",
+            "ip link set red0 arp on",
+        ),
+    ] {
+        domain.lab.run("a", damage);
+        let status = domain.a.wait(|status| !status.conditions.is_empty());
+        let said = &status.conditions[0];
+        assert_eq!(
+            (said.kind.code(), said.subject.as_str()),
+            ("attachment", "red0")
+        );
+        assert!(said.detail.contains(word), "{said:?}");
+        assert_eq!(said.tenants, ["red"]);
+        domain.lab.run("a", remedy);
+        domain.a.wait(|status| status.conditions.is_empty());
+        domain.wait_for_ping("red-a", "10.0.2.10");
     }
 }
 
@@ -258,4 +308,44 @@ fn a_rule_of_others_that_takes_tenants_packets_is_named_and_one_that_does_not_is
         .lab
         .run("a", "ip route del 10.0.0.0/8 dev wan table 999");
     domain.a.wait(|status| status.conditions.is_empty());
+}
+
+/// Transits may know endpoints alone: requests through the underlay leave from ours, as tunnels do.
+#[test]
+fn requests_through_the_underlay_leave_from_the_endpoint() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new(&["a", "b"]);
+    lab.link(
+        ("a", "wan", "198.51.100.1/30"),
+        ("b", "wan", "198.51.100.2/30"),
+    );
+    lab.run("a", "ip addr add 192.0.2.1/32 dev lo");
+    lab.run(
+        "b",
+        "ip addr add 192.0.2.3/32 dev lo; ip route add 192.0.2.1/32 via 198.51.100.1",
+    );
+    lab.run("a", "ip route add 192.0.2.3/32 via 198.51.100.2");
+    lab.run("b", "nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i ip saddr != 192.0.2.1 drop'");
+    let (own, far): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 3].into());
+    let from = lab.inside("a", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let echo = Echo::open(own).unwrap();
+            for sequence in 0..100 {
+                // One that cannot leave yet is lost.
+                let _ = echo.send(far, sequence);
+                let answer = tokio::time::timeout(Duration::from_millis(200), echo.receive());
+                if let Ok((from, _)) = answer.await {
+                    return Some(from);
+                }
+            }
+            None
+        })
+    });
+    assert_eq!(from, Some(far));
 }

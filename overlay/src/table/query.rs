@@ -9,7 +9,9 @@ use super::{
     Counters, Judged, LabelStatus, OriginationChange, Overlay, Slot, TenantRouteStatus,
     TenantStatus,
 };
+use crate::EndpointId;
 use crate::intent::TenantId;
+use crate::label::Endpoint;
 
 impl Overlay {
     /// All tenants.
@@ -25,6 +27,26 @@ impl Overlay {
                 routes: tenant.routes,
             })
             .collect()
+    }
+
+    /// Routes of tenants without any far end, by the id that the first of their labels names and that no locator gives an address. Costs a
+    /// walk over all prefixes.
+    pub fn unlocated(&self) -> BTreeMap<EndpointId, u64> {
+        let mut unlocated = BTreeMap::new();
+        for (prefix, slots) in &self.prefixes {
+            for slot in slots {
+                let mut candidates = slot.candidates.iter();
+                let Some(Endpoint::Id(id)) = slot.candidates.first().map(|one| one.via) else {
+                    continue;
+                };
+                if candidates.all(|one| one.forwarding.is_none())
+                    && !self.is_local(slot.tenant, *prefix)
+                {
+                    *unlocated.entry(id).or_default() += 1;
+                }
+            }
+        }
+        unlocated
     }
 
     /// What is announced for a prefix of a tenant's own.

@@ -307,6 +307,12 @@ fn each_loser_has_its_reason() {
             (21, Some(Reason::NoLocator)),
         ]
     );
+    // Others lead there; where none does, it is a route without a far end.
+    assert!(overlay.unlocated().is_empty());
+    let alone = [path(21, &id_label, &all)];
+    overlay.handle_route(net("10.0.3.0/24"), &alone);
+    let routes: Vec<u64> = overlay.unlocated().into_values().collect();
+    assert_eq!(routes, [1]);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Fault {
     pub(crate) strike: &'static [Act],
     /// Undone after this much more by the host itself, as when a DHCP client renews.
     pub(crate) cure: Cure,
+    /// The router that has to say so, where it has to be that one: the one that has the fault.
+    pub(crate) says: Option<&'static str>,
     /// What is put back when packets flow again, for the next fault.
     pub(crate) restore: &'static [Act],
 }
@@ -28,7 +30,21 @@ const fn fault(name: &'static str, strike: &'static [Act], cure: Cure) -> Fault 
         name,
         strike,
         cure,
+        says: None,
         restore: &[],
+    }
+}
+
+/// One that this router itself has to say.
+const fn said_by(
+    says: &'static str,
+    name: &'static str,
+    strike: &'static [Act],
+    cure: Cure,
+) -> Fault {
+    Fault {
+        says: Some(says),
+        ..fault(name, strike, cure)
     }
 }
 
@@ -149,7 +165,8 @@ pub(crate) const DIRECT: &[Fault] = &[
         &[Run("r", "ip neigh flush dev vx0 nud permanent")],
         Cure::Weft,
     ),
-    fault(
+    said_by(
+        "r",
         "somebody's rule before ours",
         &[Run("r", "ip rule add pref 10 iif red0 blackhole")],
         Cure::Host(&[Run("r", "ip rule del pref 10")]),
@@ -183,12 +200,14 @@ pub(crate) const DIRECT: &[Fault] = &[
         &[Run("r", "ip route add blackhole 192.0.2.2/32 metric 1")],
         Cure::Host(&[Run("r", "ip route del blackhole 192.0.2.2/32 metric 1")]),
     ),
-    fault(
+    said_by(
+        "r",
         "attachment down",
         &[Run("r", "ip link set red0 down")],
         Cure::Host(&[Run("r", "ip link set red0 up")]),
     ),
-    fault(
+    said_by(
+        "r",
         "attachment's address gone",
         &[Run("r", "ip address del 10.0.1.1/24 dev red0")],
         Cure::Host(&[Run("r", "ip address add 10.0.1.1/24 dev red0")]),
@@ -203,10 +222,98 @@ pub(crate) const DIRECT: &[Fault] = &[
         &[Run("r", "ip route flush table TABLE")],
         Cure::Weft,
     ),
-    fault(
+    said_by(
+        "r",
         "a blackhole in the tenant's table",
         &[Run("r", "ip route add blackhole 10.0.2.0/25 table TABLE")],
         Cure::Host(&[Run("r", "ip route del blackhole 10.0.2.0/25 table TABLE")]),
+    ),
+    fault(
+        "next-hop objects replaced by blackholes",
+        &[Run(
+            "r",
+            "sh -c for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .* dev vx0 .*/\\1/p'); do ip nexthop replace id $id blackhole; done",
+        )],
+        Cure::Weft,
+    ),
+    fault(
+        "next-hop objects replaced and deleted",
+        &[Run(
+            "r",
+            "sh -c for id in $(ip nexthop show proto 87 | sed -n 's/^id \\([0-9]*\\) .* dev vx0 .*/\\1/p'); do ip nexthop replace id $id blackhole; done; ip nexthop flush",
+        )],
+        Cure::Weft,
+    ),
+    fault(
+        "neighbour entry replaced",
+        &[Run(
+            "r",
+            "ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:99 dev vx0 nud permanent",
+        )],
+        Cure::Weft,
+    ),
+    said_by(
+        "r",
+        "the tenant's route replaced by another way",
+        &[Run(
+            "r",
+            "ip route replace 10.0.2.0/24 via 10.0.1.77 dev red0 table TABLE",
+        )],
+        Cure::Host(&[Run("r", "ip route del 10.0.2.0/24 table TABLE")]),
+    ),
+    said_by(
+        "r",
+        "the tenant's route replaced by a blackhole",
+        &[Run(
+            "r",
+            "ip route replace blackhole 10.0.2.0/24 table TABLE",
+        )],
+        Cure::Host(&[Run("r", "ip route del blackhole 10.0.2.0/24 table TABLE")]),
+    ),
+    said_by(
+        "r",
+        "somebody's nft forwards nothing",
+        &[
+            Run("r", "nft add table inet other"),
+            Run(
+                "r",
+                "nft add chain inet other on { type filter hook forward priority 0 ; policy drop ; }",
+            ),
+        ],
+        Cure::Host(&[Run("r", "nft delete table inet other")]),
+    ),
+    said_by(
+        "r",
+        "somebody's nft changes marks",
+        &[
+            Run("r", "nft add table inet other"),
+            Run(
+                "r",
+                "nft add chain inet other pre { type filter hook prerouting priority -150 ; }",
+            ),
+            Run("r", "nft add rule inet other pre meta mark set 7"),
+        ],
+        Cure::Host(&[Run("r", "nft delete table inet other")]),
+    ),
+    said_by(
+        "r",
+        "a route that leads out of the tenant's table",
+        &[Run("r", "ip route add throw 10.0.2.0/25 table TABLE")],
+        Cure::Host(&[Run("r", "ip route del throw 10.0.2.0/25 table TABLE")]),
+    ),
+    said_by(
+        "r",
+        "hosts' questions for the attachment's address unanswered",
+        &[
+            Run("r", "ip link set red0 arp off"),
+            Run("red-r", "ip neigh flush dev eth1"),
+        ],
+        Cure::Host(&[Run("r", "ip link set red0 arp on")]),
+    ),
+    fault(
+        "attachment's MAC address changed",
+        &[Run("r", "ip link set red0 address 02:00:00:00:aa:01")],
+        Cure::Unneeded,
     ),
     fault(
         "address of one of two links away for 2 s",
@@ -295,7 +402,8 @@ pub(crate) const DIRECT: &[Fault] = &[
         &[Run("r", "ip rule add pref 5 to 192.0.2.2 blackhole")],
         Cure::Host(&[Run("r", "ip rule del pref 5")]),
     ),
-    fault(
+    said_by(
+        "x",
         "somebody's nft forwards nothing at the far router",
         &[
             Run("x", "nft add table inet other"),

@@ -11,7 +11,7 @@ use super::faults::{Cure, Fault};
 /// One step of a fault or of its cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// A command in a node; `TABLE` in it is the table of the tenant red.
+    /// A command in a node, or a script behind `sh -c`; `TABLE` in it is the table of the tenant red.
     Run(&'static str, &'static str),
     /// The node's daemon is killed.
     Kill(&'static str),
@@ -244,17 +244,18 @@ impl Weather {
         true
     }
 
-    /// While nothing arrives, one of the two routers says so.
-    fn honest(&self, name: &str, from: Instant) {
+    /// While nothing arrives, one of the two routers says so; the one that has the fault, where it can know.
+    fn honest(&self, fault: &Fault, from: Instant) {
+        let (name, routers) = (fault.name, speakers(fault));
         let dead = self.flow.silent_for();
         let asked = Instant::now();
         if dead < HONEST + Duration::from_millis(300) || asked.duration_since(from) < dead {
             return;
         }
-        let forwarding = ["r", "x"].iter().all(|node| self.verdicts.forwards(node));
+        let forwarding = routers.iter().all(|node| self.verdicts.forwards(node));
         assert!(
             !forwarding || self.flow.silent_for() < dead,
-            "{name}: nothing has arrived for {dead:?}, and both routers say that they forward"
+            "{name}: nothing has arrived for {dead:?}, and {routers:?} say that they forward"
         );
     }
 
@@ -267,15 +268,18 @@ impl Weather {
             // Long enough for the router to notice, whatever it is.
             let said = || {
                 let not = |said: Option<&str>| said.is_some_and(|word| word != "forwarding");
-                ["r", "x"]
+                speakers(fault)
                     .iter()
                     .any(|node| self.verdicts.first(node, struck, not).is_some())
             };
             while struck.elapsed() < Duration::from_secs(20)
                 && !(said() && struck.elapsed() > Duration::from_secs(2))
             {
-                self.honest(fault.name, struck);
+                self.honest(fault, struck);
                 std::thread::sleep(Duration::from_millis(50));
+            }
+            if fault.says.is_some() {
+                assert!(said(), "{}: {:?} say nothing", fault.name, speakers(fault));
             }
             from = Instant::now();
             self.as_possible(commands);
@@ -288,7 +292,7 @@ impl Weather {
             Duration::from_secs(60),
             || {
                 if fault.cure == Cure::Weft {
-                    self.honest(fault.name, struck);
+                    self.honest(fault, struck);
                 }
                 (flows() && start.elapsed() > Duration::from_millis(300)).then_some(())
             },
@@ -297,7 +301,7 @@ impl Weather {
         self.calm(fault.name);
         let damage = self.flow.damage(mark);
         let not = |said: Option<&str>| said.is_some_and(|word| word != "forwarding");
-        let first = ["r", "x"]
+        let first = speakers(fault)
             .iter()
             .filter_map(|node| self.verdicts.first(node, struck, not))
             .min_by_key(|(at, _)| *at);
@@ -319,6 +323,14 @@ impl Weather {
     }
 }
 
+/// The routers of which one has to say what is wrong.
+fn speakers(fault: &Fault) -> Vec<&'static str> {
+    match fault.says {
+        Some(node) => vec![node],
+        None => vec!["r", "x"],
+    }
+}
+
 /// One step that names no table of a tenant's; true where it succeeded.
 pub(crate) fn act(lab: &Lab, act: &Act) -> bool {
     match act {
@@ -328,9 +340,15 @@ pub(crate) fn act(lab: &Lab, act: &Act) -> bool {
 }
 
 fn run(lab: &Lab, node: &str, line: &str) -> bool {
-    let mut words = line.split(' ');
-    let mut command = lab.command(node, words.next().unwrap());
-    let output = command.args(words).output().unwrap();
+    let output = match line.strip_prefix("sh -c ") {
+        Some(script) => lab.command(node, "sh").args(["-c", script]).output(),
+        None => {
+            let mut words = line.split(' ');
+            let mut command = lab.command(node, words.next().unwrap());
+            command.args(words).output()
+        }
+    };
+    let output = output.unwrap();
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         eprintln!("{node}: {line}: {}", said.trim());

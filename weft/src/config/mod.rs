@@ -58,7 +58,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
-use weft_bgp_wire::{AnyCommunityPattern, Asn};
+use weft_bgp_wire::{AnyCommunityPattern, Asn, Family};
 
 pub(crate) use bfd::Bfd;
 pub(crate) use chains::{ProbeKind, Service, chains, services};
@@ -203,7 +203,55 @@ impl Config {
                  everything pass; `default_policy: accept` in `router` does so for all such neighbours"
             )
         });
-        silent.collect()
+        let (by_neighbor, by_nobody) = self.unannounced();
+        let by_neighbor = by_neighbor.into_iter().map(|(address, family)| {
+            let remedy = match family {
+                Family::Ipv6Unicast => "set its `local_address_v6`",
+                Family::Ipv4Unicast => "give it a neighbour over IPv4, too",
+            };
+            format!(
+                "neighbour {address}: nothing of this router's is announced in {family}, since the session has no next hop for it: {remedy}"
+            )
+        });
+        let by_nobody = by_nobody.into_iter().map(|family| {
+            format!(
+                "what this router has in {family} is announced to nobody: no neighbour has {family} in its `families`"
+            )
+        });
+        silent.chain(by_neighbor).chain(by_nobody).collect()
+    }
+
+    /// Neighbours with a family that this router has something to announce in, and no address to name as its next hop there; and families
+    /// that no neighbour has.
+    fn unannounced(&self) -> (Vec<(IpAddr, Family)>, Vec<Family>) {
+        let Some(overlay) = &self.overlay else {
+            return (Vec::new(), Vec::new());
+        };
+        let is_of = |family: Family, v4: bool| v4 == (family == Family::Ipv4Unicast);
+        let has = |family: &Family| {
+            let mut tenants = self.tenants.iter();
+            is_of(*family, overlay.endpoint.is_ipv4())
+                || tenants.any(|tenant| {
+                    let mut prefixes = tenant.prefixes.iter();
+                    prefixes.any(|prefix| is_of(*family, prefix.addr().is_ipv4()))
+                })
+        };
+        let (mut by_neighbor, mut by_nobody) = (Vec::new(), Vec::new());
+        for family in Family::ALL.into_iter().filter(has) {
+            let having = self.neighbors.iter();
+            let having: Vec<_> = having
+                .filter(|one| one.session.families.contains(&family))
+                .collect();
+            if having.is_empty() && !self.neighbors.is_empty() {
+                by_nobody.push(family);
+            }
+            let mute = having.into_iter().filter(|one| {
+                let named = family == Family::Ipv6Unicast && one.session.local_address_v6.is_some();
+                !is_of(family, one.address.is_ipv4()) && !named
+            });
+            by_neighbor.extend(mute.map(|one| (one.address, family)));
+        }
+        (by_neighbor, by_nobody)
     }
 
     /// As YAML that reads back to the same configuration.

@@ -467,6 +467,59 @@ fn wrong_values_say_what_is_allowed() {
     }
 }
 
+/// What is never announced is told before anybody waits for it.
+#[test]
+fn a_family_that_is_never_announced_is_warned_of() {
+    let warnings = |endpoint: &str, prefixes: &str, neighbors: &str| {
+        let text = format!(
+            "router: {{ name: a, router_id: 192.0.2.1, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: \"{endpoint}\" }}
+tenants: [{{ name: red, vni: 10001, prefixes: [{prefixes}] }}]
+neighbors: [{neighbors}]
+"
+        );
+        good(&text).warnings()
+    };
+    const SIX: &str = "\"2001:db8:1::/64\"";
+    let both = "families: [ipv4-unicast, ipv6-unicast]";
+    let over_v4 = format!("{{ address: 198.51.100.2, asn: 64601, {both} }}");
+    assert_eq!(
+        warnings("192.0.2.1", SIX, &over_v4),
+        [
+            "neighbour 198.51.100.2: nothing of this router's is announced in ipv6-unicast, since the session has no next hop for it: set its `local_address_v6`"
+        ]
+    );
+    let over_v6 = format!("{{ address: \"2001:db8::2\", asn: 64601, {both} }}");
+    assert_eq!(
+        warnings("2001:db8::1", "10.0.1.0/24", &over_v6),
+        [
+            "neighbour 2001:db8::2: nothing of this router's is announced in ipv4-unicast, since the session has no next hop for it: give it a neighbour over IPv4, too"
+        ]
+    );
+    let v4_alone = "{ address: 198.51.100.2, asn: 64601 }";
+    assert_eq!(
+        warnings("192.0.2.1", SIX, v4_alone),
+        [
+            "what this router has in ipv6-unicast is announced to nobody: no neighbour has ipv6-unicast in its `families`"
+        ]
+    );
+    // All is well, or there is nothing to announce.
+    let named = format!(
+        "{{ address: 198.51.100.2, asn: 64601, {both}, local_address_v6: \"2001:db8::1\" }}"
+    );
+    for (prefixes, neighbors) in [
+        (SIX, &*named),
+        ("10.0.1.0/24", &*over_v4),
+        ("10.0.1.0/24", v4_alone),
+        (SIX, ""),
+    ] {
+        assert_eq!(
+            warnings("192.0.2.1", prefixes, neighbors),
+            [] as [String; 0]
+        );
+    }
+}
+
 #[test]
 fn a_controller_says_what_is_left_out() {
     let secret = "a".repeat(64);

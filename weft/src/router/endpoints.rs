@@ -13,6 +13,7 @@ use weft_api::types as api;
 use weft_dataplane::Echo;
 
 use super::core::Queries;
+use crate::config::Config;
 
 /// Routers that are probed at most, by address from the first on.
 const MOST: usize = 4096;
@@ -83,12 +84,14 @@ impl Probed {
 
 impl Endpoints {
     /// Probes the routers that tunnels lead to, each once an interval, for ever.
-    pub(super) fn start(interval: Duration, queries: Queries) -> Self {
+    pub(super) fn start(config: &Config, queries: Queries) -> Self {
         let endpoints = Self::default();
-        if interval.is_zero() {
+        let overlay = config.overlay.as_ref();
+        let Some(overlay) = overlay.filter(|overlay| overlay.probe_interval > 0) else {
             return endpoints;
-        }
-        match Echo::open() {
+        };
+        let interval = Duration::from_secs(overlay.probe_interval.into());
+        match Echo::open(overlay.endpoint) {
             Ok(echo) => {
                 tokio::spawn(endpoints.clone().run(interval, queries, echo));
             }

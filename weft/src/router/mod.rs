@@ -73,6 +73,7 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
         .enable_all()
         .build()?;
     let record = Record::new(&config, state);
+    let folder = state.map(Path::to_owned);
     // A controller sees to its chains itself.
     let state = state.filter(|_| config.controller.is_none());
     let name = &config.router.name;
@@ -82,12 +83,13 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
     });
     history.keep_private();
     history.check(&config)?;
-    runtime.block_on(run_router(file.to_owned(), config, history, record))
+    runtime.block_on(run_router(file.to_owned(), config, folder, history, record))
 }
 
 async fn run_router(
     file: PathBuf,
     config: Config,
+    folder: Option<PathBuf>,
     mut history: History,
     record: Record,
 ) -> anyhow::Result<()> {
@@ -168,17 +170,20 @@ async fn run_router(
         sites,
         record.keep(),
     );
-    let overlay = config.overlay.as_ref();
-    let interval = overlay.map_or(0, |overlay| overlay.probe_interval);
-    let interval = Duration::from_secs(interval.into());
-    let tunnels = Tunnels::start(&config, dataplane.clone(), queries.clone());
+    let endpoints = Endpoints::start(&config, queries.clone());
+    let tunnels = Tunnels::start(
+        &config,
+        folder.as_deref(),
+        dataplane.clone(),
+        queries.clone(),
+    );
     let state = Arc::new(state::LiveState::new(
         config,
         (bgp.clone(), bfd.clone()),
         site_speakers.clone(),
         dataplane.clone(),
         queries.clone(),
-        Endpoints::start(interval, queries.clone()),
+        endpoints,
         tunnels,
         told,
     ));

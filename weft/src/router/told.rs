@@ -68,6 +68,7 @@ impl Told {
         self.left_out.iter().map(|(item, part)| Condition {
             kind: ConditionKind::ItemRefused,
             subject: item.clone(),
+            tenants: Vec::new(),
             severity: Severity::Degraded,
             detail: part.reasons.clone(),
             remedy: Some("correct it at the controller, or what this router has".into()),

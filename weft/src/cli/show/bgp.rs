@@ -467,6 +467,15 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         );
         sheet.line("route leaks", text, Tone::Warning);
     }
+    for family in &neighbor.mute {
+        let remedy = match family {
+            Family::Ipv6Unicast => "set `local_address_v6`",
+            Family::Ipv4Unicast => "it takes a session over IPv4",
+        };
+        let family = family.as_str();
+        let text = format!("announces no {family} of this router's: {remedy}");
+        sheet.line("next hop", text, Tone::Warning);
+    }
     for prefixes in &neighbor.prefixes {
         sheet.line(
             prefixes.family.as_str(),

@@ -66,6 +66,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         }],
         updates: 60_000,
         rejected: 1,
+        mute: vec![],
         route_leaks: 0,
         policy_rejected: 1,
         import: PolicyUse {
@@ -148,6 +149,11 @@ export            no policy, so nothing is announced to it (RFC 8212); `export: 
 updates           60,000 received, 1 prefixes rejected (1 by policy), 0 treated as withdraw, 0 attributes discarded, 0 routes too large
 "
     );
+    let mut mute = sample[0].clone();
+    mute.mute = vec![Family::Ipv6Unicast];
+    let line =
+        "next hop          announces no ipv6-unicast of this router's: set `local_address_v6`\n";
+    assert!(bgp::neighbor(&mute, PLAIN).contains(line));
     let mut limited = sample[0].clone();
     limited.max_prefixes = Some(2_000_000);
     limited.shutdown = Some("new cables".to_owned());

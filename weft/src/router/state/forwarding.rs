@@ -32,7 +32,7 @@ pub(super) fn verdict_of(conditions: &[Condition], tenant: &str) -> api::Verdict
             let whose = one.subject.strip_prefix("tenant/");
             whose.is_none_or(|whose| whose == tenant)
         }
-        _ => true,
+        _ => one.tenants.is_empty() || one.tenants.iter().any(|whose| whose == tenant),
     };
     api_verdict(verdict(conditions.iter().filter(concerns)))
 }
@@ -75,5 +75,46 @@ pub(super) fn forwarding(mut conditions: Vec<Condition>) -> api::Forwarding {
                 count: one.count,
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use weft_dataplane::Conditions;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_one_tenant_is_no_other_ones_verdict() {
+        let now = Instant::now();
+        let mut conditions = Conditions::default();
+        let red = || vec!["red".to_owned()];
+        for (kind, subject) in [
+            (ConditionKind::Attachment, "red0"),
+            (ConditionKind::AttachmentRefused, "red1"),
+            (ConditionKind::RouteRefused, "red"),
+            (ConditionKind::ForeignRule, "IPv4 rule 7"),
+        ] {
+            conditions.set(now, (kind, subject), Severity::Degraded, "so", None);
+            conditions.narrow(kind, subject, red());
+            let list = conditions.list(now);
+            assert_eq!(verdict_of(&list, "red"), api::Verdict::Degraded);
+            assert_eq!(verdict_of(&list, "blue"), api::Verdict::Forwarding);
+            // Found again it is still nobody else's.
+            conditions.set(now, (kind, subject), Severity::Degraded, "so", None);
+            assert_eq!(
+                verdict_of(&conditions.list(now), "blue"),
+                api::Verdict::Forwarding
+            );
+            conditions.clear(now, kind, subject);
+        }
+        let main = (ConditionKind::RouteRefused, "main table");
+        conditions.set(now, main, Severity::Degraded, "so", None);
+        assert_eq!(
+            verdict_of(&conditions.list(now), "blue"),
+            api::Verdict::Degraded
+        );
     }
 }

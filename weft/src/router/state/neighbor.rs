@@ -136,6 +136,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
                     .map(|one| one.restart_time.into()),
                 role: negotiated.role.map(role),
             }),
+        mute: mute(&status),
         prefixes: prefixes.collect(),
         updates: status.updates,
         rejected: counters.rejected,
@@ -154,6 +155,17 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         refused_labels: api::RefusedLabels::default(),
         too_large: counters.too_large,
     }
+}
+
+/// Families that were agreed on, and that the session has no next hop of ours for.
+fn mute(status: &NeighborStatus) -> Vec<api::Family> {
+    let config = &status.config;
+    let agreed = status.negotiated.iter().flat_map(|one| &one.families);
+    let mute = agreed.filter(|one| match one {
+        Family::Ipv4Unicast => config.address.is_ipv6(),
+        Family::Ipv6Unicast => config.address.is_ipv4() && config.local_address_v6.is_none(),
+    });
+    mute.map(|one| family(*one)).collect()
 }
 
 fn policy(policy: &RoutePolicy, routes: &[u64]) -> api::PolicyUse {

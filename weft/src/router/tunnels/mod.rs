@@ -1,13 +1,16 @@
 //! Whether tunnels carry: probes inside them, to each far router that routes lead to and in its tenants by turns.
 
+mod record;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use weft_dataplane::{
     Condition, ConditionKind, Conditions, Dataplane, Echo, FarEnd, Heard, PATH_LASTS, ProbeTargets,
     ProbedTenant, STAMP_PORT, Severity, Stamp, TunnelEcho,
@@ -15,6 +18,7 @@ use weft_dataplane::{
 use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni};
 
+use self::record::{Answered, Record};
 use self::schedule::{Ask, Schedule, Silent};
 use super::core::Queries;
 use crate::config::Config;
@@ -24,6 +28,10 @@ use crate::config::Config;
 const LOOK: Duration = Duration::from_secs(1);
 /// What can be probed has changed: it is looked at so long after the last look, and in a hundredth of the time at most, too.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often is looked for labels without a locator, at least.
+const LOCATORS: Duration = Duration::from_secs(2);
+/// How often is written down who has answered.
+const RECORD: Duration = Duration::from_secs(5);
 /// Between two questions of the kernel about one far router.
 const ASK_KERNEL: Duration = Duration::from_millis(100);
 /// Silent far routers that are asked through the underlay.
@@ -39,18 +47,31 @@ pub(super) struct Tunnels(Arc<Mutex<Conditions>>);
 
 impl Tunnels {
     /// Probes tunnels for ever; does not, where the configuration has no overlay or wants no probes.
-    pub(super) fn start(config: &Config, dataplane: Dataplane, queries: Queries) -> Self {
+    /// What a restart has to know of it is kept in the folder `state`.
+    pub(super) fn start(
+        config: &Config,
+        state: Option<&Path>,
+        dataplane: Dataplane,
+        queries: Queries,
+    ) -> Self {
         let tunnels = Self::default();
         let overlay = config.overlay.as_ref();
         if let Some(overlay) = overlay.filter(|overlay| overlay.probe_interval > 0) {
+            let record = Record::new(config, state);
+            let mut schedule = Schedule::default();
+            schedule.remember(Instant::now(), record.read());
             let prober = Prober {
+                record: record.keep(),
+                record_at: Instant::now(),
+                unlocated: BTreeSet::new(),
+                locators_at: Instant::now(),
                 own: (overlay.endpoint, EndpointId(config.router.router_id.0)),
                 dont_fragment: overlay.dont_fragment,
                 paths_told: BTreeMap::new(),
                 kernel_asked: BTreeMap::new(),
                 dataplane,
                 queries,
-                schedule: Schedule::default(),
+                schedule,
                 targets: ProbeTargets::default(),
                 sources: BTreeMap::new(),
                 refused: BTreeMap::new(),
@@ -90,9 +111,9 @@ struct UnderlayAnswer {
 
 impl Underlay {
     /// Asks these, and forgets others.
-    fn ask(&mut self, silent: &[IpAddr]) {
+    fn ask(&mut self, own: IpAddr, silent: &[IpAddr]) {
         if self.echo.is_none() {
-            self.echo = Echo::open().ok();
+            self.echo = Echo::open(own).ok();
         }
         self.asked.retain(|address, _| silent.contains(address));
         let Some(echo) = &self.echo else { return };
@@ -161,6 +182,12 @@ struct Prober {
     dataplane: Dataplane,
     queries: Queries,
     schedule: Schedule,
+    /// Who has answered, for the next process, and when it is told next.
+    record: watch::Sender<Answered>,
+    record_at: Instant,
+    /// Ids that labels named and nobody's locator when that was looked at last, and when it is next.
+    unlocated: BTreeSet<EndpointId>,
+    locators_at: Instant,
     /// As the data plane has them.
     targets: ProbeTargets,
     /// By VNI, the tenant's name and the address that comes back to this router and to no other.
@@ -216,6 +243,10 @@ impl Prober {
                 let all = self.schedule.paths().collect();
                 self.tell_paths(all).await;
                 self.judge();
+                self.record(now);
+                if !self.look_for_locators(now).await {
+                    return;
+                }
                 let pause = now.elapsed() * 100;
                 look_at = now + LOOK.max(pause);
                 look_again_at = now + LOOK_AGAIN.max(pause);
@@ -368,13 +399,54 @@ impl Prober {
         }
     }
 
+    /// Says which labels lead nowhere, since nobody announces where their far ends are; false where the router has ended. A label may come
+    /// a moment before the locator.
+    async fn look_for_locators(&mut self, now: Instant) -> bool {
+        if now < self.locators_at {
+            return true;
+        }
+        let Some(unlocated) = self.queries.ask(Overlay::unlocated).await else {
+            return false;
+        };
+        self.locators_at = now + LOCATORS.max(now.elapsed() * 100);
+        let mut conditions = self.conditions.all();
+        let kind = ConditionKind::NoLocator;
+        conditions.retain(now, kind, |subject| {
+            unlocated.keys().any(|id| id.to_string() == subject)
+        });
+        for (id, routes) in &unlocated {
+            if self.unlocated.contains(id) {
+                conditions.set(
+                    now,
+                    (kind, &id.to_string()),
+                    Severity::Degraded,
+                    format!("{routes} routes of tenants have no far end: no locator for #{id}"),
+                    Some(format!(
+                        "the router with the id {id} announces its endpoint as a route (`weft show neighbors` there says in which families); whoever is between has to pass it on: `weft show endpoints`"
+                    )),
+                );
+            }
+        }
+        self.unlocated = unlocated.into_keys().collect();
+        true
+    }
+
+    /// Tells the next process who has answered.
+    fn record(&mut self, now: Instant) {
+        if self.record_at <= now {
+            self.record_at = now + RECORD;
+            self.record.send_replace(self.schedule.answered());
+        }
+    }
+
     fn ask_underlay(&mut self) {
         let silent = self.schedule.silent().filter_map(|silent| match silent {
             Silent::FarEnd(far_end, _) => Some(far_end.address),
             Silent::Tenant(..) => None,
         });
-        let silent: Vec<IpAddr> = silent.collect();
-        self.underlay.ask(&silent);
+        let never = self.schedule.never_answered(Instant::now());
+        let silent: Vec<IpAddr> = silent.chain(never.map(|far_end| far_end.address)).collect();
+        self.underlay.ask(self.own.0, &silent);
     }
 
     /// Says what is silent, and what no longer is.
@@ -405,6 +477,12 @@ impl Prober {
                 }
             }
         }
+        for far_end in self.schedule.never_answered(now) {
+            let (detail, remedy) = self.words_of_never(&far_end);
+            let subject = far_end.address.to_string();
+            let kind = ConditionKind::FarEnd;
+            found.push((kind, subject, Severity::Degraded, detail, remedy));
+        }
         let (all, silent) = self.schedule.counts();
         if all > 0 && silent == all {
             found.push((
@@ -431,13 +509,33 @@ impl Prober {
         }
     }
 
+    /// The same of one that has never answered.
+    fn words_of_never(&self, far_end: &FarEnd) -> (String, String) {
+        let address = far_end.address;
+        if self.refused.contains_key(far_end) {
+            return self.words(far_end);
+        }
+        let underlay = match self.underlay.answers(address) {
+            Some(true) => ", and the underlay answers",
+            Some(false) => ", nor through the underlay",
+            None => "",
+        };
+        let encapsulation = far_end.encapsulation;
+        (
+            format!(
+                "the far end has never answered: nothing has come back through its tunnel ({encapsulation}) since this router began to ask{underlay}"
+            ),
+            format!(
+                "{} is filtered here, on the way or there; or {address} has no route back to this router's tenants (`weft show routes` there), does not forward (`weft show status` there), or is no router of labels at all",
+                carried_in(far_end)
+            ),
+        )
+    }
+
     /// What is wrong with a far router, and what to do.
     fn words(&self, far_end: &FarEnd) -> (String, String) {
         let address = far_end.address;
-        let what = match far_end.port {
-            Some(port) => format!("UDP port {port}"),
-            None => "IP protocol 47 (GRE)".to_owned(),
-        };
+        let what = carried_in(far_end);
         if let Some(error) = self.refused.get(far_end) {
             return (
                 format!("this host does not let packets to its tunnel out: {error}"),
@@ -465,6 +563,14 @@ impl Prober {
                 format!("`ping {address}` says whether the underlay reaches it"),
             ),
         }
+    }
+}
+
+/// What a filter would have to let through.
+fn carried_in(far_end: &FarEnd) -> String {
+    match far_end.port {
+        Some(port) => format!("UDP port {port}"),
+        None => "IP protocol 47 (GRE)".to_owned(),
     }
 }
 

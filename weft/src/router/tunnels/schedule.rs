@@ -3,7 +3,8 @@
 //!
 //! Each far router has its turns, as often as the budget lets, and each turn is one of its tenants', the next one in a rotation.
 //! One that was lost is sent again at once, twice, together with one of another tenant, so that a far router that is gone, a tenant
-//! that is gone there, and a packet that was lost are told apart within the second. Only what has answered before can fall silent.
+//! that is gone there, and a packet that was lost are told apart within the second. Only what has answered before can fall silent; a far
+//! router that has not, in any tenant, is told apart from those that have.
 //!
 //! Beside them go larger ones, that search how large a packet to each far router may be: in what the budget has left of them. Where no
 //! tenant's packet comes back, test packets through the underlay do, if the far router reflects those.
@@ -28,6 +29,8 @@ const A_LITTLE: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_secs(5);
 /// So many lost ones in a row are silence.
 const LOST: u32 = 3;
+/// Who has not answered within that time, and so many probes, has never done so.
+const NEVER: Duration = Duration::from_secs(5);
 /// Silent tenants of a far router that is back, and that are asked at once.
 const AT_ONCE: usize = 64;
 /// How large packets may be is confirmed so often at each far router, and so often at any.
@@ -40,6 +43,8 @@ const UNREFLECTED: u32 = 12;
 const NOBODY: Duration = Duration::from_secs(1);
 /// Who is routed to no more, and comes back within that time, is known to have answered.
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// Of so many tenants of each far router the next process is told whether they have answered.
+const LOOKED_AT: usize = 256;
 /// In a tenant's entry: it has answered.
 const ANSWERED: u32 = 1 << 31;
 
@@ -112,6 +117,9 @@ struct Far {
     /// Nothing has come back of what was sent since then.
     lost_since: Option<Instant>,
     silent: bool,
+    /// Lost probes while nothing has ever come back, and when the first of them was sent.
+    unanswered: u32,
+    unanswered_since: Option<Instant>,
     /// How large packets to it may be, and when the next one is to be sent that asks.
     path: Option<PathSearch>,
     path_due: Option<Instant>,
@@ -136,6 +144,8 @@ impl Far {
             doubts: BTreeMap::new(),
             lost_since: None,
             silent: false,
+            unanswered: 0,
+            unanswered_since: None,
             path: None,
             path_due: None,
             reflects: false,
@@ -211,6 +221,21 @@ impl Far {
 
     fn forgets(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.gone_at) >= REMEMBERED
+    }
+
+    /// A probe was lost of a tenant that has never answered.
+    fn handle_unanswered(&mut self, sent: Instant) {
+        if self.answered == 0 {
+            self.unanswered = self.unanswered.saturating_add(1);
+            self.unanswered_since.get_or_insert(sent);
+        }
+    }
+
+    /// It has been asked for long enough, and nothing has ever come back.
+    fn never_answered(&self, now: Instant) -> bool {
+        let since = self.unanswered_since;
+        let long = since.is_some_and(|since| now.saturating_duration_since(since) >= NEVER);
+        self.answered == 0 && self.has_turns && long && self.unanswered >= LOST
     }
 
     fn handle_round_trip(&mut self, time: Duration) {
@@ -577,6 +602,7 @@ impl Schedule {
         };
         let again = (far_end, vni);
         if !far.has_answered(vni) {
+            far.handle_unanswered(sent);
             // It need not be able to; but another one is.
             let witness = far.witness(vni);
             let witness = witness.filter(|_| far.doubts.is_empty() && !far.silent);
@@ -632,7 +658,9 @@ impl Schedule {
         if far.tenants[at] & ANSWERED == 0 {
             far.tenants[at] |= ANSWERED;
             far.answered += 1;
+            self.changed |= far.unanswered >= LOST;
         }
+        (far.unanswered, far.unanswered_since) = (0, None);
         far.last_answered = Some(vni);
         far.handle_round_trip(now.saturating_duration_since(asked.sent));
         let doubt = far.doubts.remove(&vni);
@@ -671,6 +699,39 @@ impl Schedule {
                 });
             whole.into_iter().chain(tenants)
         })
+    }
+
+    /// Far routers of which nothing has ever come back, in any tenant, though they were asked for long enough.
+    pub(super) fn never_answered(&self, now: Instant) -> impl Iterator<Item = FarEnd> {
+        let far_ends = self.far_ends.iter();
+        let never = far_ends.filter(move |(_, far)| far.never_answered(now));
+        never.map(|(far_end, _)| *far_end)
+    }
+
+    /// Far routers that have answered, with some of the VNIs that did.
+    pub(super) fn answered(&self) -> BTreeMap<FarEnd, Vec<u32>> {
+        let all = self.far_ends.iter().filter(|(_, far)| far.answered > 0);
+        all.map(|(far_end, far)| {
+            let last = far.last_answered.filter(|vni| far.has_answered(*vni));
+            let first = far.tenants.iter().take(LOOKED_AT);
+            let first = first.filter(|entry| *entry & ANSWERED != 0);
+            let first = first.map(|entry| entry & !ANSWERED);
+            let vnis: BTreeSet<u32> = last.into_iter().chain(first).collect();
+            (*far_end, vnis.into_iter().collect())
+        })
+        .collect()
+    }
+
+    /// These have answered before: they can fall silent when they are routed to.
+    pub(super) fn remember(&mut self, now: Instant, answered: BTreeMap<FarEnd, Vec<u32>>) {
+        for (far_end, mut vnis) in answered {
+            vnis.sort_unstable();
+            let far = Far {
+                gone: vnis,
+                ..Far::new(now)
+            };
+            self.former.insert(far_end, far);
+        }
     }
 
     /// Far routers that have ever answered in some tenant, and those of them that are silent.

@@ -203,6 +203,60 @@ fn what_never_answered_does_not_fall_silent() {
     assert_eq!(world.schedule.counts(), (1, 0));
 }
 
+/// A way that is dead from the beginning: nobody can fall silent there, and nobody forwards.
+#[test]
+fn who_never_answered_is_told_after_a_while_until_something_comes_back() {
+    let mut world = World::new(&domain(2, 2));
+    let cut = |ask: &Ask| {
+        if ask.far_end == far_end(1) {
+            None
+        } else {
+            NEAR
+        }
+    };
+    let never = |world: &World| world.schedule.never_answered(world.now).collect::<Vec<_>>();
+    world.run(4 * SECOND, cut);
+    assert_eq!(never(&world), []);
+    world.run(6 * SECOND, cut);
+    assert_eq!(never(&world), [far_end(1)]);
+    assert_eq!((world.silent(), world.schedule.counts()), (vec![], (1, 0)));
+    // It has routes to no tenant of ours any more: it is not asked.
+    let now = world.now;
+    let mut less = domain(2, 2);
+    less.insert(far_end(1), Vec::new());
+    world.schedule.adopt(now, &less);
+    assert_eq!(never(&world), []);
+    world.schedule.adopt(now, &domain(2, 2));
+    world.schedule.take_changed();
+    world.run(6 * SECOND, |_| NEAR);
+    assert!(world.schedule.take_changed(), "it is said no more at once");
+    assert_eq!(never(&world), []);
+    // From then on it can fall silent.
+    world.run(2 * SECOND, cut);
+    assert_eq!(world.schedule.counts(), (2, 1));
+}
+
+/// A process that starts while the way is cut knows from the one before who had answered.
+#[test]
+fn what_the_process_before_knew_is_remembered() {
+    let before = {
+        let mut world = World::new(&domain(2, 2));
+        world.run(5 * SECOND, |ask| match ask.far_end == far_end(1) {
+            true => None,
+            false => NEAR,
+        });
+        world.schedule.answered()
+    };
+    assert_eq!(before, BTreeMap::from([(far_end(0), vec![1, 2])]));
+    let mut world = World::new(&BTreeMap::new());
+    let now = world.now;
+    world.schedule.remember(now, before);
+    world.schedule.adopt(now, &domain(2, 2));
+    world.run(5 * SECOND, |_| None);
+    assert!(matches!(world.silent()[..], [Silent::FarEnd(far, _)] if far == far_end(0)));
+    assert_eq!(world.schedule.counts(), (1, 1));
+}
+
 #[test]
 fn a_lost_packet_is_no_silence_and_a_slow_answer_is_one() {
     let mut world = World::new(&domain(1, 2));
