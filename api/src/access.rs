@@ -19,7 +19,7 @@ mod keys;
 mod tokens;
 
 pub use keys::{Keys, certificate_fingerprint};
-pub use tokens::{Known, Role, Tokens};
+pub use tokens::{Known, Role, Tokens, share};
 
 /// Refused requests that are told at once; then one each [`REFUSED_EVERY`].
 const REFUSED_BURST: u32 = 20;

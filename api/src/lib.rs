@@ -21,7 +21,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Keys, Known, Role, Tokens, certificate_fingerprint};
+pub use access::{Keys, Known, Role, Tokens, certificate_fingerprint, share};
 pub use address::{Address, Listener, SOCKET, Secure};
 pub use client::{Client, ClientError, Secrets};
 pub use listen::serve;

@@ -139,6 +139,11 @@ pub(crate) fn ruleset(
                 "filter hook prerouting priority raw - 10",
                 &["iifname @closed counter drop"],
             ),
+            chain(
+                "to-former-attachments",
+                "filter hook postrouting priority mangle - 10",
+                &["oifname @closed counter drop"],
+            ),
         ]);
     }
     if duties.guard_router {
@@ -256,7 +261,7 @@ pub(crate) fn ruleset(
                 "",
                 &[
                     "icmp type != echo-request counter drop",
-                    "icmpv6 type { 0-127, echo-reply } counter drop",
+                    "icmpv6 type { 0-127, echo-reply, nd-redirect } counter drop",
                     "tcp flags & rst == rst counter drop",
                     "tcp flags & (syn | ack) == (syn | ack) counter drop",
                 ],

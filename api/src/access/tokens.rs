@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::{Metadata, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -101,10 +102,31 @@ impl fmt::Display for Known {
 /// What a file is known by.
 type Stamp = (u64, u64, i64, i64);
 
-/// When a file was changed last, and which it is.
+/// When a file was changed last, its owner and mode too, and which it is.
 pub(super) fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let file = std::fs::metadata(path)?;
-    Ok((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+    Ok((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
+}
+
+/// Lets those read a new file who could read the one that it takes the place of, and else the group of its folder, where that is another than the
+/// writer's: root makes what a router reads that runs as a user of its own.
+///
+/// # Errors
+/// Of the files.
+pub fn share(path: &Path, before: Option<&Metadata>) -> std::io::Result<()> {
+    if let Some(before) = before {
+        chown(path, Some(before.uid()), Some(before.gid()))?;
+        return std::fs::set_permissions(path, before.permissions());
+    }
+    let folder = path.parent().map(std::fs::metadata).transpose()?;
+    let Some(group) = folder.map(|folder| folder.gid()) else {
+        return Ok(());
+    };
+    // Who is not of that group keeps it to himself.
+    if std::fs::metadata(path)?.gid() != group && chown(path, None, Some(group)).is_ok() {
+        std::fs::set_permissions(path, Permissions::from_mode(0o640))?;
+    }
+    Ok(())
 }
 
 /// A file of tokens, a line each: id, role, SHA-256 of the secret, whose it is. What changes in it holds from the next request on; one
@@ -149,14 +171,18 @@ impl Tokens {
         match now {
             Ok(now) if *then == Some(now) => {}
             Ok(now) => {
-                *then = Some(now);
-                *known = read(&self.path).unwrap_or_else(|error| {
+                let fresh = read(&self.path);
+                if let Err(error) = &fresh
+                    && then.is_some()
+                {
                     error!(
                         "{}: {error}: nobody may use the API at a port",
                         self.path.display()
                     );
-                    BTreeMap::new()
-                });
+                }
+                // What cannot be read is tried again with each request.
+                *then = fresh.is_ok().then_some(now);
+                *known = fresh.unwrap_or_default();
             }
             Err(error) => {
                 if then.take().is_some() {
@@ -195,7 +221,7 @@ fn read(path: &Path) -> std::io::Result<BTreeMap<String, Known>> {
     Ok(all)
 }
 
-/// Writes the file of tokens anew, whole or not at all; nobody but its owner may read it.
+/// Writes the file of tokens anew, whole or not at all.
 fn write(path: &Path, all: &BTreeMap<String, Known>) -> std::io::Result<()> {
     let mut text =
         "# Tokens of the API: id, role, SHA-256 of the secret, whose it is. `weft api token` changes it.\n"
@@ -224,6 +250,7 @@ fn write(path: &Path, all: &BTreeMap<String, Known>) -> std::io::Result<()> {
         .open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    share(&fresh, std::fs::metadata(path).ok().as_ref())?;
     std::fs::rename(&fresh, path)
 }
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::Actor;
 use super::links::attachments_of;
+use super::{Actor, Purpose};
 use crate::bpf::Classifier;
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{RuleAction, RuleMatch};
@@ -18,6 +18,8 @@ pub(super) struct Former {
     known: BTreeSet<String>,
     /// What nothing passes.
     pub(super) closed: BTreeSet<String>,
+    /// As conditions say.
+    told: BTreeSet<String>,
 }
 
 impl Former {
@@ -41,10 +43,24 @@ impl Actor {
                     _ => None,
                 });
         let mut known: BTreeSet<String> = by_rules.collect();
-        known.extend(crate::nftables::closed());
+        // Closed until the intent says who has them.
+        self.former.closed = crate::nftables::closed();
+        known.extend(self.former.closed.iter().cloned());
         for link in self.links.values() {
             if Classifier::was_attachment(&mut self.netlink, link.index) {
                 known.insert(link.name.clone());
+            }
+        }
+        for name in &self.config.uplinks {
+            known.remove(name);
+            self.former.closed.remove(name);
+        }
+        let freed = self.links.values();
+        for link in freed.filter(|link| self.config.uplinks.contains(&link.name)) {
+            if Classifier::was_attachment(&mut self.netlink, link.index)
+                && let Err(error) = Classifier::detach(&mut self.netlink, link.index)
+            {
+                tracing::warn!(link = link.name, %error, "cannot open an uplink that was an attachment");
             }
         }
         self.former.known = known;
@@ -62,19 +78,46 @@ impl Actor {
         let attached = attachments_of(self);
         let before = self.former.known.len();
         self.former.known.extend(attached.iter().cloned());
-        // Until the intent is whole nobody knows what is left.
-        if !self.settled || (before == 0 && self.former.closed.is_empty()) {
+        let breakouts = self.tenants.values();
+        let breakouts = breakouts.filter_map(|tenant| tenant.intent.breakout.as_ref());
+        let outside: BTreeSet<&str> = breakouts.map(|one| one.interface.as_str()).collect();
+        let is_freed = |name: &str| {
+            self.unfit.contains_key(name)
+                || self.config.uplinks.contains(name)
+                || outside.contains(name)
+        };
+        let freed: Vec<String> = self
+            .former
+            .known
+            .iter()
+            .filter(|name| is_freed(name))
+            .cloned()
+            .collect();
+        for name in &freed {
+            self.former.known.remove(name);
+        }
+        if !freed.is_empty() {
+            // Far ends that are reached there could not be before.
+            let endpoints = self.tracked.keys();
+            let endpoints = endpoints.filter(|(purpose, _)| *purpose == Purpose::Endpoint);
+            self.outdated.extend(endpoints.copied());
+        }
+        let closed: BTreeSet<String> = match self.settled {
+            true => self.former.known.difference(&attached).cloned().collect(),
+            // Until the intent is whole nobody knows what is left; what was closed before stays so.
+            false => {
+                let known = &self.former.known;
+                let closed = self.former.closed.iter();
+                closed
+                    .filter(|name| known.contains(*name) && !attached.contains(*name))
+                    .cloned()
+                    .collect()
+            }
+        };
+        if before == 0 && closed.is_empty() && self.former.closed.is_empty() {
             return;
         }
-        let mut closed = BTreeSet::new();
-        self.former.known.retain(|name| {
-            let freed = self.unfit.contains_key(name) || self.config.uplinks.contains(name);
-            if !freed && !attached.contains(name) {
-                closed.insert(name.clone());
-            }
-            !freed
-        });
-        if closed == self.former.closed {
+        if closed == self.former.told && closed == self.former.closed {
             return;
         }
         let now = Instant::now();
@@ -85,7 +128,7 @@ impl Actor {
                 Severity::Notice,
                 "it was a tenant's, and whoever is there still is: nothing passes it until a tenant has it again",
                 Some(format!(
-                    "where it is the operator's now: `overlay.uplinks: [{name}]`"
+                    "where it is the operator's now: `overlay.uplinks: [{name}]`, and a restart"
                 )),
             );
         }
@@ -93,6 +136,7 @@ impl Actor {
             .retain(now, ConditionKind::FormerAttachment, |name| {
                 closed.contains(name)
             });
+        self.former.told = closed.clone();
         self.former.closed = closed;
         self.policy_changed = true;
     }

@@ -143,7 +143,14 @@ fn attach_filters(
         put_clsact(out, device);
     });
     for (program, ingress) in [(ingress, true), (egress, false)] {
-        let Some(program) = program else { continue };
+        let Some(program) = program else {
+            // What was put there for another place.
+            let side = if ingress { Side::Ingress } else { Side::Egress };
+            if !Found::at(netlink, device, side)?.filters.is_empty() {
+                detach_filter(netlink, device, side)?;
+            }
+            continue;
+        };
         let program = program.as_raw_fd() as u32;
         batch.push(RTM_NEWTFILTER, replace, |out| {
             put_filter(out, device, ingress, program);

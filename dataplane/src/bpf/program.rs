@@ -132,6 +132,7 @@ const ICMP_V6: i32 = 58;
 /// Kinds of ICMP (RFC 792) and ICMPv6 (RFC 4443): errors of the latter are below the informational ones.
 const ECHO_REQUEST: i32 = 8;
 const ECHO_REPLY_V6: i32 = 129;
+const REDIRECT_V6: i32 = 137;
 const INFORMATIONAL_V6: i32 = 128;
 /// Where TCP's flags are.
 const TCP_FLAGS: i32 = 13;
@@ -788,7 +789,7 @@ pub(super) fn leave(tables: &Tables) -> Vec<u64> {
     out.finish()
 }
 
-/// Goes on where the packet is what the kernel answers by itself: an error or an echo reply of ICMP, TCP that accepts or resets a
+/// Goes on where the packet is what the kernel answers by itself: an error, a redirect or an echo reply of ICMP, TCP that accepts or resets a
 /// connection; else to `pass`.
 fn answers(out: &mut Assembler) {
     out.load32(R1, PACKET, SKB_PROTOCOL);
@@ -822,6 +823,7 @@ fn answers(out: &mut Assembler) {
     out.jump("answer");
     out.label("kind-6");
     out.jump_if_equal(R1, ECHO_REPLY_V6, "answer");
+    out.jump_if_equal(R1, REDIRECT_V6, "answer");
     out.jump_if_below(R1, INFORMATIONAL_V6, "answer");
     out.jump("pass");
     out.label("flags");

@@ -61,7 +61,7 @@ impl Loaded {
     pub(crate) fn found() -> Option<Self> {
         let there = counters()?;
         let (mut past, mut hooks) = (Vec::new(), BTreeMap::new());
-        for chain in listed_chains() {
+        for chain in listed_chains()? {
             match chain.hook {
                 Some(_) => {
                     hooks.insert(chain.name, Hook::default());
@@ -269,8 +269,8 @@ struct Chain {
     hook: Option<String>,
 }
 
-/// The chains of our table, none where they cannot be read.
-fn listed_chains() -> Vec<Chain> {
+/// The chains of our table; nothing where they cannot be read.
+fn listed_chains() -> Option<Vec<Chain>> {
     #[derive(Deserialize)]
     struct Listing {
         nftables: Vec<Object>,
@@ -281,10 +281,9 @@ fn listed_chains() -> Vec<Chain> {
     }
     let output = Command::new("nft")
         .args(["-j", "list", "chains", "inet"])
-        .output();
-    let listing = output.ok().map(|output| output.stdout);
-    let listing = listing.and_then(|octets| serde_json::from_slice::<Listing>(&octets).ok());
-    let objects = listing.map(|listing| listing.nftables).unwrap_or_default();
-    let chains = objects.into_iter().filter_map(|each| each.chain);
-    chains.filter(|chain| chain.table == TABLE).collect()
+        .output()
+        .ok()?;
+    let listing: Listing = serde_json::from_slice(&output.stdout).ok()?;
+    let chains = listing.nftables.into_iter().filter_map(|each| each.chain);
+    Some(chains.filter(|chain| chain.table == TABLE).collect())
 }

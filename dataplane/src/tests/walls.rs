@@ -409,7 +409,13 @@ fn nobody_passes_an_interface_that_its_tenant_has_left() {
         }
         is_closed(&a);
 
+        // One that ends before it knows everything forgets nothing either.
         a.kill();
+        let mut early = start(&lab, wall);
+        early.apply(left());
+        assert_eq!(early.status().refused, [], "{wall:?}");
+        assert!(!answers(&lab, "red", &endpoint), "{wall:?}");
+        early.kill();
         let a = start(&lab, wall);
         a.apply(left());
         a.settle();

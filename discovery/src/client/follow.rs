@@ -75,6 +75,7 @@ impl Client {
             told,
             token,
             instance: random(8),
+            kept: true,
             streams: 0,
             doubted: false,
             link: None,
@@ -104,6 +105,8 @@ struct Follower {
     view: View,
     events: mpsc::Sender<Event>,
     told: mpsc::Receiver<Applied>,
+    /// It is on the disk too.
+    kept: bool,
     /// What it joins again with.
     token: Option<TokenText>,
     /// This start of the process.
@@ -230,10 +233,13 @@ impl Follower {
         if let Err(error) = self.membership.keep_view(revision, &view) {
             warn!(%error, "what the router runs cannot be kept: a start without the controller would go back");
             // Others would sign with it when this one has forgotten it.
+            self.kept = false;
             refused.extend(next_keys(&view).map(|item| Refused {
                 item,
                 reason: format!("the key cannot be kept: {error}"),
             }));
+        } else {
+            self.kept = true;
         }
         (self.revision, self.view) = (revision, view);
         FromRouter {
@@ -257,7 +263,17 @@ impl Follower {
                 generation: self.generation,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: self.revision,
-                held: digests(&self.view),
+                held: match self.kept {
+                    true => digests(&self.view),
+                    // Whoever hears of a key here takes it for one that a start finds again.
+                    false => {
+                        let mut view = self.view.clone();
+                        for key in next_keys(&self.view) {
+                            view.remove(&key);
+                        }
+                        digests(&view)
+                    }
+                },
                 instance: self.instance.clone(),
                 origins: true,
                 session_keys: facts.session_keys,

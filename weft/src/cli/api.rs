@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use weft_api::token::TokenText;
-use weft_api::{Address, Known, Role, Tokens, certificate_fingerprint};
+use weft_api::{Address, Known, Role, Tokens, certificate_fingerprint, share};
 use weft_discovery::pki::{self_signed, write_secret};
 
 use super::output::Output;
@@ -136,8 +136,11 @@ fn certificate(file: &Path, mut names: Vec<String>, force: bool) -> anyhow::Resu
         _ => None,
     }));
     let (key, certificate) = self_signed(&config.router.name, &names)?;
-    write_secret(&tls.key, key.as_bytes())?;
-    write_secret(&tls.certificate, certificate.as_bytes())?;
+    for (path, text) in [(&tls.key, &key), (&tls.certificate, &certificate)] {
+        let before = std::fs::metadata(path).ok();
+        write_secret(path, text.as_bytes())?;
+        share(path, before.as_ref())?;
+    }
     let fingerprint = certificate_fingerprint(&tls.certificate).map_err(anyhow::Error::msg)?;
     Output::stdout().write(&format!("{}: {fingerprint}\n", tls.certificate.display()))
 }
