@@ -643,7 +643,12 @@ fn what_the_router_answers_to_others_comes_to_no_tenants_host() {
         }
         assert!(answers(&lab, "net", "203.0.113.1"), "{wall:?}");
         // The router itself may still ask its tenants' hosts, and answers to them.
-        assert!(answers(&lab, "a", "10.0.1.10"), "{wall:?}");
+        let in_vrf = match wall.0.vrf {
+            true => "-I red0 ",
+            false => "",
+        };
+        let to = format!("{in_vrf}10.0.1.10");
+        assert!(answers(&lab, "a", &to), "{wall:?}");
         assert_eq!(counted(&lab, "red", "c"), own, "{wall:?}");
         assert!(answers(&lab, "red", "10.0.1.1"), "{wall:?}");
     }

@@ -262,6 +262,11 @@ fn packets_by_chance_stay_where_they_belong_in_every_mode() {
         return;
     }
     for mode in Mode::possible() {
+        // Over IPv6 the kernel chooses where GRE comes from: who knows a VNI may send it (docs/security.md).
+        if mode.v6 && mode.encapsulation == weft_overlay::Encapsulation::Gre {
+            println!("not isolated: {mode}");
+            continue;
+        }
         check(mode, true, number());
         check(mode, false, number() / 4);
     }
