@@ -241,14 +241,14 @@ fn link_changed(changes: &mut Changes, message: Message<'_>) {
 }
 
 fn route_changed(changes: &mut Changes, message: Message<'_>, protocol: u8, own: bool) {
-    let of = message.payload.get(5);
-    let ours = of == Some(&protocol);
+    let whose = message.payload.get(5);
+    let ours = whose == Some(&protocol);
     let table = message.payload.get(4).copied().unwrap_or_default();
     // What we did ourselves we know.
     changes.underlay |= !own && table != libc::RT_TABLE_LOCAL;
     changes.drift |= ours && !own;
-    // Addresses tell of themselves.
-    changes.links |= table == libc::RT_TABLE_LOCAL && of != Some(&libc::RTPROT_KERNEL);
+    // Addresses tell whose themselves.
+    changes.links |= table == libc::RT_TABLE_LOCAL && whose != Some(&libc::RTPROT_KERNEL);
     let replaces = message.flags & libc::NLM_F_REPLACE as u16 != 0;
     if !own && !ours && (replaces || message.kind == libc::RTM_DELROUTE) {
         let key = get_route_key(message.payload);

@@ -184,8 +184,8 @@ impl Origins {
     /// controller says nothing.
     pub fn permits_locator(&self, id: EndpointId, address: IpAddr) -> bool {
         let at = self.addresses.get(&id);
-        let of = self.ids.get(&address);
-        at.is_none_or(|at| *at == address) && of.is_none_or(|of| *of == id)
+        let known = self.ids.get(&address);
+        at.is_none_or(|at| *at == address) && known.is_none_or(|known| *known == id)
     }
 
     /// Where the router with an id has its tunnels end.

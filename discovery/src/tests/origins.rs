@@ -236,10 +236,10 @@ fn what_other_domains_say_is_said_on_and_never_in_circles() {
         .map(|(_, path)| path.as_str())
         .collect();
     assert_eq!(paths, ["b d lab", "b lab", "lab"]);
-    let of = |vni, path: &str| &told[&(vni, path.to_owned())].addresses;
-    assert_eq!(*of(10_000, "b lab"), [number(101)]);
-    assert_eq!(*of(10_000, "lab"), [number(1), number(3)]);
-    assert_eq!(*of(10_001, "lab"), [number(2), number(3)]);
+    let led_to = |vni, path: &str| &told[&(vni, path.to_owned())].addresses;
+    assert_eq!(*led_to(10_000, "b lab"), [number(101)]);
+    assert_eq!(*led_to(10_000, "lab"), [number(1), number(3)]);
+    assert_eq!(*led_to(10_001, "lab"), [number(2), number(3)]);
     // Read at the other end, and what comes back from there is not taken.
     let own = domain.state.domain().unwrap().clone();
     let there = crate::model::Domain {
@@ -299,12 +299,12 @@ fn a_partner_takes_no_place_of_what_another_says_of_a_third_domain() {
         says(&mut domain, "a", 10_000, &["c", way, "a"], 66);
     }
     let told = public(&domain, "e");
-    let of = |path: &str| {
+    let led_to = |path: &str| {
         told.get(&(10_000, path.to_owned()))
             .map(|one| &one.addresses)
     };
-    assert_eq!(of("c x b lab"), Some(&vec![number(101)]));
-    assert_eq!(of("c a lab"), Some(&vec![number(66)]));
+    assert_eq!(led_to("c x b lab"), Some(&vec![number(101)]));
+    assert_eq!(led_to("c a lab"), Some(&vec![number(66)]));
     let by_a = told.keys().filter(|(_, path)| path.ends_with("a lab"));
     assert_eq!(by_a.count(), 4, "the shortest");
     // Read there, and kept: one does not replace the other.
