@@ -14,16 +14,15 @@ use crate::router::told::Told;
 
 /// All of them: the router's own, then those of tenants.
 pub(super) async fn all(state: &LiveState) -> Result<Vec<api::Neighbor>, Unavailable> {
+    // BGP first: an answer that says BGP ended with BFD has the BFD that ended it.
+    let statuses = state.bgp.neighbors().await;
     let sessions = state.bfd.snapshot().await.map(|bfd| bfd.sessions);
     let sessions: HashMap<IpAddr, api::BfdSession> = sessions
         .iter()
         .flatten()
         .map(|one| (one.status.config.peer, bfd::session(one)))
         .collect();
-    let mut neighbors: Vec<api::Neighbor> = state
-        .bgp
-        .neighbors()
-        .await
+    let mut neighbors: Vec<api::Neighbor> = statuses
         .into_iter()
         .map(|status| api::Neighbor {
             bfd: sessions.get(&status.config.address).cloned(),
