@@ -61,6 +61,10 @@ pub enum ConditionKind {
     AttachmentRefused,
     /// An interface was a tenant's: nothing passes it until one has it again.
     FormerAttachment,
+    /// An interface is granted to a tenant that has not attached it: nothing passes it until then.
+    GrantedInterface,
+    /// A router advertisement at a tenant's interface gave the host itself a route there, before this router began.
+    AdvertisedRoute,
     /// BPF programs of ours were taken from a device.
     Classifier,
     /// The kernel's table of who may send is full.
@@ -96,6 +100,8 @@ impl ConditionKind {
             Self::Attachment => "attachment",
             Self::AttachmentRefused => "attachment-refused",
             Self::FormerAttachment => "former-attachment",
+            Self::GrantedInterface => "granted-interface",
+            Self::AdvertisedRoute => "advertised-route",
             Self::Classifier => "classifier",
             Self::Senders => "senders",
             Self::Probes => "probes",

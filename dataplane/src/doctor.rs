@@ -300,6 +300,8 @@ fn try_objects() -> std::io::Result<Vec<Finding>> {
     let refusal = {
         let duties = nftables::Duties {
             closed: BTreeSet::new(),
+            marked: BTreeSet::from(["tenant0".to_owned()]),
+            members: false,
             part_tenants: true,
             guard_router: true,
             classify: true,

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::probe::{ProbeAnswer, answer, request};
+use crate::probe::{ProbeAnswer, answer, request_with};
+use crate::proof::Proofs;
 use crate::sift::{self, Field};
 
 /// Sends echo requests, and hears answers to them.
@@ -15,6 +16,8 @@ pub struct Echo {
     v4: UdpSocket,
     v6: UdpSocket,
     id: u16,
+    /// In each request another one, which its answer has too.
+    proofs: Proofs,
 }
 
 /// Given echo replies with this identifier alone. `own` is an address that requests leave from, of those of its family.
@@ -52,6 +55,7 @@ impl Echo {
             v4: open(own, false, id)?,
             v6: open(own, true, id)?,
             id,
+            proofs: Proofs::default(),
         })
     }
 
@@ -61,7 +65,8 @@ impl Echo {
     /// Where the kernel has no route, or no room.
     pub fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
         let socket = if to.is_ipv6() { &self.v6 } else { &self.v4 };
-        let octets = request(to.is_ipv6(), self.id, sequence);
+        let proof = self.proofs.to(to, sequence.into()).to_be_bytes();
+        let octets = request_with(to.is_ipv6(), self.id, sequence, &proof);
         socket
             .try_send_to(&octets, SocketAddr::new(to, 0))
             .map(drop)
@@ -77,11 +82,24 @@ impl Echo {
             };
             // An error is what somebody on the way said of an earlier packet: that one has no answer.
             let Ok((len, from)) = received else { continue };
-            if let Some((ProbeAnswer::Reply, sequence)) = answer(v6, &packet[..len], self.id) {
+            let packet = &packet[..len];
+            if let Some((ProbeAnswer::Reply, sequence)) = answer(v6, packet, self.id)
+                && data(v6, packet) == Some(self.proofs.to(from.ip(), sequence.into()))
+            {
                 return (from.ip(), sequence);
             }
         }
     }
+}
+
+/// The first octets of what an echo reply brings back, as a raw socket hands it over: with its header where it is IPv4.
+fn data(v6: bool, packet: &[u8]) -> Option<u64> {
+    let header = match v6 {
+        true => 0,
+        false => usize::from(packet.first()? & 0x0f) * 4,
+    };
+    let data = packet.get(header + 8..)?.first_chunk::<8>()?;
+    Some(u64::from_be_bytes(*data))
 }
 
 #[cfg(test)]
@@ -107,8 +125,15 @@ mod tests {
                     true => (Domain::IPV6, Protocol::ICMPV6, "::1".parse().unwrap()),
                 };
                 let stranger = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
-                let mut reply = request(v6, echo.id ^ 1, 7);
-                reply[0] = if v6 { 129 } else { 0 };
+                let forged = |id| {
+                    let mut reply = request_with(v6, id, 8, &[0; 8]);
+                    // The checksum of IPv4 sums up without the kind.
+                    reply[0] = if v6 { 129 } else { 0 };
+                    reply
+                };
+                let reply = forged(echo.id ^ 1);
+                // Who knows the identifier does not know what the answer has to bring back.
+                let _ = stranger.send_to(&forged(echo.id), &SocketAddr::new(to, 0).into());
                 for _ in 0..20_000 {
                     let to = SocketAddr::new(to, 0).into();
                     // What finds no room is a flood, too.

@@ -21,6 +21,7 @@ mod next_hops;
 mod nftables;
 mod path_search;
 mod probe;
+mod proof;
 mod resolver;
 mod ruleset_watch;
 mod sift;
@@ -125,6 +126,11 @@ pub struct DataplaneConfig {
     pub event_buffer: usize,
     /// Interfaces that are never tenants', by name: the operator's own.
     pub uplinks: BTreeSet<String>,
+    /// Interfaces that tenants may attach: nothing passes one that none of them has.
+    pub granted: BTreeSet<String>,
+    /// Interfaces that were tenants' once, as [`Dataplane::attachments`] said to an earlier process, with the last day (since 1970) on which
+    /// they were there: nothing passes one that no tenant has.
+    pub former: BTreeMap<String, u64>,
     /// Routes to far ends of tunnels are taken from BGP.
     pub installs_underlay: bool,
     /// Flows keep their way among equal ones when others come or go.
@@ -164,6 +170,8 @@ impl Default for DataplaneConfig {
             segmentation: Segmentation::Auto,
             event_buffer: 4 << 20,
             uplinks: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            former: BTreeMap::new(),
             installs_underlay: false,
             resilient: false,
             dont_fragment: true,
@@ -300,6 +308,10 @@ enum Command {
     Track(actor::Purpose, Vec<IpAddr>),
     Untrack(actor::Purpose, Vec<IpAddr>),
     TellNeighborLinks(TellNeighborLink),
+    Interfaces {
+        uplinks: BTreeSet<String>,
+        granted: BTreeSet<String>,
+    },
     Redistribute(TenantId, actor::Redistribution),
     Status(oneshot::Sender<DataplaneStatus>),
     LearnedPath(IpAddr),
@@ -322,6 +334,7 @@ pub struct Dataplane {
     commands: mpsc::Sender<Command>,
     found_state: bool,
     targets: watch::Receiver<u64>,
+    attachments: watch::Receiver<BTreeMap<String, u64>>,
 }
 
 impl Dataplane {
@@ -337,12 +350,14 @@ impl Dataplane {
         // Rare events; the data plane waits for its owner, who never waits for an event to be taken.
         let (events, outbox) = mpsc::channel(1024);
         let (version, targets) = watch::channel(1);
-        let found_state = actor::spawn(config, inbox, events, version).await?;
+        let (record, attachments) = watch::channel(config.former.clone());
+        let found_state = actor::spawn(config, inbox, events, (version, record)).await?;
         Ok((
             Self {
                 commands,
                 found_state,
                 targets,
+                attachments,
             },
             outbox,
         ))
@@ -417,6 +432,16 @@ impl Dataplane {
     pub async fn live_without(&self, addresses: Vec<IpAddr>) {
         self.send(Command::Untrack(actor::Purpose::Lifeline, addresses))
             .await;
+    }
+
+    /// Other interfaces are the operator's own, and others tenants may attach, than [`DataplaneConfig`] said.
+    pub async fn set_interfaces(&self, uplinks: BTreeSet<String>, granted: BTreeSet<String>) {
+        self.send(Command::Interfaces { uplinks, granted }).await;
+    }
+
+    /// What the next start is to know as [`DataplaneConfig::former`].
+    pub fn attachments(&self) -> watch::Receiver<BTreeMap<String, u64>> {
+        self.attachments.clone()
     }
 
     /// Says how these next hops are reached, now and whenever it changes.

@@ -46,6 +46,10 @@ pub(crate) struct Exit {
 pub(crate) struct Duties {
     /// Interfaces that were tenants', which nothing passes.
     pub(crate) closed: BTreeSet<String>,
+    /// Interfaces that nothing comes in by without the mark that the classifier gives it: what is made again has no program for a moment.
+    pub(crate) marked: BTreeSet<String>,
+    /// Some of those are members of VRFs.
+    pub(crate) members: bool,
     /// Keeps tenants from each other.
     pub(crate) part_tenants: bool,
     /// Keeps tenants from addresses of the router that are not theirs.
@@ -145,6 +149,9 @@ pub(crate) fn ruleset(
                 &["oifname @closed counter drop"],
             ),
         ]);
+    }
+    if !duties.marked.is_empty() {
+        put_marked(&mut parts, duties);
     }
     if duties.guard_router {
         parts.extend([
@@ -275,6 +282,11 @@ pub(crate) fn ruleset(
             ),
         ]);
     }
+    // What a bridge passes between its own ports is none of the router's.
+    let strays = format!("{UNMARKED} iifname @marked oifname != @marked counter drop");
+    if !duties.marked.is_empty() {
+        forward.insert(0, &strays);
+    }
     if duties.part_tenants {
         parts.extend([
             set("set attachments", "ifname", interfaces),
@@ -303,6 +315,27 @@ pub(crate) fn ruleset(
     }
     parts.push("}\n".to_owned());
     parts.concat()
+}
+
+/// What the classifier has not seen comes in by no attachment, for the router itself: a device that is made again has no program for a moment.
+/// What goes elsewhere is seen to where packets are forwarded.
+fn put_marked(parts: &mut Vec<String>, duties: &Duties) {
+    let names = duties.marked.iter().map(|name| format!("\"{name}\""));
+    let by_itself = format!("iifname @marked {UNMARKED} counter drop");
+    // Of a VRF's member the kernel says that the VRF is where it came in by.
+    let by_member = format!("{UNMARKED} meta sdifname @marked counter drop");
+    let mut rules = vec![&*by_itself];
+    if duties.members {
+        rules.push(&by_member);
+    }
+    parts.extend([
+        set("set marked", "ifname", names.collect()),
+        chain(
+            "unmarked",
+            "filter hook input priority filter - 10",
+            &rules,
+        ),
+    ]);
 }
 
 /// Tunnel packets are taken from known routers only, whatever their VNI.
@@ -432,6 +465,10 @@ fn put_exits(parts: &mut Vec<String>, exits: &[Exit]) {
 const ON_CHAIN: &str = "meta mark & 0xfc000000 == 0x58000000";
 const OFF_CHAIN: &str = "meta mark & 0xfc000000 != 0x58000000";
 
+/// What has neither a tenant's mark nor a step's.
+const UNMARKED: &str =
+    "meta mark & 0xff000000 != 0x57000000 meta mark & 0xfc000000 != 0x58000000";
+
 /// Tables of ours: what parts tenants, and service chains.
 pub(crate) const TABLES: [&str; 2] = ["weft", crate::steps::TABLE];
 
@@ -481,10 +518,10 @@ fn sign(ruleset: &str, signature: &str) -> String {
     out
 }
 
-/// Interfaces that an earlier process closed.
-pub(crate) fn closed() -> BTreeSet<String> {
+/// Interfaces in a set of an earlier process's table; none where it has no such set.
+pub(crate) fn interfaces(set: &str) -> BTreeSet<String> {
     let listing = Command::new("nft")
-        .args(["-j", "list", "set", "inet", "weft", "closed"])
+        .args(["-j", "list", "set", "inet", "weft", set])
         .output();
     let listing = listing.ok().map(|output| output.stdout);
     let listing: Option<serde_json::Value> =

@@ -284,13 +284,19 @@ fn sized(v6: bool, id: u16, sequence: u16, size: Option<u16>) -> Vec<u8> {
 
 /// An echo request. Of ICMPv6 the kernel sets the checksum.
 pub(crate) fn request(v6: bool, id: u16, sequence: u16) -> Vec<u8> {
+    request_with(v6, id, sequence, b"weft echo request\0")
+}
+
+/// The same with these octets, of an even number, for the answer to bring back.
+pub(crate) fn request_with(v6: bool, id: u16, sequence: u16, data: &[u8]) -> Vec<u8> {
     let mut octets = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
     octets.extend_from_slice(&id.to_be_bytes());
     octets.extend_from_slice(&sequence.to_be_bytes());
-    octets.extend_from_slice(b"weft echo request\0");
+    octets.extend_from_slice(data);
     if !v6 {
         let words = octets.as_chunks::<2>().0.iter();
         let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
         let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
         octets[2..4].copy_from_slice(&sum.to_be_bytes());
     }

@@ -237,6 +237,9 @@ pub(crate) struct ForeignRoute {
     pub(crate) gateway: Option<IpAddr>,
 }
 
+/// RTPROT_RA: the kernel made it of a router advertisement.
+pub(crate) const ADVERTISED: u8 = 9;
+
 /// Routes of these protocols in all tables, by the kernel's own filter.
 pub(crate) fn foreign_routes(
     netlink: &mut Netlink,
@@ -244,7 +247,9 @@ pub(crate) fn foreign_routes(
 ) -> io::Result<Vec<ForeignRoute>> {
     let mut all = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for protocol in protocols {
+        // Router advertisements are of IPv6.
+        let v4 = family == libc::AF_INET as u8;
+        for protocol in protocols.iter().filter(|one| !v4 || **one != ADVERTISED) {
             let request = [family, 0, 0, 0, 0, *protocol, 0, 0, 0, 0, 0, 0];
             let found = netlink.dump(
                 libc::RTM_GETROUTE,

@@ -21,6 +21,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use crate::proof::Proofs;
 use crate::tunnel_echo::keep_whole;
 
 /// The UDP port of reflectors (RFC 8762 section 4.1).
@@ -51,6 +52,8 @@ pub struct Stamp {
     reflector: Option<UdpSocket>,
     /// Session-Sender Identifier (RFC 8972 section 3).
     session: [u8; 2],
+    /// In place of the fraction of a second in each packet's timestamp, which comes back with it: nobody else knows it.
+    proofs: Proofs,
     /// Of the last one sent: sequence numbers have four octets of it.
     last_token: u64,
 }
@@ -69,6 +72,7 @@ impl Stamp {
             sender: UdpSocket::from_std(sender.into())?,
             reflector: None,
             session: [high, low],
+            proofs: Proofs::default(),
             last_token: 0,
         })
     }
@@ -95,7 +99,9 @@ impl Stamp {
     /// Where this host does not let it out, in the kernel's words.
     pub fn send(&mut self, to: IpAddr, token: u64, size: u16) -> io::Result<()> {
         self.last_token = token;
-        let octets = test_packet(token as u32, self.session, now(), payload(to, size));
+        let mut sent = now();
+        sent[4..].copy_from_slice(&self.proof(to, token));
+        let octets = test_packet(token as u32, self.session, sent, payload(to, size));
         let to = SocketAddr::new(to, STAMP_PORT);
         SockRef::from(&self.sender)
             .send_to(&octets, &to.into())
@@ -111,8 +117,12 @@ impl Stamp {
                 received = self.sender.recv_from(&mut octets) => {
                     // An error is what somebody on the way said of an earlier packet: that one does not come back.
                     let Ok((PACKET, from)) = received else { continue };
-                    if from.port() == STAMP_PORT && octets[14..16] == self.session {
-                        return (from.ip(), self.token(&octets));
+                    let token = self.token(&octets);
+                    if from.port() == STAMP_PORT
+                        && octets[14..16] == self.session
+                        && octets[32..36] == self.proof(from.ip(), token)
+                    {
+                        return (from.ip(), token);
                     }
                 }
                 received = next_to_reflect(self.reflector.as_ref()) => {
@@ -126,6 +136,10 @@ impl Stamp {
                 }
             }
         }
+    }
+
+    fn proof(&self, to: IpAddr, token: u64) -> [u8; 4] {
+        (self.proofs.to(to, token) as u32).to_be_bytes()
     }
 
     /// The token of which a packet that came back has the lower half: of one that was sent not long ago.

@@ -54,7 +54,7 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
     });
     let mut attachments: BTreeSet<String> = by_rules.chain(nftables::closed()).collect();
     for link in &links {
-        if Classifier::was_attachment(&mut netlink, link.index) {
+        if Classifier::found(&mut netlink, link.index).is_some() {
             attachments.insert(link.name.clone());
         }
     }

@@ -19,6 +19,7 @@ use tokio::net::UdpSocket;
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
 use crate::model::{Carrier, mac};
+use crate::proof::Proofs;
 use crate::sift::{self, Field};
 
 /// The far router decrements it once.
@@ -67,8 +68,10 @@ pub struct TunnelEcho {
     v6: UdpSocket,
     errors_v4: UdpSocket,
     errors_v6: UdpSocket,
-    /// In each packet, so that nothing else is taken for one of ours.
+    /// In each packet, so that the kernel hands over hardly anything else.
     nonce: [u8; NONCE],
+    /// In each packet another one, so that nothing else is taken for it: far routers see many of them.
+    proofs: Proofs,
 }
 
 /// Packets of a socket go as they are, or are fragmented where they have to be. What the kernel knows of the way does not matter: it is
@@ -164,6 +167,7 @@ impl TunnelEcho {
             errors_v4: sifted(false, &errors(false, own))?,
             errors_v6: sifted(true, &errors(true, own))?,
             nonce,
+            proofs: Proofs::default(),
         })
     }
 
@@ -181,7 +185,7 @@ impl TunnelEcho {
         token: u64,
         size: Option<u16>,
     ) -> io::Result<()> {
-        let inner = inner_packet(address, self.nonce, token);
+        let inner = inner_packet(address, self.nonce, (token, self.proofs.of_probe(token)));
         let mut octets = encapsulated(self.own, to, vni, &inner);
         let outer = match (to.address, to.port) {
             (IpAddr::V4(_), Some(_)) => 20 + 8,
@@ -217,7 +221,9 @@ impl TunnelEcho {
             if let Some(address) = too_large(v6, &packet[..len]) {
                 return Heard::TooLarge(address);
             }
-            if let Some(token) = token_of(v6, &packet[..len], self.nonce) {
+            if let Some((token, proof)) = token_of(v6, &packet[..len], self.nonce)
+                && proof == self.proofs.of_probe(token)
+            {
                 return Heard::Probe(token);
             }
         }
@@ -225,11 +231,12 @@ impl TunnelEcho {
 }
 
 /// The tenant's packet: an echo request with our words in it.
-fn inner_packet(address: IpAddr, nonce: [u8; NONCE], token: u64) -> Vec<u8> {
+fn inner_packet(address: IpAddr, nonce: [u8; NONCE], (token, proof): (u64, u64)) -> Vec<u8> {
     let mut echo = vec![0; ECHO_HEADER];
     echo[4..].copy_from_slice(&(token as u32).to_be_bytes());
     echo.extend_from_slice(&nonce);
     echo.extend_from_slice(&token.to_be_bytes());
+    echo.extend_from_slice(&proof.to_be_bytes());
     let length = echo.len() as u16;
     match address {
         IpAddr::V4(address) => {
@@ -300,8 +307,8 @@ fn encapsulated(own: (IpAddr, EndpointId), to: &FarEnd, vni: Vni, inner: &[u8]) 
     [&header, inner].concat()
 }
 
-/// The token of a packet that is one of ours, as a raw socket hands it over: with its header where it is IPv4.
-fn token_of(v6: bool, packet: &[u8], nonce: [u8; NONCE]) -> Option<u64> {
+/// The token of a packet that looks like one of ours, and what is to prove it, as a raw socket hands it over: with its header where it is IPv4.
+fn token_of(v6: bool, packet: &[u8], nonce: [u8; NONCE]) -> Option<(u64, u64)> {
     let header = match v6 {
         true => 0,
         false => usize::from(packet.first()? & 0x0f) * 4,
@@ -310,8 +317,9 @@ fn token_of(v6: bool, packet: &[u8], nonce: [u8; NONCE]) -> Option<u64> {
     // What came back, and not the kernel's answer to it.
     let kind = if v6 { REQUEST6 } else { REQUEST };
     let (ours, token) = echo.get(ECHO_HEADER..)?.split_first_chunk::<NONCE>()?;
-    let token = token.first_chunk::<8>()?;
-    (*echo.first()? == kind && *ours == nonce).then(|| u64::from_be_bytes(*token))
+    let (token, proof) = token.split_first_chunk::<8>()?;
+    let said = [*token, *proof.first_chunk::<8>()?].map(u64::from_be_bytes);
+    (*echo.first()? == kind && *ours == nonce).then_some((said[0], said[1]))
 }
 
 /// Where a packet was to go that somebody on the way said was too large: Fragmentation needed (RFC 792, RFC 1191), Packet too big
@@ -353,11 +361,11 @@ mod tests {
         for address in ["10.0.1.1", "2001:db8:1::1"] {
             let address: IpAddr = address.parse().unwrap();
             let v6 = address.is_ipv6();
-            let whole = inner_packet(address, NONCE_OF_TEST, 0x0102_0304_0506_0708);
+            let whole = inner_packet(address, NONCE_OF_TEST, (0x0102_0304_0506_0708, 9));
             // Of IPv6 the kernel keeps the header.
             let handed = if v6 { &whole[40..] } else { &whole[..] };
             let token = token_of(v6, handed, NONCE_OF_TEST);
-            assert_eq!(token, Some(0x0102_0304_0506_0708));
+            assert_eq!(token, Some((0x0102_0304_0506_0708, 9)));
             assert_eq!(token_of(v6, handed, *b"somebody"), None);
             // The kernel answers an echo request that is for us.
             let mut answer = handed.to_vec();
@@ -387,17 +395,21 @@ mod tests {
             let echo = TunnelEcho::open(own.into(), id, true).unwrap();
             let to = SocketAddr::new(own.into(), 0).into();
             let stranger = raw(Domain::IPV4, Protocol::ICMPV4).unwrap();
-            let packet = |nonce| inner_packet(own.into(), nonce, 7)[20..].to_vec();
+            let packet = |nonce, probe| inner_packet(own.into(), nonce, probe)[20..].to_vec();
+            let proof = echo.proofs.of_probe(7);
             let mut error = [&[3, 4, 0, 0, 0, 0, 5, 120, 0x45][..], &[0; 11]].concat();
             error.extend([own.octets(), [192, 0, 2, 9]].concat());
             let mut foreign = error.clone();
             foreign[8 + 12] ^= 1;
-            let flood = [packet(*b"somebody"), foreign, error.clone()];
+            // A far router knows what all probes have in common.
+            let forged = packet(echo.nonce, (8, proof));
+            stranger.send_to(&forged, &to).unwrap();
+            let flood = [packet(*b"somebody", (7, proof)), foreign, error.clone()];
             for octets in flood.iter().cycle().take(60_000) {
                 // What finds no room is a flood, too.
                 let _ = stranger.send_to(octets, &to);
             }
-            stranger.send_to(&packet(echo.nonce), &to).unwrap();
+            stranger.send_to(&packet(echo.nonce, (7, proof)), &to).unwrap();
             let patience = std::time::Duration::from_secs(10);
             let heard = tokio::time::timeout(patience, echo.receive()).await;
             assert_eq!(heard.expect("the probe"), Heard::Probe(7));
@@ -428,13 +440,13 @@ mod tests {
 
     #[test]
     fn the_packet_inside_is_whole() {
-        let v4 = inner_packet([10, 0, 1, 1].into(), NONCE_OF_TEST, 7);
+        let v4 = inner_packet([10, 0, 1, 1].into(), NONCE_OF_TEST, (7, 9));
         assert_eq!((v4[0], v4[8], v4[9]), (0x45, 2, 1));
         assert_eq!(usize::from(u16::from_be_bytes([v4[2], v4[3]])), v4.len());
         // A sum that is right sums up to zero with itself.
         assert_eq!(checksum(&[&v4[..20]]), [0, 0]);
         assert_eq!(checksum(&[&v4[20..]]), [0, 0]);
-        let v6 = inner_packet("2001:db8::1".parse().unwrap(), NONCE_OF_TEST, 7);
+        let v6 = inner_packet("2001:db8::1".parse().unwrap(), NONCE_OF_TEST, (7, 9));
         assert_eq!((v6[0], v6[6], v6[7]), (0x60, 58, 2));
         assert_eq!(
             usize::from(u16::from_be_bytes([v6[4], v6[5]])),
@@ -448,7 +460,7 @@ mod tests {
     fn each_encapsulation_is_written_as_its_document_says() {
         let own = ([192, 0, 2, 1].into(), EndpointId([192, 0, 2, 1].into()));
         let vni = Vni::new(0x01_02_03).unwrap();
-        let inner = inner_packet([10, 0, 1, 1].into(), NONCE_OF_TEST, 7);
+        let inner = inner_packet([10, 0, 1, 1].into(), NONCE_OF_TEST, (7, 9));
         let to = |encapsulation, port| FarEnd {
             address: [192, 0, 2, 2].into(),
             encapsulation,

@@ -84,6 +84,16 @@ pub(crate) fn forget_tenant(transaction: &mut Transaction<'_>, tenant: &str) {
     }
 }
 
+/// Interfaces of a router that are granted to some tenant.
+pub(crate) fn at(state: &State, router: &str) -> BTreeSet<String> {
+    let here = state.by(&by::router(router));
+    let grants = here.filter_map(|one| match &one.record {
+        Record::Grant(grant) => Some(grant.interfaces.iter().cloned()),
+        _ => None,
+    });
+    grants.flatten().collect()
+}
+
 /// What a tenant's administrator has changed uses no interface that was not granted, and asks no node that is somebody else. What was there
 /// before may stay.
 ///

@@ -204,7 +204,7 @@ pub fn join(
         return Ok(());
     }
     if known.is_none() {
-        session_keys::forget(transaction, name);
+        session_keys::renew(transaction, name);
     }
     // It keeps what the operator added, and is what it was until it registers anew: with another key its starts are counted anew.
     let registration = before.as_ref().and_then(|one| one.registration.clone());

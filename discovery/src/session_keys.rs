@@ -7,10 +7,11 @@
 //!  no key ──made──► next ──both hold it──► current ──replaced──► current, next ──both hold it──► current …
 //! ```
 //!
-//! A router that has just joined has no session yet: its keys are current from the start, and nothing is ever sent without. A router of an
+//! A router that has just joined has no session yet: its keys are current from the start, and nothing is ever sent without. One that joins
+//! again, with another identity, has none either: until it has the new keys its neighbours hear nobody at its address. A router of an
 //! earlier version, or one that is told not to sign, gets no keys, and its sessions are not signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,14 @@ impl SessionKey {
         }
     }
 
+    /// What either has held is worth nothing, and there is no session to be kept: another key is in force at once.
+    fn renew(&mut self, at: u64) {
+        let numbers = self.current.iter().chain(&self.next).map(|one| one.number);
+        let last = numbers.max().unwrap_or(0);
+        self.current = Some(Secret::new(last + 1, at));
+        (self.next, self.held) = (None, [false; 2]);
+    }
+
     /// One of the two holds a key. When both do, they sign with it.
     fn hold(&mut self, router: &str, number: u32) {
         if self.next.as_ref().is_none_or(|next| next.number != number) {
@@ -253,6 +262,20 @@ pub(crate) fn forget(transaction: &mut Transaction<'_>, router: &str) {
     }
 }
 
+/// A router has another identity, and whoever had the former one is nobody: its sessions are signed with other keys from now on, which the
+/// new one is told when it registers. Until then its neighbours hear nobody at its address.
+pub(crate) fn renew(transaction: &mut Transaction<'_>, router: &str) {
+    let state = transaction.state();
+    let at = moment(state);
+    for one in state.by(&by::session_keys(router)) {
+        if let Record::SessionKey(known) = &one.record {
+            let mut known = known.clone();
+            known.renew(at);
+            transaction.put(Record::SessionKey(known));
+        }
+    }
+}
+
 /// Routers hold next keys.
 pub(crate) fn held(transaction: &mut Transaction<'_>, holds: &[Hold]) {
     for hold in holds {
@@ -291,28 +314,56 @@ fn moment(state: &State) -> u64 {
     unwanted(state).max(now())
 }
 
-/// Pairs of routers that are to have a key, or another one: at most [`AT_ONCE`].
-pub(crate) fn wanting(state: &State) -> Vec<[String; 2]> {
+/// Where keys may be wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Sessions of these routers may have none.
+    pub(crate) routers: BTreeSet<String>,
+    /// Sessions of any router may have none: with the first reflector, or without the last one, all routers have other ones.
+    pub(crate) anywhere: bool,
+    /// Some may be too old, or an operator wants others.
+    pub(crate) old: bool,
+}
+
+impl Wanted {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.routers.extend(other.routers);
+        self.anywhere |= other.anywhere;
+        self.old |= other.old;
+    }
+}
+
+/// Pairs of routers that are to have a key, or another one, looked for where that may be so: at most [`AT_ONCE`]. It costs a look-up for
+/// each session of such a router, and a look at each key where they may be old.
+pub(crate) fn wanting(state: &State, wanted: &Wanted) -> Vec<[String; 2]> {
     let before = replaced(state);
-    let due = state.session_keys().filter(|one| one.is_due(before));
+    let keys = wanted.old.then(|| state.session_keys());
+    let due = keys.into_iter().flatten().filter(|one| one.is_due(before));
     let due = due.map(|one| one.routers.clone());
-    let routers: Vec<&Router> = state.routers().filter(|one| signs(one)).collect();
-    let reflectors = || routers.iter().filter(|one| one.role == Role::Reflector);
-    let ends: Vec<&Router> = match reflectors().next() {
-        Some(_) => reflectors().copied().collect(),
-        None => routers.clone(),
-    };
-    let pairs = ends
-        .iter()
-        .flat_map(|one| routers.iter().map(move |other| (*one, *other)));
-    let missing = pairs.filter(|(one, other)| {
-        one.name != other.name
-            && state
-                .get(&key::session_key(&one.name, &other.name))
-                .is_none()
+    let named = wanted.routers.iter().filter(|_| !wanted.anywhere);
+    let named = named.filter_map(|name| state.router(&key::router(name)));
+    let all = wanted.anywhere.then(|| state.routers());
+    let routers = named.chain(all.into_iter().flatten());
+    let missing = routers.filter(|one| signs(one)).flat_map(|one| {
+        let others = others(state, one).into_iter();
+        others.filter_map(|other| {
+            let missing = state.get(&key::session_key(&one.name, &other)).is_none();
+            missing.then(|| key::pair(&one.name, &other).map(str::to_owned))
+        })
     });
-    let missing = missing.map(|(one, other)| key::pair(&one.name, &other.name).map(str::to_owned));
-    due.chain(missing).take(AT_ONCE).collect()
+    // Each pair has two ends that may both be looked at.
+    let mut found = BTreeSet::new();
+    for pair in due.chain(missing) {
+        found.insert(pair);
+        if found.len() == AT_ONCE {
+            break;
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Makes the next key of each of these pairs.

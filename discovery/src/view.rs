@@ -10,7 +10,7 @@ use crate::exchange::peers;
 use crate::model::{Domain, Record, Registration, Role, Router, SiteNeighbor, State, key};
 use crate::proto::{self, Item, Neighbor, Settings, Tenant, Update, item};
 use crate::state::by;
-use crate::{origins, session_keys};
+use crate::{grants, origins, session_keys};
 
 /// Items by key: `settings`, `neighbor/NAME`, `peer/NAME`, `peer/DOMAIN/NAME`, `key/NAME`, `tenant/NAME`, `origins/TENANT`, `beyond/TENANT`.
 pub type View = BTreeMap<String, Item>;
@@ -96,6 +96,7 @@ impl<'a> Viewer<'a> {
             role: router.role.to_string(),
             hold_time: domain.hold_time.into(),
             origins: self.origins,
+            granted: grants::at(self.state, &router.name).into_iter().collect(),
         }))
     }
 

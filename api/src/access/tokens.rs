@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{Metadata, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -221,7 +221,15 @@ fn read(path: &Path) -> std::io::Result<BTreeMap<String, Known>> {
     Ok(all)
 }
 
-/// Writes the file of tokens anew, whole or not at all.
+/// Who changes the file is alone with it, for as long as this is held: what one takes back another would else write again.
+fn lock(path: &Path) -> std::io::Result<File> {
+    let folder = path.parent().filter(|one| !one.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
+    folder.lock()?;
+    Ok(folder)
+}
+
+/// Writes the file of tokens anew, whole or not at all; whoever calls has it locked.
 fn write(path: &Path, all: &BTreeMap<String, Known>) -> std::io::Result<()> {
     let mut text =
         "# Tokens of the API: id, role, SHA-256 of the secret, whose it is. `weft api token` changes it.\n"
@@ -260,6 +268,7 @@ impl Tokens {
     /// # Errors
     /// Of the file.
     pub fn add(path: &Path, known: Known) -> std::io::Result<()> {
+        let _alone = lock(path)?;
         let mut all = match read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             all => all?,
@@ -273,6 +282,7 @@ impl Tokens {
     /// # Errors
     /// Of the file.
     pub fn remove(path: &Path, id: &str) -> std::io::Result<bool> {
+        let _alone = lock(path)?;
         let mut all = read(path)?;
         let there = all.remove(id).is_some();
         if there {
@@ -287,6 +297,36 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
     use super::*;
     use crate::token::sha256;
+
+    /// As several operators do at once, or a script.
+    #[test]
+    fn what_is_taken_back_stays_so_whoever_changes_the_file_meanwhile() {
+        let folder = std::env::temp_dir().join(format!("weft-tokens-{}", crate::token::random(6)));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("tokens");
+        let create = || {
+            let token = TokenText::create(sha256(b"certificate"));
+            Tokens::add(&path, Known::new(&token, Role::Read, "")).unwrap();
+            token.id
+        };
+        let victims: Vec<String> = (0..30).map(|_| create()).collect();
+        let made = std::thread::scope(|scope| {
+            let makers = [(); 3].map(|()| {
+                scope.spawn(|| (0..30).map(|_| create()).collect::<Vec<String>>())
+            });
+            for id in &victims {
+                assert!(Tokens::remove(&path, id).unwrap(), "{id} was there");
+            }
+            makers.map(|maker| maker.join().unwrap()).concat()
+        });
+        let left = Tokens::open(&path).unwrap().all();
+        let mut left: Vec<String> = left.into_iter().map(|one| one.id).collect();
+        let mut made = made;
+        left.sort();
+        made.sort();
+        assert_eq!(left, made);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn what_changes_in_the_file_holds_at_once_and_none_means_nobody() {

@@ -201,7 +201,7 @@ impl Actor {
             (device.index, place)
         }));
         let links = self.links.values();
-        for link in links.filter(|link| self.former.closed.contains(&link.name)) {
+        for link in links.filter(|link| self.former.closed().contains(&link.name)) {
             places.entry(link.index).or_insert(Place::Closed);
         }
         let breakouts = self.tenants.values();
@@ -473,8 +473,8 @@ impl Actor {
             } else {
                 vec![RULE_TENANT]
             };
-            let stands = self.walls_stand();
             for tenant in &tenants {
+                let stands = self.walls_stand_around(tenant);
                 let table = match stands {
                     true => RuleAction::Table(tenant.table),
                     false => RuleAction::Unreachable,
@@ -488,9 +488,11 @@ impl Actor {
                 if tree {
                     continue;
                 }
-                // Of a VRF the kernel knows where its members' packets belong.
-                for name in tenant.intent.attachments.iter().filter(|_| !self.vrf) {
-                    add(RULE_TENANT, RuleMatch::Interface(name.clone()), table);
+                // Of a VRF the kernel knows where its members' packets belong, and asks our rules first.
+                for name in entrances(tenant, self.vrf) {
+                    if !self.vrf || !stands {
+                        add(RULE_TENANT, RuleMatch::Interface(name), table);
+                    }
                 }
                 if self.classifier.is_none() {
                     for vni in &tenant.intent.vnis {

@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use tracing::{error, warn};
 
-use super::links::{arms, is_host, vrf_name};
 use super::steps::RULE_CLOSED;
-use super::{Actor, Purpose, RETRY, RETRY_LONGEST, Refused, last_resort};
+use super::{Actor, RETRY, RETRY_LONGEST, Refused};
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{
     Carrier, Family, RULE_TENANT, RouteKey, RouteSpec, Rule, RuleAction, gateway, mac,
@@ -20,7 +19,6 @@ use crate::netlink::objects::{
     put_rule, put_vni,
 };
 use crate::netlink::socket::{Batch, Refusal};
-use crate::nftables::{self, Duties, Entrance, Exit};
 use crate::ways::WaySets;
 
 /// What a request of a batch was about.
@@ -56,9 +54,6 @@ impl fmt::Display for Object {
 const NO_NEXT_HOP: &str = "Nexthop id does not exist";
 /// Of so many refused routes the kernel is asked whose stands in their place; more are one and the same trouble.
 const OWNERS: usize = 1000;
-
-/// Conntrack zones that are not everybody's.
-const ZONES: u32 = 0xffff;
 
 /// How long nothing is sent after netlink failed, so that a failure that lasts costs little.
 const HOLD_OFF: std::time::Duration = std::time::Duration::from_secs(1);
@@ -107,7 +102,7 @@ impl Actor {
     }
 
     /// The same without nftables.
-    fn flush_objects(&mut self) {
+    pub(super) fn flush_objects(&mut self) {
         let protocol = self.config.protocol;
         let mut batch = Batch::default();
         let mut operations = Vec::new();
@@ -257,44 +252,6 @@ impl Actor {
         }
         self.note_refused_routes(now);
         self.tell_unforwardable();
-    }
-
-    /// Somebody changed our tables of nftables: what must pass them goes nowhere until they stand again, which is tried at once.
-    pub(super) fn close_walls(&mut self) {
-        let now = Instant::now();
-        self.repairs += 1;
-        warn!("somebody changed our nftables tables: loading them again");
-        self.steps.lose(now);
-        self.ruleset.clear();
-        self.policy_changed = true;
-        self.open_breakouts(false);
-        self.flush_objects();
-    }
-
-    /// Something keeps tenants from each other and from what is the router's: the classifier, or our table.
-    pub(super) fn walls_stand(&self) -> bool {
-        self.classifier.is_some() || !self.ruleset.is_empty() || self.ruleset_inherited
-    }
-
-    /// Tenants' tables end with the way out, or with nothing.
-    fn open_breakouts(&mut self, open: bool) {
-        if std::mem::replace(&mut self.breakouts_open, open) == open {
-            return;
-        }
-        let mut ends = Vec::new();
-        for tenant in self.tenants.values() {
-            if tenant.intent.breakout.is_none() {
-                continue;
-            }
-            for family in [Family::V4, Family::V6] {
-                if tenant.has_table(family) {
-                    ends.push((last_resort(tenant.table, family), tenant.end(open)));
-                }
-            }
-        }
-        for (key, end) in ends {
-            self.want(key, end);
-        }
     }
 
     /// Makes the rules of steps ahead of everything else: no packet gets a step's mark before they lead it.
@@ -541,165 +498,5 @@ impl Actor {
             taken,
         };
         self.refuse(key, refused);
-    }
-
-    /// Where tenants' packets leave for the Internet. A zone is found by the VNI, so that connections outlive a restart.
-    fn exits(&self, devices: &[&str]) -> Vec<Exit> {
-        let mut taken = BTreeSet::new();
-        let mut exits = Vec::new();
-        let mut tenants: Vec<&super::Tenant> = self.tenants.values().collect();
-        tenants.sort_unstable_by_key(|tenant| tenant.table);
-        for tenant in tenants {
-            let Some(breakout) = &tenant.intent.breakout else {
-                continue;
-            };
-            let start = tenant.intent.primary_vni.get();
-            let mut zones = (0..ZONES).map(|step| 1 + ((start + step) % ZONES) as u16);
-            let Some(zone) = zones.find(|zone| taken.insert(*zone)) else {
-                warn!(
-                    tenant = tenant.intent.name,
-                    "no conntrack zone is left for its breakout"
-                );
-                continue;
-            };
-            let attachments = tenant.intent.attachments.iter().cloned();
-            let devices = devices.iter().map(|name| (*name).to_owned());
-            exits.push(Exit {
-                mark: tenant.table,
-                zone,
-                interface: breakout.interface.clone(),
-                source_nat: breakout.source_nat,
-                ways: attachments
-                    .chain(devices)
-                    .chain(self.vrf.then(|| vrf_name(&tenant.intent)))
-                    .collect(),
-            });
-        }
-        exits
-    }
-
-    /// What the control and the data plane speak to.
-    fn underlay_addresses(&self) -> BTreeSet<IpAddr> {
-        let tracked = self.tracked.keys();
-        let tracked = tracked.filter(|(purpose, _)| !matches!(purpose, Purpose::Site(_)));
-        let tracked = tracked.map(|(_, address)| *address);
-        let peers = self.peers.keys().map(|(_, address, _)| *address);
-        tracked.chain(peers).collect()
-    }
-
-    /// Loads our nftables table where it is to say something else than before.
-    fn load_ruleset(&mut self) {
-        // An earlier process's table says the same until we know better.
-        if self.devices.is_empty() || (self.tenants.is_empty() && !self.settled) {
-            return;
-        }
-        let by_name: HashMap<&str, u32> = self
-            .links
-            .values()
-            .map(|link| (link.name.as_str(), link.index))
-            .collect();
-        let mut on_link: HashMap<u32, Vec<IpAddr>> = HashMap::new();
-        for address in &self.addresses {
-            let on_link = on_link.entry(address.link).or_default();
-            on_link.push(address.address);
-            on_link.extend(address.others());
-        }
-        let mut entrances = Vec::new();
-        for tenant in self.tenants.values() {
-            for name in &tenant.intent.attachments {
-                let link = by_name.get(name.as_str());
-                entrances.push(Entrance {
-                    interface: name.clone(),
-                    input: if self.vrf {
-                        vrf_name(&tenant.intent)
-                    } else {
-                        name.clone()
-                    },
-                    mark: tenant.table,
-                    addresses: link
-                        .and_then(|link| on_link.get(link).cloned())
-                        .unwrap_or_default(),
-                    service: false,
-                });
-            }
-            for name in arms(&tenant.intent) {
-                let link = by_name.get(name.as_str());
-                entrances.push(Entrance {
-                    interface: name.clone(),
-                    input: name.clone(),
-                    mark: tenant.table,
-                    addresses: link
-                        .and_then(|link| on_link.get(link).cloned())
-                        .unwrap_or_default(),
-                    service: true,
-                });
-            }
-        }
-        let devices: Vec<_> = self.devices.keys().map(|carrier| carrier.name()).collect();
-        let devices: Vec<&str> = devices.iter().map(|name| &**name).collect();
-        let ports = self.devices.keys().filter_map(|carrier| carrier.port());
-        let ports: BTreeSet<u16> = ports.collect();
-        let classify = self.classifier.is_none();
-        let duties = Duties {
-            // By name: what is made again is closed before it is there. Where the classifier is, its programs do it.
-            closed: match classify {
-                true => self.former.closed.clone(),
-                false => BTreeSet::new(),
-            },
-            part_tenants: !self.vrf && classify,
-            // The classifier knows addresses, not networks of them.
-            guard_router: classify || self.local_routes.iter().any(|net| !is_host(net)),
-            classify,
-        };
-        let exits = self.exits(&devices);
-        let underlay = match exits.is_empty() {
-            true => BTreeSet::new(),
-            false => self.underlay_addresses(),
-        };
-        // Until the intent is whole nobody knows who they are.
-        let senders = (classify && self.settled).then(|| self.senders.addresses());
-        let senders = senders.filter(|all| all.iter().all(|address| !address.is_unspecified()));
-        let ruleset = nftables::ruleset(
-            &entrances,
-            (&devices, &ports),
-            &duties,
-            &exits,
-            &underlay,
-            senders.as_ref(),
-        );
-        if ruleset != self.ruleset {
-            let now = Instant::now();
-            let stood = self.walls_stand();
-            let loaded = nftables::load(&ruleset);
-            self.ruleset_inherited = false;
-            // What closes comes after the table, and what opens too: its packets have their sources translated from the first on.
-            self.open_breakouts(loaded.is_ok());
-            match loaded {
-                Ok(()) => {
-                    self.conditions.clear(now, ConditionKind::Ruleset, "table");
-                    self.ruleset = ruleset;
-                }
-                Err(error) => {
-                    // Without the classifier nothing else keeps tenants apart.
-                    let (severity, closed) = match classify {
-                        true => (Severity::Down, "all tenants are"),
-                        false => (Severity::Degraded, "breakouts are"),
-                    };
-                    self.conditions.set(
-                        now,
-                        (ConditionKind::Ruleset, "table"),
-                        severity,
-                        format!("nftables refuses our table: {error}; {closed} closed until it takes it"),
-                        classify.then(|| "`apt-get install nftables`, or let the router use BPF (CAP_BPF): either keeps tenants apart".into()),
-                    );
-                    self.ruleset.clear();
-                    self.ruleset_retry = Some(now + RETRY);
-                }
-            }
-            if stood != self.walls_stand() {
-                self.policy_changed = true;
-            }
-            self.flush_objects();
-        }
     }
 }

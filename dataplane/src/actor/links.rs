@@ -1,18 +1,21 @@
 //! Links, addresses and the underlay: the device, attachments, reachability.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use tracing::warn;
 use weft_overlay::intent::{TenantId, TenantIntent};
 
 use super::{ALIAS, Actor, Device, TENANT_ALIAS, Tenant};
+use crate::condition::{ConditionKind, Severity};
 use crate::model::{Carrier, Family, RouteKey, RouteSpec};
 use crate::netlink::links::{put_link, put_link_alias, put_link_master, put_vrf};
 use crate::netlink::objects::NEW;
 use crate::netlink::socket::Batch;
-use crate::snapshot::{Address, ForeignRoute};
+use crate::snapshot::{ADVERTISED, Address, ForeignRoute};
 use crate::{DataplaneEvent, snapshot};
 
 /// Name of a tenant's VRF device.
@@ -180,6 +183,37 @@ impl Actor {
         }
     }
 
+    /// Says which routes of the host's own lead to tenants' hosts that drew them: before this router began, which listens to none.
+    fn note_advertised(&mut self, routes: &[ForeignRoute]) {
+        let now = Instant::now();
+        let main = u32::from(libc::RT_TABLE_MAIN);
+        let mut drawn: BTreeMap<String, String> = BTreeMap::new();
+        for route in routes.iter().filter(|route| route.table == main) {
+            let link = self.links.get(&route.interface);
+            let link = link.filter(|link| self.former.was_a_tenants(&link.name));
+            if let Some(link) = link {
+                let prefixes = drawn.entry(link.name.clone()).or_default();
+                let between = if prefixes.is_empty() { "" } else { ", " };
+                let _ = write!(prefixes, "{between}{}", route.prefix);
+            }
+        }
+        for (name, prefixes) in &drawn {
+            self.conditions.set(
+                now,
+                (ConditionKind::AdvertisedRoute, name),
+                Severity::Degraded,
+                format!(
+                    "the host's own packets to {prefixes} go to who is there: a router advertisement said so before this router began"
+                ),
+                Some(format!("`ip -6 route flush dev {name} proto ra`")),
+            );
+        }
+        self.conditions
+            .retain(now, ConditionKind::AdvertisedRoute, |name| {
+                drawn.contains_key(name)
+            });
+    }
+
     /// Brings what tenants have on their attachments into their tables: networks of addresses, static routes.
     pub(super) fn attach(&mut self) {
         self.note_targets();
@@ -203,11 +237,12 @@ impl Actor {
             by_name.contains_key(name.as_str()) && self.attachments.get(**name) != Some(&true)
         });
         let come: Vec<String> = come.map(|name| (*name).clone()).collect();
-        let foreign = if attachments
+        let mut foreign = if attachments
             .iter()
             .any(|name| by_name.contains_key(name.as_str()))
         {
             let mut protocols = STATIC.to_vec();
+            protocols.push(ADVERTISED);
             let redistributed = self.tenants.values();
             protocols.extend(redistributed.flat_map(|tenant| &tenant.redistribute.protocols));
             let protocols = protocols.into_iter().collect();
@@ -218,6 +253,13 @@ impl Actor {
         } else {
             Vec::new()
         };
+        let wants = |tenant: &super::Tenant| tenant.redistribute.protocols.contains(&ADVERTISED);
+        if !self.tenants.values().any(wants) {
+            let advertised: Vec<ForeignRoute> = foreign
+                .extract_if(.., |route| route.protocol == ADVERTISED)
+                .collect();
+            self.note_advertised(&advertised);
+        }
         let mut on_link: HashMap<u32, Vec<Address>> = HashMap::new();
         for address in &self.addresses {
             on_link.entry(address.link).or_default().push(*address);

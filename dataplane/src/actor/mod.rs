@@ -5,6 +5,7 @@
 
 mod attachments;
 mod classify;
+mod command;
 mod devices;
 mod drain;
 mod flush;
@@ -23,6 +24,7 @@ pub(crate) mod targets;
 mod trace;
 mod underlay;
 mod upkeep;
+mod walls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -39,6 +41,7 @@ use self::paths::Paths;
 use self::refusals::Unforwardable;
 use self::routes::Routes;
 use self::steps::Steps;
+use self::walls::Walls;
 use crate::bpf::{Classifier, OwnAddress, Place};
 use crate::condition::{ConditionKind, Conditions, Severity};
 use crate::model::{Carrier, Family, LAST_RESORT, RouteKey, RouteSpec, Rule};
@@ -172,8 +175,9 @@ pub(crate) struct Actor {
     senders: senders::Senders,
     /// Interfaces that no tenant can have, as tenants' attachments were screened by them.
     unfit: screen::Unfit,
-    /// Interfaces that were tenants'.
+    /// Interfaces that were tenants', and those of them that the next start is to know of.
     former: former::Former,
+    record: watch::Sender<BTreeMap<String, u64>>,
     /// The router's addresses, as the classifier knows them.
     addresses_held: BTreeSet<OwnAddress>,
     /// Tenants are VRFs.
@@ -226,15 +230,9 @@ pub(crate) struct Actor {
     /// To be told: reachability, and the rest.
     reach_news: BTreeMap<Purpose, Vec<(IpAddr, Option<Reach>)>>,
     news: Vec<DataplaneEvent>,
-    ruleset: String,
     /// It is known whose packets come in where, so that the host may forward.
     forwards: bool,
-    /// An earlier process's table stands in its place, until ours is loaded.
-    ruleset_inherited: bool,
-    /// nftables has refused our table: it is tried again then.
-    ruleset_retry: Option<Instant>,
-    /// Our table stands, without which tenants' packets would leave with their own sources.
-    breakouts_open: bool,
+    walls: Walls,
     steps: Steps,
     /// Tenants, links or devices changed: rules and nftables are to be looked at again.
     policy_changed: bool,
@@ -264,7 +262,7 @@ pub(crate) async fn spawn(
     config: DataplaneConfig,
     inbox: mpsc::Receiver<Command>,
     events: mpsc::Sender<DataplaneEvent>,
-    targets: watch::Sender<u64>,
+    (targets, record): (watch::Sender<u64>, watch::Sender<BTreeMap<String, u64>>),
 ) -> Result<bool, Error> {
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()
@@ -284,7 +282,7 @@ pub(crate) async fn spawn(
                 }
             };
             runtime.block_on(async {
-                match Actor::new(config, events, targets) {
+                match Actor::new(config, events, (targets, record)) {
                     Ok((actor, changes, found)) => {
                         // Where nobody waits for the answer, nobody sends commands either.
                         let _ = ready.send(Ok(found));
@@ -312,7 +310,7 @@ impl Actor {
     fn new(
         config: DataplaneConfig,
         events: mpsc::Sender<DataplaneEvent>,
-        targets: watch::Sender<u64>,
+        (targets, record): (watch::Sender<u64>, watch::Sender<BTreeMap<String, u64>>),
     ) -> Result<(Self, mpsc::Receiver<Changes>, bool), Error> {
         #[cfg_attr(not(test), expect(unused_mut, reason = "tests plan faults"))]
         let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
@@ -344,6 +342,7 @@ impl Actor {
             senders: senders::Senders::default(),
             unfit: screen::Unfit::new(),
             former: former::Former::default(),
+            record,
             addresses_held: BTreeSet::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
@@ -379,11 +378,8 @@ impl Actor {
             redistributed: BTreeSet::new(),
             reach_news: BTreeMap::new(),
             news: Vec::new(),
-            ruleset: String::new(),
             forwards: false,
-            ruleset_inherited: false,
-            ruleset_retry: None,
-            breakouts_open: false,
+            walls: Walls::default(),
             steps: Steps::default(),
             policy_changed: true,
             underlay_changed: false,
@@ -429,8 +425,7 @@ impl Actor {
         if found {
             actor.steps.in_kernel = crate::steps::Loaded::found();
             actor.steps.inherited = actor.steps.in_kernel.is_some();
-            actor.breakouts_open = crate::nftables::is_there();
-            actor.ruleset_inherited = actor.breakouts_open;
+            actor.walls = Walls::inherited();
             info!(
                 routes = actor.held.len(),
                 next_hops = actor.next_hops.in_kernel(),
@@ -494,6 +489,12 @@ impl Actor {
         let mut handled = Instant::now() - SETTLE_EVENTS;
         let events = self.events.clone();
         let mut audit_at = Instant::now() + self.config.audit;
+        // What is closed is so before anything else is there.
+        self.close_former_attachments();
+        if !self.former.closed().is_empty() {
+            self.classify();
+            self.flush();
+        }
         loop {
             let retry = self.refused.values().map(|refused| refused.retry_at).min();
             let later = self.later.values().min().copied();
@@ -503,7 +504,7 @@ impl Actor {
                 .chain(retry)
                 .chain(later)
                 .chain(self.held_until)
-                .chain(self.ruleset_retry)
+                .chain(self.walls.retry)
                 .chain(self.steps.next())
                 .chain(self.upkeep_at)
                 .chain(self.watch_rules_at)
@@ -554,10 +555,7 @@ impl Actor {
                 self.watch_reflections(now);
                 self.watch_programs_at = Instant::now() + classify::LOOK;
             }
-            if self.ruleset_retry.is_some_and(|at| at <= now) {
-                self.ruleset_retry = None;
-                self.policy_changed = true;
-            }
+            self.policy_changed |= self.walls.retry.take_if(|at| *at <= now).is_some();
             if self.upkeep_at.is_some_and(|at| at <= now) {
                 self.keep_settings(None);
                 self.keep_devices();
@@ -577,115 +575,6 @@ impl Actor {
             }
             self.resolve_outdated();
             self.report();
-        }
-    }
-
-    /// True where the data plane is to end.
-    fn handle(&mut self, command: Command) -> bool {
-        match command {
-            Command::Apply(delta) => self.apply(delta),
-            Command::Settle => {
-                self.settled = true;
-                self.conditions
-                    .clear(Instant::now(), ConditionKind::Starting, "router");
-                self.policy_changed = true;
-                self.senders.changed = true;
-                self.steps.changed = true;
-                self.queue_leftovers();
-                self.find_classified();
-                self.watch_rules_at = Some(Instant::now());
-                self.attach();
-            }
-            Command::Track(purpose, addresses) => {
-                self.track(purpose, addresses);
-                self.attach_anew(purpose);
-            }
-            Command::TellNeighborLinks(tell) => self.tell_neighbor_link = Some(tell),
-            Command::Untrack(purpose, addresses) => {
-                self.untrack(purpose, &addresses);
-                self.attach_anew(purpose);
-            }
-            Command::Redistribute(tenant, redistribute) => {
-                if let Some(tenant) = self.tenants.get_mut(&tenant) {
-                    tenant.redistribute = redistribute;
-                }
-                self.attach();
-            }
-            // Whoever asked and went away needs no answer, here and below.
-            Command::Status(reply) => drop(reply.send(self.status())),
-            Command::LearnedPath(address) => self.ask_path(address),
-            Command::ProbedPath(address, path) => self.set_probed_path(address, path),
-            Command::Traffic(reply) => drop(reply.send(self.traffic())),
-            Command::ProbeTargets(known, reply) => {
-                drop(reply.send(self.probe_targets(known)));
-            }
-            Command::Trace(tenant, step, packet, reply) => {
-                drop(reply.send(self.trace(tenant, step, packet)));
-            }
-            Command::Routes(tenant, reply) => drop(reply.send(self.tenant_routes(tenant))),
-            Command::Stop(reply) => {
-                let _ = reply.send(());
-                return true;
-            }
-        }
-        false
-    }
-
-    fn apply(&mut self, mut delta: IntentDelta) {
-        let tenants_changed = !delta.tenants.is_empty();
-        self.senders.apply(&mut delta);
-        for (id, intent) in delta.tenants {
-            match intent {
-                Some(intent) => self.set_tenant(id, intent),
-                None => self.remove_tenant(id),
-            }
-        }
-        if tenants_changed {
-            // Tenants may come one by one, and there may be many.
-            let soon = Instant::now() + RETRY;
-            self.watch_rules_at.get_or_insert(soon);
-            self.attach();
-        }
-        let groups: FxHashMap<GroupId, Option<Group>> = delta.groups.into_iter().collect();
-        let mut gone = Vec::new();
-        for (id, group) in groups {
-            match group {
-                Some(group) => self.set_group(id, group),
-                None => gone.push(id),
-            }
-        }
-        for route in delta.routes {
-            let Some(table) = self.tenants.get(&route.tenant).map(|tenant| tenant.table) else {
-                continue;
-            };
-            let key = RouteKey {
-                table,
-                prefix: route.prefix,
-                metric: 0,
-            };
-            match route.group {
-                Some(group) => self.want_via_group(key, group),
-                None => {
-                    self.group_of.remove(&key);
-                    self.want_local(key);
-                }
-            }
-        }
-        for route in delta.sites {
-            self.set_site_route(&route);
-        }
-        for (label, state) in delta.services {
-            self.set_service(label, state);
-        }
-        if self.steps.changed {
-            self.plan_ways();
-        }
-        for id in gone {
-            self.remove_group(id);
-        }
-        self.set_underlay(delta.underlay);
-        if std::mem::take(&mut self.new_peers) {
-            self.fit_mtu();
         }
     }
 
@@ -774,7 +663,7 @@ impl Actor {
         self.policy_changed = true;
         let key = last_resort(tenant.table, Family::V6);
         if tenant.has_table(Family::V6) {
-            let end = tenant.end(self.breakouts_open);
+            let end = tenant.end(self.walls.breakouts_open);
             self.want(key, end);
         } else {
             self.unwant(key);
@@ -807,7 +696,7 @@ impl Actor {
         let Some(tenant) = self.tenants.get(&id) else {
             return;
         };
-        let end = tenant.end(self.breakouts_open);
+        let end = tenant.end(self.walls.breakouts_open);
         let has_v6 = tenant.has_table(Family::V6);
         self.want(last_resort(table, Family::V4), end);
         if has_v6 {

@@ -118,6 +118,15 @@ fn path_key(far_end: IpAddr) -> [u8; program::PATH] {
     key
 }
 
+/// What a device was to an earlier process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// An attachment.
+    Attachment,
+    /// Closed.
+    Closed,
+}
+
 impl Classifier {
     /// Takes over the tables of an earlier process from the filter at one of these devices, or makes new ones, and loads
     /// the programs. Nothing changes at the devices yet.
@@ -226,10 +235,14 @@ impl Classifier {
         hook::is_attached(netlink, device)
     }
 
-    /// Whether the programs at a device are those of an attachment, or of what was one.
-    pub(crate) fn was_attachment(netlink: &mut Netlink, device: u32) -> bool {
+    /// What an earlier process made of a device, by its programs.
+    pub(crate) fn found(netlink: &mut Netlink, device: u32) -> Option<Found> {
         let names = hook::names(netlink, device).unwrap_or_default();
-        names.iter().any(|name| name == ENTER || name == CLOSED)
+        names.iter().find_map(|name| match name.as_str() {
+            ENTER => Some(Found::Attachment),
+            CLOSED => Some(Found::Closed),
+            _ => None,
+        })
     }
 
     /// Whether the programs of this process are still at a device.

@@ -15,7 +15,7 @@ use crate::database::{Database, News};
 use crate::model::{State, key};
 use crate::operations;
 use crate::proto::{Acknowledge, PerformanceQuery, Refused, Register, ToRouter, Update, to_router};
-use crate::session_keys::Hold;
+use crate::session_keys::{Hold, Wanted};
 use crate::view::{Affected, Common, Items, Reader, digest, update};
 
 /// Messages that wait for a router. One that does not read is let go, and comes back for all that it has missed.
@@ -80,8 +80,8 @@ struct Inner {
     ahead: BTreeMap<String, u64>,
     /// Next keys that routers hold, and of which the datastore does not know that.
     holds: Vec<Hold>,
-    /// There may be sessions that are to have a key.
-    keys_wanted: bool,
+    /// Where there may be sessions that are to have a key.
+    keys_wanted: Wanted,
     /// When that was looked at last.
     keys_seen: Option<Instant>,
     /// When the certificates end that routers came with, or got here, s since 1970.

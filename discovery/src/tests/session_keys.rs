@@ -138,6 +138,15 @@ async fn who_knows_no_keys_is_named_and_gets_one_when_it_does() {
     for folder in ["anew", "once-more"] {
         let folder = scratch.path(folder);
         controller.join("old", "router", &folder).await.unwrap();
+        // Before it says a word: nobody speaks with whoever has its address, and nobody with the former one.
+        if key(&new.view, "old").is_some_and(|key| !key.key.is_empty()) {
+            let another = |view: &View| {
+                let told = key(view, "old").unwrap();
+                assert!(!told.key.is_empty(), "never unsigned: {told:?}");
+                told.key != former && told.next.is_empty()
+            };
+            new.until("another key", another).await;
+        }
         let mut old = signing(&folder, 2);
         former = agreed(("new", &mut new), ("old", &mut old), &former).await;
     }
@@ -150,4 +159,69 @@ async fn who_knows_no_keys_is_named_and_gets_one_when_it_does() {
     })
     .await;
     assert_eq!(controller.get("session-keys").await["keys"], json!([]));
+}
+
+/// A domain with a session between each two routers has many keys. One that comes costs what its own sessions do.
+#[test]
+fn what_a_router_costs_grows_with_its_own_sessions_and_not_with_all_of_them() {
+    use super::growth::Domain;
+    use crate::model::{Record, Router};
+    use crate::session_keys::{AT_ONCE, Wanted, make, registered, wanting};
+    use crate::state::visited;
+
+    let mut domain = Domain::new();
+    let put = |domain: &mut Domain, number: u8, fresh: bool| {
+        domain.router(number, Role::Router);
+        domain
+            .change(|transaction| {
+                let name = crate::model::key::router(&format!("a{number}"));
+                let Some(Record::Router(router)) = transaction.get(&name) else {
+                    panic!("{name}");
+                };
+                let mut router: Router = router.clone();
+                router.registration.as_mut().unwrap().session_keys = true;
+                if fresh {
+                    registered(transaction, &router, true);
+                }
+                transaction.put(Record::Router(router));
+                Ok(())
+            })
+            .unwrap();
+    };
+    for number in 1..=60 {
+        put(&mut domain, number, true);
+    }
+    assert_eq!(domain.state.session_keys().count(), 60 * 59 / 2);
+    put(&mut domain, 61, false);
+    let one = Wanted {
+        routers: ["a61".to_owned()].into(),
+        ..Wanted::default()
+    };
+    let (pairs, looked) = visited::during(|| wanting(&domain.state, &one));
+    assert_eq!(pairs.len(), 60);
+    assert!(looked < 200, "{looked}");
+    domain
+        .change(|transaction| make(transaction, &pairs))
+        .unwrap();
+    assert_eq!(wanting(&domain.state, &one), [[""; 2]; 0]);
+
+    // And where nobody says who lacks some, all are found, some at a time.
+    put(&mut domain, 62, false);
+    put(&mut domain, 63, false);
+    let anywhere = Wanted {
+        anywhere: true,
+        ..Wanted::default()
+    };
+    let mut made = Vec::new();
+    loop {
+        let pairs = wanting(&domain.state, &anywhere);
+        if pairs.is_empty() {
+            break;
+        }
+        made.push(pairs.len());
+        domain
+            .change(|transaction| make(transaction, &pairs))
+            .unwrap();
+    }
+    assert_eq!(made, [AT_ONCE, 123 - AT_ONCE]);
 }

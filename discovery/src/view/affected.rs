@@ -127,6 +127,7 @@ impl Affected {
                     affected.item(one, &format!("key/{other}"));
                     affected.item(other, &format!("key/{one}"));
                 }
+                (Some("grant"), Some(_), Some(router)) => affected.item(router, "settings"),
                 (Some("chain"), Some(tenant), _) => affected.tenant(state, tenant),
                 (Some("service" | "tenant"), Some(tenant), _) => {
                     affected.tenant(state, tenant);

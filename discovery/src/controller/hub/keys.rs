@@ -9,9 +9,9 @@ use tracing::warn;
 
 use super::Hub;
 use crate::database::News;
-use crate::model::{State, key};
+use crate::model::{Change, Record, Role, State, key};
 use crate::proto::{Acknowledge, Update, item};
-use crate::session_keys::{self, Hold};
+use crate::session_keys::{self, Hold, Wanted};
 
 /// What the keys of items begin with that say what sessions are signed with.
 const ITEM: &str = "key/";
@@ -81,17 +81,35 @@ pub(super) fn acknowledged(name: &str, handed: &mut Vec<Handed>, said: &Acknowle
     held.collect()
 }
 
+fn note_change(wanted: &mut Wanted, change: &Change) {
+    if change.key == key::REPLACED {
+        wanted.old = true;
+        return;
+    }
+    let Some(name) = change.key.strip_prefix("router/") else {
+        return;
+    };
+    let reflects = |record: &Option<Record>| match record {
+        Some(Record::Router(router)) => router.role == Role::Reflector,
+        _ => false,
+    };
+    wanted.routers.insert(name.to_owned());
+    wanted.anywhere |= reflects(&change.old) != reflects(&change.new);
+}
+
 impl Hub {
     /// With other routers, or when an operator wants other keys, some are to be made.
     pub(super) fn note_wanted(&self, news: &Result<News, RecvError>) {
-        let wanted = match news {
+        let mut wanted = Wanted::default();
+        match news {
             Ok(News::Revisions(revisions)) => {
-                let mut changes = revisions.iter().flat_map(|one| &one.changes);
-                changes.any(|one| one.key.starts_with("router/") || one.key == key::REPLACED)
+                for change in revisions.iter().flat_map(|one| &one.changes) {
+                    note_change(&mut wanted, change);
+                }
             }
-            _ => true,
-        };
-        self.inner().keys_wanted |= wanted;
+            _ => (wanted.anywhere, wanted.old) = (true, true),
+        }
+        self.inner().keys_wanted.add(wanted);
     }
 
     /// Notes what routers hold, and makes keys that are wanted.
@@ -99,9 +117,11 @@ impl Hub {
         let (holds, wanted) = {
             let mut inner = self.inner();
             // Keys get old without a word of anybody.
-            let old = inner.keys_seen.is_none_or(|seen| seen.elapsed() >= LOOK);
-            let wanted = std::mem::take(&mut inner.keys_wanted) || old;
-            if wanted {
+            let mut wanted = std::mem::take(&mut inner.keys_wanted);
+            wanted.old |= inner.keys_seen.is_none_or(|seen| seen.elapsed() >= LOOK);
+            // What was there before this controller began, nobody tells it of.
+            wanted.anywhere |= inner.keys_seen.is_none();
+            if wanted.old {
                 inner.keys_seen = Some(Instant::now());
             }
             (std::mem::take(&mut inner.holds), wanted)
@@ -120,18 +140,18 @@ impl Hub {
                 self.inner().holds.extend(holds);
             }
         }
-        if wanted {
-            self.make_keys().await;
+        if !wanted.is_empty() {
+            self.make_keys(wanted).await;
         }
     }
 
-    async fn make_keys(&self) {
-        let pairs = session_keys::wanting(&self.database.state());
+    async fn make_keys(&self, wanted: Wanted) {
+        let pairs = session_keys::wanting(&self.database.state(), &wanted);
         if pairs.is_empty() {
             return;
         }
-        // There may be more of them.
-        self.inner().keys_wanted = true;
+        // There may be more of them, and these may fail.
+        self.inner().keys_wanted.add(wanted);
         let what = format!("make keys for {} sessions", pairs.len());
         let made = self
             .database

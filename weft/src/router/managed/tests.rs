@@ -15,6 +15,7 @@ fn what_the_controller_says_of_services_and_chains_is_a_configuration() {
         role: "router".into(),
         hold_time: 90,
         origins: true,
+        granted: Vec::new(),
     };
     let arm = |interface: &str, node: &str| Arm {
         interface: interface.into(),
@@ -110,6 +111,7 @@ fn settings() -> Settings {
         role: "router".into(),
         hold_time: 90,
         origins: true,
+        granted: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use weft_dataplane::{
 use weft_overlay::table::Overlay;
 use weft_overlay::{EndpointId, Vni};
 
-use self::record::{Answered, Record};
+use self::record::Answered;
 use self::schedule::{Ask, Schedule, Silent};
 use super::core::Queries;
 use crate::config::Config;
@@ -57,11 +57,11 @@ impl Tunnels {
         let tunnels = Self::default();
         let overlay = config.overlay.as_ref();
         if let Some(overlay) = overlay.filter(|overlay| overlay.probe_interval > 0) {
-            let record = Record::new(config, state);
+            let record = record::open(config, state);
             let mut schedule = Schedule::default();
-            schedule.remember(Instant::now(), record.read());
+            schedule.remember(Instant::now(), record::read(&record));
             let prober = Prober {
-                record: record.keep(),
+                record: record::keep(record),
                 record_at: Instant::now(),
                 unlocated: BTreeSet::new(),
                 locators_at: Instant::now(),
