@@ -261,6 +261,16 @@ pub enum Error {
     /// Tunnels need one.
     #[error("this router has no tunnel endpoint")]
     NoEndpoint,
+    /// The port at which its packets come in is somebody else's.
+    #[error(
+        "UDP port {port}, at which {device} takes packets, is taken: `ss -ulnp 'sport = :{port}'` or `ip -d link show type vxlan` says by whom; `overlay.port` chooses another one"
+    )]
+    PortTaken {
+        /// The tunnel device.
+        device: String,
+        /// The port.
+        port: u16,
+    },
     /// The kernel does not make a device.
     #[error("the kernel refused the device {what}: {kernel}; `weft doctor` says what it can do")]
     Refused {

@@ -60,6 +60,7 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
         add_path_receive: [add_path, false],
         router_id: RouterId([192, 0, 2, peer as u8].into()),
         enhanced_refresh: false,
+        extended_next_hop: false,
         local_address: IpAddr::from([192, 0, 2, 254]),
         local_address_v6: None,
         shared_link: None,
@@ -227,6 +228,7 @@ impl Bench {
                 peer: PeerType::Internal,
                 has_nlri: !update.nlri.is_empty(),
                 families: [true; 2],
+                extended_next_hop: false,
             };
             let mut decoder = AttributeDecoder::new();
             let decoded = decoder.decode(update.attributes, &context).unwrap();
@@ -595,6 +597,7 @@ fn a_link_local_next_hop_is_told_on_its_own_link() {
                     peer: PeerType::Internal,
                     has_nlri: false,
                     families: [true; 2],
+                    extended_next_hop: false,
                 };
                 let mut decoder = AttributeDecoder::new();
                 let decoded = decoder.decode(update.attributes, &context).unwrap();

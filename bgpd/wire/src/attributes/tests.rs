@@ -10,6 +10,7 @@ const EBGP: AttributeContext = AttributeContext {
     peer: PeerType::External,
     has_nlri: true,
     families: [true; 2],
+    extended_next_hop: false,
 };
 
 const IBGP: AttributeContext = AttributeContext {
@@ -462,7 +463,7 @@ proptest! {
     #[test]
     fn no_octets_make_it_panic(section in prop::collection::vec(any::<u8>(), 0..300), four in any::<bool>(), internal in any::<bool>()) {
         let peer = if internal { PeerType::Internal } else { PeerType::External };
-        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true, families: [true; 2] };
+        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true, families: [true; 2], extended_next_hop: false };
         let _ = AttributeDecoder::new().decode(&section, &context);
         let view = AttributesView::new(&section);
         let _ = (view.origin(), view.as_path().to_string(), view.aggregator(), view.cluster_list().count());
