@@ -17,6 +17,7 @@ fn open() -> Open {
             Capability::MultiProtocol(1, 1),
             Capability::MultiProtocol(2, 1),
             Capability::RouteRefresh,
+            Capability::ExtendedNextHop(vec![(1, 1, 2), (1, 128, 2)]),
             Capability::ExtendedMessage,
             Capability::Role(4),
             Capability::GracefulRestart(GracefulRestart {
