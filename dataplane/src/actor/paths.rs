@@ -304,7 +304,7 @@ impl Actor {
     }
 
     /// What a tenant's packet to a far end may have, where the way there is narrower than the device.
-    fn inner_mtu(&self, carrier: Carrier, endpoint: IpAddr) -> Option<NonZeroU16> {
+    pub(super) fn inner_mtu(&self, carrier: Carrier, endpoint: IpAddr) -> Option<NonZeroU16> {
         let octets = self.paths.known.get(&endpoint)?.octets()?;
         let mtu = octets.saturating_sub(carrier.overhead(endpoint) as u16);
         let device = self.devices.get(&carrier)?;
