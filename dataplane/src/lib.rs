@@ -36,7 +36,7 @@ mod tunnel_echo;
 mod upkeep;
 mod ways;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;

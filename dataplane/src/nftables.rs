@@ -330,11 +330,7 @@ fn put_marked(parts: &mut Vec<String>, duties: &Duties) {
     }
     parts.extend([
         set("set marked", "ifname", names.collect()),
-        chain(
-            "unmarked",
-            "filter hook input priority filter - 10",
-            &rules,
-        ),
+        chain("unmarked", "filter hook input priority filter - 10", &rules),
     ]);
 }
 
@@ -466,8 +462,7 @@ const ON_CHAIN: &str = "meta mark & 0xfc000000 == 0x58000000";
 const OFF_CHAIN: &str = "meta mark & 0xfc000000 != 0x58000000";
 
 /// What has neither a tenant's mark nor a step's.
-const UNMARKED: &str =
-    "meta mark & 0xff000000 != 0x57000000 meta mark & 0xfc000000 != 0x58000000";
+const UNMARKED: &str = "meta mark & 0xff000000 != 0x57000000 meta mark & 0xfc000000 != 0x58000000";
 
 /// Tables of ours: what parts tenants, and service chains.
 pub(crate) const TABLES: [&str; 2] = ["weft", crate::steps::TABLE];

@@ -52,7 +52,8 @@ pub fn teardown(protocol: u8) -> Result<TeardownReport, Error> {
         RuleMatch::Interface(name) => Some(name.clone()),
         _ => None,
     });
-    let mut attachments: BTreeSet<String> = by_rules.chain(nftables::closed()).collect();
+    let mut attachments: BTreeSet<String> =
+        by_rules.chain(nftables::interfaces("closed")).collect();
     for link in &links {
         if Classifier::found(&mut netlink, link.index).is_some() {
             attachments.insert(link.name.clone());

@@ -409,7 +409,9 @@ mod tests {
                 // What finds no room is a flood, too.
                 let _ = stranger.send_to(octets, &to);
             }
-            stranger.send_to(&packet(echo.nonce, (7, proof)), &to).unwrap();
+            stranger
+                .send_to(&packet(echo.nonce, (7, proof)), &to)
+                .unwrap();
             let patience = std::time::Duration::from_secs(10);
             let heard = tokio::time::timeout(patience, echo.receive()).await;
             assert_eq!(heard.expect("the probe"), Heard::Probe(7));

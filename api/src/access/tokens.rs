@@ -311,9 +311,8 @@ mod tests {
         };
         let victims: Vec<String> = (0..30).map(|_| create()).collect();
         let made = std::thread::scope(|scope| {
-            let makers = [(); 3].map(|()| {
-                scope.spawn(|| (0..30).map(|_| create()).collect::<Vec<String>>())
-            });
+            let makers = [(); 3]
+                .map(|()| scope.spawn(|| (0..30).map(|_| create()).collect::<Vec<String>>()));
             for id in &victims {
                 assert!(Tokens::remove(&path, id).unwrap(), "{id} was there");
             }

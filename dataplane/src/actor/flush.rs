@@ -1,6 +1,6 @@
 //! Sends the difference between what is wanted and what the kernel holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Instant;

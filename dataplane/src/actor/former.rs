@@ -2,7 +2,7 @@
 //! as a part of the underlay it would speak to the router as other routers do, and in their names. So nothing passes it until a tenant has
 //! it, or the router lives by it, or an operator says that it is an uplink.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Instant, SystemTime};
 
 use super::links::attachments_of;
@@ -10,6 +10,7 @@ use super::{Actor, Purpose};
 use crate::bpf::{Classifier, Found};
 use crate::condition::{ConditionKind, Severity};
 use crate::nftables;
+use crate::snapshot::Link;
 
 /// Days that one is remembered which is not there.
 const KEPT: u64 = 90;
@@ -51,6 +52,21 @@ impl Former {
         !stands && !self.closed.is_empty()
     }
 
+    /// What has another name than before is what it was: whoever is there has not changed.
+    pub(super) fn rename(&mut self, before: &HashMap<u32, Link>, now: &HashMap<u32, Link>) {
+        if self.known.is_empty() && self.closed.is_empty() {
+            return;
+        }
+        for (index, link) in now {
+            let renamed = before.get(index).filter(|old| old.name != link.name);
+            let held =
+                |old: &&Link| self.known.contains_key(&old.name) || self.closed.contains(&old.name);
+            if renamed.filter(held).is_some() {
+                self.known.entry(link.name.clone()).or_insert_with(today);
+            }
+        }
+    }
+
     /// These are attached, and those are there; forgets what has not been there for long.
     fn note(&mut self, today: u64, attached: &BTreeSet<String>, there: &BTreeSet<&str>) {
         for name in attached {
@@ -68,9 +84,8 @@ impl Former {
         let mut away: Vec<(u64, String)> = Vec::new();
         if self.known.len() > MOST {
             let known = self.known.iter();
-            let known = known.filter(|(name, _)| {
-                !there.contains(name.as_str()) && !attached.contains(*name)
-            });
+            let known = known
+                .filter(|(name, _)| !there.contains(name.as_str()) && !attached.contains(*name));
             away.extend(known.map(|(name, last)| (*last, name.clone())));
             away.sort_unstable();
         }

@@ -30,10 +30,10 @@ pub(super) fn is_host(prefix: &IpNet) -> bool {
 
 impl Actor {
     pub(super) fn read_links(&mut self) -> std::io::Result<()> {
-        self.links = snapshot::links(&mut self.netlink)?
-            .into_iter()
-            .map(|link| (link.index, link))
-            .collect();
+        let links = snapshot::links(&mut self.netlink)?;
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
+        let before = std::mem::replace(&mut self.links, links);
+        self.former.rename(&before, &self.links);
         self.addresses = snapshot::addresses(&mut self.netlink)?;
         self.local_routes = snapshot::local_routes(&mut self.netlink)?;
         // Whatever somebody called it since, and whatever its alias says: a device that was ours stays ours.
@@ -254,12 +254,9 @@ impl Actor {
             Vec::new()
         };
         let wants = |tenant: &super::Tenant| tenant.redistribute.protocols.contains(&ADVERTISED);
-        if !self.tenants.values().any(wants) {
-            let advertised: Vec<ForeignRoute> = foreign
-                .extract_if(.., |route| route.protocol == ADVERTISED)
-                .collect();
-            self.note_advertised(&advertised);
-        }
+        let wanted = self.tenants.values().any(wants);
+        let drawn = |route: &mut ForeignRoute| !wanted && route.protocol == ADVERTISED;
+        let advertised: Vec<ForeignRoute> = foreign.extract_if(.., drawn).collect();
         let mut on_link: HashMap<u32, Vec<Address>> = HashMap::new();
         for address in &self.addresses {
             on_link.entry(address.link).or_default().push(*address);
@@ -342,6 +339,7 @@ impl Actor {
                 tables_changed.push(*id);
             }
         }
+        self.note_advertised(&advertised);
         for id in tables_changed {
             self.end_v6_table(id);
         }

@@ -35,7 +35,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 use weft_overlay::EndpointId;
-use weft_overlay::intent::{Group, GroupId, IntentDelta, SiteRoute, TenantId, TenantIntent};
+use weft_overlay::intent::{GroupId, SiteRoute, TenantId, TenantIntent};
 
 use self::paths::Paths;
 use self::refusals::Unforwardable;

@@ -165,7 +165,7 @@ async fn who_knows_no_keys_is_named_and_gets_one_when_it_does() {
 #[test]
 fn what_a_router_costs_grows_with_its_own_sessions_and_not_with_all_of_them() {
     use super::growth::Domain;
-    use crate::model::{Record, Router};
+    use crate::model::{Record, Role, Router};
     use crate::session_keys::{AT_ONCE, Wanted, make, registered, wanting};
     use crate::state::visited;
 

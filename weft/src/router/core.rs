@@ -45,6 +45,7 @@ enum Request {
     Question(Question),
     Reload(Box<Config>, oneshot::Sender<Reloaded>),
     Origins(Option<Arc<Origins>>, oneshot::Sender<()>),
+    Granted(BTreeSet<String>, oneshot::Sender<()>),
     Keys(SessionKeys, oneshot::Sender<()>),
 }
 
@@ -69,6 +70,16 @@ impl Queries {
     pub(super) async fn set_origins(&self, origins: Option<Arc<Origins>>) {
         let (reply, answer) = oneshot::channel();
         let request = Request::Origins(origins, reply);
+        if self.requests.send(request).await.is_ok() {
+            // Where the loop has ended, nothing is in force.
+            let _ = answer.await;
+        }
+    }
+
+    /// Tenants may attach other interfaces; returns when nothing passes those that none of them has.
+    pub(super) async fn set_granted(&self, granted: BTreeSet<String>) {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Granted(granted, reply);
         if self.requests.send(request).await.is_ok() {
             // Where the loop has ended, nothing is in force.
             let _ = answer.await;
@@ -138,6 +149,8 @@ pub(super) struct Core {
     watched: BTreeSet<IpAddr>,
     /// Whom the router lives by, as the data plane knows.
     lifelines: BTreeSet<IpAddr>,
+    /// Interfaces that tenants may attach.
+    granted: BTreeSet<String>,
     /// Who keeps our routes while we are away.
     helpers: watch::Sender<BTreeSet<IpAddr>>,
     requests: mpsc::Receiver<Request>,
@@ -255,7 +268,7 @@ impl Core {
     pub(super) fn new(
         config: Config,
         (classes, keys): (Classes, SessionKeys),
-        overlay: Overlay,
+        (overlay, granted): (Overlay, BTreeSet<String>),
         (bgp, bfd): (Bgp, Bfd),
         dataplane: Dataplane,
         sites: Sites,
@@ -291,6 +304,7 @@ impl Core {
             watched: BTreeSet::new(),
             // Told by `prepare`.
             lifelines: setup::lifelines(&config),
+            granted,
             helpers,
             requests: inbox,
             converged,
@@ -348,6 +362,12 @@ impl Core {
                         // Who asked may have gone.
                         let _ = reply.send(());
                         continue;
+                    }
+                    Request::Granted(granted, reply) => {
+                        self.granted = granted;
+                        self.tell_interfaces().await;
+                        // Who asked may have gone.
+                        let _ = reply.send(());
                     }
                     Request::Origins(origins, reply) => {
                         self.set_origins(origins).await;
@@ -656,6 +676,14 @@ impl Core {
             speaker.set_passwords(&secrets, now);
         });
         told.await;
+    }
+
+    /// Says which interfaces are the operator's own, and which tenants may attach.
+    pub(super) async fn tell_interfaces(&self) {
+        let overlay = self.config.overlay.iter();
+        let uplinks = overlay.flat_map(|overlay| overlay.uplinks.iter().cloned());
+        let (uplinks, granted) = (uplinks.collect(), self.granted.clone());
+        self.dataplane.set_interfaces(uplinks, granted).await;
     }
 
     /// Labels may lead elsewhere than before, or not where they do. The paths are kept, so no neighbour is asked for its routes again.

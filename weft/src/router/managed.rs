@@ -1,6 +1,6 @@
 //! A router that its domain's controller tells what to be: from what it says to a whole configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub(super) struct Managed {
     waiting: Option<Refused>,
     /// Where it says that labels may lead, `None` where it says nothing of that.
     origins: Option<Arc<Origins>>,
+    /// Interfaces that tenants may attach.
+    granted: BTreeSet<String>,
     /// What sessions with other routers of the domain are signed with.
     keys: SessionKeys,
     /// The controller is there, or why it is away.
@@ -109,6 +111,7 @@ impl Managed {
             refused: Vec::new(),
             waiting: None,
             origins: None,
+            granted: BTreeSet::new(),
             keys: SessionKeys::new(),
             link: Ok(()),
             told,
@@ -116,6 +119,7 @@ impl Managed {
         let config = managed.begin(known).await?;
         managed.config = config.clone();
         managed.origins = origins::read(&managed.view, &config);
+        managed.granted = granted::read(&managed.view);
         managed.keys = keys::read(&managed.view);
         managed.publish();
         Ok((managed, config))
@@ -158,6 +162,11 @@ impl Managed {
     /// Where labels may lead, as the controller has said it last.
     pub(super) fn origins(&self) -> Option<Arc<Origins>> {
         self.origins.clone()
+    }
+
+    /// Interfaces that tenants may attach, as the controller has said it last.
+    pub(super) fn granted(&self) -> BTreeSet<String> {
+        self.granted.clone()
     }
 
     /// What sessions with other routers of the domain are signed with, as the controller has said it last.
@@ -219,6 +228,11 @@ impl Managed {
             .await;
         // First, so that nothing of a tenant that is new is judged by what was said before.
         self.judge(view, &config, queries).await;
+        let granted = granted::read(view);
+        if granted != self.granted {
+            self.granted.clone_from(&granted);
+            queries.set_granted(granted).await;
+        }
         if config == self.config {
             refused.extend(self.waiting.clone());
             return refused;
@@ -738,6 +752,7 @@ fn chain(one: &Chain) -> Value {
     })
 }
 
+mod granted;
 mod keys;
 mod origins;
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //! | [`tunnels`] | whether tunnels carry, in each tenant |
 //! | [`performance`] | how the router does, for a controller that asks |
 
+mod attachments;
 mod bfd;
 mod chains;
 mod core;
@@ -31,6 +32,7 @@ mod hook;
 mod lock;
 pub(crate) mod managed;
 mod performance;
+mod record;
 mod reload;
 mod setup;
 mod sites;
@@ -39,6 +41,8 @@ mod state;
 mod told;
 mod tunnels;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,17 +51,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use weft_bgp::{Bgp, BgpEvent, ShutdownMode};
-use weft_dataplane::{Dataplane, DataplaneEvent, PROTOCOL};
+use weft_dataplane::{Dataplane, DataplaneConfig, DataplaneEvent, PROTOCOL};
 use weft_overlay::origins::Origins;
 use weft_overlay::table::Overlay;
 
 use self::endpoints::Endpoints;
-use self::helpers::{Before, Record};
+use self::helpers::Before;
 use self::history::History;
 use self::lock::Lock;
 pub(crate) use self::lock::is_running;
 use self::managed::Managed;
 use self::performance::Reporter;
+use self::record::Record;
 use self::setup::SessionKeys;
 use self::sites::{SiteSpeakers, Sites};
 use self::sources::Sources;
@@ -72,7 +77,10 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let record = Record::new(&config, state);
+    let records = Records {
+        helpers: helpers::record(&config, state),
+        attachments: attachments::record(&config, state),
+    };
     let folder = state.map(Path::to_owned);
     // A controller sees to its chains itself.
     let state = state.filter(|_| config.controller.is_none());
@@ -83,7 +91,19 @@ pub(crate) fn run(file: &Path, config: Config, state: Option<&Path>) -> anyhow::
     });
     history.keep_private();
     history.check(&config)?;
-    runtime.block_on(run_router(file.to_owned(), config, folder, history, record))
+    runtime.block_on(run_router(
+        file.to_owned(),
+        config,
+        folder,
+        history,
+        records,
+    ))
+}
+
+/// What the process before left on disk, and this one leaves for the next.
+struct Records {
+    helpers: Record<BTreeSet<IpAddr>>,
+    attachments: Record<BTreeMap<String, u64>>,
 }
 
 async fn run_router(
@@ -91,7 +111,7 @@ async fn run_router(
     config: Config,
     folder: Option<PathBuf>,
     mut history: History,
-    record: Record,
+    records: Records,
 ) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
@@ -126,9 +146,18 @@ async fn run_router(
     // What else may be in the way is found out before the kernel is touched.
     let listeners = setup::api(&config.api).await?;
     weft_bgp::can_listen(&setup::listen(&config))?;
-    let (dataplane, mut dataplane_events) = Dataplane::start(setup::dataplane(&config)).await?;
+    let granted = managed.as_ref().map(Managed::granted).unwrap_or_default();
+    let former = records.attachments.read(None).unwrap_or_default();
+    let settings = DataplaneConfig {
+        granted: granted.clone(),
+        former,
+        ..setup::dataplane(&config)
+    };
+    let (dataplane, mut dataplane_events) = Dataplane::start(settings).await?;
+    attachments::keep(records.attachments, dataplane.attachments());
     let first = !dataplane.found_state();
-    let before = Before::new(&config, dataplane.found_state(), record.read());
+    let helpers = records.helpers.read(None);
+    let before = Before::new(&config, dataplane.found_state(), helpers);
     let origins = managed.as_ref().and_then(Managed::origins);
     let keys = managed.as_ref().map(Managed::keys).unwrap_or_default();
     let events = &mut dataplane_events;
@@ -164,11 +193,11 @@ async fn run_router(
     let (core, queries) = core::Core::new(
         config.clone(),
         (classes, keys),
-        overlay,
+        (overlay, granted),
         (bgp.clone(), bfd.clone()),
         dataplane.clone(),
         sites,
-        record.keep(),
+        helpers::keep(records.helpers),
     );
     let endpoints = Endpoints::start(&config, queries.clone());
     let tunnels = Tunnels::start(

@@ -152,6 +152,8 @@ impl Core {
                 warn!("{warning}");
             }
         }
+        // First: what is the operator's from now on is no tenant's.
+        self.tell_interfaces().await;
         let tables = self.overlay.tables();
         reloaded.tenants = self.reload_tenants(&before, &wanted).await;
         self.health.watch(&wanted);
@@ -333,10 +335,12 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
     // What passes between neighbours of which nothing is said changes as neighbours do.
     let default_policy = wanted.router.default_policy;
     wanted.router.default_policy = now.router.default_policy;
-    // Which labels are used changes with what the controller says.
-    let unknown_origins = wanted.overlay.as_ref().map(|one| one.unknown_origins);
+    // Which labels are used changes with what the controller says, and which interfaces are the operator's as tenants do.
+    let overlay = wanted.overlay.as_ref();
+    let changes = overlay.map(|one| (one.unknown_origins, one.uplinks.clone()));
     if let (Some(now), Some(wanted)) = (&now.overlay, &mut wanted.overlay) {
         wanted.unknown_origins = now.unknown_origins;
+        wanted.uplinks.clone_from(&now.uplinks);
     }
     let sections = [
         ("router", keep(&now.router, &mut wanted.router)),
@@ -346,8 +350,8 @@ fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
         ("log", keep(&now.log, &mut wanted.log)),
     ];
     wanted.router.default_policy = default_policy;
-    if let (Some(overlay), Some(said)) = (&mut wanted.overlay, unknown_origins) {
-        overlay.unknown_origins = said;
+    if let (Some(overlay), Some((unknown_origins, uplinks))) = (&mut wanted.overlay, changes) {
+        (overlay.unknown_origins, overlay.uplinks) = (unknown_origins, uplinks);
     }
     let kept = sections.into_iter().filter(|(_, differs)| *differs);
     kept.map(|(section, _)| section).collect()
@@ -368,11 +372,11 @@ overlay: {{ global_administrator: 64512, endpoint: 192.0.2.1{overlay} }}"
             Config::parse("test", &text).unwrap()
         };
         let now = config("");
-        let mut wanted = config(", unknown_origins: accept");
+        let mut wanted = config(", unknown_origins: accept, uplinks: [wan9]");
         let said = wanted.clone();
         assert_eq!(keep_fixed(&now, &mut wanted), [""; 0]);
         assert_eq!(wanted, said);
-        let mut wanted = config(", unknown_origins: accept, probe_interval: 3");
+        let mut wanted = config(", unknown_origins: accept, uplinks: [wan9], probe_interval: 3");
         assert_eq!(keep_fixed(&now, &mut wanted), ["overlay"]);
         assert_eq!(wanted, said);
     }
