@@ -429,6 +429,45 @@ fn nobody_passes_an_interface_that_its_tenant_has_left() {
     }
 }
 
+/// Another name makes nobody a part of the underlay: neither of what a tenant has, nor of what is closed.
+#[test]
+fn nobody_passes_a_tenants_interface_under_another_name() {
+    if !privileged() {
+        return;
+    }
+    for wall in walls() {
+        let lab = uplink();
+        let a = start(&lab, wall);
+        a.apply(IntentDelta {
+            tenants: vec![red(false)],
+            ..IntentDelta::default()
+        });
+        a.settle();
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        let endpoint = wall.0.endpoint(A).to_string();
+        for (from, to) in [("red0", "x0"), ("x0", "y0")] {
+            let rename = format!(
+                "ip link set {from} down; ip link set {from} name {to}; ip link set {to} up"
+            );
+            lab.run("a", &rename);
+            lab.run("a", &format!("ip address replace 10.0.1.1/24 dev {to}"));
+            a.wait(|status| {
+                let mut all = status.conditions.iter();
+                all.any(|one| one.kind == ConditionKind::FormerAttachment && one.subject == to)
+            });
+            for address in ["10.0.1.1", &endpoint] {
+                assert!(!answers(&lab, "red", address), "{wall:?}: {to}, {address}");
+            }
+        }
+        lab.run(
+            "a",
+            "ip link set y0 down; ip link set y0 name red0; ip link set red0 up",
+        );
+        wait_until_answered(&lab, "red", "10.0.1.1");
+        assert!(!answers(&lab, "red", &endpoint), "{wall:?}");
+    }
+}
+
 /// What the router lives by is no tenant's; and no tenant's host makes its interface one that the router lives by.
 #[test]
 fn the_way_to_whom_the_router_lives_by_is_no_tenants() {
