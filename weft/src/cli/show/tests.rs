@@ -141,7 +141,7 @@ was down          the neighbour restarted
 router id         192.0.2.1
 families          ipv4-unicast
 add-path          send ipv4-unicast, receive none
-session           hold time 1m30s, messages of up to 65,535 octets, route refresh yes, 4-octet AS numbers
+session           hold time 1m30s, messages of up to 65,535 octets, route refresh yes, 4-octet AS numbers, IPv6 next hops of IPv4 prefixes
 graceful restart  yes, it may be away for 2m00s
 ipv4-unicast      497,323 received, 3 advertised
 import            bogons, accept
