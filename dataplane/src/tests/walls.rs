@@ -442,6 +442,11 @@ fn nobody_passes_a_tenants_interface_under_another_name() {
             tenants: vec![red(false)],
             ..IntentDelta::default()
         });
+        // Until then it could not know whose the interface is.
+        a.wait(|status| {
+            let mut tenants = status.tenants.iter();
+            tenants.any(|one| one.name == "red" && one.missing.is_empty())
+        });
         a.settle();
         wait_until_answered(&lab, "red", "10.0.1.1");
         let endpoint = wall.0.endpoint(A).to_string();
