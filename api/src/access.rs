@@ -15,10 +15,13 @@ use crate::Problem;
 use crate::bounds::Rate;
 use crate::token::TokenText;
 
+mod fresh;
 mod keys;
+mod secure;
 mod tokens;
 
-pub use keys::{Keys, certificate_fingerprint};
+pub use keys::certificate_fingerprint;
+pub use secure::Secure;
 pub use tokens::{Known, Role, Tokens, share};
 
 /// Refused requests that are told at once; then one each [`REFUSED_EVERY`].
@@ -64,7 +67,7 @@ impl Peer {
 /// shows one is answered.
 pub(crate) fn guarded(
     app: Router,
-    tokens: Option<Arc<Tokens>>,
+    tokens: Option<Arc<Secure>>,
     peer: Peer,
     audit: Audit,
 ) -> Router {
@@ -73,7 +76,14 @@ pub(crate) fn guarded(
         async move {
             let does = !matches!(*request.method(), Method::GET | Method::HEAD);
             let what = cut(&format!("{} {}", request.method(), request.uri().path()));
-            let (who, answer) = match admitted(tokens.as_deref(), &request, peer) {
+            let (who, answer) = match admitted(
+                tokens.as_deref(),
+                request.method(),
+                request.headers(),
+                peer,
+            )
+            .await
+            {
                 Ok(who) => (who, next.run(request).await),
                 Err((who, answer)) => (who, *answer),
             };
@@ -100,7 +110,12 @@ impl Audit {
 type Refused = (String, Box<Response>);
 
 /// Who asks, where that is permitted.
-fn admitted(tokens: Option<&Tokens>, request: &Request, peer: Peer) -> Result<String, Refused> {
+async fn admitted(
+    tokens: Option<&Secure>,
+    method: &Method,
+    headers: &HeaderMap,
+    peer: Peer,
+) -> Result<String, Refused> {
     let Some(tokens) = tokens else {
         return Ok(peer.who());
     };
@@ -109,7 +124,7 @@ fn admitted(tokens: Option<&Tokens>, request: &Request, peer: Peer) -> Result<St
         let answer = ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response();
         (who, Box::new(answer))
     };
-    let shown = match bearer(request.headers()) {
+    let shown = match bearer(headers) {
         None => {
             let detail = "this needs a token: Authorization: Bearer weft.ID.SECRET.FINGERPRINT";
             return Err(unknown("nobody".to_owned(), detail.to_owned()));
@@ -120,13 +135,13 @@ fn admitted(tokens: Option<&Tokens>, request: &Request, peer: Peer) -> Result<St
         Ok(shown) => shown,
         Err(error) => return Err(unknown("unknown token".to_owned(), format!("{error}"))),
     };
-    let Some(known) = tokens.check(&shown) else {
+    let Some(known) = tokens.check(&shown).await else {
         let detail = "this token is not known here: it may have been taken back";
         let who = format!("unknown token {}", cut(&shown.id));
         return Err(unknown(who, detail.to_owned()));
     };
     let who = known.to_string();
-    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let looks = matches!(*method, Method::GET | Method::HEAD);
     if !looks && known.role != Role::Operate {
         let detail = format!(
             "{who} may look, and this does something: it takes a token with the role `{}`",

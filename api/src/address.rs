@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::access::{Keys, Tokens};
+use crate::access::Secure;
 
 /// The router's socket, where nothing else is said.
 pub const SOCKET: &str = "/run/weft/api.sock";
@@ -188,11 +188,12 @@ pub enum Listener {
     Tcp(TcpListener, Option<Arc<Secure>>),
 }
 
-/// What a TCP port takes that other hosts reach.
-#[derive(Debug)]
-pub struct Secure {
-    /// TLS.
-    pub keys: Keys,
-    /// Who may ask.
-    pub tokens: Arc<Tokens>,
+impl Listener {
+    /// What keeps others out, where other hosts reach it.
+    pub fn secure(&self) -> Option<&Arc<Secure>> {
+        match self {
+            Self::Tcp(_, secure) => secure.as_ref(),
+            Self::Unix(..) => None,
+        }
+    }
 }

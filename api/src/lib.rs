@@ -21,8 +21,8 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Keys, Known, Role, Tokens, certificate_fingerprint, share};
-pub use address::{Address, Listener, SOCKET, Secure};
+pub use access::{Known, Role, Secure, Tokens, certificate_fingerprint, share};
+pub use address::{Address, Listener, SOCKET};
 pub use client::{Client, ClientError, Secrets};
 pub use listen::serve;
 pub use openapi::document;

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::access::Secure;
 use crate::access::{self, Audit, Peer};
-use crate::address::{Listener, Secure};
+use crate::address::Listener;
 use crate::bounds::{self, Answers, Paced, Place, Places, Rate};
 use crate::guard;
 use crate::server::{RouterState, router};
@@ -129,9 +130,11 @@ impl Door {
                         speak(stream, app, stopped).await;
                     }
                     Stream::Tcp(stream, from, Some(secure)) => {
-                        let tokens = Some(secure.tokens.clone());
-                        let app = access::guarded(app, tokens, Peer::Address(from), audit);
-                        let accept = secure.keys.acceptor().accept(Paced::new(stream));
+                        let Some(acceptor) = secure.acceptor().await else {
+                            return;
+                        };
+                        let app = access::guarded(app, Some(secure), Peer::Address(from), audit);
+                        let accept = acceptor.accept(Paced::new(stream));
                         match tokio::time::timeout(bounds::HEADERS, accept).await {
                             Ok(Ok(stream)) => speak(stream, app, stopped).await,
                             Ok(Err(error)) => debug!(%error, "no TLS"),

@@ -115,9 +115,9 @@ pub(crate) fn check_prefixes(field: &str, prefixes: &[IpNet]) -> Done<()> {
 
 /// An address that one host has.
 pub(crate) fn check_unicast(field: impl Into<String>, address: IpAddr) -> Done<()> {
-    match address.is_unspecified() || address.is_multicast() {
-        true => Err(unfit(field, address, "a unicast address")),
-        false => Ok(()),
+    match words::is_unicast(address) {
+        true => Ok(()),
+        false => Err(unfit(field, address, "a unicast address")),
     }
 }
 

@@ -1,4 +1,6 @@
-//! Words of configurations, as routers and controllers take them alike: names of interfaces, route protocols.
+//! Words of configurations, as routers and controllers take them alike: names of interfaces, route protocols, addresses, paths.
+
+use std::net::IpAddr;
 
 /// The protocol number of routes of ours in the kernel, and nobody else's to announce.
 pub const OWN_PROTOCOL: u8 = 87;
@@ -72,6 +74,32 @@ pub fn interface(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether one host may have an address: it is not unspecified, of `0.0.0.0/8` or `240.0.0.0/4`, nor a multicast or broadcast one
+/// (RFC 6890). One of IPv4 written as one of IPv6 is the IPv4 address.
+pub fn is_unicast(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 224..),
+        IpAddr::V6(address) => !address.is_unspecified() && !address.is_multicast(),
+    }
+}
+
+/// Octets that the path of a request has at most.
+const LONGEST_PATH: usize = 1024;
+
+/// A path that a service node is asked for by HTTP: it is put into the request as it is.
+///
+/// # Errors
+/// What is allowed.
+pub fn http_path(text: &str) -> Result<(), &'static str> {
+    let fits = text.starts_with('/') && text.len() <= LONGEST_PATH;
+    match fits && text.bytes().all(|octet| octet.is_ascii_graphic()) {
+        true => Ok(()),
+        false => {
+            Err("a path such as /health: printable ASCII without spaces, at most 1024 characters")
+        }
+    }
+}
+
 /// The number of a route protocol that a tenant may announce, by its name or number; `connected` and `static` are none.
 pub fn route_protocol(word: &str) -> Option<u8> {
     if let Some((_, number)) = PROTOCOLS.iter().find(|(known, _)| *known == word) {
@@ -93,6 +121,45 @@ pub fn redistributable() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_one_host_may_have() {
+        for good in ["192.0.2.1", "127.0.0.1", "fe80::1", "2001:db8::1"] {
+            assert!(is_unicast(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+            "::ffff:224.0.0.1",
+        ] {
+            assert!(!is_unicast(bad.parse().unwrap()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_that_a_node_is_asked_for() {
+        for good in ["/", "/health?full=yes&x=%20", "/~a/b-c_d.e"] {
+            assert_eq!(http_path(good), Ok(()), "{good}");
+        }
+        let long = format!("/{}", "a".repeat(LONGEST_PATH));
+        for bad in [
+            "",
+            "health",
+            "/a b",
+            "/a\r\nX: y",
+            "/\u{1b}[2J",
+            "/a\u{7f}",
+            "/\u{fc}",
+            &long,
+        ] {
+            assert!(http_path(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn interfaces_that_a_tenant_may_have() {

@@ -1,78 +1,63 @@
 //! The certificate and the key of a port with TLS.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tracing::{error, info};
+use tracing::info;
 
-use super::tokens::stamp;
+use super::fresh::{Stamp, read, stamp};
 use crate::token::sha256;
 
-type Stamp = (u64, u64, i64, i64);
-
-/// A certificate and its key, in files. What changes in them holds from the next connection on; what cannot be read then changes nothing.
-pub struct Keys {
+/// A certificate and its key, in files. What changes in them holds from the next look on; what cannot be read then changes nothing.
+pub(super) struct Keys {
     certificate: PathBuf,
     key: PathBuf,
-    read: Mutex<Read>,
-}
-
-struct Read {
     stamps: [Option<Stamp>; 2],
-    acceptor: TlsAcceptor,
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keys({})", self.certificate.display())
-    }
+    acceptor: Option<TlsAcceptor>,
 }
 
 impl Keys {
-    /// Of these files, PEM: the certificate with those that have signed it behind it.
-    ///
-    /// # Errors
-    /// What is wrong with which of them.
-    pub fn open(certificate: &Path, key: &Path) -> Result<Self, String> {
-        let stamps = [certificate, key].map(|path| stamp(path).ok());
-        Ok(Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            read: Mutex::new(Read {
-                stamps,
-                acceptor: acceptor(certificate, key)?,
-            }),
-        })
+    /// Of these files, PEM: the certificate with those that have signed it behind it. Nothing is read yet.
+    pub(super) fn new(certificate: PathBuf, key: PathBuf) -> Self {
+        Self {
+            certificate,
+            key,
+            stamps: [None; 2],
+            acceptor: None,
+        }
     }
 
-    /// What takes connections.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What takes connections, where there has been a good pair of files; and what is wrong with the files where they have changed since the
+    /// last look.
+    pub(super) fn look(&mut self) -> (Option<TlsAcceptor>, Option<Result<(), String>>) {
         let stamps = [&self.certificate, &self.key].map(|path| stamp(path).ok());
-        if stamps != read.stamps {
-            read.stamps = stamps;
-            match acceptor(&self.certificate, &self.key) {
+        let mut changed = None;
+        if stamps != self.stamps || stamps.contains(&None) {
+            self.stamps = stamps;
+            changed = Some(match acceptor(&self.certificate, &self.key) {
                 Ok(fresh) => {
-                    info!("the API's certificate is another one: {self:?}");
-                    read.acceptor = fresh;
+                    if self.acceptor.replace(fresh).is_some() {
+                        let file = self.certificate.display();
+                        info!("the API's certificate is another one: {file}");
+                    }
+                    Ok(())
                 }
-                // Half of it may have been written.
-                Err(error) => error!("the API goes on with the certificate that it has: {error}"),
-            }
+                Err(error) => Err(error),
+            });
         }
-        read.acceptor.clone()
+        (self.acceptor.clone(), changed)
     }
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |error| format!("{}: {error}", path.display());
-    let chain = CertificateDer::pem_file_iter(path).map_err(wrong)?;
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(wrong)?;
+    let octets = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let chain = CertificateDer::pem_slice_iter(&octets).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| format!("{}: {error}", path.display()))?;
     match chain.is_empty() {
         true => Err(format!("{}: there is no certificate in it", path.display())),
         false => Ok(chain),
@@ -91,8 +76,9 @@ pub fn certificate_fingerprint(path: &Path) -> Result<String, String> {
 
 fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let chain = chain(certificate)?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", key.display());
+    let private = read(key).map_err(|error| wrong(&error))?;
+    let private = PrivateKeyDer::from_pem_slice(&private).map_err(|error| wrong(&error))?;
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

@@ -7,10 +7,11 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::warn;
 
+use super::fresh::{self, Stamp, stamp};
 use crate::token::{TokenText, same};
 
 /// Tokens in a file, at most: each is looked at by hand.
@@ -99,15 +100,6 @@ impl fmt::Display for Known {
     }
 }
 
-/// What a file is known by.
-type Stamp = (u64, u64, i64, i64);
-
-/// When a file was changed last, its owner and mode too, and which it is.
-pub(super) fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    let file = std::fs::metadata(path)?;
-    Ok((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
-}
-
 /// Lets those read a new file who could read the one that it takes the place of, and else the group of its folder, where that is another than the
 /// writer's: root makes what a router reads that runs as a user of its own.
 ///
@@ -129,78 +121,70 @@ pub fn share(path: &Path, before: Option<&Metadata>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A file of tokens, a line each: id, role, SHA-256 of the secret, whose it is. What changes in it holds from the next request on; one
+/// A file of tokens, a line each: id, role, SHA-256 of the secret, whose it is. What changes in it holds from the next look on; one
 /// that cannot be read has no tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tokens {
     path: PathBuf,
-    read: Mutex<(Option<Stamp>, BTreeMap<String, Known>)>,
+    /// Of what was read.
+    stamp: Option<Stamp>,
+    known: Arc<BTreeMap<String, Known>>,
 }
 
 impl Tokens {
+    /// The tokens of a file. Nothing is read yet.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            stamp: None,
+            known: Arc::default(),
+        }
+    }
+
     /// The tokens of a file.
     ///
     /// # Errors
     /// Where it cannot be read.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        let read = (Some(stamp(path)?), read(path)?);
+        let known = Arc::new(read(path)?);
         Ok(Self {
-            path: path.to_owned(),
-            read: Mutex::new(read),
+            known,
+            ..Self::new(path.to_owned())
         })
+    }
+
+    /// Reads the file, where it is another than before or could not be read; gives what is wrong with it then.
+    pub(super) fn look(&mut self) -> Option<Result<(), String>> {
+        let stamp = stamp(&self.path);
+        if matches!(&stamp, Ok(stamp) if self.stamp == Some(*stamp)) {
+            return None;
+        }
+        let fresh = stamp.and_then(|stamp| Ok((stamp, read(&self.path)?)));
+        let wrong = |error: &std::io::Error| format!("{}: {error}", self.path.display());
+        let found = fresh.as_ref().map(drop).map_err(wrong);
+        (self.stamp, self.known) = match fresh {
+            Ok((stamp, known)) => (Some(stamp), Arc::new(known)),
+            Err(_) => Default::default(),
+        };
+        Some(found)
     }
 
     /// All of them, by id.
     pub fn all(&self) -> Vec<Known> {
-        self.with(|known| known.values().cloned().collect())
+        self.known.values().cloned().collect()
     }
 
     /// Whom a token shows.
     pub(super) fn check(&self, shown: &TokenText) -> Option<Known> {
-        let hash = shown.hash();
-        self.with(|known| {
-            let known = known.get(&shown.id)?;
-            same(&known.hash, &hash).then(|| known.clone())
-        })
-    }
-
-    fn with<T>(&self, what: impl FnOnce(&BTreeMap<String, Known>) -> T) -> T {
-        let mut held = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamp(&self.path);
-        let (then, known) = &mut *held;
-        match now {
-            Ok(now) if *then == Some(now) => {}
-            Ok(now) => {
-                let fresh = read(&self.path);
-                if let Err(error) = &fresh
-                    && then.is_some()
-                {
-                    error!(
-                        "{}: {error}: nobody may use the API at a port",
-                        self.path.display()
-                    );
-                }
-                // What cannot be read is tried again with each request.
-                *then = fresh.is_ok().then_some(now);
-                *known = fresh.unwrap_or_default();
-            }
-            Err(error) => {
-                if then.take().is_some() {
-                    error!(
-                        "{}: {error}: nobody may use the API at a port",
-                        self.path.display()
-                    );
-                }
-                known.clear();
-            }
-        }
-        what(known)
+        let known = self.known.get(&shown.id)?;
+        same(&known.hash, &shown.hash()).then(|| known.clone())
     }
 }
 
 /// A line that is none costs itself alone.
 fn read(path: &Path) -> std::io::Result<BTreeMap<String, Known>> {
-    let text = std::fs::read_to_string(path)?;
+    let octets = fresh::read(path)?;
+    let text = String::from_utf8_lossy(&octets);
     let mut all = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -336,30 +320,34 @@ mod tests {
         let token = || TokenText::create(sha256(b"certificate"));
         let (first, second) = (token(), token());
         Tokens::add(&path, Known::new(&first, Role::Read, "pro \n metheus")).unwrap();
-        let tokens = Tokens::open(&path).unwrap();
-        let found = tokens.check(&first).unwrap();
+        let mut held = Tokens::new(path.clone());
+        let mut check = |shown: &TokenText| {
+            held.look();
+            held.check(shown)
+        };
+        let found = check(&first).unwrap();
         assert_eq!(
             found.to_string(),
             format!("token {} (read, pro metheus)", first.id)
         );
-        assert_eq!(tokens.check(&second), None);
+        assert_eq!(check(&second), None);
         Tokens::add(&path, Known::new(&second, Role::Operate, "")).unwrap();
-        assert_eq!(tokens.check(&second).unwrap().role, Role::Operate);
+        assert_eq!(check(&second).unwrap().role, Role::Operate);
         let guessed = TokenText {
             secret: first.secret.clone(),
             ..second.clone()
         };
-        assert_eq!(tokens.check(&guessed), None);
+        assert_eq!(check(&guessed), None);
         assert!(Tokens::remove(&path, &first.id).unwrap());
         assert!(!Tokens::remove(&path, &first.id).unwrap());
-        assert_eq!(tokens.check(&first), None);
+        assert_eq!(check(&first), None);
         // A line that is none costs itself alone.
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("a read b\nc write d\n{text}")).unwrap();
-        assert_eq!(tokens.all().len(), 1);
-        assert!(tokens.check(&second).is_some());
+        assert_eq!(Tokens::open(&path).unwrap().all().len(), 1);
+        assert!(check(&second).is_some());
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(tokens.check(&second), None);
+        assert_eq!(check(&second), None);
         std::fs::remove_dir(&folder).unwrap();
     }
 }

@@ -9,6 +9,8 @@ use super::records::{
     Chain, Match, OnFailure, Probe, ProbeKind, Selection, Service, ServiceAttachment, priority,
 };
 use super::{labels, past, plan};
+use weft_overlay::words;
+
 use crate::attachments::{check_interface, check_prefixes, check_unicast, unfit};
 use crate::database::{Rejection, Transaction};
 use crate::model::{Record, State, key};
@@ -122,17 +124,12 @@ fn check_probe(field: &str, probe: &Probe) -> Done<()> {
         _ => {}
     }
     match (probe.kind, &probe.path) {
-        (ProbeKind::Http, Some(path))
-            if !path.starts_with('/') || path.contains([' ', '\r', '\n']) =>
-        {
-            let found = path.escape_default();
-            return Err(unfit(
-                format!("{field}.path"),
-                found,
-                "a path such as /health",
-            ));
+        (ProbeKind::Http, Some(path)) => {
+            if let Err(expected) = words::http_path(path) {
+                let found = path.escape_default();
+                return Err(unfit(format!("{field}.path"), found, expected));
+            }
         }
-        (ProbeKind::Http, Some(_)) => {}
         (_, Some(_)) => return wrong("path", "a probe of this kind has no `path`".into()),
         _ => {}
     }

@@ -146,11 +146,46 @@ pub(super) fn failed(address: &str, error: &(dyn std::error::Error + 'static)) -
     let io = cause.downcast_ref::<Error>();
     let broken = cause.is::<tokio_rustls::rustls::Error>()
         || io.is_some_and(|error| error.kind() == ErrorKind::InvalidData);
-    let (address, error) = (address.to_owned(), cause.to_string());
+    let error = match clock(cause) {
+        Some(why) => why,
+        None => cause.to_string(),
+    };
+    let address = address.to_owned();
     match broken {
         true => ClientError::Broken { address, error },
         false => ClientError::Unreachable { address, error },
     }
+}
+
+/// What a clock has to do with it, where one of the two ends is off.
+fn clock(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use tokio_rustls::rustls::AlertDescription::CertificateExpired;
+    use tokio_rustls::rustls::CertificateError as Wrong;
+    use tokio_rustls::rustls::Error::{AlertReceived, InvalidCertificate};
+    let inside = error.downcast_ref::<Error>().and_then(Error::get_ref);
+    let tls = match inside {
+        Some(inside) => inside.downcast_ref::<tokio_rustls::rustls::Error>(),
+        None => error.downcast_ref(),
+    };
+    let what = match tls? {
+        InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
+            "the controller's certificate has expired"
+        }
+        InvalidCertificate(Wrong::NotValidYet | Wrong::NotValidYetContext { .. }) => {
+            "the controller's certificate is not valid yet"
+        }
+        AlertReceived(CertificateExpired) => {
+            "it takes this router's certificate for one that has expired"
+        }
+        _ => return None,
+    };
+    let now = time::OffsetDateTime::now_utc();
+    Some(format!(
+        "{what}: the clock here says {} {:02}:{:02} UTC; compare the clocks of the two, and set the one that is off",
+        now.date(),
+        now.hour(),
+        now.minute()
+    ))
 }
 
 /// A connection to a controller, which is who it should be.
@@ -222,6 +257,19 @@ mod tests {
         // Where nobody answers, each is named.
         let error = race("ctl.example", VecDeque::from([addresses[1]]), tls).await;
         assert!(error.unwrap_err().to_string().contains("127.0.0.1: "));
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named() {
+        use tokio_rustls::rustls::CertificateError;
+        for (error, word) in [
+            (CertificateError::Expired, "has expired"),
+            (CertificateError::NotValidYet, "not valid yet"),
+        ] {
+            let tls = tokio_rustls::rustls::Error::InvalidCertificate(error);
+            let why = failed("a:1", &Error::new(ErrorKind::InvalidData, tls)).to_string();
+            assert!(why.contains(word) && why.contains("clock"), "{why}");
+        }
     }
 
     #[test]

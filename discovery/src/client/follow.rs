@@ -24,6 +24,8 @@ pub enum Event {
     Link(Result<(), String>),
     /// It asks how the router does.
     Question(Question),
+    /// The folder takes what a start without the controller needs, or why it does not.
+    Kept(Result<(), String>),
 }
 
 /// A question of how the router does.
@@ -51,20 +53,19 @@ pub struct Client {
 
 impl Client {
     /// Follows the controller from what the router runs already. Events come until the receiver is dropped. A router that the
-    /// controller does not know any more joins again with `token`, where there is one.
-    ///
-    /// # Errors
-    /// Where the generation cannot be written.
+    /// controller does not know any more joins again with `token`, where there is one. A folder that takes nothing more is told as
+    /// [`Event::Kept`]: the router goes on with what it has in memory.
     pub fn start(
         membership: Membership,
         facts: Facts,
         runs: Option<(u64, View)>,
         token: Option<TokenText>,
-    ) -> Result<(Self, mpsc::Receiver<Event>), ClientError> {
-        let generation = membership.next_generation()?;
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let generation = membership.next_generation();
         let (events, inbox) = mpsc::channel(16);
         let (said, told) = mpsc::channel(16);
         let (revision, view) = runs.unwrap_or_default();
+        let numbered = membership.keep_generation(generation);
         let follower = Follower {
             membership,
             facts,
@@ -75,13 +76,14 @@ impl Client {
             told,
             token,
             instance: random(8),
-            kept: true,
+            numbered: numbered.is_ok(),
+            kept: Ok(()),
             streams: 0,
             doubted: false,
             link: None,
         };
-        tokio::spawn(follower.run());
-        Ok((Self { said }, inbox))
+        tokio::spawn(follower.run(numbered));
+        (Self { said }, inbox)
     }
 
     /// The router runs a view but for what is refused of it, and begins with it the next time.
@@ -105,8 +107,10 @@ struct Follower {
     view: View,
     events: mpsc::Sender<Event>,
     told: mpsc::Receiver<Applied>,
-    /// It is on the disk too.
-    kept: bool,
+    /// The generation is on the disk.
+    numbered: bool,
+    /// What the router runs is on the disk too, or why it is not.
+    kept: Result<(), String>,
     /// What it joins again with.
     token: Option<TokenText>,
     /// This start of the process.
@@ -134,10 +138,13 @@ impl From<ClientError> for End {
 }
 
 impl Follower {
-    async fn run(mut self) {
+    async fn run(mut self, numbered: Result<(), ClientError>) {
         let mut backoff = Backoff::new();
         // Attempts in a row that ended with the same words.
         let mut repeated: u32 = 0;
+        if self.keep(numbered).await {
+            return;
+        }
         loop {
             backoff.begin();
             let error = match self.attach().await {
@@ -160,6 +167,33 @@ impl Follower {
                 return;
             }
         }
+    }
+
+    fn number(&mut self) -> Result<(), ClientError> {
+        if !self.numbered {
+            self.membership.keep_generation(self.generation)?;
+            self.numbered = true;
+        }
+        Ok(())
+    }
+
+    /// Says whether the folder took what it has to hold, where that is something new; true where the router ends.
+    async fn keep(&mut self, written: Result<(), ClientError>) -> bool {
+        let kept = written.map_err(|error| error.to_string());
+        if kept == self.kept {
+            return self.events.is_closed();
+        }
+        match &kept {
+            Ok(()) => info!("what the router runs is kept again"),
+            Err(error) => {
+                warn!(
+                    error,
+                    "what the router runs cannot be kept: a start without the controller would go back"
+                );
+            }
+        }
+        self.kept.clone_from(&kept);
+        self.events.send(Event::Kept(kept)).await.is_err()
     }
 
     /// Says how the link is, where that is something new; true where the router ends.
@@ -216,7 +250,7 @@ impl Follower {
             tokio::select! {
                 () = &mut end => return self.events.is_closed(),
                 said = self.told.recv() => match said {
-                    Some(applied) => drop(self.applied(applied)),
+                    Some(applied) => drop(self.applied(applied).await),
                     None => return true,
                 },
             }
@@ -224,22 +258,23 @@ impl Follower {
     }
 
     /// Notes what the router runs; gives what is to be said of it.
-    fn applied(&mut self, applied: Applied) -> FromRouter {
+    async fn applied(&mut self, applied: Applied) -> FromRouter {
         let Applied {
             revision,
             view,
             mut refused,
         } = applied;
-        if let Err(error) = self.membership.keep_view(revision, &view) {
-            warn!(%error, "what the router runs cannot be kept: a start without the controller would go back");
+        let written = self
+            .number()
+            .and_then(|()| self.membership.keep_view(revision, &view));
+        // Where the router ends the next look at what it says finds that.
+        self.keep(written).await;
+        if let Err(error) = &self.kept {
             // Others would sign with it when this one has forgotten it.
-            self.kept = false;
             refused.extend(next_keys(&view).map(|item| Refused {
                 item,
                 reason: format!("the key cannot be kept: {error}"),
             }));
-        } else {
-            self.kept = true;
         }
         (self.revision, self.view) = (revision, view);
         FromRouter {
@@ -263,10 +298,10 @@ impl Follower {
                 generation: self.generation,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: self.revision,
-                held: match self.kept {
-                    true => digests(&self.view),
+                held: match &self.kept {
+                    Ok(()) => digests(&self.view),
                     // Whoever hears of a key here takes it for one that a start finds again.
-                    false => {
+                    Err(_) => {
                         let mut view = self.view.clone();
                         for key in next_keys(&self.view) {
                             view.remove(&key);
@@ -335,7 +370,7 @@ impl Follower {
                 }
                 said = self.told.recv() => match said {
                     Some(applied) => {
-                        let message = self.applied(applied);
+                        let message = self.applied(applied).await;
                         // Where the stream is broken it says so itself.
                         let _ = sender.send(message).await;
                     }

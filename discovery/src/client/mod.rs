@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
+use weft_overlay::words;
 
 pub(crate) use self::backoff::Backoff;
 pub use self::connect::PORT;
@@ -167,13 +168,16 @@ impl Membership {
     /// Joins a domain with a token, and keeps what came of it in a folder.
     ///
     /// # Errors
-    /// Where the controller is not there or not the token's, or the token is not good.
+    /// Where the controller is not there or not the token's, or the token is not good; where a router cannot have the name.
     pub async fn join(
         controller: &str,
         token: &TokenText,
         name: &str,
         folder: &Path,
     ) -> Result<Self, ClientError> {
+        words::name(name).map_err(|expected| {
+            ClientError::Folder(format!("`{}` is not {expected}", name.escape_debug()))
+        })?;
         pki::create_private_folder(folder)
             .map_err(|error| ClientError::Folder(format!("{}: {error}", folder.display())))?;
         // A router that tries again has the key that it had.
@@ -290,16 +294,16 @@ impl Membership {
         &self.member.controller
     }
 
-    /// One more than at the last start.
-    ///
-    /// # Errors
-    /// Of the file.
-    pub fn next_generation(&self) -> Result<u64, ClientError> {
-        let path = self.folder.join(GENERATION);
-        let last = read_file(&path).ok();
+    /// One more than the last start that was noted.
+    fn next_generation(&self) -> u64 {
+        let last = read_file(&self.folder.join(GENERATION)).ok();
         let last: u64 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        write_secret(&path, (last + 1).to_string().as_bytes())?;
-        Ok(last + 1)
+        last.saturating_add(1)
+    }
+
+    fn keep_generation(&self, generation: u64) -> Result<(), ClientError> {
+        let path = self.folder.join(GENERATION);
+        Ok(write_secret(&path, generation.to_string().as_bytes())?)
     }
 
     /// What the router ran last, and at which revision.

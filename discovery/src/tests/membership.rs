@@ -172,6 +172,39 @@ async fn an_older_copy_of_a_routers_folder_is_the_router_where_there_is_one() {
     assert_eq!(router["registration"]["generation"], 2, "{router}");
 }
 
+/// A disk is full at the start: the router is what its domain says, says what a start without the controller would lack, and keeps it when
+/// there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_takes_nothing_keeps_no_router_from_its_domain() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let folder = scratch.path("a1");
+    let mut a1 = controller.router(&scratch, "a1", "router", 1).await;
+    a1.until("settings", has("settings")).await;
+    drop(a1);
+    let in_the_way = folder.join("generation.new");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let mut a1 = Follower::start(&folder, 1);
+    controller.attach_new("red", "a1").await;
+    a1.until("what is new", has("tenant/red")).await;
+    let kept = a1.kept.clone();
+    let why = kept.and_then(Result::err).unwrap_or_default();
+    assert!(why.contains("generation"), "{why}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    controller.attach_new("blue", "a1").await;
+    a1.until("what is newer", has("tenant/blue")).await;
+    let membership = Membership::load(&folder).unwrap().unwrap();
+    let is_kept = || {
+        let known = membership.last_view();
+        known.is_some_and(|(_, view)| view.contains_key("tenant/blue"))
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while a1.kept != Some(Ok(())) || !is_kept() {
+        assert!(Instant::now() < end);
+        a1.step(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_takes_nothing_from_the_router_that_answers() {
     let scratch = Scratch::new();

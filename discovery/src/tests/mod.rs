@@ -239,6 +239,8 @@ struct Follower {
     revision: u64,
     /// What was said of the link last.
     link: Option<Result<(), String>>,
+    /// What was said of the folder last.
+    kept: Option<Result<(), String>>,
 }
 
 impl Follower {
@@ -268,7 +270,7 @@ impl Follower {
             capacity: 0,
             session_keys,
         };
-        let (client, events) = Client::start(membership, facts, runs.clone(), token).unwrap();
+        let (client, events) = Client::start(membership, facts, runs.clone(), token);
         let (revision, view) = runs.unwrap_or_default();
         Self {
             client,
@@ -276,6 +278,7 @@ impl Follower {
             view,
             revision,
             link: None,
+            kept: None,
         }
     }
 
@@ -304,6 +307,7 @@ impl Follower {
                 (self.revision, self.view) = (revision, view);
             }
             Event::Link(link) => self.link = Some(link),
+            Event::Kept(kept) => self.kept = Some(kept),
             Event::Question(question) => {
                 let _ = question.answer.send(json!({ "tenant": question.tenant }));
             }

@@ -85,7 +85,18 @@ async fn nobody_joins_without_a_good_token_and_nothing_is_told_without_a_certifi
     let mut guessed = good.clone();
     guessed.secret = "0".repeat(48);
     assert!(refused(join(&guessed, "a1").await).contains("not known here"));
-    assert!(refused(join(&good, "no name").await).contains("expected a name of letters"));
+    let nameless = crate::proto::JoinRequest {
+        token_id: good.id.clone(),
+        secret: good.secret.clone(),
+        name: "no name".into(),
+        certificate_request: crate::pki::request(None).unwrap().1,
+    };
+    let refusal = stranger.join(nameless).await.unwrap_err();
+    assert!(refusal.message().contains("expected a name of letters"));
+    // It does not even get so far, and leaves nothing on the way.
+    let outside = scratch.path("outside");
+    let joined = Membership::join(&address, &good, "../outside", &outside).await;
+    assert!(joined.is_err() && !outside.exists());
     // One use, one name, one lifetime.
     let scope = json!({ "kind": "join", "role": "router", "name": "a1" });
     let body = json!({ "scope": scope, "uses": 1 });

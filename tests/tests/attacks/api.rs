@@ -112,15 +112,21 @@ fn from_elsewhere_nobody_asks_without_a_token_and_the_certificate_is_the_one_tha
     let Some(mut router) = Router::new() else {
         return;
     };
-    // What is missing is said before anything is started.
-    let missing = said(&router.weft("r", "router --config FILE", ""));
-    assert!(missing.contains("`weft api certificate`"), "{missing}");
+    // What is missing keeps no router from its work: it is told, and the port closed until it is there.
+    router.start();
+    let alarm = |router: &Router, word: &str| {
+        let file = router.lab.path("api.sock").display().to_string();
+        let status = said(&router.weft("r", &format!("show status --api {file}"), ""));
+        status.contains(word)
+    };
+    wait_until("the alarm", PATIENCE, || {
+        alarm(&router, "weft api certificate").then_some(())
+    });
     let missing = said(&router.weft("r", "api token create FILE", ""));
     assert!(missing.contains("weft api certificate"), "{missing}");
     router.does("api certificate FILE");
     let reads = router.does("api token create FILE --name prometheus");
     let operates = router.does("api token create FILE --role operate");
-    router.start();
 
     let show = |token: &str| router.weft("x", "show status", token);
     let refused = |output: &Output, words: &str| {
@@ -131,6 +137,9 @@ fn from_elsewhere_nobody_asks_without_a_token_and_the_certificate_is_the_one_tha
         );
     };
     assert!(show(&reads).status.success(), "{}", said(&show(&reads)));
+    wait_until("no alarm", PATIENCE, || {
+        (!alarm(&router, "weft api")).then_some(())
+    });
     refused(&show(""), "it takes a token");
     // A secret of one token is no other's.
     let part = |token: &str, index: usize| token.split('.').nth(index).unwrap().to_owned();
@@ -176,6 +185,12 @@ fn from_elsewhere_nobody_asks_without_a_token_and_the_certificate_is_the_one_tha
     assert!(show(&fresh).status.success());
     std::fs::remove_file(router.lab.path("api.tokens")).unwrap();
     refused(&show(&fresh), "this token is not known here");
+
+    // A pipe has no end: it holds up nobody, at the socket not at all.
+    let tokens = router.lab.path("api.tokens");
+    nix::unistd::mkfifo(&tokens, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&show(&fresh), "this token is not known here");
+    assert!(alarm(&router, "no regular file"));
 
     for _ in 0..40 {
         let guess = fresh.replace(&part(&fresh, 2), "guess");

@@ -500,10 +500,11 @@ fn probe(at: &Cursor<'_>) -> Option<Probe> {
         _ => fields.optional("port", |at| number(&at, "a TCP port", 1, 65535)),
     };
     let path = fields.optional("path", |at| match at.scalar() {
-        Some(path) if path.starts_with('/') && !path.contains([' ', '\r', '\n']) => {
-            Some(path.to_owned())
-        }
-        _ => at.expected("a path such as /health"),
+        Some(path) => match weft_overlay::words::http_path(path) {
+            Ok(()) => Some(path.to_owned()),
+            Err(expected) => at.expected(expected),
+        },
+        None => at.expected("a path such as /health"),
     });
     let interval = fields.optional("interval", |at| number_of(&at, "milliseconds", 50, 60_000));
     for (key, fits) in [

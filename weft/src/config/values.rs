@@ -82,9 +82,9 @@ pub(super) fn address(at: &Cursor<'_>) -> Option<IpAddr> {
 
 pub(super) fn unicast(at: &Cursor<'_>) -> Option<IpAddr> {
     let address = address(at)?;
-    match address.is_unspecified() || address.is_multicast() {
-        true => at.expected("a unicast address"),
-        false => Some(address),
+    match words::is_unicast(address) {
+        true => Some(address),
+        false => at.expected("a unicast address"),
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Managed {
     keys: SessionKeys,
     /// The controller is there, or why it is away.
     link: Result<(), String>,
+    /// The state folder takes what a start needs, or why it does not.
+    kept: Result<(), String>,
     told: Publisher,
 }
 
@@ -99,7 +101,7 @@ impl Managed {
         if let Some((revision, _)) = &known {
             info!(revision, "beginning with what was known last");
         }
-        let (client, events) = Client::start(membership, facts.clone(), known.clone(), token)?;
+        let (client, events) = Client::start(membership, facts.clone(), known.clone(), token);
         let mut managed = Self {
             client,
             events,
@@ -114,6 +116,7 @@ impl Managed {
             granted: BTreeSet::new(),
             keys: SessionKeys::new(),
             link: Ok(()),
+            kept: Ok(()),
             told,
         };
         let config = managed.begin(known).await?;
@@ -153,6 +156,7 @@ impl Managed {
                     }
                 }
                 Some(Event::Link(link)) => self.link = link,
+                Some(Event::Kept(kept)) => self.kept = kept,
                 Some(Event::Question(_)) => {}
                 None => bail!("the link with the controller ended: this is a bug"),
             }
@@ -193,6 +197,7 @@ impl Managed {
                 self.client.applied(revision, view, told).await;
             }
             Event::Link(link) => self.link = link,
+            Event::Kept(kept) => self.kept = kept,
             Event::Question(question) => {
                 tokio::spawn(reporter.clone().answer(question));
             }
@@ -335,6 +340,8 @@ impl Managed {
         };
         let silent = self.link.as_ref().err();
         let silent = silent.map(|why| told::silent(&source, why));
+        let unkept = self.kept.as_ref().err();
+        let unkept = unkept.map(|why| told::unkept(why));
         let left_out = self
             .told
             .borrow()
@@ -343,7 +350,7 @@ impl Managed {
             neighbors: neighbors.map(|one| (one, teller.clone())).collect(),
             notes: self.view.values().flat_map(notes).collect(),
             unsigned: keys::unsigned(&self.view),
-            alarms: silent.into_iter().collect(),
+            alarms: silent.into_iter().chain(unkept).collect(),
             left_out,
         }));
     }

@@ -50,6 +50,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
+use weft_api::Listener;
 use weft_bgp::{Bgp, BgpEvent, ShutdownMode};
 use weft_dataplane::{Dataplane, DataplaneConfig, DataplaneEvent, PROTOCOL};
 use weft_overlay::origins::Origins;
@@ -145,6 +146,7 @@ async fn run_router(
     history.add(&config);
     // What else may be in the way is found out before the kernel is touched.
     let listeners = setup::api(&config.api).await?;
+    let secure = listeners.iter().find_map(Listener::secure).cloned();
     weft_bgp::can_listen(&setup::listen(&config))?;
     let granted = managed.as_ref().map(Managed::granted).unwrap_or_default();
     let former = records.attachments.read(None).unwrap_or_default();
@@ -215,6 +217,7 @@ async fn run_router(
         endpoints,
         tunnels,
         told,
+        secure,
     ));
     let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

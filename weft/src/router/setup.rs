@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
-use weft_api::{Keys, Listener, Secure, Tokens};
+use weft_api::{Listener, Secure};
 use weft_bgp::policy::RoutePolicy;
 use weft_bgp::rib::Origination;
 use weft_bgp::{BgpConfig, NeighborConfig, Password, Scope, SpeakerConfig};
@@ -131,19 +131,17 @@ pub(super) fn bgp(
 /// What the API is asked at.
 ///
 /// # Errors
-/// Where one of its places cannot be had, with what is needed for it.
+/// Where one of its places cannot be had, with what is needed for it. A certificate or tokens that are not there keep nobody from starting.
 pub(super) async fn api(api: &config::Api) -> anyhow::Result<Vec<Listener>> {
     let secure = match &api.tls {
         None => None,
-        Some(tls) => Some(Arc::new(Secure {
-            keys: Keys::open(&tls.certificate, &tls.key)
-                .map_err(anyhow::Error::msg)
-                .context("the API's certificate (`weft api certificate` makes one)")?,
-            tokens: Arc::new(Tokens::open(&tls.tokens).with_context(|| {
-                let file = tls.tokens.display();
-                format!("the API's tokens in {file} (`weft api token create` makes the first)")
-            })?),
-        })),
+        Some(tls) => {
+            let tls = tls.clone();
+            let secure = Secure::open(tls.certificate, tls.key, tls.tokens);
+            Some(Arc::new(
+                secure.context("cannot look after the API's files")?,
+            ))
+        }
     };
     let mut listeners = Vec::with_capacity(api.listen.len());
     for place in &api.listen {

@@ -104,6 +104,16 @@ pub(super) fn silent(source: &str, reason: &str) -> Alarm {
     }
 }
 
+/// The state folder takes nothing more.
+pub(super) fn unkept(reason: &str) -> Alarm {
+    Alarm {
+        code: "state-not-kept".into(),
+        text: format!(
+            "what the controller says is held in memory alone, and a start without it would go back: {reason}; make room, or the folder writable"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

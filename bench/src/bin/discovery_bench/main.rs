@@ -203,7 +203,7 @@ async fn join(
         capacity: 0,
         session_keys: true,
     };
-    let (client, mut events) = Client::start(membership, facts, None, None)?;
+    let (client, mut events) = Client::start(membership, facts, None, None);
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             if let Event::View(revision, view) = event {

@@ -31,10 +31,13 @@ mod tunnel;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use weft_api::types as api;
-use weft_api::{KernelQuery, RouteQuery, RouterState, TenantRouteQuery, TraceQuery, Unavailable};
+use weft_api::{
+    KernelQuery, RouteQuery, RouterState, Secure, TenantRouteQuery, TraceQuery, Unavailable,
+};
 use weft_bfd_io::Bfd;
 use weft_bgp::Bgp;
 use weft_bgp_wire::Family;
@@ -62,6 +65,8 @@ pub(super) struct LiveState {
     endpoints: Endpoints,
     tunnels: Tunnels,
     told: told::Reader,
+    /// What keeps strangers out of the API's port.
+    secure: Option<Arc<Secure>>,
     /// What TCP had refused for its signatures before the start.
     signatures: Option<api::Signatures>,
 }
@@ -77,6 +82,7 @@ impl LiveState {
         endpoints: Endpoints,
         tunnels: Tunnels,
         told: told::Reader,
+        secure: Option<Arc<Secure>>,
     ) -> Self {
         Self {
             config,
@@ -89,6 +95,7 @@ impl LiveState {
             endpoints,
             tunnels,
             told,
+            secure,
             signatures: signatures::counted(),
         }
     }

@@ -62,6 +62,8 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
     let bfd = state.bfd.snapshot().await;
     let signatures = signatures::counted();
     let told = state.told.borrow().clone();
+    let troubles = state.secure.as_ref().map(|one| one.troubles());
+    let troubles = troubles.unwrap_or_default();
     let established = neighbors
         .iter()
         .filter(|state| **state == State::Established)
@@ -108,6 +110,7 @@ pub(super) async fn status(state: &LiveState) -> Result<api::Status, Unavailable
             .alarms
             .iter()
             .cloned()
+            .chain(troubles.into_iter().map(api_closed))
             .chain(signatures::alarms(
                 &told,
                 &unheard,
@@ -179,6 +182,14 @@ fn foreign_endpoint(from: IpAddr, count: u64) -> api::Alarm {
         text: format!(
             "{count} labels, local next hops or locators were taken from the routes of {from}, since they name other routers than itself: it is misconfigured, or lies",
         ),
+    }
+}
+
+/// The files of the API's port are not as they should be.
+fn api_closed(why: String) -> api::Alarm {
+    api::Alarm {
+        code: "api-port".into(),
+        text: format!("who asks at the API's port may not be answered: {why}"),
     }
 }
 
