@@ -161,6 +161,10 @@ impl Parameters {
             );
         }
         let how = self.word("match", PrefixMatch::ALL, PrefixMatch::as_str);
+        if let Some(how) = how.filter(|_| prefix.is_none() && self.invalid.is_empty()) {
+            let reason = "selects by a prefix, and there is none";
+            self.refuse("match", how.as_str(), reason, "it beside `prefix`");
+        }
         let default = match address {
             true => PrefixMatch::Longest,
             false => PrefixMatch::Exact,
@@ -266,6 +270,12 @@ impl RouteQuery {
         let mut parameters = Parameters::new(pairs);
         let family = parameters.word("family", Family::ALL, Family::as_str);
         let (prefix, prefix_match) = parameters.prefix();
+        // Three parts are those of a large community, whatever it is asked for by.
+        for (key, value) in &mut parameters.pairs {
+            if key == "community" && value.split(':').count() == 3 {
+                "large_community".clone_into(key);
+            }
+        }
         let query = Self {
             family,
             prefix,

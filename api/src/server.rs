@@ -257,7 +257,7 @@ pub(crate) async fn neighbor<S: RouterState>(
         ("prefix" = Option<String>, Query, description = "Only this prefix, by `match`; an address stands for its /32 or /128"),
         ("match" = Option<crate::types::PrefixMatch>, Query, description = "`exact` (the default of a prefix), `longer` (it and its more specifics), `shorter` (it and what covers it) or `longest` (the most specific one that covers it, the default of an address)"),
         ("neighbor" = Option<String>, Query, description = "Only paths from this neighbour's address"),
-        ("community" = Option<String>, Query, description = "Only paths with this community, `A:B` or a name such as `no-export`; each half may be a range such as `100-199`, or `*`"),
+        ("community" = Option<String>, Query, description = "Only paths with this community, `A:B` or a name such as `no-export`; each half may be a range such as `100-199`, or `*`. `A:B:C` is a large community"),
         ("large_community" = Option<String>, Query, description = "Only paths with this large community, `A:B:C`; each part may be a range such as `10001-10099`, or `*`"),
         ("vni" = Option<u32>, Query, description = "Only paths with a label of this VNI", minimum = 1, maximum = 16777214),
         ("limit" = Option<u32>, Query, description = "Routes on a page, 100 by default", minimum = 1, maximum = 1000),

@@ -615,6 +615,13 @@ async fn an_address_asks_for_the_longest_prefix_that_covers_it() {
         );
     }
     assert_eq!(get("/routes?community=65000:*").await.0, 200);
+    assert_eq!(get("/routes?community=64512:10001:*").await.0, 200);
+    let (status, body) = get("/routes?match=longest").await;
+    assert_eq!(status, 400);
+    assert_eq!(
+        body["invalid_parameters"][0]["reason"], "selects by a prefix, and there is none",
+        "{body}"
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ use weft_overlay::intent::{IntentDelta, TenantId};
 use weft_overlay::{Encapsulation, EndpointId, Vni};
 
 pub use actor::paths::PATH_LASTS;
-pub use actor::targets::{ProbeTargets, ProbedTenant};
+pub use actor::targets::{PathLimits, ProbeTargets, ProbedTenant};
 pub use condition::{Condition, ConditionKind, Conditions, Severity, Verdict, verdict};
 pub use echo::Echo;
 pub use health::{NodeQuestion, ask_node};
@@ -261,6 +261,16 @@ pub enum Error {
     /// Tunnels need one.
     #[error("this router has no tunnel endpoint")]
     NoEndpoint,
+    /// The port at which its packets come in is somebody else's.
+    #[error(
+        "UDP port {port}, at which {device} takes packets, is taken: `ss -ulnp 'sport = :{port}'` or `ip -d link show type vxlan` says by whom; `overlay.port` chooses another one"
+    )]
+    PortTaken {
+        /// The tunnel device.
+        device: String,
+        /// The port.
+        port: u16,
+    },
     /// The kernel does not make a device.
     #[error("the kernel refused the device {what}: {kernel}; `weft doctor` says what it can do")]
     Refused {
@@ -304,6 +314,8 @@ enum Command {
     Status(oneshot::Sender<DataplaneStatus>),
     LearnedPath(IpAddr),
     ProbedPath(IpAddr, Option<u16>),
+    ExceededPath(IpAddr, u16),
+    TunnelOctets(oneshot::Sender<u64>),
     Traffic(oneshot::Sender<Vec<Traffic>>),
     ProbeTargets(u64, oneshot::Sender<Option<ProbeTargets>>),
     Trace(
@@ -470,6 +482,18 @@ impl Dataplane {
     /// device and the kernel say. Holds for [`PATH_LASTS`], unless it is said again.
     pub async fn probed_path(&self, far_router: IpAddr, path: Option<u16>) {
         self.send(Command::ProbedPath(far_router, path)).await;
+    }
+
+    /// Probes found that packets of so many octets reach a far router, and the kernel lets no more than what a router on the way told it
+    /// ([`PathLimits::known`]): it is made to forget that.
+    pub async fn exceeded_path(&self, far_router: IpAddr, octets: u16) {
+        self.send(Command::ExceededPath(far_router, octets)).await;
+    }
+
+    /// Octets that tenants have sent into tunnels, outer headers left out, since the tunnel devices were made. `None` where the data plane
+    /// has stopped.
+    pub async fn tunnel_octets(&self) -> Option<u64> {
+        self.ask(Command::TunnelOctets).await
     }
 
     /// What is in the kernel, in numbers, and what was refused. `None` where the data plane has stopped.

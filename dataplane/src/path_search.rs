@@ -2,15 +2,16 @@
 //! clock and no socket: time enters as an argument.
 //!
 //! What is believed is confirmed now and then, so that a way that swallows large packets without a word does not swallow them for
-//! long. Where it does, a few sizes between the least and what was lost are sent at once; the largest that comes back and the next one
-//! that does not are what is searched between next. Three or four such rounds find the octet. What is smaller than it could be is
-//! tried again after five seconds, since a way that is cut in the midst of a search looks narrow; then after twice as long each time, up
-//! to ten minutes; or as soon as the kernel lets more.
+//! long. Where one is lost, a few sizes between the least and what was lost are sent at once, and what was lost twice more; the largest
+//! that comes back and the next one that does not are what is searched between next. Three or four such rounds find the octet. What is
+//! smaller than it could be is tried again after five seconds, since a way that is cut in the midst of a search looks narrow; then after
+//! twice as long each time, up to ten minutes; or as soon as the kernel lets more. In the same way is tried what the link lets and the
+//! kernel does not: it has learned what it knows from a router on the way, and forgets it in ten minutes by itself.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What is lost so often in a row does not fit (MAX_PROBES of RFC 8899 section 5.1.2).
+/// What is lost so often does not fit (MAX_PROBES of RFC 8899 section 5.1.2).
 const TRIES: usize = 3;
 /// Sizes that are tried at once.
 const VOLLEY: u32 = 8;
@@ -25,9 +26,11 @@ const ROUNDS: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Whether what is believed is still so: lost so often in a row.
-    Confirming(usize),
+    /// Whether what is believed is still so.
+    Confirming,
     Searching(Search),
+    /// Whether more gets there than the kernel lets.
+    Exceeding,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +48,9 @@ struct Search {
 #[derive(Clone, Debug)]
 pub struct PathSearch {
     least: u16,
-    /// What is not to be exceeded: as the link and the kernel have it.
+    /// What is not to be exceeded: as the link and the kernel have it; and as the link alone has it.
     top: u16,
+    link: u16,
     /// What is believed, and whether anything has come back that says so.
     path: u16,
     known: bool,
@@ -56,6 +60,9 @@ pub struct PathSearch {
     /// Of this round: the largest that came back, and all that did not.
     largest: Option<u16>,
     lost: Vec<u16>,
+    /// More than the kernel lets, and it came back.
+    exceeded: Option<u16>,
+    confirmed_at: Option<Instant>,
     confirm_at: Instant,
     raise_at: Instant,
     raise_after: Duration,
@@ -72,33 +79,53 @@ impl PathSearch {
         Self {
             least,
             top,
+            link: top,
             path: top,
             known: false,
-            phase: Phase::Confirming(0),
+            phase: Phase::Confirming,
             unsent: VecDeque::new(),
             waiting: Vec::new(),
             largest: None,
             lost: Vec::new(),
+            exceeded: None,
+            confirmed_at: None,
             confirm_at: now,
             raise_at: now + RAISE,
             raise_after: RAISE_FIRST,
         }
     }
 
-    /// The link or the kernel lets more or less: what was believed holds as far as it may, and more is tried at once.
-    pub fn set_top(&mut self, now: Instant, top: u16) {
+    /// The link or the kernel lets more or less: what was believed holds as far as it may, and more is tried at once. `link` is what the
+    /// link alone lets.
+    pub fn set_top(&mut self, now: Instant, top: u16, link: u16) {
+        let link = link.max(top);
+        if std::mem::replace(&mut self.link, link) != link {
+            self.raise_at = self.raise_at.min(now + RAISE_FIRST);
+        }
         if top == self.top {
             return;
         }
         self.path = self.path.min(top);
-        self.begin(Phase::Confirming(0), []);
+        self.begin(Phase::Confirming, []);
+        self.raise_after = RAISE_FIRST;
         if top < self.top {
             self.confirm_at = now;
+            self.raise_at = now + RAISE_FIRST;
         } else {
             self.raise_at = now;
-            self.raise_after = RAISE_FIRST;
         }
         self.top = top;
+    }
+
+    /// Packets go there: what is believed is confirmed so long after the last time.
+    pub fn hurry(&mut self, now: Instant, confirm: Duration) {
+        let at = self.confirmed_at.map_or(now, |at| at + confirm);
+        self.confirm_at = self.confirm_at.min(at.max(now));
+    }
+
+    /// So many octets got there, and the kernel lets fewer; once for each time that this is found.
+    pub fn take_exceeded(&mut self) -> Option<u16> {
+        self.exceeded.take()
     }
 
     /// Octets that get there, outer headers included; `None` while nothing is known.
@@ -111,6 +138,11 @@ impl PathSearch {
         self.top
     }
 
+    /// What the link alone lets.
+    pub fn link(&self) -> u16 {
+        self.link
+    }
+
     /// When [`PathSearch::poll`] has something; `None` while answers are waited for.
     pub fn next(&self, now: Instant) -> Option<Instant> {
         if !self.unsent.is_empty() {
@@ -119,19 +151,19 @@ impl PathSearch {
         if !self.waiting.is_empty() {
             return None;
         }
-        let raise = (self.path < self.top).then_some(self.raise_at);
+        let raise = (self.path < self.link).then_some(self.raise_at);
         Some(raise.map_or(self.confirm_at, |at| at.min(self.confirm_at)))
     }
 
     /// Octets, outer headers included, of a packet that is to be sent now. What is believed is confirmed every `confirm`.
     pub fn poll(&mut self, now: Instant, confirm: Duration) -> Option<u16> {
         if self.unsent.is_empty() && self.waiting.is_empty() {
-            if self.path < self.top && self.raise_at <= now {
-                let limit = self.top.saturating_add(1);
-                self.search(self.path, limit, limit);
+            if self.path < self.link && self.raise_at <= now {
+                self.raise();
             } else if self.confirm_at <= now {
+                self.confirmed_at = Some(now);
                 self.confirm_at = now + confirm;
-                self.begin(Phase::Confirming(0), [self.path]);
+                self.begin(Phase::Confirming, [self.path]);
             }
         }
         let size = self.unsent.pop_front()?;
@@ -149,22 +181,35 @@ impl PathSearch {
             true => self.largest = self.largest.max(Some(size)),
             false => self.lost.push(size),
         }
+        let over = self.waiting.is_empty() && self.unsent.is_empty();
         match self.phase {
-            Phase::Confirming(_) if came_back => self.known = true,
-            // One by one: chance does not last.
-            Phase::Confirming(lost) if lost + 1 < TRIES => {
-                self.begin(Phase::Confirming(lost + 1), [size]);
-            }
-            // With the size that was lost once more: the whole way may have been cut, and be back.
-            Phase::Confirming(_) => {
+            Phase::Confirming if came_back => self.known = true,
+            Phase::Confirming => {
                 let limit = size.saturating_add(1);
                 self.search(self.least - 1, limit, limit);
             }
-            Phase::Searching(search) if self.waiting.is_empty() && self.unsent.is_empty() => {
-                self.end_round(now, search);
+            Phase::Searching(search) if over => self.end_round(now, search),
+            Phase::Exceeding if over => {
+                if let Some(largest) = self.largest {
+                    // As if the kernel had forgotten already: whoever hears of it sees to that.
+                    self.exceeded = Some(largest);
+                    (self.top, self.path, self.known) = (largest, largest, true);
+                }
+                self.end_search(now);
             }
-            Phase::Searching(_) => {}
+            Phase::Searching(_) | Phase::Exceeding => {}
         }
+    }
+
+    /// More is tried: what the kernel lets, and where that gets there, what the link does.
+    fn raise(&mut self) {
+        if self.path < self.top {
+            let limit = self.top.saturating_add(1);
+            return self.search(self.path, limit, limit);
+        }
+        let more = self.link - self.top;
+        let sizes = [more.div_ceil(4), more.div_ceil(2), more].map(|more| self.top + more);
+        self.begin(Phase::Exceeding, sizes);
     }
 
     fn search(&mut self, low: u16, high: u16, limit: u16) {
@@ -187,7 +232,12 @@ impl PathSearch {
         let count = between.min(VOLLEY);
         // Even, and the largest of them is one of them.
         let sizes = (1..=count).map(|at| search.low + (between * at / count) as u16);
-        self.begin(Phase::Searching(search), sizes);
+        // While nothing has come back the largest is the first, too, so that a way that is cut or back meanwhile does not look narrow;
+        // and the least is there: where not even that comes back, it is not the size.
+        let nothing = search.low < self.least;
+        let doubted = [search.high - 1, self.least];
+        let doubted = doubted.into_iter().filter(|_| nothing);
+        self.begin(Phase::Searching(search), doubted.chain(sizes));
     }
 
     fn end_round(&mut self, now: Instant, mut search: Search) {
@@ -203,17 +253,22 @@ impl PathSearch {
             (_, None) => search.high,
         };
         search.rounds += 1;
+        // Where not even the least came back, the way is not narrow but cut, which others judge.
+        let cut = search.low < self.least;
         let over = search.low + 1 == search.limit || again && self.largest.is_none();
-        if over || search.rounds == ROUNDS {
-            // Where nothing came back, the way is not narrow but cut, which others judge.
-            self.raise_at = now + self.raise_after;
-            self.raise_after = match self.path < self.top {
-                true => (self.raise_after * 2).min(RAISE),
-                false => RAISE_FIRST,
-            };
-            return self.begin(Phase::Confirming(0), []);
+        if cut || over || search.rounds == ROUNDS {
+            return self.end_search(now);
         }
         self.begin_round(search);
+    }
+
+    fn end_search(&mut self, now: Instant) {
+        self.raise_at = now + self.raise_after;
+        self.raise_after = match self.path < self.link {
+            true => (self.raise_after * 2).min(RAISE),
+            false => RAISE_FIRST,
+        };
+        self.begin(Phase::Confirming, []);
     }
 
     fn begin(&mut self, phase: Phase, sizes: impl IntoIterator<Item = u16>) {
@@ -291,15 +346,68 @@ mod tests {
         run(&mut search, &mut now, until, (1500, &mut all));
         assert_eq!(search.found(), Some(1500));
         // A router on the way told the kernel, and ten minutes later it has forgotten.
-        search.set_top(now, 1300);
+        search.set_top(now, 1300, 1500);
         assert_eq!(search.found(), Some(1300));
         let until = now + Duration::from_secs(1);
         run(&mut search, &mut now, until, (1300, &mut all));
-        search.set_top(now, 1500);
+        search.set_top(now, 1500, 1500);
         assert_eq!(search.found(), Some(1300), "it is tried first");
         let until = now + Duration::from_secs(1);
         run(&mut search, &mut now, until, (1500, &mut all));
         assert_eq!(search.found(), Some(1500));
+    }
+
+    #[test]
+    fn what_swallows_large_packets_is_seen_within_the_second_where_packets_go() {
+        const HURRIED: Duration = Duration::from_millis(300);
+        let mut now = Instant::now();
+        let mut search = PathSearch::new(now, 1500, false);
+        let mut all = || false;
+        let until = now + CONFIRM * 3;
+        run(&mut search, &mut now, until, (1500, &mut all));
+        // Whatever was sent when: the next one is sent within that time.
+        let struck = now;
+        while search.found() == Some(1500) {
+            search.hurry(now, HURRIED);
+            let until = now + Duration::from_millis(10);
+            run(&mut search, &mut now, until, (1400, &mut all));
+            now = now.max(until);
+            assert!(now - struck < Duration::from_millis(800));
+        }
+        assert!(search.found() >= Some(1250), "{:?}", search.found());
+    }
+
+    #[test]
+    fn what_the_kernel_has_learned_is_tried_too_and_more_is_said_once() {
+        let mut now = Instant::now();
+        let mut all = || false;
+        for (path, more) in [(1400, None), (1500, Some(1500)), (1450, Some(1450))] {
+            let mut search = PathSearch::new(now, 1400, false);
+            search.set_top(now, 1400, 1500);
+            let until = now + Duration::from_secs(4);
+            run(&mut search, &mut now, until, (path, &mut all));
+            assert_eq!((search.found(), search.take_exceeded()), (Some(1400), None));
+            let until = now + RAISE_FIRST + CONFIRM;
+            run(&mut search, &mut now, until, (path, &mut all));
+            assert_eq!(search.take_exceeded(), more);
+            assert_eq!(search.take_exceeded(), None);
+            assert_eq!(search.found(), more.or(Some(1400)));
+            // The kernel was told.
+            if more.is_some() {
+                search.set_top(now, 1500, 1500);
+                let until = now + Duration::from_secs(4);
+                run(&mut search, &mut now, until, (path, &mut all));
+                assert_eq!(search.found(), Some(path));
+            }
+        }
+        // Where there is no more it is tried ever less.
+        let mut search = PathSearch::new(now, 1400, false);
+        search.set_top(now, 1400, 1500);
+        let until = now + RAISE * 6;
+        let sent = run(&mut search, &mut now, until, (1400, &mut all));
+        assert_eq!(search.take_exceeded(), None);
+        let confirmed = (RAISE * 6).as_secs() / CONFIRM.as_secs();
+        assert!(sent < confirmed as usize + 60, "{sent}");
     }
 
     #[test]
@@ -316,17 +424,17 @@ mod tests {
         let mut at = 0;
         let mut one = || {
             at += 1;
-            at != 12 && at < 40
+            at != 5 && at < 40
         };
         now += CONFIRM;
-        let until = now + CONFIRM;
+        let until = now + RAISE_FIRST / 2;
         run(&mut search, &mut now, until, (1500, &mut one));
         assert!(search.found() < Some(1500), "{:?}", search.found());
         let until = now + 2 * CONFIRM;
         run(&mut search, &mut now, until, (1500, &mut all));
         assert_eq!(search.found(), Some(1500));
         // It is cut for as long as it takes to be doubted, and no longer.
-        let mut left = 3;
+        let mut left = 1;
         let mut first = || {
             left -= 1;
             left >= 0
@@ -338,6 +446,20 @@ mod tests {
             assert_eq!(search.found(), Some(1500));
         }
         assert!(left < 0);
+        // It is cut, or is back, in the midst of what follows upon a doubt: neither is taken for narrow.
+        for last in 1..11 {
+            for back in [true, false] {
+                let mut sent = 0;
+                let mut part = || {
+                    sent += 1;
+                    sent == 1 || (sent > last) != back
+                };
+                now += CONFIRM;
+                let until = now + CONFIRM / 2;
+                run(&mut search, &mut now, until, (1500, &mut part));
+                assert_eq!(search.found(), Some(1500), "{last} {back}");
+            }
+        }
         // One of ten is lost, without a pattern.
         let mut state: u32 = 1;
         let mut some = || {

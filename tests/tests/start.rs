@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Output;
 
 use weft_tests::topology::{forwarding, topology};
@@ -103,6 +103,14 @@ fn a_start_that_fails_leaves_nothing_behind() {
         assert_eq!(kernel(&lab, "n"), before, "{address}");
         drop(taken);
     }
+    let taken = lab.in_node("n", || UdpSocket::bind("0.0.0.0:4789").unwrap());
+    let said = said(&start(&lab, "n", R));
+    assert!(
+        said.contains("UDP port 4789, at which vx0 takes packets, is taken"),
+        "{said}"
+    );
+    assert_eq!(kernel(&lab, "n"), before);
+    drop(taken);
 }
 
 #[test]

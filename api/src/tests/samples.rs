@@ -17,6 +17,7 @@ pub(super) fn negotiated() -> Negotiated {
         four_octet_as: true,
         max_message: 65_535,
         route_refresh: true,
+        extended_next_hop: false,
         graceful_restart: Some(120),
         role: None,
     }

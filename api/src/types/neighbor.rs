@@ -241,6 +241,9 @@ pub struct Negotiated {
     pub max_message: u64,
     /// ROUTE-REFRESH (RFC 2918).
     pub route_refresh: bool,
+    /// Both ends take IPv6 next hops of IPv4 prefixes (RFC 8950).
+    #[serde(default)]
+    pub extended_next_hop: bool,
     /// The neighbour's restart time in seconds, where both ends restart gracefully (RFC 4724).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<u64>,

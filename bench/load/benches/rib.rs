@@ -31,6 +31,7 @@ fn decode(bencher: Bencher<'_, '_>, tenant: bool) {
         peer: PeerType::External,
         has_nlri: true,
         families: [true; 2],
+        extended_next_hop: false,
     };
     bencher.counter(ItemsCount::new(COUNT)).bench_local(|| {
         let mut decoder = AttributeDecoder::new();

@@ -215,6 +215,7 @@ pub fn internet_from(data: &Path, count: usize) -> Result<Option<Routes>> {
         peer: PeerType::External,
         has_nlri: false,
         families: [true; 2],
+        extended_next_hop: false,
     };
     let mut decoder = AttributeDecoder::new();
     let mut sets: Vec<Vec<u8>> = Vec::new();

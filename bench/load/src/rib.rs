@@ -71,6 +71,7 @@ impl Bench {
                 add_path_receive: [false; 2],
                 router_id: RouterId(address(at)),
                 enhanced_refresh: false,
+                extended_next_hop: false,
                 local_address: IpAddr::from(router_id.0),
                 local_address_v6: None,
                 shared_link: None,

@@ -63,6 +63,8 @@ pub enum Capability {
     MultiProtocol(u16, u8),
     /// Route refresh, code 2 (RFC 2918).
     RouteRefresh,
+    /// Extended next hop encoding, code 5 (RFC 8950): AFI, SAFI, AFI of the next hop.
+    ExtendedNextHop(Vec<(u16, u16, u16)>),
     /// Extended message, code 6 (RFC 8654).
     ExtendedMessage,
     /// BGP Role, code 9 (RFC 9234): what the sender is to the other end; [`crate::Role::from_octet`] knows those that are assigned.
@@ -87,6 +89,9 @@ impl Capability {
                 .parse(value),
             2 => all_consuming(take(0usize))
                 .map(|_| Self::RouteRefresh)
+                .parse(value),
+            5 => all_consuming(many0((be_u16, be_u16, be_u16)))
+                .map(Self::ExtendedNextHop)
                 .parse(value),
             6 => all_consuming(take(0usize))
                 .map(|_| Self::ExtendedMessage)
@@ -149,6 +154,13 @@ impl Capability {
             }
             Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
             Self::Role(role) => out.push(*role),
+            Self::ExtendedNextHop(families) => {
+                for (afi, safi, next_hop) in families {
+                    for field in [afi, safi, next_hop] {
+                        out.extend_from_slice(&field.to_be_bytes());
+                    }
+                }
+            }
             Self::GracefulRestart(gr) => {
                 let head = (u16::from(gr.restarting) << 15)
                     | (u16::from(gr.notification) << 14)
@@ -180,6 +192,7 @@ impl Capability {
         match self {
             Self::MultiProtocol(..) => 1,
             Self::RouteRefresh => 2,
+            Self::ExtendedNextHop(_) => 5,
             Self::ExtendedMessage => 6,
             Self::Role(_) => 9,
             Self::GracefulRestart(_) => 64,

@@ -17,6 +17,7 @@ fn open() -> Open {
             Capability::MultiProtocol(1, 1),
             Capability::MultiProtocol(2, 1),
             Capability::RouteRefresh,
+            Capability::ExtendedNextHop(vec![(1, 1, 2), (1, 128, 2)]),
             Capability::ExtendedMessage,
             Capability::Role(4),
             Capability::GracefulRestart(GracefulRestart {
@@ -162,6 +163,7 @@ fn end_of_rib_is_what_rfc_4724_says() {
         peer: PeerType::External,
         has_nlri: false,
         families: [true; 2],
+        extended_next_hop: false,
     };
     let mut decoder = AttributeDecoder::new();
     let decoded = decoder.decode(update.attributes, &context).unwrap();
@@ -192,6 +194,7 @@ fn decode_all<P: Prefix>(
             peer: PeerType::External,
             has_nlri: !update.nlri.is_empty(),
             families: [true; 2],
+            extended_next_hop: false,
         };
         let decoded = decoder.decode(update.attributes, &attributes).unwrap();
         assert_eq!(

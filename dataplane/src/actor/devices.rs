@@ -216,8 +216,12 @@ impl Actor {
             .send(batch)
             .map_err(Error::kernel("cannot make the tunnel device"))?;
         if let Some((_, refusal)) = refused.first() {
-            return Err(match refusal.errno {
-                libc::EPERM | libc::EACCES => Error::kernel("cannot make the tunnel device")(
+            return Err(match (refusal.errno, carrier.port()) {
+                (libc::EADDRINUSE, Some(port)) => Error::PortTaken {
+                    device: name.to_owned(),
+                    port,
+                },
+                (libc::EPERM | libc::EACCES, _) => Error::kernel("cannot make the tunnel device")(
                     std::io::Error::from_raw_os_error(refusal.errno),
                 ),
                 _ => Error::Refused {

@@ -615,6 +615,8 @@ impl Actor {
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::LearnedPath(address) => self.ask_path(address),
             Command::ProbedPath(address, path) => self.set_probed_path(address, path),
+            Command::ExceededPath(address, octets) => self.exceed_path(address, octets),
+            Command::TunnelOctets(reply) => drop(reply.send(self.tunnel_octets())),
             Command::Traffic(reply) => drop(reply.send(self.traffic())),
             Command::ProbeTargets(known, reply) => {
                 drop(reply.send(self.probe_targets(known)));

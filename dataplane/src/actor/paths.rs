@@ -5,21 +5,25 @@
 //! as the device say nothing and cost nothing. What the kernel learns makes no event: it is asked, far end by far end.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weft_overlay::EndpointId;
 use weft_overlay::intent::{Group, GroupId};
 
+use super::targets::PathLimits;
 use super::{Actor, Purpose};
 use crate::PathStatus;
 use crate::condition::{ConditionKind, Severity};
 use crate::model::{Carrier, Family, NextHop, RouteKey, RouteSpec};
-use crate::netlink::objects::{get_path, path_query};
+use crate::netlink::links::{RTM_GETSTATS, get_sent_octets, stats_query};
+use crate::netlink::objects::{KernelPath, get_path, learned_path_key, path_query};
+use crate::netlink::socket::Batch;
 
 /// What probes found holds so long, unless they say it again.
 pub const PATH_LASTS: Duration = Duration::from_secs(1200);
@@ -30,6 +34,8 @@ const FORGOTTEN_LASTS: Duration = Duration::from_secs(3);
 /// The kernel is asked about so many far ends, so often: each turn is a few hundred microseconds of work.
 const TURN: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 50;
+/// Between two times that the kernel is made to forget what it has learned.
+const FORGET: Duration = Duration::from_secs(5);
 /// What every link of IPv4 has to take (RFC 791 section 3.2): no route says less.
 const LEAST: u16 = 68;
 /// Less no sender of IPv6 can be asked for (RFC 8200 section 5).
@@ -43,15 +49,16 @@ type Peer = (Carrier, IpAddr, Option<EndpointId>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Path {
     /// As the kernel has it: a router on the way told it, or its own route does.
-    kernel: Option<u16>,
+    kernel: Option<KernelPath>,
     /// As probes found it, or as it was, and until when.
     found: Option<(u16, Instant)>,
 }
 
 impl Path {
     fn octets(&self) -> Option<u16> {
+        let kernel = self.kernel.map(|kernel| kernel.octets);
         let found = self.found.map(|(octets, _)| octets);
-        self.kernel.into_iter().chain(found).min()
+        kernel.into_iter().chain(found).min()
     }
 }
 
@@ -62,6 +69,8 @@ pub(super) struct Paths {
     /// Who was asked about last.
     last: Option<Peer>,
     ask_at: Option<Instant>,
+    /// The kernel is made to forget nothing before.
+    forget_at: Option<Instant>,
     /// Some way has been narrow, as far as this process or the one before knows: routes that are as wide as the device may stand beside
     /// others.
     pub(super) ever_narrow: bool,
@@ -160,10 +169,9 @@ impl Actor {
             let query = path_query(&crate::netlink::objects::Question { out, ..question });
             // One that cannot be reached has no path; what is wrong then is said elsewhere.
             if let Ok(Ok(answer)) = self.netlink.get(libc::RTM_GETROUTE, &query)
-                && let Some(octets) = get_path(&answer)
+                && let Some(path) = get_path(&answer)
             {
-                let octets = u16::try_from(octets).unwrap_or(u16::MAX);
-                kernel = Some(kernel.map_or(octets, |least: u16| least.min(octets)));
+                kernel = Some(kernel.map_or(path, |least: KernelPath| least.min(path)));
             }
         }
         let mut path = self.paths.known.get(&endpoint).copied();
@@ -175,7 +183,7 @@ impl Actor {
             return;
         }
         if let (Some(before), None, None) = (path.kernel, kernel, path.found) {
-            path.found = Some((before, Instant::now() + FORGOTTEN_LASTS));
+            path.found = Some((before.octets, Instant::now() + FORGOTTEN_LASTS));
         }
         path.kernel = kernel;
         let path = *path;
@@ -195,6 +203,64 @@ impl Actor {
         let path = self.paths.known.get(&endpoint).copied().unwrap_or_default();
         let found = octets.map(|octets| (octets, Instant::now() + PATH_LASTS));
         self.paths.set(endpoint, Path { found, ..path });
+    }
+
+    /// Probes found that so many octets reach a far end, and the kernel lets fewer, as a router on the way once told it: it forgets that.
+    pub(super) fn exceed_path(&mut self, endpoint: IpAddr, octets: u16) {
+        let now = Instant::now();
+        let known = self.paths.known.get(&endpoint).and_then(|path| path.kernel);
+        let learned = known.is_some_and(|known| known.learned && known.octets < octets);
+        if !learned || self.paths.forget_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.paths.forget_at = Some(now + FORGET);
+        if let Err(error) = self.forget_learned_path(endpoint) {
+            debug!(%endpoint, %error, "the kernel keeps what it has learned of the way until it forgets by itself");
+            return;
+        }
+        let links = self.devices.iter().map(|(carrier, device)| {
+            let overhead = carrier.overhead(endpoint);
+            u16::try_from(device.mtu + overhead).unwrap_or(u16::MAX)
+        });
+        // What is between is found by more probes, and not by tenants' packets.
+        let found = links.max().filter(|link| octets < *link);
+        let found = found.map(|_| (octets, now + PATH_LASTS));
+        let path = Path {
+            kernel: None,
+            found,
+        };
+        self.paths.set(endpoint, path);
+        self.note_targets();
+        self.ask_path(endpoint);
+    }
+
+    /// Over IPv4 what the kernel has learned is forgotten of all ways at once, which costs one packet for each that is narrow: there is no
+    /// request for one.
+    fn forget_learned_path(&mut self, endpoint: IpAddr) -> io::Result<()> {
+        if endpoint.is_ipv4() {
+            return std::fs::write("/proc/sys/net/ipv4/route/flush", "1");
+        }
+        let query = path_query(&self.outer_question(endpoint));
+        let answer = self.netlink.get(libc::RTM_GETROUTE, &query)?;
+        let Some(key) = answer.ok().as_deref().and_then(learned_path_key) else {
+            return Ok(());
+        };
+        let mut batch = Batch::default();
+        batch.push(libc::RTM_DELROUTE, 0, |out| out.extend_from_slice(&key));
+        match self.netlink.send(batch)?.first() {
+            Some((_, refusal)) => Err(io::Error::other(refusal.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Octets that tenants have sent into tunnels since their devices were made.
+    pub(super) fn tunnel_octets(&mut self) -> u64 {
+        let devices: Vec<u32> = self.devices.values().map(|device| device.index).collect();
+        let octets = devices.into_iter().filter_map(|index| {
+            let answer = self.netlink.get(RTM_GETSTATS, &stats_query(index));
+            get_sent_octets(&answer.ok()?.ok()?)
+        });
+        octets.sum()
     }
 
     /// Takes over what routes of an earlier process say, until it is known anew.
@@ -238,7 +304,7 @@ impl Actor {
     }
 
     /// What a tenant's packet to a far end may have, where the way there is narrower than the device.
-    fn inner_mtu(&self, carrier: Carrier, endpoint: IpAddr) -> Option<NonZeroU16> {
+    pub(super) fn inner_mtu(&self, carrier: Carrier, endpoint: IpAddr) -> Option<NonZeroU16> {
         let octets = self.paths.known.get(&endpoint)?.octets()?;
         let mtu = octets.saturating_sub(carrier.overhead(endpoint) as u16);
         let device = self.devices.get(&carrier)?;
@@ -303,7 +369,7 @@ impl Actor {
                     endpoint: *endpoint,
                     outer,
                     mtu: mtu.get(),
-                    probed: path.kernel != Some(outer),
+                    probed: path.kernel.is_none_or(|kernel| kernel.octets != outer),
                 };
                 narrow.insert(*endpoint, status);
             }
@@ -311,12 +377,19 @@ impl Actor {
         narrow.into_values().collect()
     }
 
-    /// Octets that an outer packet to a far end may have as far as the kernel knows: what probes may find less than.
-    pub(super) fn widest_path(&self, carrier: Carrier, endpoint: IpAddr) -> u16 {
+    /// Octets that an outer packet to a far end may have as far as the kernel knows, which probes may find less than, and more than where
+    /// it has learned it.
+    pub(super) fn path_limits(&self, carrier: Carrier, endpoint: IpAddr) -> PathLimits {
         let device = self.devices.get(&carrier).map_or(0, |device| device.mtu);
         let link = u16::try_from(device + carrier.overhead(endpoint)).unwrap_or(u16::MAX);
-        let kernel = self.paths.known.get(&endpoint).and_then(|path| path.kernel);
-        kernel.map_or(link, |kernel| kernel.min(link))
+        let path = self.paths.known.get(&endpoint);
+        let kernel = path.and_then(|path| path.kernel);
+        let known = kernel.map_or(link, |kernel| kernel.octets.min(link));
+        let learned = kernel.is_some_and(|kernel| kernel.learned);
+        PathLimits {
+            known,
+            link: if learned { link } else { known },
+        }
     }
 
     /// Tells the classifier, and whoever asks for conditions.

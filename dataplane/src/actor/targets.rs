@@ -20,10 +20,19 @@ pub struct ProbeTargets {
     pub tenants: BTreeMap<Vni, ProbedTenant>,
     /// Far routers, each with the VNIs of `tenants` that packets go there with; sorted, no duplicates.
     pub far_ends: BTreeMap<FarEnd, Vec<Vni>>,
-    /// Octets that a packet to each may have with its outer headers, as far as its device and the kernel know.
-    pub widest: BTreeMap<FarEnd, u16>,
+    /// How large a packet to each may be.
+    pub limits: BTreeMap<FarEnd, PathLimits>,
     /// Routers whose tunnel packets are taken here.
     pub senders: BTreeSet<IpAddr>,
+}
+
+/// Octets that a packet to a far router may have, outer headers included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathLimits {
+    /// As far as its device and the kernel know.
+    pub known: u16,
+    /// Where the kernel knows of less from a router on the way alone: as far as the device does.
+    pub link: u16,
 }
 
 /// A tenant as far as probes go.
@@ -93,12 +102,12 @@ impl Actor {
             vnis.sort_unstable();
             vnis.dedup();
         }
-        let widest = far_ends.keys().map(|far_end| {
+        let limits = far_ends.keys().map(|far_end| {
             let carrier = Carrier::of(far_end.encapsulation, far_end.address, far_end.port);
-            (*far_end, self.widest_path(carrier, far_end.address))
+            (*far_end, self.path_limits(carrier, far_end.address))
         });
         Some(ProbeTargets {
-            widest: widest.collect(),
+            limits: limits.collect(),
             senders: self.senders.addresses(),
             version,
             tenants,

@@ -131,7 +131,9 @@ impl Actor {
                 device: carrier.name().into_owned(),
                 destination: tunnel.destination,
                 underlay: underlay.and_then(|answer| self.described(answer)),
-                mtu,
+                mtu: self
+                    .inner_mtu(carrier, tunnel.destination)
+                    .map_or(mtu, |narrow| narrow.get().into()),
             });
         }
         tunnels

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::octets::{attribute, attribute_u32, nested};
+use super::octets::{attribute, attribute_u32, attributes, nested};
 use crate::model::Carrier;
 
 /// Writes the alias of a device, by its name. It is no part of the device's making: the kernel would not look at it.
@@ -128,4 +128,25 @@ pub(crate) fn put_link(out: &mut Vec<u8>, interface: u32) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&interface.to_ne_bytes());
     out.extend_from_slice(&[0; 8]);
+}
+
+/// `RTM_GETSTATS`.
+pub(crate) const RTM_GETSTATS: u16 = 94;
+/// `IFLA_STATS_LINK_64`, the whole of a link's counters.
+const STATS_LINK_64: u16 = 1;
+
+/// Writes a question for the counters of a link.
+pub(crate) fn stats_query(index: u32) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    out.extend_from_slice(&index.to_ne_bytes());
+    let mask: u32 = 1 << (STATS_LINK_64 - 1);
+    out.extend_from_slice(&mask.to_ne_bytes());
+    out
+}
+
+/// Octets that the link has sent, by the kernel's answer.
+pub(crate) fn get_sent_octets(payload: &[u8]) -> Option<u64> {
+    let (_, counters) = attributes(payload.get(12..)?).find(|(kind, _)| *kind == STATS_LINK_64)?;
+    // Packets received and sent, then octets received and sent.
+    Some(u64::from_ne_bytes(counters.get(24..32)?.try_into().ok()?))
 }

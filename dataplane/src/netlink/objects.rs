@@ -763,14 +763,50 @@ pub(crate) fn path_query(question: &Question) -> Vec<u8> {
     query(question, 0)
 }
 
-/// Octets that a packet may have, outermost header included, by the kernel's answer to [`path_query`]; `None` where only the link
-/// says.
-pub(crate) fn get_path(payload: &[u8]) -> Option<u32> {
+/// How large packets may be, outermost header included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KernelPath {
+    pub(crate) octets: u16,
+    /// A router on the way told it (RFC 1191, RFC 8201): the kernel forgets it in time.
+    pub(crate) learned: bool,
+}
+
+/// `RTM_F_CLONED`: not a route, but what the kernel keeps of a destination.
+const CLONED: u32 = 0x200;
+
+/// What the kernel's answer to [`path_query`] says; `None` where only the link does.
+pub(crate) fn get_path(payload: &[u8]) -> Option<KernelPath> {
+    const RTA_CACHEINFO: u16 = 12;
     let header = payload.get(..12)?;
-    let mut attributes = attributes(&payload[12..]);
-    let (_, metrics) = attributes.find(|(kind, _)| *kind == RTA_METRICS)?;
-    let path = get_path_mtu(metrics)?;
-    (header[7] == libc::RTN_UNICAST && path > 0).then_some(path)
+    let field = |wanted| attributes(&payload[12..]).find(|(kind, _)| *kind == wanted);
+    let path = get_path_mtu(field(RTA_METRICS)?.1)?;
+    // Behind the references and the time since it was used last: in how many ticks it goes.
+    let expires = field(RTA_CACHEINFO).and_then(|(_, value)| as_u32(value.get(8..12)?));
+    let learned = expires.is_some_and(|ticks| ticks > 0) && as_u32(&header[8..])? & CLONED != 0;
+    (header[7] == libc::RTN_UNICAST && path > 0).then_some(KernelPath {
+        octets: u16::try_from(path).unwrap_or(u16::MAX),
+        learned,
+    })
+}
+
+/// Writes what names a thing of IPv6 that the kernel has learned, as its answer to [`path_query`] does, for its removal.
+pub(crate) fn learned_path_key(answer: &[u8]) -> Option<Vec<u8>> {
+    let header = answer.get(..12)?;
+    let mut out = vec![header[0], 128, 0, 0, header[4], 0, 0, 0];
+    out.extend_from_slice(&CLONED.to_ne_bytes());
+    for (kind, value) in attributes(&answer[12..]) {
+        if [
+            libc::RTA_DST,
+            libc::RTA_TABLE,
+            libc::RTA_OIF,
+            libc::RTA_GATEWAY,
+        ]
+        .contains(&kind)
+        {
+            attribute(&mut out, kind, value);
+        }
+    }
+    Some(out)
 }
 
 fn query(question: &Question, flags: u32) -> Vec<u8> {

@@ -354,6 +354,12 @@ impl Router {
         }));
     }
 
+    pub(super) fn exceeded_path(&self, far_router: IpAddr, octets: u16) {
+        self.call(Box::new(move |dataplane, _| {
+            Box::pin(async move { dataplane.exceeded_path(far_router, octets).await })
+        }));
+    }
+
     pub(super) fn track_endpoints(&self, addresses: Vec<IpAddr>) {
         self.call(Box::new(move |dataplane, _| {
             Box::pin(async move { dataplane.track_endpoints(addresses).await })

@@ -107,13 +107,13 @@ fn wait_until_told(domain: &Domain, from: &str, to: &str, inner: u32) {
     assert!(fits, "{mode}: {from} to {to}: {told}");
 }
 
-/// Sends packets that are as large as devices let them until one comes back, as the kernel in the middle forgets what it knew of the
-/// way: by itself it does so after ten minutes.
+/// Sends packets that are as large as devices let them until one comes back. Probes have found that they would: the kernel in the middle
+/// forgets what it has learned of the way, which it does after ten minutes by itself.
 fn wait_until_wide(domain: &Domain, from: &str, to: &str) {
     let (mode, lab) = (domain.mode, &domain.lab);
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        lab.run("m", "ip route flush cache; ip -6 route flush cache");
+        domain.middle.exceeded_path(mode.endpoint(B), 1500);
         let (fits, told) = ping_whole(lab, from, to, 1500 - mode.overhead());
         if fits {
             return;
@@ -377,28 +377,28 @@ fn searched(domain: &Domain, address: &str) -> u16 {
             let mut search = PathSearch::new(Instant::now(), 1500, mode.v6);
             let confirm = Duration::from_secs(3600);
             while (search.next(Instant::now())).is_some_and(|at| at <= Instant::now()) {
-                let mut sizes = BTreeSet::new();
+                // Some are sent twice: a token is its number and its size.
+                let mut tokens = BTreeSet::new();
                 while let Some(size) = search.poll(Instant::now(), confirm) {
-                    let sent = echo.send(&far_end, vni(10_001), address, size.into(), Some(size));
+                    let token = (tokens.len() as u64) << 16 | u64::from(size);
+                    let sent = echo.send(&far_end, vni(10_001), address, token, Some(size));
                     sent.unwrap();
-                    sizes.insert(size);
+                    tokens.insert(token);
                 }
                 let patience = tokio::time::sleep(Duration::from_millis(500));
                 tokio::pin!(patience);
-                while !sizes.is_empty() {
+                while !tokens.is_empty() {
                     tokio::select! {
                         heard = echo.receive() => {
-                            if let Heard::Probe(token) = heard && sizes.remove(&(token as u16)) {
+                            if let Heard::Probe(token) = heard && tokens.remove(&token) {
                                 search.handle(Instant::now(), token as u16, true);
                             }
                         }
                         () = &mut patience => break,
                     }
                 }
-                for size in sizes {
-                    // Once for each time that it was sent.
-                    search.handle(Instant::now(), size, false);
-                    search.handle(Instant::now(), size, false);
+                for token in tokens {
+                    search.handle(Instant::now(), token as u16, false);
                 }
             }
             search.found().unwrap()

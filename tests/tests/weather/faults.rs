@@ -25,7 +25,7 @@ pub(crate) struct Fault {
     pub(crate) restore: &'static [Act],
 }
 
-const fn fault(name: &'static str, strike: &'static [Act], cure: Cure) -> Fault {
+pub(crate) const fn fault(name: &'static str, strike: &'static [Act], cure: Cure) -> Fault {
     Fault {
         name,
         strike,

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
 mod faults;
+mod faults_v6;
 mod kernel;
 mod sky;
 mod tcp;
@@ -15,8 +16,9 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use faults::{Cure, DIRECT, Fault, ROUTED};
+use faults_v6::ROUTED_V6;
 use kernel::Snapshot;
-use sky::{Outcome, Weather, direct, routed};
+use sky::{Outcome, Weather, direct, routed, routed_v6};
 use weft_load::Random;
 use weft_tests::{Lab, need};
 
@@ -67,6 +69,13 @@ fn packets_flow_again_after_each_fault_and_status_is_honest_meanwhile() {
 fn packets_flow_again_after_each_fault_of_a_routed_underlay() {
     if need(&PROGRAMS) {
         each(ROUTED, routed());
+    }
+}
+
+#[test]
+fn packets_flow_again_after_each_fault_of_an_underlay_of_ipv6() {
+    if need(&PROGRAMS) {
+        each(ROUTED_V6, routed_v6());
     }
 }
 

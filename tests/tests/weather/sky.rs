@@ -142,6 +142,71 @@ neighbors: [{{ address: 192.0.2.{far}, asn: 64601, local_address: 192.0.2.{own} 
     up(&text, &files)
 }
 
+/// The same over IPv6 alone.
+pub(crate) fn routed_v6() -> Lab {
+    let config = |name: &str, own: u8, far: u8| {
+        format!(
+            "router: {{ name: {name}, router_id: 192.0.2.{own}, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: '2001:db8::{own}', probe_interval: 1 }}
+tenants: [{{ name: red, vni: 10001, interfaces: [red0], prefixes: [10.0.{own}.0/24] }}]
+neighbors: [{{ address: '2001:db8::{far}', asn: 64601, local_address: '2001:db8::{own}', families: [ipv4-unicast, ipv6-unicast] }}]
+"
+        )
+    };
+    let address =
+        |device: &str, address: &str| format!("ip address add {address} dev {device} nodad");
+    let forward = || "sysctl -qw net.ipv6.conf.all.forwarding=1".to_owned();
+    // Links 1 and 2 are those of r, 3 and 4 those of x; the plain routers are the second of each.
+    let router = |own: u8, first: u8| {
+        let mut lines = forwarding(&[&format!("red0 10.0.{own}.1/24")]);
+        lines.extend([
+            forward(),
+            address("lo", &format!("2001:db8::{own}/128")),
+            address("e1", &format!("fd00:{first}::1/64")),
+            address("e2", &format!("fd00:{}::1/64", first + 1)),
+            format!("ip -6 route add default via fd00:{first}::2 metric 10"),
+            format!(
+                "ip -6 route add default via fd00:{}::2 metric 20",
+                first + 1
+            ),
+        ]);
+        lines
+    };
+    let plain = |first: u8| {
+        vec![
+            forward(),
+            address("e1", &format!("fd00:{first}::2/64")),
+            address("e2", &format!("fd00:{}::2/64", first + 2)),
+            address("e1", "fe80::a/64"),
+            format!("ip -6 route add 2001:db8::1 via fd00:{first}::1"),
+            format!("ip -6 route add 2001:db8::2 via fd00:{}::1", first + 2),
+        ]
+    };
+    let text = topology(
+        &[
+            ("r", true, router(1, 1)),
+            ("x", true, router(2, 3)),
+            ("m", false, plain(1)),
+            ("n", false, plain(2)),
+            ("red-r", false, host(1)),
+            ("red-x", false, host(2)),
+        ],
+        &[
+            ("r:e1", "m:e1"),
+            ("r:e2", "n:e1"),
+            ("m:e2", "x:e1"),
+            ("n:e2", "x:e2"),
+            ("r:red0", "red-r:eth1"),
+            ("x:red0", "red-x:eth1"),
+        ],
+    );
+    let files = [
+        ("r.yaml".to_owned(), config("r", 1, 2)),
+        ("x.yaml".to_owned(), config("x", 2, 1)),
+    ];
+    up(&text, &files)
+}
+
 fn host(own: u8) -> Vec<String> {
     vec![
         format!("ip address add 10.0.{own}.10/24 dev eth1"),

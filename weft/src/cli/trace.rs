@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use weft_api::types::{
-    Chain, StepCode, Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch, Verdict,
+    Chain, StepCode, Trace, TraceAnswer, TraceCode, TraceLive, TraceMatch, TraceTunnel, Verdict,
 };
 
 use super::complete;
@@ -165,7 +165,7 @@ fn view(trace: &Trace, view: View) -> String {
         forwarding::put(&mut sheet, &trace.forwarding);
     }
     if let Some(live) = &trace.live {
-        put_live(&mut sheet, live);
+        put_live(&mut sheet, live, &trace.tunnels);
     }
     sheet.render(view)
 }
@@ -201,7 +201,7 @@ fn protocol(text: &str) -> Result<u8, String> {
         .ok_or_else(|| "tcp, udp, sctp, icmp, icmpv6, or a number up to 255".to_owned())
 }
 
-fn put_live(sheet: &mut Sheet, live: &TraceLive) {
+fn put_live(sheet: &mut Sheet, live: &TraceLive, tunnels: &[TraceTunnel]) {
     let from = live.source.map(|source| format!(" from {source}"));
     let from = from.unwrap_or_default();
     let (text, tone) = match (&live.error, live.reached) {
@@ -219,7 +219,16 @@ fn put_live(sheet: &mut Sheet, live: &TraceLive) {
     if let Some(size) = live.size {
         let (text, tone) = match live.largest {
             Some(largest) if largest == size => (format!("{size} octets fit"), Tone::Good),
-            Some(largest) => (format!("{size} octets do not fit, {largest} do"), Tone::Bad),
+            Some(largest) => {
+                let narrow = tunnels.iter().filter(|one| one.mtu <= u32::from(largest));
+                let narrow: Vec<String> = narrow.map(|one| one.router.to_string()).collect();
+                let place = match narrow.is_empty() {
+                    false => format!("the tunnel to {} carries no more", narrow.join(", ")),
+                    true => "as far as this router knows its tunnels carry more".to_owned(),
+                };
+                let text = format!("{size} octets do not fit, {largest} do: {place}");
+                (text, Tone::Bad)
+            }
             None => ("packets of no size are answered".to_owned(), Tone::Bad),
         };
         sheet.line("size", text, tone);

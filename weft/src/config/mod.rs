@@ -221,13 +221,10 @@ impl Config {
             )
         });
         let (by_neighbor, by_nobody) = self.unannounced();
-        let by_neighbor = by_neighbor.into_iter().map(|(address, family)| {
-            let remedy = match family {
-                Family::Ipv6Unicast => "set its `local_address_v6`",
-                Family::Ipv4Unicast => "give it a neighbour over IPv4, too",
-            };
+        let by_neighbor = by_neighbor.into_iter().map(|address| {
             format!(
-                "neighbour {address}: nothing of this router's is announced in {family}, since the session has no next hop for it: {remedy}"
+                "neighbour {address}: nothing of this router's is announced in {}, since the session has no next hop for it: set its `local_address_v6`",
+                Family::Ipv6Unicast
             )
         });
         let by_nobody = by_nobody.into_iter().map(|family| {
@@ -240,7 +237,7 @@ impl Config {
 
     /// Neighbours with a family that this router has something to announce in, and no address to name as its next hop there; and families
     /// that no neighbour has.
-    fn unannounced(&self) -> (Vec<(IpAddr, Family)>, Vec<Family>) {
+    fn unannounced(&self) -> (Vec<IpAddr>, Vec<Family>) {
         let Some(overlay) = &self.overlay else {
             return (Vec::new(), Vec::new());
         };
@@ -262,11 +259,12 @@ impl Config {
             if having.is_empty() && !self.neighbors.is_empty() {
                 by_nobody.push(family);
             }
+            // Over IPv6 both families have next hops, if the neighbour agrees (RFC 8950).
             let mute = having.into_iter().filter(|one| {
-                let named = family == Family::Ipv6Unicast && one.session.local_address_v6.is_some();
-                !is_of(family, one.address.is_ipv4()) && !named
+                let named = one.session.local_address_v6.is_some();
+                family == Family::Ipv6Unicast && one.address.is_ipv4() && !named
             });
-            by_neighbor.extend(mute.map(|one| (one.address, family)));
+            by_neighbor.extend(mute.map(|one| one.address));
         }
         (by_neighbor, by_nobody)
     }

@@ -190,8 +190,11 @@ fn present(running: &Path) -> PathBuf {
 /// Puts one of the topology's binds in its place.
 fn put(bound: &Bind, number: usize) -> anyhow::Result<Option<BoundFile>> {
     let Some(source) = &bound.source else {
-        make(&bound.destination, true)?;
-        fresh(&bound.destination)?;
+        // A file that is there is the node's own already.
+        if !bound.destination.is_file() {
+            make(&bound.destination, true)?;
+            fresh(&bound.destination)?;
+        }
         return Ok(None);
     };
     let source = std::fs::canonicalize(old(source))?;

@@ -27,8 +27,10 @@ pub(crate) struct ExportSettings {
     pub(crate) encode: EncodeContext,
     pub(crate) target: PeerKind,
     pub(crate) next_hop_self: bool,
-    /// The next hop that we name: `None` where the session has no address of the family.
+    /// The next hop that we name: `None` where the session has no address that the family can have.
     pub(crate) local_address: Option<IpAddr>,
+    /// The neighbour takes IPv6 next hops of the family.
+    pub(crate) v6_next_hops: bool,
     /// As in [`PeerUp`], for the family whose next hops have link-local addresses.
     pub(crate) shared_link: Option<SharedLink>,
     pub(crate) policy: RoutePolicy,
@@ -39,11 +41,14 @@ pub(crate) struct ExportSettings {
 
 impl ExportSettings {
     pub(crate) fn new(family: Family, config: &PeerConfig, up: &PeerUp) -> Self {
+        let v6_next_hops = family == Family::Ipv6Unicast || up.extended_next_hop;
         let local_address = match (family, up.local_address) {
             (Family::Ipv4Unicast, address @ IpAddr::V4(_))
             | (Family::Ipv6Unicast, address @ IpAddr::V6(_)) => Some(address),
             (Family::Ipv6Unicast, IpAddr::V4(_)) => up.local_address_v6.map(IpAddr::V6),
-            (Family::Ipv4Unicast, IpAddr::V6(_)) => None,
+            (Family::Ipv4Unicast, address @ IpAddr::V6(_)) => {
+                Some(address).filter(|_| v6_next_hops)
+            }
         };
         let mut add_path = [false; 2];
         add_path[family.index()] = up.add_path_send[family.index()];
@@ -57,7 +62,8 @@ impl ExportSettings {
             target: config.kind,
             next_hop_self: config.next_hop_self,
             local_address,
-            shared_link: up.shared_link.filter(|_| family == Family::Ipv6Unicast),
+            v6_next_hops,
+            shared_link: up.shared_link.filter(|_| v6_next_hops),
             policy: config.export.clone(),
             export_class: config.export_class,
             role: config.role,
@@ -93,15 +99,21 @@ impl ExportSettings {
         let internal = self.target != PeerKind::Ebgp;
         let own = source.is_none() && received.address.is_unspecified();
         let kept = match named {
-            Some(NextHopEdit::Address(address)) => return Some(address.into()),
+            Some(NextHopEdit::Address(address)) => return self.taken(address.into()),
             Some(NextHopEdit::Own) => false,
             Some(NextHopEdit::Unchanged) => true,
             None => internal && !(self.next_hop_self && source == Some(PeerKind::Ebgp)),
         };
         match kept && !own {
-            true => Some(self.kept_next_hop(received)),
+            true => self.taken(self.kept_next_hop(received)),
             false => self.own_next_hop(),
         }
+    }
+
+    /// A next hop that the neighbour takes: without RFC 8950 an IPv4 prefix has one of IPv4.
+    fn taken(&self, next_hop: NextHop) -> Option<NextHop> {
+        let v6 = matches!(next_hop.address, IpAddr::V6(_));
+        (!v6 || self.v6_next_hops).then_some(next_hop)
     }
 
     /// Whoever is told of a route of such a neighbour sends packets here: we are its next hop, or the local next hop of its labels.

@@ -420,6 +420,7 @@ impl Rib {
                     peer,
                     has_nlri: !update.nlri.is_empty(),
                     families: negotiated,
+                    extended_next_hop: up.extended_next_hop,
                 };
                 let import_class = state.config.import_class;
                 let marks = state.config.role.is_some_and(Role::marks_import);

@@ -60,6 +60,7 @@ fn up(peer: u16, add_path: bool) -> PeerUp {
         add_path_receive: [add_path, false],
         router_id: RouterId([192, 0, 2, peer as u8].into()),
         enhanced_refresh: false,
+        extended_next_hop: false,
         local_address: IpAddr::from([192, 0, 2, 254]),
         local_address_v6: None,
         shared_link: None,
@@ -227,6 +228,7 @@ impl Bench {
                 peer: PeerType::Internal,
                 has_nlri: !update.nlri.is_empty(),
                 families: [true; 2],
+                extended_next_hop: false,
             };
             let mut decoder = AttributeDecoder::new();
             let decoded = decoder.decode(update.attributes, &context).unwrap();
@@ -428,6 +430,57 @@ fn each_step_of_the_decision_has_its_reason() {
     );
 }
 
+/// RFC 8950: an IPv6 next hop of an IPv4 prefix goes to who takes it; to others there is ours, or nothing.
+#[test]
+fn an_ipv6_next_hop_of_an_ipv4_prefix_goes_to_who_takes_it() {
+    let far: IpAddr = "2001:db8::1".parse().unwrap();
+    let ours: IpAddr = "2001:db8::254".parse().unwrap();
+    let mut bench = Bench::new(&[IbgpClient, Ibgp, Ibgp, Ebgp, Ebgp], false);
+    let peers = [
+        (1, true, true),
+        (2, true, true),
+        (3, false, true),
+        (4, true, true),
+        (5, false, true),
+    ];
+    for (peer, extended_next_hop, over_v6) in peers {
+        bench.rib.peer_down(PeerId(peer), PeerDown::Flush);
+        let over_v4 = up(peer, false);
+        let local_address = if over_v6 { ours } else { over_v4.local_address };
+        let up = PeerUp {
+            extended_next_hop,
+            local_address,
+            ..over_v4
+        };
+        bench.rib.peer_up(PeerId(peer), up);
+    }
+    let mut builder = AttributesBuilder::new();
+    builder.set_origin(Origin::Igp);
+    builder.set_as_sequence(&[Asn(65009)]);
+    bench.update(1, |out, context| {
+        let mut section = Vec::new();
+        let (family, next_hop) = (Family::Ipv4Unicast, NextHop::from(far));
+        encode_attributes(builder.view(), &next_hop, family, true, &mut section);
+        let mut writer = UpdateWriter::announce(out, context, family, &section, next_hop).unwrap();
+        writer.push(0, P.parse::<Ipv4Net>().unwrap());
+        writer.finish();
+    });
+    let told = |bench: &mut Bench, peer: u16| {
+        let octets = bench.rib.poll_transmit(PeerId(peer));
+        let octets = octets.map(|octets| octets.to_vec()).unwrap_or_default();
+        [far, ours].map(|address| {
+            let IpAddr::V6(address) = address else {
+                unreachable!()
+            };
+            octets.windows(16).any(|window| window == address.octets())
+        })
+    };
+    assert_eq!(told(&mut bench, 2), [true, false], "kept inside");
+    assert_eq!(told(&mut bench, 3), [false, false], "cannot be said");
+    assert_eq!(told(&mut bench, 4), [false, true], "ours outside");
+    assert_eq!(told(&mut bench, 5), [false, false], "cannot be said");
+}
+
 /// The order of arrival must not decide, even where MED makes the pairwise comparison run in circles.
 #[test]
 fn med_is_decided_independent_of_order() {
@@ -595,6 +648,7 @@ fn a_link_local_next_hop_is_told_on_its_own_link() {
                     peer: PeerType::Internal,
                     has_nlri: false,
                     families: [true; 2],
+                    extended_next_hop: false,
                 };
                 let mut decoder = AttributeDecoder::new();
                 let decoded = decoder.decode(update.attributes, &context).unwrap();

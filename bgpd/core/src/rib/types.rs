@@ -105,6 +105,8 @@ pub struct PeerUp {
     pub router_id: RouterId,
     /// It knows the marks of RFC 7313 before and behind what is sent again.
     pub enhanced_refresh: bool,
+    /// Both ends take IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
     /// Our address of the session: the next hop that we name.
     pub local_address: IpAddr,
     /// Our IPv6 address for IPv6 routes where the session runs over IPv4.

@@ -487,6 +487,11 @@ impl Session {
                     .collect(),
             ));
         }
+        if config.extended_next_hop {
+            let [v4, v6] = [Family::Ipv4Unicast, Family::Ipv6Unicast];
+            let taken = (v4.afi(), v4.safi().into(), v6.afi());
+            capabilities.push(Capability::ExtendedNextHop(vec![taken]));
+        }
         if let Some(restart_time) = config.graceful_restart {
             capabilities.push(Capability::GracefulRestart(GracefulRestart {
                 restarting: self.restarting,
@@ -676,6 +681,7 @@ impl Session {
                 .min(Duration::from_secs(u64::from(open.hold_time))),
             route_refresh: false,
             enhanced_refresh: false,
+            extended_next_hop: false,
             graceful_restart: None,
             role: None,
         };
@@ -684,6 +690,12 @@ impl Session {
                 Capability::FourOctetAs(_) => negotiated.four_octet_as = true,
                 Capability::RouteRefresh => negotiated.route_refresh = true,
                 Capability::EnhancedRouteRefresh => negotiated.enhanced_refresh = true,
+                Capability::ExtendedNextHop(list) => {
+                    let [v4, v6] = [Family::Ipv4Unicast, Family::Ipv6Unicast];
+                    let wanted = (v4.afi(), u16::from(v4.safi()), v6.afi());
+                    negotiated.extended_next_hop |=
+                        config.extended_next_hop && list.contains(&wanted);
+                }
                 Capability::ExtendedMessage => {
                     negotiated.max_message_len = MAX_MESSAGE_LEN_EXTENDED
                 }

@@ -25,6 +25,7 @@ fn config(side: usize) -> SessionConfig {
         graceful_restart: Some(120),
         role: None,
         role_strict: false,
+        extended_next_hop: false,
     }
 }
 

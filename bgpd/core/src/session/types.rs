@@ -61,6 +61,8 @@ pub struct SessionConfig {
     pub add_path_send: bool,
     /// Offer to receive several paths a prefix.
     pub add_path_receive: bool,
+    /// Offer to take IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
     /// Offer graceful restart (RFC 4724, RFC 8538) with this restart time, 1..=4095 s.
     pub graceful_restart: Option<u16>,
     /// What we are to the neighbour (RFC 9234); on eBGP sessions alone.
@@ -90,6 +92,8 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// It marks the beginning and the end of what it sends again (RFC 7313), and wants us to.
     pub enhanced_refresh: bool,
+    /// Both ends take IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
     /// The neighbour's graceful restart capability, where both ends offer it.
     pub graceful_restart: Option<GracefulRestart>,
     /// What the neighbour says that it is to us (RFC 9234).

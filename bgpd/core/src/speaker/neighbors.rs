@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use weft_bgp_wire::{Asn, Notification, cease};
+use weft_bgp_wire::{Asn, Family, Notification, cease};
 
 use super::signing::Signing;
 use super::types::{NeighborChanges, NeighborConfig, NeighborStatus, Password};
@@ -150,6 +150,9 @@ impl Speaker {
             graceful_restart: config.graceful_restart,
             role: config.role,
             role_strict: config.role_strict,
+            // Over IPv4 there is a next hop of IPv4, or none is needed.
+            extended_next_hop: config.address.is_ipv6()
+                && config.families.contains(&Family::Ipv4Unicast),
         };
         let mut session = Session::new(
             session,

@@ -126,6 +126,7 @@ impl Speaker {
                 local_address_v6,
                 shared_link: local.shared_link,
                 enhanced_refresh: negotiated.enhanced_refresh,
+                extended_next_hop: negotiated.extended_next_hop,
             },
         );
         self.actions.push_back(Action::Neighbor {

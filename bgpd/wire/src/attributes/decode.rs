@@ -31,6 +31,8 @@ pub struct AttributeContext {
     /// The families of the session, by [`Family::index`]: what MP_REACH_NLRI and MP_UNREACH_NLRI say of others is ignored (RFC 4760
     /// section 8).
     pub families: [bool; 2],
+    /// Both ends take IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
 }
 
 /// What an UPDATE with a problem costs, the least first (RFC 7606 section 2). A session reset is an `Err` instead.
@@ -569,7 +571,11 @@ fn mp_reach<'a>(value: &'a [u8], context: &AttributeContext) -> Option<MpReach<'
     let next_hop = match family {
         None => None,
         // RFC 7606 section 7.11: a length that the family cannot have leaves the prefixes in doubt.
-        Some(family) => Some(NextHop::from_octets(family, next_hop)?),
+        Some(family) => Some(NextHop::from_octets(
+            family,
+            next_hop,
+            context.extended_next_hop,
+        )?),
     };
     Some(MpReach {
         family,

@@ -135,13 +135,14 @@ impl NextHop {
         }
     }
 
-    /// From MP_REACH_NLRI; `None` for a length that the family cannot have: IPv6 next hops of IPv4 prefixes (RFC 8950) are not offered.
-    pub(crate) fn from_octets(family: Family, octets: &[u8]) -> Option<Self> {
+    /// From MP_REACH_NLRI; `None` for a length that the family cannot have: IPv6 next hops of IPv4 prefixes are `extended` ones (RFC 8950).
+    pub(crate) fn from_octets(family: Family, octets: &[u8], extended: bool) -> Option<Self> {
         let v6 = |octets: &[u8]| <[u8; 16]>::try_from(octets).ok().map(Ipv6Addr::from);
         Some(match (family, octets.len()) {
             (Family::Ipv4Unicast, 4) => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
-            (Family::Ipv6Unicast, 16) => IpAddr::from(v6(octets)?).into(),
-            (Family::Ipv6Unicast, 32) => Self {
+            (Family::Ipv4Unicast, _) if !extended => return None,
+            (_, 16) => IpAddr::from(v6(octets)?).into(),
+            (_, 32) => Self {
                 address: v6(&octets[..16])?.into(),
                 link_local: v6(&octets[16..]).filter(Ipv6Addr::is_unicast_link_local),
             },

@@ -10,6 +10,7 @@ const EBGP: AttributeContext = AttributeContext {
     peer: PeerType::External,
     has_nlri: true,
     families: [true; 2],
+    extended_next_hop: false,
 };
 
 const IBGP: AttributeContext = AttributeContext {
@@ -462,7 +463,7 @@ proptest! {
     #[test]
     fn no_octets_make_it_panic(section in prop::collection::vec(any::<u8>(), 0..300), four in any::<bool>(), internal in any::<bool>()) {
         let peer = if internal { PeerType::Internal } else { PeerType::External };
-        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true, families: [true; 2] };
+        let context = AttributeContext { four_octet_as: four, peer, has_nlri: true, families: [true; 2], extended_next_hop: false };
         let _ = AttributeDecoder::new().decode(&section, &context);
         let view = AttributesView::new(&section);
         let _ = (view.origin(), view.as_path().to_string(), view.aggregator(), view.cluster_list().count());
@@ -537,6 +538,26 @@ fn a_next_hop_that_nobody_may_use_withdraws() {
             let section = [&mandatory()[..13], &[0x40, 3, 4], &next_hop[..]].concat();
             assert_eq!(outcome(&section, &EBGP), Ok(expected(3)), "{next_hop:?}");
         }
+    }
+    // RFC 8950: an IPv4 prefix has the same, where both ends take it.
+    let extended = AttributeContext {
+        extended_next_hop: true,
+        ..NO_NLRI
+    };
+    for (next_hop, usable) in [
+        (v6("2001:db8::1"), true),
+        (both("2001:db8::1", "fe80::1"), true),
+        (v6("::"), false),
+        (v6("fe80::1"), false),
+        (vec![198, 51, 100, 2], true),
+    ] {
+        let section = [&mandatory()[..13], &reach(1, &next_hop, &[0])].concat();
+        let (treatment, _) = outcome(&section, &extended).unwrap();
+        assert_eq!(treatment == Treatment::Accept, usable, "{next_hop:?}");
+    }
+    for len in [0, 12, 24, 48] {
+        let section = with(&reach(1, &vec![1; len], &[0]));
+        assert_eq!(outcome(&section, &extended), Err(9), "{len} octets");
     }
     // RFC 7606 section 7.11: with another length nobody knows where the prefixes begin.
     for (afi, len) in [(2, 4), (1, 16), (1, 32), (2, 24), (1, 0), (2, 0)] {

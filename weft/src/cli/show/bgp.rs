@@ -447,11 +447,15 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
         sheet.line(
             "session",
             format!(
-                "hold time {}, messages of up to {} octets, route refresh {}, {}-octet AS numbers",
+                "hold time {}, messages of up to {} octets, route refresh {}, {}-octet AS numbers{}",
                 human::duration(agreed.hold_time),
                 human::count(agreed.max_message),
                 if agreed.route_refresh { "yes" } else { "no" },
                 if agreed.four_octet_as { 4 } else { 2 },
+                match agreed.extended_next_hop {
+                    true => ", IPv6 next hops of IPv4 prefixes",
+                    false => "",
+                },
             ),
             Tone::Plain,
         );
@@ -483,7 +487,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
     for family in &neighbor.mute {
         let remedy = match family {
             Family::Ipv6Unicast => "set `local_address_v6`",
-            Family::Ipv4Unicast => "it takes a session over IPv4",
+            Family::Ipv4Unicast => {
+                "the neighbour takes no IPv6 next hops of it (RFC 8950); a session over IPv4 needs none"
+            }
         };
         let family = family.as_str();
         let text = format!("announces no {family} of this router's: {remedy}");

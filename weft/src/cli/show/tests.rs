@@ -56,6 +56,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
             four_octet_as: true,
             max_message: 65_535,
             route_refresh: true,
+            extended_next_hop: true,
             graceful_restart: Some(120),
             role: None,
         }),

@@ -131,6 +131,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
                 four_octet_as: negotiated.four_octet_as,
                 max_message: negotiated.max_message_len as u64,
                 route_refresh: negotiated.route_refresh,
+                extended_next_hop: negotiated.extended_next_hop,
                 graceful_restart: negotiated
                     .graceful_restart
                     .as_ref()
@@ -161,9 +162,11 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
 /// Families that were agreed on, and that the session has no next hop of ours for.
 fn mute(status: &NeighborStatus) -> Vec<api::Family> {
     let config = &status.config;
-    let agreed = status.negotiated.iter().flat_map(|one| &one.families);
+    let agreed = status.negotiated.iter();
+    let extended = agreed.clone().any(|one| one.extended_next_hop);
+    let agreed = agreed.flat_map(|one| &one.families);
     let mute = agreed.filter(|one| match one {
-        Family::Ipv4Unicast => config.address.is_ipv6(),
+        Family::Ipv4Unicast => config.address.is_ipv6() && !extended,
         Family::Ipv6Unicast => config.address.is_ipv4() && config.local_address_v6.is_none(),
     });
     mute.map(|one| family(*one)).collect()

@@ -32,6 +32,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOCATORS: Duration = Duration::from_secs(2);
 /// How often is written down who has answered.
 const RECORD: Duration = Duration::from_secs(5);
+/// How often is looked whether tenants send into tunnels.
+const TRAFFIC: Duration = Duration::from_millis(250);
 /// Between two questions of the kernel about one far router.
 const ASK_KERNEL: Duration = Duration::from_millis(100);
 /// Silent far routers that are asked through the underlay.
@@ -63,6 +65,8 @@ impl Tunnels {
             let prober = Prober {
                 record: record.keep(),
                 record_at: Instant::now(),
+                traffic_at: Instant::now(),
+                octets: None,
                 unlocated: BTreeSet::new(),
                 locators_at: Instant::now(),
                 own: (overlay.endpoint, EndpointId(config.router.router_id.0)),
@@ -185,6 +189,9 @@ struct Prober {
     /// Who has answered, for the next process, and when it is told next.
     record: watch::Sender<Answered>,
     record_at: Instant,
+    /// When is looked next how much tenants have sent into tunnels, and how much it was.
+    traffic_at: Instant,
+    octets: Option<u64>,
     /// Ids that labels named and nobody's locator when that was looked at last, and when it is next.
     unlocated: BTreeSet<EndpointId>,
     locators_at: Instant,
@@ -207,6 +214,7 @@ impl Prober {
         loop {
             let next = self.schedule.next().filter(|_| sockets.is_some());
             let next = next.map_or(look_at, |next| next.min(look_at));
+            let next = next.min(self.traffic_at);
             // What has come back is taken before anything is taken for lost.
             let received = tokio::select! {
                 biased;
@@ -251,10 +259,22 @@ impl Prober {
                 look_at = now + LOOK.max(pause);
                 look_again_at = now + LOOK_AGAIN.max(pause);
             }
+            if !received && self.traffic_at <= now {
+                let Some(octets) = self.dataplane.tunnel_octets().await else {
+                    return;
+                };
+                let before = self.octets.replace(octets).unwrap_or(octets);
+                let since = octets.saturating_sub(before);
+                self.schedule.handle_traffic(now, since);
+                self.traffic_at = now + TRAFFIC.max(now.elapsed() * 100);
+            }
             if let Some(sockets) = sockets.as_mut().filter(|_| !received) {
                 while let Some(ask) = self.schedule.poll(Instant::now()) {
                     self.send(sockets, &ask);
                 }
+            }
+            for (address, octets) in self.schedule.take_exceeded() {
+                self.dataplane.exceeded_path(address, octets).await;
             }
             let news = self.schedule.take_path_news();
             self.tell_paths(news).await;
@@ -359,8 +379,8 @@ impl Prober {
             })
             .collect();
         self.schedule.adopt(Instant::now(), &far_ends);
-        let widest = &self.targets.widest;
-        self.schedule.set_widest(Instant::now(), widest);
+        let limits = &self.targets.limits;
+        self.schedule.set_limits(Instant::now(), limits);
         let known = |address: &IpAddr| far_ends.keys().any(|one| one.address == *address);
         self.paths_told.retain(|address, _| known(address));
         self.kernel_asked.retain(|address, _| known(address));

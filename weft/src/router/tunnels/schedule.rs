@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use weft_dataplane::{FarEnd, PathSearch};
+use weft_dataplane::{FarEnd, PathLimits, PathSearch};
 use weft_overlay::Vni;
 
 /// Between two probes of the router: its budget is 100 a second.
@@ -35,6 +35,15 @@ const NEVER: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// How large packets may be is confirmed so often at each far router, and so often at any.
 const CONFIRM: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+/// The same while tenants send into tunnels: nothing that is lost of theirs is lost for long.
+const CONFIRM_HURRIED: (Duration, Duration) =
+    (Duration::from_millis(300), Duration::from_millis(50));
+/// They do so for so long after they did.
+const SENDING: Duration = Duration::from_secs(2);
+/// That may cost one octet of so many that they send, so many octets in each look at that, and so many in advance.
+const SHARE: u64 = 100;
+const ALLOWANCE: u64 = 128;
+const ADVANCE: u64 = 64 << 10;
 /// Who reflects no test packets is asked again after so long, or in the time between two confirmations where that is more.
 const REFLECTS_NOT: Duration = Duration::from_secs(5);
 /// So many in a row that were not reflected: those of a confirmation, and of a search of which nothing came back.
@@ -324,6 +333,8 @@ pub(super) struct Schedule {
     path_next: bool,
     /// Of these something else was found than before.
     path_news: BTreeSet<FarEnd>,
+    /// Packets of so many octets reach these, and the kernel lets fewer.
+    exceeded: Vec<(IpAddr, u16)>,
     /// What was lost is sent again before others have their turns, every second time.
     again: VecDeque<(FarEnd, u32)>,
     again_next: bool,
@@ -334,6 +345,9 @@ pub(super) struct Schedule {
     /// Nothing is sent before.
     free_at: Option<Instant>,
     changed: bool,
+    /// Octets that were sent in advance of what tenants' packets pay for, and until when there is reason to.
+    advanced: u64,
+    sending_until: Option<Instant>,
 }
 
 impl Schedule {
@@ -376,21 +390,60 @@ impl Schedule {
         }
     }
 
-    /// Octets that a packet to each may have with its outer headers, as far as its link and the kernel know.
-    pub(super) fn set_widest(&mut self, now: Instant, widest: &BTreeMap<FarEnd, u16>) {
-        for (far_end, top) in widest {
+    /// How large packets to each may be at most.
+    pub(super) fn set_limits(&mut self, now: Instant, limits: &BTreeMap<FarEnd, PathLimits>) {
+        for (far_end, limits) in limits {
             let Some(far) = self.far_ends.get_mut(far_end) else {
                 continue;
             };
-            match &mut far.path {
-                Some(path) if path.top() == *top => continue,
-                Some(path) => path.set_top(now, *top),
-                None => {
-                    far.path = Some(PathSearch::new(now, *top, far_end.address.is_ipv6()));
+            let (top, link) = (limits.known, limits.link);
+            if let Some(path) = &mut far.path {
+                if (path.top(), path.link()) == (top, link) {
+                    continue;
                 }
+                path.set_top(now, top, link);
+            } else {
+                let mut path = PathSearch::new(now, top, far_end.address.is_ipv6());
+                path.set_top(now, top, link);
+                far.path = Some(path);
             }
             self.plan_path(now, *far_end);
         }
+    }
+
+    /// Tenants have sent so many octets into tunnels since this was said last.
+    pub(super) fn handle_traffic(&mut self, now: Instant, octets: u64) {
+        self.advanced = self.advanced.saturating_sub(octets / SHARE + ALLOWANCE);
+        if octets == 0 {
+            return;
+        }
+        let hurried = self.is_hurried(now);
+        self.sending_until = Some(now + SENDING);
+        if hurried || !self.is_hurried(now) {
+            return;
+        }
+        let confirm = self.confirm_every(now);
+        for far_end in self.far_ends.keys().copied().collect::<Vec<_>>() {
+            let far = self.far_ends.get_mut(&far_end);
+            if let Some(path) = far.and_then(|far| far.path.as_mut()) {
+                path.hurry(now, confirm);
+                self.plan_path(now, far_end);
+            }
+        }
+    }
+
+    /// Tenants send, and it has not cost too much.
+    fn is_hurried(&self, now: Instant) -> bool {
+        self.sending_until.is_some_and(|until| now < until) && self.advanced < ADVANCE
+    }
+
+    fn confirm_every(&self, now: Instant) -> Duration {
+        let (each, any) = match self.is_hurried(now) {
+            true => CONFIRM_HURRIED,
+            false => CONFIRM,
+        };
+        let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
+        each.max(any.saturating_mul(count))
     }
 
     /// How large packets may be, of those of which it is known: octets with outer headers, and what the link and the kernel let.
@@ -403,6 +456,12 @@ impl Schedule {
     pub(super) fn take_path_news(&mut self) -> Vec<(FarEnd, u16, u16)> {
         let news = std::mem::take(&mut self.path_news).into_iter();
         news.filter_map(|far_end| self.path(far_end)).collect()
+    }
+
+    /// Far routers that larger packets reach than the kernel lets, as a router on the way told it, since this was asked last: octets with
+    /// outer headers.
+    pub(super) fn take_exceeded(&mut self) -> Vec<(IpAddr, u16)> {
+        std::mem::take(&mut self.exceeded)
     }
 
     fn path(&self, far_end: FarEnd) -> Option<(FarEnd, u16, u16)> {
@@ -423,9 +482,7 @@ impl Schedule {
 
     /// The far router whose turn it is to be asked how large packets may be, and with what.
     fn pop_path(&mut self, now: Instant) -> Option<(FarEnd, About)> {
-        let (each, any) = CONFIRM;
-        let count = u32::try_from(self.far_ends.len()).unwrap_or(u32::MAX);
-        let confirm = each.max(any.saturating_mul(count));
+        let confirm = self.confirm_every(now);
         while let Some((due, far_end)) = self.paths_due.first().copied()
             && due <= now
         {
@@ -449,9 +506,15 @@ impl Schedule {
                     false => return Some((far_end, About::Reflected(0))),
                 }
             }
-            let size = far.path.as_mut().and_then(|path| path.poll(now, confirm));
+            let path = far.path.as_mut();
+            let believed = path.as_ref().and_then(|path| path.found());
+            let size = path.and_then(|path| path.poll(now, confirm));
             self.plan_path(now, far_end);
             if let Some(size) = size {
+                // A search is seldom: what it costs does not count.
+                if believed == Some(size) && self.is_hurried(now) {
+                    self.advanced += u64::from(size);
+                }
                 let about = vni.map_or(About::Reflected(size), |vni| About::Size(vni, size));
                 return Some((far_end, about));
             }
@@ -466,6 +529,9 @@ impl Schedule {
             path.handle(now, size, came_back);
             if path.found() != before {
                 self.path_news.insert(far_end);
+            }
+            if let Some(octets) = path.take_exceeded() {
+                self.exceeded.push((far_end.address, octets));
             }
             self.plan_path(now, far_end);
         }

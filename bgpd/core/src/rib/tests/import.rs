@@ -269,6 +269,7 @@ fn only_to_customer_follows_the_roles() {
             peer: PeerType::Internal,
             has_nlri: true,
             families: [true; 2],
+            extended_next_hop: false,
         };
         let mut decoder = AttributeDecoder::new();
         let decoded = decoder.decode(update.attributes, &context).unwrap();

@@ -198,6 +198,7 @@ fn sent(bench: &mut Bench, peer: u16) -> (AttributesBuilder, IpAddr) {
         peer: PeerType::Internal,
         has_nlri: !update.nlri.is_empty(),
         families: [true; 2],
+        extended_next_hop: false,
     };
     let mut decoder = AttributeDecoder::new();
     let decoded = decoder.decode(update.attributes, &context).unwrap();

@@ -353,12 +353,23 @@ fn many_that_fall_silent_are_found_in_a_round() {
     assert!(rate <= 101.0, "{rate}");
 }
 
+/// The kernel knows of nothing less than the link.
+fn limits(octets: u16) -> PathLimits {
+    PathLimits {
+        known: octets,
+        link: octets,
+    }
+}
+
 #[test]
 fn how_large_packets_may_be_is_found_beside_the_turns() {
     let far_ends = domain(20, 3);
     let mut world = World::new(&far_ends);
-    let widest = far_ends.keys().map(|far_end| (*far_end, 1500)).collect();
-    world.schedule.set_widest(world.now, &widest);
+    let widest = far_ends
+        .keys()
+        .map(|far_end| (*far_end, limits(1500)))
+        .collect();
+    world.schedule.set_limits(world.now, &widest);
     let fits = |one: FarEnd| if one == far_end(7) { 1400 } else { 1500 };
     let round_trip = |ask: &Ask| {
         let passes = ask.size.is_none_or(|size| size <= fits(ask.far_end));
@@ -375,10 +386,10 @@ fn how_large_packets_may_be_is_found_beside_the_turns() {
     assert!(world.sent.len() <= 2000, "{}", world.sent.len());
     // The kernel has heard of less, and forgets it again: more is tried at once.
     let mut less = widest.clone();
-    less.insert(far_end(3), 1300);
-    world.schedule.set_widest(world.now, &less);
+    less.insert(far_end(3), limits(1300));
+    world.schedule.set_limits(world.now, &less);
     world.run_until(Duration::from_secs(5), round_trip, |_| false);
-    world.schedule.set_widest(world.now, &widest);
+    world.schedule.set_limits(world.now, &widest);
     let before = world.schedule.paths().find(|(one, ..)| *one == far_end(3));
     assert_eq!(before, Some((far_end(3), 1300, 1500)));
     world.run_until(Duration::from_secs(5), round_trip, |_| false);
@@ -387,12 +398,93 @@ fn how_large_packets_may_be_is_found_beside_the_turns() {
 }
 
 #[test]
+fn what_is_lost_of_those_that_send_is_seen_sooner_and_costs_a_share_of_it() {
+    let far_ends = domain(3, 2);
+    let all: BTreeMap<_, _> = far_ends.keys().map(|one| (*one, limits(1500))).collect();
+    let fits = |path: u16| {
+        move |ask: &Ask| {
+            let passes = ask.size.is_none_or(|size| size <= path);
+            passes.then_some(Duration::from_millis(5))
+        }
+    };
+    let narrow = |world: &World| {
+        let paths = world.schedule.paths();
+        paths.filter(|(_, found, top)| found < top).count()
+    };
+    let mut world = World::new(&far_ends);
+    world.schedule.set_limits(world.now, &all);
+    world.run(20 * SECOND, fits(1500));
+    // Tenants begin to send when the way has just got narrow.
+    let mut took = Duration::ZERO;
+    while narrow(&world) < 3 {
+        world.schedule.handle_traffic(world.now, 10_000);
+        let quarter = Duration::from_millis(250);
+        took += world.run_until(quarter, fits(1400), |_| false);
+        assert!(took < 2 * SECOND, "{took:?}");
+    }
+    // They send little, for a long time: so is what is spent on it.
+    world.run(60 * SECOND, fits(1400));
+    let before = world.sent.len();
+    for _ in 0..4 * 600 {
+        world.schedule.handle_traffic(world.now, 1000);
+        world.run_until(Duration::from_millis(250), fits(1400), |_| false);
+    }
+    let sizes = world.sent[before..].iter().filter_map(|(_, ask)| ask.size);
+    let octets: u64 = sizes.map(u64::from).sum();
+    // Beside what is confirmed and tried without them: each of three every 3 seconds, and a few for more.
+    let usual = 600 / 3 * 3 * 1500 + 3 * 10 * 8 * 1500;
+    let paid = ADVANCE + 4 * 600 * (ALLOWANCE + 10);
+    assert!(
+        octets < usual + paid + 3 * 1500,
+        "{octets} of {}",
+        usual + paid
+    );
+}
+
+#[test]
+fn a_kernel_that_has_learned_of_less_is_told_that_there_is_more() {
+    let far_ends = domain(1, 2);
+    let known = PathLimits {
+        known: 1400,
+        link: 1500,
+    };
+    let known = BTreeMap::from([(far_end(0), known)]);
+    let mut world = World::new(&far_ends);
+    world.schedule.set_limits(world.now, &known);
+    let fits = |path: u16| {
+        move |ask: &Ask| {
+            let passes = ask.size.is_none_or(|size| size <= path);
+            passes.then_some(Duration::from_millis(5))
+        }
+    };
+    world.run(30 * SECOND, fits(1400));
+    assert_eq!(world.schedule.take_exceeded(), []);
+    assert_eq!(
+        world.schedule.paths().next(),
+        Some((far_end(0), 1400, 1400))
+    );
+    world.run(60 * SECOND, fits(1500));
+    let exceeded = (far_end(0).address, 1500);
+    assert_eq!(world.schedule.take_exceeded(), [exceeded]);
+    assert_eq!(
+        world.schedule.paths().next(),
+        Some((far_end(0), 1500, 1500))
+    );
+    // It could not be made to forget: what it lets counts.
+    world.schedule.set_limits(world.now, &known);
+    assert_eq!(
+        world.schedule.paths().next(),
+        Some((far_end(0), 1400, 1400))
+    );
+}
+
+#[test]
 fn a_router_that_only_stitches_finds_out_by_test_packets() {
     let far_ends = domain(2, 0);
     let [first, second] = [far_end(0), far_end(1)];
     let mut world = World::new(&far_ends);
-    let widest = far_ends.keys().map(|one| (*one, 1500)).collect();
-    world.schedule.set_widest(world.now, &widest);
+    let widest = far_ends.keys().map(|one| (*one, limits(1500))).collect();
+    world.schedule.set_limits(world.now, &widest);
     // The second one reflects nothing.
     let through = |path: u16| {
         move |ask: &Ask| {
@@ -431,7 +523,7 @@ fn a_router_that_only_stitches_finds_out_by_test_packets() {
     // What another one says for it counts for nothing.
     world.schedule = Schedule::default();
     world.schedule.adopt(world.now, &far_ends);
-    world.schedule.set_widest(world.now, &widest);
+    world.schedule.set_limits(world.now, &widest);
     let ask = world.schedule.poll(world.now).unwrap();
     let other = if ask.far_end == first { second } else { first };
     world
