@@ -135,6 +135,7 @@ impl Collector for Snapshot {
         let mut writer = Writer { encoder };
         self.router(&mut writer)?;
         self.neighbors(&mut writer)?;
+        self.groups(&mut writer)?;
         self.bfd(&mut writer)?;
         self.tenants(&mut writer)?;
         self.kernel(&mut writer)?;
@@ -429,6 +430,23 @@ impl Snapshot {
             "weft_bgp_neighbor_paths",
             "Paths accepted from the neighbour, by address family.",
             prefixes,
+        )
+    }
+
+    fn groups(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let mut dynamic: BTreeMap<&str, u64> = BTreeMap::new();
+        for neighbor in self.neighbors.iter().filter(|one| one.dynamic) {
+            *dynamic
+                .entry(neighbor.group.as_deref().unwrap_or_default())
+                .or_default() += 1;
+        }
+        out.write(
+            MetricType::Gauge,
+            "weft_bgp_dynamic_neighbors",
+            "Neighbours that joined the group by connecting, with or without a session.",
+            dynamic
+                .into_iter()
+                .map(|(group, count)| (vec![("group", group.to_owned())], count)),
         )
     }
 

@@ -36,6 +36,8 @@ impl Fake {
 fn neighbor() -> Neighbor {
     Neighbor {
         address: Ipv4Addr::new(192, 0, 2, 2).into(),
+        group: Some("transits".into()),
+        dynamic: true,
         tenant: None,
         asn: 64999,
         kind: NeighborKind::Ebgp,

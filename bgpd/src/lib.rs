@@ -30,7 +30,8 @@ pub use runtime::BgpError;
 pub use secure::can_sign;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
-    Awaited, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker, SpeakerConfig,
+    Awaited, DynamicGroup, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker,
+    SpeakerConfig,
 };
 pub use weft_bgp_core::{policy, rib};
 pub use weft_bgp_wire as wire;
@@ -57,6 +58,8 @@ pub struct BgpConfig {
     pub listen: Vec<SocketAddr>,
     /// Neighbours from the start.
     pub neighbors: Vec<NeighborConfig>,
+    /// Groups that further neighbours join by connecting.
+    pub dynamic: Vec<DynamicGroup>,
     /// Routes of our own from the start: announced before any End-of-RIB, so that neighbours that kept them over our
     /// restart do not drop them.
     pub routes: Vec<rib::Origination>,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -32,14 +33,16 @@ struct Instance {
     events: mpsc::Sender<Event>,
     /// Who may connect.
     neighbors: HashSet<IpAddr>,
+    /// Where else somebody may connect from.
+    prefixes: Vec<IpNet>,
 }
 
 /// Connections that have to be signed.
 #[derive(Default)]
 struct Signed {
     listeners: Vec<Arc<TcpListener>>,
-    /// With the mark of the speaker whose neighbour it is.
-    by_address: BTreeMap<IpAddr, (u32, Password)>,
+    /// With the mark of the speaker whose neighbours they are.
+    by_prefix: BTreeMap<IpNet, (u32, Password)>,
     /// It has been said that the kernel has no room for all of them.
     no_room: bool,
 }
@@ -48,28 +51,32 @@ impl Instances {
     /// Connections with this mark go to a speaker from now on.
     pub(crate) fn register(&self, mark: u32, events: mpsc::Sender<Event>) {
         let mut by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let neighbors = HashSet::new();
-        by_mark.insert(mark, Instance { events, neighbors });
+        let instance = Instance {
+            events,
+            neighbors: HashSet::new(),
+            prefixes: Vec::new(),
+        };
+        by_mark.insert(mark, instance);
     }
 
     /// Who may connect to a speaker from now on.
-    pub(crate) fn admit(&self, mark: u32, neighbors: HashSet<IpAddr>) {
+    pub(crate) fn admit(&self, mark: u32, neighbors: HashSet<IpAddr>, prefixes: Vec<IpNet>) {
         let mut by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(instance) = by_mark.get_mut(&mark) {
-            instance.neighbors = neighbors;
+            (instance.neighbors, instance.prefixes) = (neighbors, prefixes);
         }
     }
 
     /// These neighbours of a speaker, and no others of it, have to sign their connections. What the kernel does not let us ask for is
     /// asked for once more when a connection is there, and the connection refused.
-    pub(crate) fn sign(&self, mark: u32, wanted: BTreeMap<IpAddr, Password>) {
+    pub(crate) fn sign(&self, mark: u32, wanted: BTreeMap<IpNet, Password>) {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let Signed {
             listeners,
-            by_address,
+            by_prefix,
             no_room,
         } = &mut *signed;
-        let others = by_address.values().filter(|(owner, _)| *owner != mark);
+        let others = by_prefix.values().filter(|(owner, _)| *owner != mark);
         let keys = others.count() + wanted.len();
         if let Err(error) = secure::make_room(keys)
             && !std::mem::replace(no_room, true)
@@ -77,33 +84,33 @@ impl Instances {
             warn!(%error, keys, "the kernel may have no room for all keys of neighbours: those without open no connections, and wait for ours");
         }
         let mut refused = Vec::new();
-        let mut ask = |address: IpAddr, password: Option<&Password>| {
+        let mut ask = |prefix: IpNet, password: Option<&Password>| {
             for listener in listeners.iter() {
                 let bound = listener.local_addr();
-                if bound.is_ok_and(|bound| bound.is_ipv4() == address.is_ipv4())
-                    && let Err(error) = secure::sign_listener(listener, address, password)
+                if bound.is_ok_and(|bound| bound.is_ipv4() == prefix.addr().is_ipv4())
+                    && let Err(error) = secure::sign_listener(listener, prefix, password)
                 {
-                    refused.push((address, error));
+                    refused.push((prefix.addr(), error));
                 }
             }
         };
-        by_address.retain(|address, (owner, _)| {
-            let keep = *owner != mark || wanted.contains_key(address);
+        by_prefix.retain(|prefix, (owner, _)| {
+            let keep = *owner != mark || wanted.contains_key(prefix);
             if !keep {
-                ask(*address, None);
+                ask(*prefix, None);
             }
             keep
         });
-        for (address, password) in wanted {
-            match by_address.get(&address) {
+        for (prefix, password) in wanted {
+            match by_prefix.get(&prefix) {
                 Some((owner, known)) if *owner != mark && *known != password => warn!(
-                    neighbor = %address,
+                    neighbor = %prefix.addr(),
                     "another tenant has a neighbour of this address, with another password: this one cannot connect to us"
                 ),
                 Some((_, known)) if *known == password => {}
                 _ => {
-                    ask(address, Some(&password));
-                    by_address.insert(address, (mark, password));
+                    ask(prefix, Some(&password));
+                    by_prefix.insert(prefix, (mark, password));
                 }
             }
         }
@@ -124,7 +131,9 @@ impl Instances {
         let by_mark = self.by_mark.lock().unwrap_or_else(PoisonError::into_inner);
         let own = || by_mark.get(&0).filter(|_| !tenants.contains(&mark));
         let instance = by_mark.get(&mark).or_else(own).ok_or(Refusal::NoSpeaker)?;
-        match instance.neighbors.contains(&from) {
+        let admitted = instance.neighbors.contains(&from)
+            || instance.prefixes.iter().any(|one| one.contains(&from));
+        match admitted {
             true => Ok(instance.events.clone()),
             false => Err(Refusal::NoNeighbor),
         }

@@ -21,6 +21,8 @@ pub(crate) enum Topic {
     Refused { by_us: bool, code: u8, subcode: u8 },
     /// A connection from an address that is no neighbour, or from a tenant without any; these have one topic together.
     Stranger,
+    /// A connection to a group of neighbours that is full; all have one topic together.
+    Full,
     /// Nearly as many prefixes as it may announce.
     NearLimit,
     /// A connection that would have to be signed, and cannot be asked to.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 use weft_bgp_core::rib::{ExportHook, PeerId};
 use weft_bgp_core::session::{ConnectionId, DownReason, State};
-use weft_bgp_core::speaker::{Action, LocalEnd, NeighborConfig, Password, Speaker};
+use weft_bgp_core::speaker::{Action, DynamicRefusal, LocalEnd, NeighborConfig, Password, Speaker};
 use weft_bgp_wire::Family;
 
 use crate::connection::{self, Writer};
@@ -80,6 +81,8 @@ pub(crate) async fn start(
     for neighbor in config.neighbors {
         speaker.add_neighbor(neighbor, now);
     }
+    speaker.set_dynamic(config.dynamic);
+    speaker.expect_dynamic(now);
     speaker.handle_timeout(now);
     let runtime = Runtime {
         speaker,
@@ -162,8 +165,8 @@ struct Runtime {
     instances: Instances,
     /// [`Speaker::membership`] when listeners were told last who may connect.
     admitted: u64,
-    /// What connections were signed with then.
-    signed: BTreeMap<IpAddr, Password>,
+    /// What connections from where were signed with then.
+    signed: BTreeMap<IpNet, Password>,
     /// When it is to be looked at next whether neighbours that go over to another key are heard.
     look: Option<Instant>,
     quiet: Quiet,
@@ -275,12 +278,17 @@ impl Runtime {
             return;
         }
         self.admitted = self.speaker.membership();
+        self.sessions = true;
         let addresses = self.speaker.addresses().into_iter();
         let neighbors = addresses.map(|(_, address)| address).collect();
-        self.instances.admit(self.scope.mark, neighbors);
+        let prefixes = self.speaker.listening().map(|(prefix, _)| prefix).collect();
+        self.instances.admit(self.scope.mark, neighbors, prefixes);
+        let groups = self.speaker.listening();
+        let groups =
+            groups.filter_map(|(prefix, group)| Some((prefix, group.template.password.clone()?)));
         let wanted = self.speaker.passwords();
-        let wanted = wanted.map(|(address, password)| (address, password.clone()));
-        let wanted: BTreeMap<IpAddr, Password> = wanted.collect();
+        let wanted = wanted.map(|(address, password)| (address.into(), password.clone()));
+        let wanted: BTreeMap<IpNet, Password> = groups.chain(wanted).collect();
         if wanted != self.signed {
             let before = std::mem::replace(&mut self.signed, wanted.clone());
             self.instances.sign(self.scope.mark, wanted);
@@ -292,14 +300,15 @@ impl Runtime {
     }
 
     /// Connections that are there have other keys from now on.
-    fn sign_again(&mut self, before: &BTreeMap<IpAddr, Password>) {
+    fn sign_again(&mut self, before: &BTreeMap<IpNet, Password>) {
         for (peer, address) in self.speaker.addresses() {
-            if before.get(&address) == self.signed.get(&address) {
+            let key = self.signed.get(&address.into());
+            if before.get(&address.into()) == key {
                 continue;
             }
             for one in self.connections.values().filter(|one| one.peer == peer) {
                 let Some(socket) = &one.socket else { continue };
-                let signed = secure::sign_again(socket, address, self.signed.get(&address));
+                let signed = secure::sign_again(socket, address, key);
                 if let Err(error) = signed
                     && let Some(more) =
                         self.quiet
@@ -333,8 +342,7 @@ impl Runtime {
                 self.speaker.handle_closed(id, error, now);
             }
             Event::Accepted(stream, from) => {
-                // A neighbour that has gone since is one no more.
-                let Some(peer) = self.speaker.find(from.ip().to_canonical()) else {
+                let Some(peer) = self.neighbor_at(from.ip().to_canonical(), now) else {
                     return;
                 };
                 let Some(config) = self.speaker.config_of(peer) else {
@@ -366,6 +374,24 @@ impl Runtime {
             }
         }
         self.act();
+    }
+
+    /// The neighbour that connects from this address, or one that joins its group by that. A neighbour that has gone since is one no
+    /// more.
+    fn neighbor_at(&mut self, address: IpAddr, now: Instant) -> Option<PeerId> {
+        if let Some(peer) = self.speaker.find(address) {
+            return Some(peer);
+        }
+        match self.speaker.accept_dynamic(address, now) {
+            Ok(peer) => Some(peer),
+            Err(DynamicRefusal::NoGroup) => None,
+            Err(DynamicRefusal::Full { group, limit }) => {
+                if let Some(more) = self.quiet.admits(None, Topic::Full, now) {
+                    warn!(neighbor = %address, %group, limit, more, "refused a connection: its group has as many neighbours as it may have");
+                }
+                None
+            }
+        }
     }
 
     fn dialled(&mut self, (peer, attempt, result): Dialled) {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
+use ipnet::IpNet;
 use weft_bgp_core::speaker::Password;
 
 /// Octets of the kernel's `struct tcp_md5sig`: an address, flags, prefix length, key length, interface, and the key.
@@ -30,11 +31,14 @@ fn set(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<
     }
 }
 
-/// Segments to and from this address are signed with the key; without one they no longer are.
-fn sign(socket: &impl AsFd, address: IpAddr, key: Option<&[u8]>) -> io::Result<()> {
+/// Segments to and from these addresses are signed with the key; without one they no longer are. Of several keys that of the longest
+/// prefix is used.
+fn sign(socket: &impl AsFd, from: IpNet, key: Option<&[u8]>) -> io::Result<()> {
+    /// Of linux/tcp.h: `tcpm_prefixlen` counts.
+    const FLAG_PREFIX: u8 = 1;
     let key = key.unwrap_or_default();
     let mut value = [0; SIGNATURE];
-    let to = socket2::SockAddr::from(SocketAddr::new(address, 0));
+    let to = socket2::SockAddr::from(SocketAddr::new(from.addr(), 0));
     // SAFETY: an address has as many octets as it says.
     #[allow(unsafe_code, reason = "socket2 gives no octets of an address")]
     let octets = unsafe { std::slice::from_raw_parts(to.as_ptr().cast::<u8>(), to.len() as usize) };
@@ -45,7 +49,11 @@ fn sign(socket: &impl AsFd, address: IpAddr, key: Option<&[u8]>) -> io::Result<(
     };
     room.copy_from_slice(key);
     value[ADDRESS + 2..ADDRESS + 4].copy_from_slice(&(key.len() as u16).to_ne_bytes());
-    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &value)
+    if from.prefix_len() == from.max_prefix_len() {
+        return set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &value);
+    }
+    (value[ADDRESS], value[ADDRESS + 1]) = (FLAG_PREFIX, from.prefix_len());
+    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &value)
 }
 
 /// Has the kernel let a listener have so many keys, where it does not: it counts them with the other options of a socket.
@@ -83,7 +91,8 @@ fn room(keys: usize, found: usize) -> Option<usize> {
 pub fn can_sign() -> io::Result<()> {
     let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::STREAM);
     let socket = socket2::Socket::new(domain, kind, None)?;
-    sign(&socket, IpAddr::from([192, 0, 2, 1]), Some(b"trial")).map_err(explain)
+    let trial = IpAddr::from([192, 0, 2, 1]).into();
+    sign(&socket, trial, Some(b"trial")).map_err(explain)
 }
 
 /// Signs what goes over a connection to a neighbour.
@@ -95,8 +104,12 @@ pub(crate) fn sign_connection(
     address: IpAddr,
     password: &Password,
 ) -> io::Result<()> {
+    sign_prefix(socket, address.into(), password)
+}
+
+fn sign_prefix(socket: &impl AsFd, from: IpNet, password: &Password) -> io::Result<()> {
     match password {
-        Password::Key(key) => sign(socket, address, Some(key)).map_err(explain),
+        Password::Key(key) => sign(socket, from, Some(key)).map_err(explain),
         Password::Unreadable(why) => Err(io::Error::other(why.to_string())),
     }
 }
@@ -111,7 +124,7 @@ pub(crate) fn sign_again(
     address: IpAddr,
     password: Option<&Password>,
 ) -> io::Result<()> {
-    sign_listener(socket, address, password)
+    sign_listener(socket, address.into(), password)
 }
 
 /// Whether the other end of a connection takes what it is sent: nothing had to be sent a third time.
@@ -134,18 +147,18 @@ pub(crate) fn is_heard(socket: &impl AsFd) -> bool {
     failed == 0 && info[RETRANSMITS] < 2
 }
 
-/// Asks a listener for signatures of a neighbour's connections, or for none any more.
+/// Asks a listener for signatures of connections from there, or for none any more.
 ///
 /// # Errors
 /// As [`sign_connection`]. What is not there need not go.
 pub(crate) fn sign_listener(
     socket: &impl AsFd,
-    address: IpAddr,
+    from: IpNet,
     password: Option<&Password>,
 ) -> io::Result<()> {
     match password {
-        Some(password) => sign_connection(socket, address, password),
-        None => match sign(socket, address, None) {
+        Some(password) => sign_prefix(socket, from, password),
+        None => match sign(socket, from, None) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             done => done.map_err(explain),
         },

@@ -34,6 +34,7 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         port,
         asn: Asn(asn),
         description: None,
+        group: None,
         local_address: Some(local),
         local_address_v6: Some(next_hop),
         passive,
@@ -86,6 +87,7 @@ impl Router {
             },
             listen: vec![SocketAddr::new(address, 0)],
             neighbors: Vec::new(),
+            dynamic: Vec::new(),
             routes: Vec::new(),
         };
         let (bgp, events) = Bgp::start(config, Box::new(PlainBgp)).await.unwrap();
@@ -254,6 +256,7 @@ async fn a_port_in_use_is_named() {
         },
         listen: vec![taken],
         neighbors: Vec::new(),
+        dynamic: Vec::new(),
         routes: Vec::new(),
     };
     let error = Bgp::start(config, Box::new(PlainBgp))

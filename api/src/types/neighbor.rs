@@ -90,6 +90,12 @@ pub struct Neighbor {
     pub asn: u32,
     /// What it is to us.
     pub kind: NeighborKind,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// It joined its group by connecting, and is forgotten when it goes.
+    #[serde(default)]
+    pub dynamic: bool,
     /// The description of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

@@ -124,6 +124,12 @@ fn plan(config: &Config, router: &str, domain: &Domain) -> Plan {
     if !config.discovery.is_empty() {
         plan.leave("discovery", "the controller says who the neighbours are");
     }
+    for (at, group) in config.groups.iter().enumerate() {
+        if !group.listen.is_empty() {
+            let why = "the controller says who the neighbours are";
+            plan.leave(format!("groups[{at}].listen"), why);
+        }
+    }
     for (at, tenant) in config.tenants.iter().enumerate() {
         plan.tenant(at, tenant, router, domain);
     }
@@ -346,7 +352,9 @@ fn lost(list: &str, one: &impl serde::Serialize, plain: &Value) -> Vec<String> {
     let keys = full.as_object().into_iter().flatten();
     let differing = keys.filter(|(key, value)| usual.get(*key) != Some(*value));
     let differing = differing.map(|(key, _)| key.clone());
-    differing.filter(|key| key != "description").collect()
+    differing
+        .filter(|key| !["description", "group"].contains(&key.as_str()))
+        .collect()
 }
 
 #[cfg(test)]

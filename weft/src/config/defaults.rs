@@ -95,6 +95,11 @@ pub(crate) fn ttl() -> u8 {
     1
 }
 
+/// Dynamic neighbours of a group.
+pub(crate) fn group_limit() -> u32 {
+    100
+}
+
 /// From an eBGP neighbour.
 pub(crate) fn max_paths() -> u32 {
     32

@@ -1,9 +1,11 @@
 //! From the text to a [`Config`]: the sections of the file, and what must fit together among them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use weft_bgp_wire::Family;
 
+use super::group;
 use super::neighbor::{self, Neighbor};
 use super::node::{self, Position};
 use super::policy::{self, Library, Policies, Sets};
@@ -41,7 +43,11 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
         })?;
     let problems = Problems::default();
     let config = config(&Cursor::root(&root, &problems));
-    match (config, problems.into_inner()) {
+    let mut problems = problems.into_inner();
+    // What is wrong with a group comes up at each of its neighbours.
+    let mut known = HashSet::new();
+    problems.retain(|one| known.insert((one.position, one.message.clone())));
+    match (config, problems) {
         (Some(config), problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(problems),
     }
@@ -63,7 +69,7 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
             at.list("a list of sources of neighbours", |at| discovery::read(&at))
         })
         .unwrap_or_default();
-    for key in ["tenants", "neighbors", "networks", "discovery"] {
+    for key in ["tenants", "neighbors", "groups", "networks", "discovery"] {
         if managed && let Some(at) = fields.get(key).filter(|at| !at.is_empty_list()) {
             at.problem(
                 format!("with a controller, {key} are what it says"),
@@ -96,10 +102,13 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
             at.list("a list of tenants", |at| tenant::read(&at, known))
         })
         .unwrap_or_default();
+    let (groups, written_groups) = fields
+        .optional("groups", |at| group::read_all(&at, known, has_overlay))
+        .unwrap_or_default();
     let neighbors = fields
         .optional("neighbors", |at| {
             at.list("a list of neighbours", |at| {
-                neighbor::read(&at, known, has_overlay)
+                neighbor::read(&at, known, &written_groups, has_overlay)
             })
         })
         .unwrap_or_default();
@@ -154,6 +163,7 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
         overlay,
         tenants: tenants.into_iter().map(|at| at.value.tenant).collect(),
         neighbors: neighbors.into_iter().map(|at| at.value.0).collect(),
+        groups,
         prefix_lists: sets.prefixes,
         as_paths: sets.as_paths,
         communities: sets.communities,

@@ -12,6 +12,7 @@
 //! | [`tenant`] | tenants |
 //! | [`chains`] | services and service chains of a tenant |
 //! | [`neighbor`] | BGP neighbours, the router's and those of its tenants |
+//! | [`group`] | what several neighbours have in common |
 //! | [`policy`] | routing policies, and the lists that they name |
 //! | [`session`] | what BGP sessions with both have in common |
 //! | [`discovery`] | where further neighbours are learned from |
@@ -33,6 +34,7 @@ pub(crate) mod defaults;
 mod discovery;
 mod document;
 mod encoding;
+mod group;
 mod management;
 mod neighbor;
 pub(crate) mod node;
@@ -63,6 +65,7 @@ use weft_bgp_wire::{AnyCommunityPattern, Asn, Family};
 pub(crate) use bfd::Bfd;
 pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::Discovery;
+pub(crate) use group::Group;
 pub(crate) use management::{Api, ApiTls, Controller, Log, LogFormat, LogLevel};
 pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation, UnknownOrigins};
@@ -92,6 +95,9 @@ pub(crate) struct Config {
     /// BGP neighbours.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// What several neighbours have in common, and prefixes that further ones may connect from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
     /// Routing policies by name: lists of terms, of which each is about some routes, may change them, and may accept or reject them. Neighbours
     /// name them at `import` and `export`. What no term decides is rejected. Weft has some ready: `bogons`, `hygiene`, `blackhole`,
     /// `graceful-shutdown`.
@@ -175,22 +181,33 @@ impl Config {
 
     /// eBGP neighbours between which and this router nothing passes in some direction, because nobody says what (RFC 8212): addresses and AS
     /// numbers, with the keys that are missing.
-    pub(crate) fn without_policy(&self) -> impl Iterator<Item = (IpAddr, Asn, Vec<&'static str>)> {
-        let external = self.neighbors.iter().filter(|neighbor| {
+    fn without_policy(&self) -> impl Iterator<Item = (String, Asn, Vec<&'static str>)> {
+        let named = self.neighbors.iter();
+        let named = named.map(|one| (format!("neighbour {}", one.address), one));
+        let listening = self.listening();
+        let listening =
+            listening.map(|(group, one)| (format!("a neighbour of group {}", group.name), one));
+        let external = named.chain(listening).filter(|(_, neighbor)| {
             self.router.default_policy == DefaultPolicy::Reject && neighbor.asn != self.router.asn
         });
-        external.filter_map(|neighbor| {
+        external.filter_map(|(whom, neighbor)| {
             let session = &neighbor.session;
             let keys = [("import", &session.import), ("export", &session.export)];
             let missing = keys.iter().filter(|(_, said)| said.is_none());
             let missing: Vec<&str> = missing.map(|(key, _)| *key).collect();
-            (!missing.is_empty()).then_some((neighbor.address, neighbor.asn, missing))
+            (!missing.is_empty()).then_some((whom, neighbor.asn, missing))
         })
+    }
+
+    /// Groups that neighbours join by connecting, each with what such a neighbour is.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (&Group, &Neighbor)> {
+        let groups = self.groups.iter();
+        groups.filter_map(|group| Some((group, group.template.as_deref()?)))
     }
 
     /// What may not be meant, for people.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let silent = self.without_policy().map(|(address, asn, missing)| {
+        let silent = self.without_policy().map(|(whom, asn, missing)| {
             let (keys, remedy) = match &missing[..] {
                 [key] => (format!("`{key}`"), format!("`{key}: accept`")),
                 _ => (
@@ -199,7 +216,7 @@ impl Config {
                 ),
             };
             format!(
-                "neighbour {address} (AS {asn}) has no {keys}, and without a policy no routes pass (RFC 8212): name a policy, or {remedy} to let \
+                "{whom} (AS {asn}) has no {keys}, and without a policy no routes pass (RFC 8212): name a policy, or {remedy} to let \
                  everything pass; `default_policy: accept` in `router` does so for all such neighbours"
             )
         });
@@ -264,6 +281,20 @@ impl Config {
     pub(crate) fn json_schema() -> serde_json::Value {
         let mut schema = schemars::schema_for!(Self).to_value();
         serial::strip_null(&mut schema);
+        // A group has what a neighbour has, but for who it is.
+        let definitions = &mut schema["$defs"];
+        let inherited = definitions["Neighbor"]["properties"].clone();
+        if let (Some(inherited), Some(group)) = (
+            inherited.as_object(),
+            definitions["Group"]["properties"].as_object_mut(),
+        ) {
+            for (key, value) in inherited {
+                if !["address", "group"].contains(&key.as_str()) {
+                    group.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        definitions["Group"]["additionalProperties"] = false.into();
         schema["title"] = "Weft router configuration".into();
         schema
     }

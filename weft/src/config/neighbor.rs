@@ -1,6 +1,7 @@
 //! BGP neighbours: the router's, which carry the overlay, and those of its tenants.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -10,20 +11,25 @@ use weft_overlay::import::{ImportPolicy, Kind};
 use weft_overlay::{EndpointId, VniSet};
 
 use super::bfd::{self, Bfd};
-use super::reader::Cursor;
-use super::session::{self, Known, Session};
+use super::group::{self, Written};
+use super::reader::{At, Cursor, Fields};
+use super::session::{self, Known, Session, Whose};
 use super::values::{number_of, prefixes, unique_list, vni_set};
 use super::{defaults, serial};
 
 /// A BGP neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("anyOf" = [{ "required": ["asn"] }, { "required": ["group"] }]))]
 pub(crate) struct Neighbor {
     /// Where it is; connections from elsewhere are refused.
     pub address: IpAddr,
-    /// Its AS number; this router's own makes it an iBGP neighbour.
-    #[serde(serialize_with = "serial::asn")]
-    #[schemars(with = "serial::AsNumber")]
+    /// The group that it has from what it does not say itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub group: Option<Arc<str>>,
+    /// Its AS number; this router's own makes it an iBGP neighbour. Required where no group has it.
+    #[serde(default = "defaults::no_asn", serialize_with = "serial::asn")]
+    #[schemars(with = "Option<serial::AsNumber>")]
     pub asn: Asn,
     /// What sessions have in common.
     #[serde(flatten)]
@@ -36,7 +42,7 @@ pub(crate) struct Neighbor {
     #[serde(default = "defaults::yes")]
     pub fast_external_fallover: bool,
     /// Bidirectional Forwarding Detection (RFC 5880): `true`, or its timers. When it goes down the session ends at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, serialize_with = "serial::bfd")]
     #[schemars(with = "Option<serial::BoolOr<Bfd>>")]
     pub bfd: Option<Bfd>,
     /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
@@ -209,11 +215,24 @@ pub(crate) struct SiteNeighbor {
 pub(super) fn read<'a>(
     at: &Cursor<'a>,
     known: Known<'_>,
+    groups: &Written<'a>,
     has_overlay: bool,
 ) -> Option<(Neighbor, Cursor<'a>)> {
-    let router = known.router;
     let mut fields = at.fields("a mapping with `address` and `asn`")?;
-    let read = session::read(&mut fields, known);
+    let group = group::inherit(&mut fields, groups);
+    let (neighbor, at) = read_fields((at, fields), known, has_overlay, Whose::Neighbor)?;
+    Some((Neighbor { group, ..neighbor }, at))
+}
+
+/// What stands in a neighbour or a group of them; that of a group has no address.
+pub(super) fn read_fields<'a>(
+    (at, mut fields): (&Cursor<'a>, Fields<'a>),
+    known: Known<'_>,
+    has_overlay: bool,
+    whose: Whose,
+) -> Option<(Neighbor, Cursor<'a>)> {
+    let router = known.router;
+    let read = session::read(&mut fields, known, whose);
     let number = read.asn;
     let ibgp = number.is_some() && number == router.map(|router| router.asn);
     // What only makes sense on one side of the AS border, when the side is known.
@@ -288,10 +307,19 @@ pub(super) fn read<'a>(
         }
     }
     fields.finish();
-    let (placed, asn) = (read.address?, number?);
+    let nobody = || At {
+        value: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        at: at.clone(),
+    };
+    let placed = match whose {
+        Whose::Neighbor => read.address?,
+        Whose::Group { .. } => nobody(),
+    };
+    let asn = number?;
     let max_prefixes = read.session.max_prefixes;
     let neighbor = Neighbor {
         address: placed.value,
+        group: None,
         asn,
         session: Session {
             max_prefixes: max_prefixes.or((!ibgp).then_some(defaults::MAX_PREFIXES)),
@@ -353,7 +381,7 @@ pub(super) fn read_site<'a>(
 ) -> Option<(SiteNeighbor, Cursor<'a>)> {
     let router = known.router;
     let mut fields = at.fields("a mapping with `address` and `asn`")?;
-    let read = session::read(&mut fields, known);
+    let read = session::read(&mut fields, known, Whose::Neighbor);
     let as_override = fields.optional("as_override", |at| at.bool());
     if read.asn.is_some()
         && read.asn == router.map(|router| router.asn)

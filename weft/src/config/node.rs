@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// A place in the file, both from one; columns count characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Position {
     /// Line, from one.
     pub line: usize,
@@ -163,6 +163,26 @@ impl Open {
 }
 
 impl Node {
+    /// As it is written; a key that is no text is left out.
+    pub(crate) fn value(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Scalar { text, plain: false } => text.as_str().into(),
+            // What YAML makes of it: a number, a boolean, null, a text.
+            Kind::Scalar { text, plain: true } => serde_yaml::from_str(text)
+                .ok()
+                .filter(|value: &serde_json::Value| !value.is_object() && !value.is_array())
+                .unwrap_or_else(|| text.as_str().into()),
+            Kind::Sequence(items) => items.iter().map(Self::value).collect(),
+            Kind::Mapping(entries) => {
+                let entries = entries.iter().filter_map(|(key, value)| match &key.kind {
+                    Kind::Scalar { text, .. } => Some((text.clone(), value.value())),
+                    _ => None,
+                });
+                serde_json::Value::Object(entries.collect())
+            }
+        }
+    }
+
     fn new(span: &Span, kind: Kind) -> Self {
         let one_line = span.start.line() == span.end.line();
         let scalar = matches!(kind, Kind::Scalar { .. });

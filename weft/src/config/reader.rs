@@ -93,6 +93,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A mapping as it is written.
+    pub(crate) fn written(&self) -> serde_json::Map<String, serde_json::Value> {
+        match self.node.value() {
+            serde_json::Value::Object(map) => map,
+            _ => serde_json::Map::new(),
+        }
+    }
+
     /// A mapping's fields.
     pub(crate) fn fields(&self, allowed: &str) -> Option<Fields<'a>> {
         let Kind::Mapping(entries) = &self.node.kind else {
@@ -117,6 +125,7 @@ impl<'a> Cursor<'a> {
         Some(Fields {
             cursor: self.clone(),
             entries,
+            inherited: None,
             asked: Vec::new(),
         })
     }
@@ -233,6 +242,8 @@ impl<'a> Cursor<'a> {
 pub(crate) struct Fields<'a> {
     pub(crate) cursor: Cursor<'a>,
     entries: &'a [(Node, Node)],
+    /// Where stands what is not said here.
+    inherited: Option<Cursor<'a>>,
     asked: Vec<&'static str>,
 }
 
@@ -242,18 +253,19 @@ impl<'a> Fields<'a> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
-        let value = self
-            .entries
-            .iter()
-            .find(|(name, _)| matches!(&name.kind, Kind::Scalar { text, .. } if text == key));
-        value.map(|(_, node)| Cursor {
-            node,
-            path: match self.cursor.path.as_str() {
-                "" => key.to_owned(),
-                path => format!("{path}.{key}"),
-            },
-            problems: self.cursor.problems,
+        let own = value_of(&self.cursor, self.entries, key);
+        own.or_else(|| {
+            let inherited = self.inherited.as_ref()?;
+            match &inherited.node.kind {
+                Kind::Mapping(entries) => value_of(inherited, entries, key),
+                _ => None,
+            }
         })
+    }
+
+    /// What is not said here is what another mapping says, from now on.
+    pub(crate) fn inherit(&mut self, from: &Cursor<'a>) {
+        self.inherited = Some(from.clone());
     }
 
     /// Reads the value of a key; `None` where it is missing or does not fit.
@@ -311,6 +323,20 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+fn value_of<'a>(cursor: &Cursor<'a>, entries: &'a [(Node, Node)], key: &str) -> Option<Cursor<'a>> {
+    let value = entries
+        .iter()
+        .find(|(name, _)| matches!(&name.kind, Kind::Scalar { text, .. } if text == key));
+    value.map(|(_, node)| Cursor {
+        node,
+        path: match cursor.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        },
+        problems: cursor.problems,
+    })
 }
 
 fn enumerate(words: &[&str], conjunction: &str) -> String {

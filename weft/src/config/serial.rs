@@ -311,7 +311,18 @@ pub(super) fn shutdown<S: Serializer>(
     match words.as_deref() {
         Some("") => serializer.serialize_bool(true),
         Some(words) => serializer.serialize_str(words),
-        None => serializer.serialize_none(),
+        None => serializer.serialize_bool(false),
+    }
+}
+
+/// BFD, where `false` says that there is none: a group may have it.
+pub(super) fn bfd<S: Serializer>(
+    bfd: &Option<super::bfd::Bfd>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match bfd {
+        Some(bfd) => bfd.serialize(serializer),
+        None => serializer.serialize_bool(false),
     }
 }
 

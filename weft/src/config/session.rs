@@ -104,11 +104,7 @@ pub(crate) struct Session {
     #[schemars(range(min = 1))]
     pub max_prefixes: Option<u32>,
     /// Keep the session down: `true`, or a text of at most 255 octets that the neighbour is told (RFC 9003).
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serial::shutdown"
-    )]
+    #[serde(default, serialize_with = "serial::shutdown")]
     #[schemars(with = "Option<serial::BoolOr<serial::Communication>>")]
     pub shutdown: Option<String>,
     /// eBGP: what this router is to the neighbour (RFC 9234), as `local role` in BIRD and `local-role` in FRR: `customer` of its provider,
@@ -174,20 +170,29 @@ pub(super) struct Known<'k> {
     pub(super) policies: &'k Policies,
 }
 
+/// Whose the session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A neighbour's.
+    Neighbor,
+    /// That of neighbours of a group.
+    Group {
+        /// They come by themselves, and have nothing but what it says.
+        listens: bool,
+    },
+}
+
 /// Reads what both kinds of neighbours have.
-pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>) -> ReadSession<'a> {
+pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>, whose: Whose) -> ReadSession<'a> {
     let Known { router, policies } = known;
-    let placed = fields.required("address", "the neighbour's IP address", |at| {
-        let value = unicast(&at)?;
-        if matches!(value, IpAddr::V6(address) if address.is_unicast_link_local()) {
-            at.problem(
-                format!("`{value}` is a link-local address, which does not say on which link the neighbour is"),
-                Some("give the neighbour's global or unique local address".to_owned()),
-            );
-        }
-        Some(At { value, at })
-    });
-    let number = fields.required("asn", "the neighbour's AS number", |at| asn(&at));
+    let placed = match whose {
+        Whose::Neighbor => fields.required("address", "the neighbour's IP address", address),
+        Whose::Group { .. } => None,
+    };
+    let number = match whose {
+        Whose::Group { listens: false } => fields.optional("asn", |at| asn(&at)),
+        _ => fields.required("asn", "the neighbour's AS number", |at| asn(&at)),
+    };
     let description = fields.optional("description", |at| match at.scalar() {
         Some(text) if text.chars().count() <= 128 && !text.chars().any(char::is_control) => {
             Some(text.to_owned())
@@ -311,6 +316,17 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>, known: Known<'_>) -> ReadSession
         ttl,
         session,
     }
+}
+
+fn address(at: Cursor<'_>) -> Option<At<'_, IpAddr>> {
+    let value = unicast(&at)?;
+    if matches!(value, IpAddr::V6(address) if address.is_unicast_link_local()) {
+        at.problem(
+            format!("`{value}` is a link-local address, which does not say on which link the neighbour is"),
+            Some("give the neighbour's global or unique local address".to_owned()),
+        );
+    }
+    Some(At { value, at })
 }
 
 fn families(at: &Cursor<'_>) -> Option<Vec<Family>> {

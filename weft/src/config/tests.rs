@@ -188,9 +188,120 @@ fn every_key_is_read() {
     );
 }
 
+const GROUPS: &str = "
+router: { name: hub, router_id: 192.0.2.1, asn: 64601 }
+policies: { in: [{ then: accept }] }
+groups:
+  - { name: transits, import: in, export: reject, bfd: true, hold_time: 30, shutdown: for now }
+  - { name: spokes, asn: 64710, listen: [10.9.0.0/24, 2001:db8::/64], limit: 7, export: in, ttl: 9, families: [ipv4-unicast, ipv6-unicast] }
+neighbors:
+  - { address: 192.0.2.2, asn: 64999, group: transits, hold_time: 9, bfd: false, shutdown: false }
+  - { address: 192.0.2.3, asn: 64998, group: transits }
+  - { address: 192.0.2.4, group: spokes, import: reject }
+";
+
+#[test]
+fn a_neighbour_has_from_its_group_what_it_does_not_say() {
+    let config = good(GROUPS);
+    let [own, plain, spoke] = &config.neighbors[..] else {
+        panic!("{config:?}");
+    };
+    assert_eq!((own.session.hold_time, plain.session.hold_time), (9, 30));
+    assert_eq!((own.bfd.is_some(), plain.bfd.is_some()), (false, true));
+    assert_eq!(own.session.shutdown, None);
+    assert_eq!(plain.session.shutdown.as_deref(), Some("for now"));
+    assert_eq!(own.group.as_deref(), Some("transits"));
+    assert_eq!((spoke.asn.0, spoke.ttl), (64710, 9));
+    assert_eq!(spoke.session.families.len(), 2);
+    let listening: Vec<_> = config.listening().collect();
+    assert_eq!(listening.len(), 1);
+    let (group, template) = listening[0];
+    assert_eq!((group.limit, group.listen.len()), (Some(7), 2));
+    assert_eq!(
+        (template.asn.0, template.ttl, template.session.passive),
+        (64710, 9, true)
+    );
+    assert_eq!(config.groups[0].limit, None);
+    // RFC 8212, of dynamic neighbours too.
+    let warnings = config.warnings().join("\n");
+    assert!(
+        warnings.contains("a neighbour of group spokes (AS 64710) has no `import`"),
+        "{warnings}"
+    );
+    assert_eq!(warnings.matches("RFC 8212").count(), 1, "{warnings}");
+    let printed = config.to_yaml().unwrap();
+    assert_eq!(good(&printed), config, "{printed}");
+}
+
+#[test]
+fn what_is_wrong_with_a_group_is_said_once_and_where() {
+    for (old, new, place, message) in [
+        (
+            "hold_time: 30",
+            "hold_time: 2",
+            "groups[0].hold_time",
+            "expected",
+        ),
+        (
+            "bfd: true",
+            "colour: red",
+            "groups[0]",
+            "unknown key `colour`",
+        ),
+        (
+            "bfd: true",
+            "address: 10.0.0.1",
+            "groups[0]",
+            "unknown key `address`",
+        ),
+        ("limit: 7", "limit: 0", "groups[1].limit", "1 to 10000"),
+        // A neighbour of it lacks the key too, each at its own place.
+        (
+            "asn: 64710, ",
+            "",
+            "groups[1] neighbors[2]",
+            "the key `asn` is missing",
+        ),
+        (
+            "2001:db8::/64",
+            "10.9.0.0/24",
+            "groups[1].listen[1]",
+            "second time",
+        ),
+        (
+            "hold_time: 30",
+            "limit: 3",
+            "groups[0].limit",
+            "listens for none",
+        ),
+        ("name: spokes", "name: transits", "groups[1]", "second time"),
+        (
+            "group: spokes",
+            "group: spoke",
+            "neighbors[2].group",
+            "expected the name of a group",
+        ),
+        (
+            "asn: 64998, ",
+            "",
+            "neighbors[1]",
+            "the key `asn` is missing",
+        ),
+    ] {
+        let text = GROUPS.replacen(old, new, 1);
+        let errors = Config::parse("test", &text).unwrap_err();
+        let there = errors
+            .problems
+            .iter()
+            .filter(|one| one.message.contains(message));
+        let there: Vec<&str> = there.map(|one| one.path.as_str()).collect();
+        assert_eq!(there.join(" "), place, "{new}: {errors}");
+    }
+}
+
 #[test]
 fn a_printed_configuration_reads_back_to_itself() {
-    for text in [EXAMPLE, EVERYTHING] {
+    for text in [EXAMPLE, EVERYTHING, GROUPS] {
         let config = good(text);
         let printed = config.to_yaml().unwrap();
         assert_eq!(good(&printed), config, "{printed}");
@@ -204,7 +315,7 @@ fn a_printed_configuration_reads_back_to_itself() {
 fn the_schema_accepts_what_is_accepted() {
     let schema = jsonschema::validator_for(&Config::json_schema()).unwrap();
     let printed = good(EVERYTHING).to_yaml().unwrap();
-    for text in [EXAMPLE, EVERYTHING, &printed] {
+    for text in [EXAMPLE, EVERYTHING, &printed, GROUPS] {
         let value: serde_json::Value = serde_yaml::from_str(text).unwrap();
         let errors: Vec<String> = schema
             .iter_errors(&value)
@@ -395,7 +506,7 @@ fn wrong_values_say_what_is_allowed() {
     let cases = [
         (
             "neighbours: []",
-            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `prefix_lists`, `as_paths`, `communities`, `policies`, `tenants`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `prefix_lists`, `as_paths`, `communities`, `policies`, `tenants`, `groups`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
         ),
         (
             "tenants:",

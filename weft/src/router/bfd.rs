@@ -10,9 +10,9 @@ use weft_dataplane::HOST_MARKS;
 
 use crate::config::{self, Config};
 
-/// The sessions that the configuration asks for.
-pub(super) fn sessions(config: &Config) -> Vec<weft_bfd_io::Config> {
-    let neighbors = config.neighbors.iter();
+/// The sessions that the configuration asks for, with those of dynamic neighbours.
+pub(super) fn sessions(config: &Config, dynamic: &[config::Neighbor]) -> Vec<weft_bfd_io::Config> {
+    let neighbors = config.neighbors.iter().chain(dynamic);
     let wanted = neighbors.filter(|one| one.session.shutdown.is_none());
     let sessions = wanted.filter_map(|one| {
         let bfd = one.bfd?;
@@ -113,7 +113,7 @@ mod tests {
                 "router: {{ name: r, router_id: 192.0.2.1, asn: 64601 }}\nneighbors:\n{neighbors}"
             );
             let config = Config::parse("test", &text).unwrap();
-            sessions(&config)
+            sessions(&config, &[])
         };
         let multi = |minimum_ttl| Path::MultiHop { minimum_ttl };
         for (fields, path) in [

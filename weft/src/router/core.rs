@@ -138,7 +138,9 @@ pub(super) struct Core {
     waiting: usize,
     /// What is accepted from a neighbour, by its address.
     pub(super) accept: HashMap<IpAddr, VniSet>,
-    /// The same by the neighbour's number, as it becomes known.
+    /// Dynamic neighbours that there are, as BFD and the links know them.
+    dynamic: Vec<config::Neighbor>,
+    /// What is accepted by the neighbour's number, as it becomes known.
     pub(super) accept_of: HashMap<PeerId, VniSet>,
     /// Far ends that are not reached, as BGP knows.
     unreached: BTreeSet<Endpoint>,
@@ -297,6 +299,7 @@ impl Core {
                 .iter()
                 .map(|one| (one.address, one.accept_vnis.clone()))
                 .collect(),
+            dynamic: Vec::new(),
             accept_of: HashMap::new(),
             unreached: BTreeSet::new(),
             known_ids: BTreeSet::new(),
@@ -422,6 +425,7 @@ impl Core {
                         changed
                     });
                 }
+                self.watch_dynamic().await;
             }
             BgpEvent::Converged { complete } => {
                 self.converged.store(true, Ordering::Relaxed);
@@ -469,13 +473,22 @@ impl Core {
         };
         if batch.paths.iter().any(unknown) {
             let accept = self.accept.clone();
+            let groups = self.config.listening();
+            let groups: HashMap<String, VniSet> = groups
+                .map(|(group, one)| (group.name.clone(), one.accept_vnis.clone()))
+                .collect();
             self.accept_of = self
                 .bgp
                 .with(move |speaker, _| {
                     let peers = speaker.addresses().into_iter();
                     peers
                         .map(|(peer, address)| {
-                            (peer, accept.get(&address).cloned().unwrap_or_default())
+                            let group = || {
+                                let group = speaker.config_of(peer)?.group.as_deref()?;
+                                groups.get(group)
+                            };
+                            let accepted = accept.get(&address).or_else(group);
+                            (peer, accepted.cloned().unwrap_or_default())
                         })
                         .collect()
                 })
@@ -595,7 +608,7 @@ impl Core {
             let on_link = one.session.ttl_security.unwrap_or(one.ttl) == 1;
             one.fast_external_fallover && one.asn != router && on_link
         };
-        let neighbors = self.config.neighbors.iter();
+        let neighbors = self.config.neighbors.iter().chain(&self.dynamic);
         let wanted: BTreeSet<IpAddr> = neighbors
             .filter(|one| ends(one))
             .map(|one| one.address)
@@ -613,9 +626,34 @@ impl Core {
         self.lifelines = wanted;
     }
 
+    /// Dynamic neighbours may have come or gone: their links and paths are watched as those of the others.
+    async fn watch_dynamic(&mut self) {
+        if self.config.listening().next().is_none() && self.dynamic.is_empty() {
+            return;
+        }
+        let there = self.bgp.with(|speaker, _| speaker.dynamic()).await;
+        let there = there.unwrap_or_default().into_iter();
+        let dynamic = there.filter_map(|(address, group)| {
+            let mut groups = self.config.listening();
+            let (_, template) = groups.find(|(one, _)| one.name == *group)?;
+            Some(config::Neighbor {
+                address,
+                ..template.clone()
+            })
+        });
+        let mut dynamic: Vec<config::Neighbor> = dynamic.collect();
+        dynamic.sort_by_key(|one| one.address);
+        if dynamic != self.dynamic {
+            self.dynamic = dynamic;
+            self.watch_links().await;
+            self.watch_paths().await;
+        }
+    }
+
     /// Has BFD watch the paths to those neighbours that it is configured for.
     async fn watch_paths(&self) {
-        if let Err(error) = self.bfd.set(bfd::sessions(&self.config)).await {
+        let sessions = bfd::sessions(&self.config, &self.dynamic);
+        if let Err(error) = self.bfd.set(sessions).await {
             warn!(%error, "there is no BFD");
         }
     }

@@ -131,6 +131,7 @@ impl History {
         self.versions.retain(|one| !same(one));
         let mut version = config.clone();
         version.neighbors.clear();
+        version.groups.clear();
         for tenant in &mut version.tenants {
             tenant.neighbors.clear();
         }

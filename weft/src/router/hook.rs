@@ -19,12 +19,20 @@ use weft_overlay::{EndpointId, Vni, VniSet};
 
 use crate::config::{Config, LocalNextHop, Neighbor};
 
+/// Whom a class is for alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    Neighbor(IpAddr),
+    /// The dynamic neighbours of a group.
+    Group(Option<Arc<str>>),
+}
+
 /// Neighbours that are treated alike have one class: those of one export class are sent the same octets, encoded once.
 /// A class is never another one: a neighbour that stays as it is keeps its own.
 #[derive(Clone)]
 pub(super) struct Classes {
     import: Vec<ImportPolicy>,
-    export: Vec<(ExportSettings, Option<IpAddr>)>,
+    export: Vec<(ExportSettings, Option<Owner>)>,
     /// What each export class is told of, where that is not everything. Such a class is one neighbour's, so that it stays the same one
     /// when that changes: with another class the session would begin anew.
     announce: Vec<Option<VniSet>>,
@@ -58,7 +66,11 @@ impl Classes {
         };
         let announce = &neighbor.announce_vnis;
         let announce = (*announce != VniSet::all()).then(|| announce.clone());
-        let own = announce.as_ref().map(|_| neighbor.address);
+        let owner = match neighbor.address.is_unspecified() {
+            false => Owner::Neighbor(neighbor.address),
+            true => Owner::Group(neighbor.group.clone()),
+        };
+        let own = announce.as_ref().map(|_| owner);
         let export = class(&mut self.export, &(settings, own));
         self.announce.resize(self.export.len(), None);
         self.announce[export as usize] = announce;

@@ -19,12 +19,14 @@ use super::core::{Core, NETWORK_PATH, own_attributes, redistribute, tenant_confi
 use super::hook::LabelHook;
 use super::setup;
 use crate::cli::human::several;
-use crate::config::{Config, Tenant};
+use crate::config::{Config, Group, Tenant};
 
 /// What a new configuration changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reloaded {
     neighbors: NeighborChanges,
+    /// Groups that are new, gone or different.
+    groups: usize,
     /// New, removed and changed ones.
     tenants: [usize; 3],
     /// Announced and withdrawn ones.
@@ -48,6 +50,7 @@ impl fmt::Display for Reloaded {
             (neighbors.removed, "neighbour", "removed"),
             (neighbors.restarted, "session", "restarted"),
             (neighbors.changed, "neighbour", "changed"),
+            (self.groups, "group", "changed"),
             (self.tenants[0], "tenant", "added"),
             (self.tenants[1], "tenant", "removed"),
             (self.tenants[2], "tenant", "changed"),
@@ -169,6 +172,7 @@ impl Core {
             Err(error) => warn!(%error, "cannot speak BGP with a tenant's own routers"),
         }
         reloaded.neighbors = self.reload_neighbors(&before, &wanted, &tables).await;
+        reloaded.groups = other_groups(&before, &wanted);
         reloaded.networks = self.reload_networks(&before, &wanted).await;
         reloaded
     }
@@ -255,6 +259,15 @@ impl Core {
                 .map(|one| (one.address, one.accept_vnis.clone()))
                 .collect()
         };
+        // What groups of dynamic neighbours accept and are told, by name.
+        let of_groups = |config: &Config| -> HashMap<String, [VniSet; 2]> {
+            let groups = config.listening();
+            let sets = groups.map(|(group, one)| {
+                let sets = [one.accept_vnis.clone(), one.announce_vnis.clone()];
+                (group.name.clone(), sets)
+            });
+            sets.collect()
+        };
         let (accepted, accept) = (accept(before), accept(wanted));
         let none = VniSet::none();
         let mut affected = tables.symmetric_difference(&self.overlay.tables());
@@ -273,6 +286,14 @@ impl Core {
             let old = accepted.get(address).unwrap_or(&none);
             affected = affected.union(&set.symmetric_difference(old));
         }
+        let groups_before = of_groups(before);
+        for (name, sets) in of_groups(wanted) {
+            let old = groups_before.get(&name);
+            for (at, set) in sets.iter().enumerate() {
+                let old = old.map_or(&none, |old| &old[at]);
+                affected = affected.union(&set.symmetric_difference(old));
+            }
+        }
         let announced = |config: &Config| -> HashMap<_, _> {
             let neighbors = config.neighbors.iter();
             neighbors
@@ -288,6 +309,7 @@ impl Core {
         self.accept = accept;
         self.accept_of.clear();
         let neighbors = setup::neighbors(wanted, &mut self.classes, &self.keys);
+        let dynamic = setup::dynamic(wanted, &mut self.classes);
         let hook = LabelHook::boxed(wanted, &self.overlay, &self.classes);
         let administrator = wanted.overlay.as_ref().map(|one| one.global_administrator);
         let changes = self.bgp.with(move |speaker, now| {
@@ -298,6 +320,7 @@ impl Core {
                 })
             };
             speaker.rib.set_hook(hook, &otherwise);
+            speaker.set_dynamic(dynamic);
             speaker.set_neighbors(neighbors, now)
         });
         changes.await.unwrap_or_default()
@@ -323,6 +346,18 @@ impl Core {
         }
         counts
     }
+}
+
+/// Groups that one configuration has and the other has not so.
+fn other_groups(before: &Config, wanted: &Config) -> usize {
+    let changed = |groups: &[Group], others: &[Group]| {
+        let others: Vec<&Group> = others.iter().collect();
+        let names = groups.iter().filter(|one| !others.contains(one));
+        names.map(|one| one.name.clone()).collect::<BTreeSet<_>>()
+    };
+    let now = changed(&wanted.groups, &before.groups);
+    let gone = changed(&before.groups, &wanted.groups);
+    now.union(&gone).count()
 }
 
 /// Puts what does not change while a router runs back to what it is; says what that was.

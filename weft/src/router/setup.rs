@@ -13,7 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use weft_api::{Listener, Secure};
 use weft_bgp::policy::RoutePolicy;
 use weft_bgp::rib::Origination;
-use weft_bgp::{BgpConfig, NeighborConfig, Password, Scope, SpeakerConfig};
+use weft_bgp::{BgpConfig, DynamicGroup, NeighborConfig, Password, Scope, SpeakerConfig};
 use weft_bgp_wire::Asn;
 use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
 use weft_overlay::table::{Membership, Overlay, OverlayConfig};
@@ -71,7 +71,10 @@ pub(super) fn lifelines(config: &Config) -> BTreeSet<IpAddr> {
             socket.or_else(|_| one.parse()).ok()
         });
     let neighbors = config.neighbors.iter().map(|one| one.address);
-    let all = neighbors.chain(controllers);
+    // What leads to a prefix leads to its first host.
+    let listening = config.groups.iter().flat_map(|group| &group.listen);
+    let first = listening.filter_map(|prefix| prefix.hosts().next());
+    let all = neighbors.chain(first).chain(controllers);
     all.filter(|address| !address.is_loopback()).collect()
 }
 
@@ -95,9 +98,9 @@ pub(super) fn overlay(config: &Config) -> Overlay {
 
 /// An edge keeps a table for every VNI that it accepts from another domain.
 pub(super) fn stitched(config: &Config) -> VniSet {
-    config
-        .neighbors
-        .iter()
+    let listening = config.listening().map(|(_, neighbor)| neighbor);
+    let neighbors = config.neighbors.iter().chain(listening);
+    neighbors
         .filter(|neighbor| neighbor.asn != config.router.asn)
         .fold(VniSet::none(), |set, neighbor| {
             set.union(&neighbor.accept_vnis)
@@ -124,6 +127,7 @@ pub(super) fn bgp(
         tenant_marks: TENANT_MARKS,
         listen: listen(config),
         neighbors: neighbors(config, classes, keys),
+        dynamic: dynamic(config, classes),
         routes,
     }
 }
@@ -182,6 +186,17 @@ pub(super) fn neighbors(
     neighbors.collect()
 }
 
+/// Groups that neighbours join by connecting.
+pub(super) fn dynamic(config: &Config, classes: &mut Classes) -> Vec<DynamicGroup> {
+    let groups = config.listening().map(|(group, one)| DynamicGroup {
+        name: group.name.as_str().into(),
+        prefixes: group.listen.clone(),
+        limit: group.limit.unwrap_or_default(),
+        template: neighbor(config, classes.of(one), one),
+    });
+    groups.collect()
+}
+
 /// What the session with a neighbour is signed with: what its file says where it has one, else the controller.
 pub(super) fn secrets(
     filed: bool,
@@ -211,6 +226,7 @@ pub(super) fn site(
         tenant_marks: TENANT_MARKS,
         listen: Vec::new(),
         neighbors: site_neighbors(config, tenant),
+        dynamic: Vec::new(),
         routes: Vec::new(),
     }
 }
@@ -296,6 +312,7 @@ fn session(
         port: one.port,
         asn,
         description: one.description.clone(),
+        group: None,
         local_address: one.local_address,
         local_address_v6: one.local_address_v6,
         passive: one.passive,
@@ -336,6 +353,7 @@ fn neighbor(
     one: &config::Neighbor,
 ) -> NeighborConfig {
     NeighborConfig {
+        group: one.group.clone(),
         add_path_send: one.add_path.send,
         add_path_receive: one.add_path.receive,
         max_paths: one.max_paths,

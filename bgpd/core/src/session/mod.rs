@@ -243,8 +243,13 @@ impl Session {
         }
     }
 
-    fn is_barred(&self, now: Instant) -> bool {
+    pub(crate) fn is_barred(&self, now: Instant) -> bool {
         self.barred.is_some_and(|until| now < until)
+    }
+
+    /// There is a connection, whatever its state.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.connections.is_empty()
     }
 
     /// The link to the neighbour lost its carrier: connections end without a word, which would not arrive.

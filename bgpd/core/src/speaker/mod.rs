@@ -7,11 +7,13 @@
 //! |---|---|
 //! | `neighbors` | which neighbours there are, how they do, what an administrator does to them |
 //! | `connections` | octets of transport connections, in and out |
+//! | `dynamic` | neighbours that come by themselves |
 //! | `signing` | which of two keys connections are signed with |
 //! | `restart` | graceful restart: what stays of a neighbour that is away, what is awaited after our own start |
 //! | `types` | what the speaker is configured with and what it tells |
 
 mod connections;
+mod dynamic;
 mod neighbors;
 mod restart;
 mod signing;
@@ -21,6 +23,7 @@ mod types;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -50,6 +53,10 @@ struct Neighbor {
     refused: bool,
     updates: u64,
     problems: u64,
+    /// It came by itself, from a prefix of its group.
+    dynamic: bool,
+    /// When it is forgotten, where it did and there is no session.
+    expires: Option<Instant>,
     /// Which key its connections are signed with.
     signing: signing::Signing,
     /// As in [`Speaker::timers`].
@@ -82,6 +89,10 @@ pub struct Speaker {
     /// All routes.
     pub rib: Rib,
     neighbors: Vec<Option<Neighbor>>,
+    /// Groups that neighbours join by connecting.
+    dynamic: Vec<DynamicGroup>,
+    /// Which group's dynamic neighbour had a number that is free: others may not take it for one of another group.
+    former: FxHashMap<usize, Arc<str>>,
     connections: FxHashMap<ConnectionId, Connection>,
     actions: VecDeque<Action>,
     /// Connections with messages of their sessions to be sent.
@@ -123,6 +134,8 @@ impl Speaker {
             config,
             rib,
             neighbors: vec![None],
+            dynamic: Vec::new(),
+            former: FxHashMap::default(),
             connections: FxHashMap::default(),
             actions: VecDeque::new(),
             control: BTreeSet::new(),
@@ -193,6 +206,7 @@ impl Speaker {
                 self.rib.sweep_stale(peer, family);
             }
             self.drain(peer, now);
+            self.forget_dynamic(peer, now);
         }
         self.rib.tidy();
         self.check_converged(now);
@@ -222,6 +236,7 @@ impl Speaker {
             .into_iter()
             .chain(stale)
             .chain(refreshing)
+            .chain(neighbor.forgotten_at())
             .min();
         if due == neighbor.due {
             return;

@@ -18,6 +18,16 @@ impl Speaker {
     /// export policy is told to it by what differs.
     pub fn set_neighbors(&mut self, wanted: Vec<NeighborConfig>, now: Instant) -> NeighborChanges {
         let mut changes = NeighborChanges::default();
+        let mut wanted = wanted;
+        let configured = wanted.len();
+        for one in self.dynamic_neighbors() {
+            if wanted[..configured]
+                .iter()
+                .all(|it| it.address != one.address)
+            {
+                wanted.push(one);
+            }
+        }
         for (peer, address) in self.addresses() {
             if wanted.iter().all(|one| one.address != address) {
                 self.remove_neighbor(peer, now);
@@ -26,7 +36,8 @@ impl Speaker {
         }
         let asn = self.config.asn;
         let mut exports = Vec::new();
-        for config in wanted {
+        for (at, config) in wanted.into_iter().enumerate() {
+            let dynamic = at >= configured;
             let Some(peer) = self.find(config.address) else {
                 self.add_neighbor(config, now);
                 changes.added += 1;
@@ -35,6 +46,7 @@ impl Speaker {
             let Some(neighbor) = self.neighbor_mut(peer) else {
                 continue;
             };
+            neighbor.dynamic = dynamic;
             if neighbor.config == config {
                 continue;
             }
@@ -43,7 +55,11 @@ impl Speaker {
                 let changed = Notification::cease(cease::CONFIGURATION_CHANGE, "");
                 neighbor.session.stop(now, changed);
                 self.remove(peer, now);
-                self.add_neighbor(config, now);
+                let peer = self.add(config, dynamic, now);
+                if let Some(neighbor) = self.neighbor_mut(peer) {
+                    neighbor.expect(now);
+                }
+                self.retime(peer);
                 changes.restarted += 1;
                 continue;
             }
@@ -95,18 +111,25 @@ impl Speaker {
         if !exports.is_empty() {
             self.rib.set_exports(&exports);
         }
+        self.former.clear();
         self.check_converged(now);
         changes
     }
 
     /// Adds a neighbour and starts its session.
     pub fn add_neighbor(&mut self, config: NeighborConfig, now: Instant) -> PeerId {
-        let at = self
-            .neighbors
-            .iter()
-            .skip(1)
-            .position(Option::is_none)
-            .map_or(self.neighbors.len(), |at| at + 1);
+        self.add(config, false, now)
+    }
+
+    pub(super) fn add(&mut self, config: NeighborConfig, dynamic: bool, now: Instant) -> PeerId {
+        // What is known of a dynamic neighbour by its number may be known for a while yet, and is the same for all of its group.
+        let group = config.group.as_ref().filter(|_| dynamic);
+        let free = |at: &usize| {
+            let former = self.former.get(at);
+            self.neighbors[*at].is_none() && (former.is_none() || former == group)
+        };
+        let at = (1..self.neighbors.len()).find(free);
+        let at = at.unwrap_or(self.neighbors.len());
         let peer = PeerId(at as u16);
         self.rib
             .add_peer(peer, peer_config(self.config.asn, &config));
@@ -159,6 +182,8 @@ impl Speaker {
             refused: false,
             updates: 0,
             problems: 0,
+            dynamic,
+            expires: None,
             signing: Signing::new(now),
             due: None,
         };
@@ -188,9 +213,14 @@ impl Speaker {
             .neighbors
             .get_mut(peer.0 as usize)
             .and_then(Option::take)
-            && let Some(due) = neighbor.due
         {
-            self.timers.remove(&(due, peer));
+            if let Some(due) = neighbor.due {
+                self.timers.remove(&(due, peer));
+            }
+            let group = neighbor.config.group.filter(|_| neighbor.dynamic);
+            if let Some(group) = group {
+                self.former.insert(usize::from(peer.0), group);
+            }
         }
     }
 
@@ -210,13 +240,14 @@ impl Speaker {
         self.neighbors.get(peer.0 as usize)?.as_ref()?.password()
     }
 
-    /// Other secrets of neighbours, by address: of each the one in force and the one that follows it. The sessions stay.
+    /// Other secrets of neighbours that are configured, by address: of each the one in force and the one that follows it. The sessions stay.
     pub fn set_passwords(
         &mut self,
         secrets: &dyn Fn(&NeighborConfig) -> [Option<Password>; 2],
         now: Instant,
     ) {
-        for neighbor in self.neighbors.iter_mut().flatten() {
+        let neighbors = self.neighbors.iter_mut().flatten();
+        for neighbor in neighbors.filter(|one| !one.dynamic) {
             let [password, next] = secrets(&neighbor.config);
             let config = &mut neighbor.config;
             if config.password != password || config.next_password != next {
@@ -380,6 +411,7 @@ impl Speaker {
             .map(|(peer, neighbor)| NeighborStatus {
                 peer,
                 config: neighbor.config.clone(),
+                dynamic: neighbor.dynamic,
                 signed: neighbor.password().is_some(),
                 state: neighbor.session.state(),
                 since: neighbor.since,

@@ -80,6 +80,7 @@ impl Speaker {
             return;
         };
         neighbor.since = Some(now);
+        neighbor.expires = None;
         let restart = negotiated.graceful_restart.as_ref();
         // RFC 4724 section 4.2: what the neighbour did not preserve over its restart, or does not speak of any more, goes now.
         let preserved = |family: &Family| {
@@ -148,6 +149,7 @@ impl Speaker {
         };
         neighbor.since = Some(now);
         neighbor.flaps += 1;
+        neighbor.expect(now);
         neighbor.refreshing.clear();
         let state = neighbor.session.state();
         let down = match retain {

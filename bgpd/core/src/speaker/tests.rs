@@ -62,6 +62,7 @@ fn speaker(
                 port: 179,
                 asn: Asn(asns[other]),
                 description: None,
+                group: None,
                 local_address: None,
                 local_address_v6: None,
                 passive: false,

@@ -69,6 +69,8 @@ pub struct NeighborConfig {
     pub asn: Asn,
     /// For humans.
     pub description: Option<String>,
+    /// The group that it has what is not its own from.
+    pub group: Option<Arc<str>>,
     /// The address that we connect from.
     pub local_address: Option<IpAddr>,
     /// Next hop of IPv6 routes on a session over IPv4.
@@ -130,6 +132,7 @@ impl NeighborConfig {
     pub(crate) fn is_same_session(&self, other: &Self) -> bool {
         let taken = Self {
             description: other.description.clone(),
+            group: other.group.clone(),
             import: other.import.clone(),
             export: other.export.clone(),
             max_prefixes: other.max_prefixes,
@@ -153,6 +156,33 @@ impl NeighborConfig {
         };
         taken == *other
     }
+}
+
+/// A group that neighbours join by connecting from one of its prefixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicGroup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where they connect from; of several groups that of the longest prefix.
+    pub prefixes: Vec<IpNet>,
+    /// Most neighbours at a time.
+    pub limit: u32,
+    /// What they are configured with, but for their addresses.
+    pub template: NeighborConfig,
+}
+
+/// Why somebody who connects does not become a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DynamicRefusal {
+    /// No group listens for the address.
+    NoGroup,
+    /// The group has as many neighbours as it may have.
+    Full {
+        /// Its name.
+        group: Arc<str>,
+        /// [`DynamicGroup::limit`].
+        limit: u32,
+    },
 }
 
 /// Our end of a transport connection.
@@ -233,6 +263,8 @@ pub struct NeighborStatus {
     pub peer: PeerId,
     /// Its configuration.
     pub config: NeighborConfig,
+    /// It joined its group by connecting.
+    pub dynamic: bool,
     /// Its connections are signed now.
     pub signed: bool,
     /// State of its session.

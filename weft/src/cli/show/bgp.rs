@@ -276,6 +276,13 @@ fn source(neighbor: &Neighbor) -> Cell {
     }
 }
 
+/// Its group, and whether it joined that by connecting.
+fn group(neighbor: &Neighbor) -> String {
+    let dynamic = if neighbor.dynamic { " (dynamic)" } else { "" };
+    let group = neighbor.group.as_deref();
+    group.map_or_else(String::new, |group| format!("{group}{dynamic}"))
+}
+
 pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     if neighbors.is_empty() {
         return "no neighbours are configured\n".to_owned();
@@ -285,6 +292,8 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
     columns.extend(tenants.then_some("TENANT"));
     let sources = neighbors.iter().any(|neighbor| neighbor.source.is_some());
     columns.extend(sources.then_some("SOURCE"));
+    let groups = neighbors.iter().any(|neighbor| neighbor.group.is_some());
+    columns.extend(groups.then_some("GROUP"));
     columns.extend(["#AS", "KIND", "STATE", "#SINCE"]);
     let bfd = neighbors.iter().any(|neighbor| neighbor.bfd.is_some());
     columns.extend(bfd.then_some("BFD"));
@@ -305,6 +314,7 @@ pub(super) fn neighbors(neighbors: &Vec<Neighbor>, view: View) -> String {
         let mut row = vec![Cell::new(neighbor.address.to_string(), Tone::Strong)];
         row.extend(tenants.then(|| Cell::from(neighbor.tenant.clone().unwrap_or_default())));
         row.extend(sources.then(|| source(neighbor)));
+        row.extend(groups.then(|| group(neighbor).into()));
         row.extend::<[Cell; 4]>([
             neighbor.asn.to_string().into(),
             neighbor.kind.as_str().into(),
@@ -363,6 +373,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
     );
     if let Some(tenant) = &neighbor.tenant {
         sheet.line("tenant", tenant, Tone::Plain);
+    }
+    if neighbor.group.is_some() {
+        sheet.line("group", group(neighbor), Tone::Plain);
     }
     if let Some(description) = &neighbor.description {
         sheet.line("description", description, Tone::Plain);

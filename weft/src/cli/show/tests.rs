@@ -33,6 +33,8 @@ fn neighbors_sample() -> Vec<Neighbor> {
         asn: 64601,
         kind: NeighborKind::IbgpClient,
         description: Some("edge".to_owned()),
+        group: None,
+        dynamic: false,
         source: None,
         source_stale: None,
         signed: true,

@@ -113,6 +113,8 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
         down: (status.last_reason != DownReason::NeverUp).then(|| down(&status.last_reason)),
+        group: status.config.group.as_deref().map(str::to_owned),
+        dynamic: status.dynamic,
         shutdown: status.config.shutdown.clone(),
         max_prefixes: status.config.max_prefixes,
         role: status.config.role.map(role),
