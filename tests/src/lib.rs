@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "test harness: a panic is its verdict")]
 
 pub mod chain;
+mod domain;
 mod flow;
+pub mod frames;
 mod lab;
 mod peer;
 pub mod tcp;
@@ -15,6 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use domain::Controller;
 pub use flow::{Damage, Flow, Verdicts};
 pub use lab::{Daemon, Lab, frr, frr_daemons, in_netns, output};
 pub use peer::{Message, Peer, Speaker, attribute, update};

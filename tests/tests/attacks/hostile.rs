@@ -69,6 +69,22 @@ impl Hostile {
         self.peer.send(&update(&[], &attributes, nlri));
     }
 
+    /// Announces a prefix with an attribute that nobody knows, so many times over (RFC 7606 section 3 g).
+    pub(crate) fn repeat(&mut self, prefix: &str, times: usize) {
+        let as_path = [&[2, 1][..], &ASN.to_be_bytes()].concat();
+        let mut attributes = [
+            attribute(0x40, 1, &[0]),
+            attribute(0x40, 2, &as_path),
+            attribute(0x40, 3, &ADDRESS.octets()),
+        ]
+        .concat();
+        for _ in 0..times {
+            attributes.extend(attribute(0xc0, 222, &[]));
+        }
+        let nlri = nlri(prefix.parse().unwrap());
+        self.peer.send(&update(&[], &attributes, &nlri));
+    }
+
     /// Waits until all that was announced has come to the router inside: an ordinary route that follows it has.
     pub(crate) fn is_heard(&mut self) {
         self.markers += 1;

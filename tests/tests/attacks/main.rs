@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
 
 mod api;
+mod host;
 mod hostile;
 mod load;
+mod tenant;
 
 use std::time::Duration;
 
@@ -92,6 +94,24 @@ fn nobody_takes_the_endpoint_id_of_another_router() {
         assert_eq!(raised, partner, "{status}");
         assert_eq!(x.stripped("vni"), u64::from(!partner));
     }
+}
+
+/// Case 13: attributes that stand in an UPDATE again and again.
+#[test]
+fn what_is_wrong_with_updates_is_told_in_a_few_lines() {
+    if !possible() {
+        return;
+    }
+    let mut x = Hostile::known_as("");
+    let before = x.lab.log("ea").lines().count();
+    for number in 0..5 {
+        x.repeat(&format!("10.66.{number}.0/24"), 900);
+    }
+    x.is_heard();
+    let lines = x.lab.log("ea").lines().count() - before;
+    assert!(lines < 20, "{lines} lines");
+    let neighbor = x.lab.neighbor("ea", "198.51.100.2").unwrap();
+    assert_eq!(neighbor["state"], "established", "{neighbor}");
 }
 
 /// What nobody can be sent to this router does not draw to itself either: a label whose endpoint id no locator gives an address.
