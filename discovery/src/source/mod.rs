@@ -108,6 +108,8 @@ pub struct Found {
     pub peer: Peer,
     /// The source.
     pub source: String,
+    /// Which of those that are followed it is, from 0.
+    pub number: usize,
     /// Why it is as it was known last, where the source does not say it any more.
     pub stale: Option<String>,
 }
@@ -209,7 +211,7 @@ fn shown(name: &str) -> Result<(), String> {
 
 fn together(all: &BTreeMap<usize, Memory>) -> Standing {
     let mut standing = Standing::default();
-    for memory in all.values() {
+    for (number, memory) in all {
         let source = || memory.source.clone();
         for (name, (peer, stale)) in &memory.known {
             let mut known = standing.peers.iter();
@@ -220,6 +222,7 @@ fn together(all: &BTreeMap<usize, Memory>) -> Standing {
                 name: name.clone(),
                 peer: peer.clone(),
                 source: source(),
+                number: *number,
                 stale: stale.clone(),
             });
         }

@@ -7,13 +7,33 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::defaults;
+use super::group;
 use super::reader::Cursor;
 use super::values::{interface, list, text};
 
 /// A source of neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Discovery {
+    /// What is asked.
+    #[serde(flatten)]
+    pub source: Source,
+    /// The group that the neighbours are of: what it says they have. Without one they are neighbours of this AS as usual; but what those say
+    /// of tenants that are learned from `dns` or `mdns`, where anybody may have answered, is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl Discovery {
+    /// Nobody proves who answers there, and no group says what such neighbours may.
+    pub(crate) fn is_anybodys(&self) -> bool {
+        self.group.is_none() && matches!(self.source, Source::Dns { .. } | Source::Mdns { .. })
+    }
+}
+
+/// What tells of neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) enum Discovery {
+pub(crate) enum Source {
     /// A YAML file, looked at again when it changes: names, each with `address`, and `asn`, `port`, `route_reflector_client` where they are
     /// not the usual.
     File(PathBuf),
@@ -43,14 +63,14 @@ pub(crate) enum Discovery {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<PathBuf>,
     },
-    /// Routers on a link that look for each other, by multicast DNS. Anybody there is believed: for labs.
+    /// Routers on a link that look for each other, by multicast DNS. Anybody there may answer.
     Mdns {
         /// The interface.
         interface: String,
     },
 }
 
-pub(super) fn read(at: &Cursor<'_>) -> Option<Discovery> {
+pub(super) fn read(at: &Cursor<'_>, groups: &group::Written<'_>) -> Option<Discovery> {
     let allowed = "`file: PATH`, `dns: { name: NAME }`, `etcd: { endpoints: [URL] }` or `mdns: { interface: NAME }`";
     let mut fields = at.fields(allowed)?;
     let file = fields.optional("file", |at| {
@@ -69,7 +89,7 @@ pub(super) fn read(at: &Cursor<'_>) -> Option<Discovery> {
             })
         });
         fields.finish();
-        Some(Discovery::Dns {
+        Some(Source::Dns {
             name: name?,
             servers: servers.unwrap_or_default(),
         })
@@ -98,7 +118,7 @@ pub(super) fn read(at: &Cursor<'_>) -> Option<Discovery> {
             path.map(PathBuf::from)
         });
         fields.finish();
-        Some(Discovery::Etcd {
+        Some(Source::Etcd {
             endpoints: endpoints.filter(|each| !each.is_empty())?,
             prefix: prefix.unwrap_or_else(defaults::peers),
             cacert,
@@ -112,20 +132,24 @@ pub(super) fn read(at: &Cursor<'_>) -> Option<Discovery> {
             interface(&at)
         });
         fields.finish();
-        Some(Discovery::Mdns {
+        Some(Source::Mdns {
             interface: interface?,
         })
     });
+    let group = fields.optional("group", |at| group::named(&at, groups));
     fields.finish();
     let found = file
-        .map(Discovery::File)
+        .map(Source::File)
         .into_iter()
         .chain(dns)
         .chain(etcd)
         .chain(mdns);
-    let mut found: Vec<Discovery> = found.collect();
+    let mut found: Vec<Source> = found.collect();
     match (found.pop(), found.is_empty()) {
-        (Some(one), true) => Some(one),
+        (Some(source), true) => Some(Discovery {
+            source,
+            group: group.map(|(name, _)| name.to_string()),
+        }),
         _ => at.expected(format!("one of {allowed}")),
     }
 }

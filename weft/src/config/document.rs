@@ -64,11 +64,6 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
     );
     let has_overlay = fields.get("overlay").is_some();
     let overlay = fields.optional("overlay", |at| overlay::read(&at, managed));
-    let discovery = fields
-        .optional("discovery", |at| {
-            at.list("a list of sources of neighbours", |at| discovery::read(&at))
-        })
-        .unwrap_or_default();
     for key in ["tenants", "neighbors", "groups", "networks", "discovery"] {
         if managed && let Some(at) = fields.get(key).filter(|at| !at.is_empty_list()) {
             at.problem(
@@ -104,6 +99,13 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
         .unwrap_or_default();
     let (groups, written_groups) = fields
         .optional("groups", |at| group::read_all(&at, known, has_overlay))
+        .unwrap_or_default();
+    let discovery = fields
+        .optional("discovery", |at| {
+            at.list("a list of sources of neighbours", |at| {
+                discovery::read(&at, &written_groups)
+            })
+        })
         .unwrap_or_default();
     let neighbors = fields
         .optional("neighbors", |at| {

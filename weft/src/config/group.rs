@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::defaults;
 use super::neighbor::{self, Neighbor};
-use super::reader::{At, Cursor, Fields};
+use super::reader::{Cursor, Fields};
 use super::session::{Known, Whose};
 use super::values::{name, number_of, prefixes, unique};
 
@@ -110,25 +110,25 @@ fn read<'a>(at: &Cursor<'a>, known: Known<'_>, has_overlay: bool) -> Option<Grou
 
 /// The group that a neighbour names; what the neighbour does not say is the group's.
 pub(super) fn inherit<'a>(fields: &mut Fields<'a>, groups: &Written<'a>) -> Option<Arc<str>> {
-    let named = fields.optional("group", |at| {
-        let named = at.scalar().unwrap_or_default();
-        let Some(group) = groups.get(named) else {
-            let names: Vec<&str> = groups.keys().map(String::as_str).collect();
-            let message = match names.is_empty() {
-                true => format!("found `{named}`, and there are no `groups`"),
-                false => format!(
-                    "found `{named}`, expected the name of a group: {}",
-                    names.join(", ")
-                ),
-            };
-            at.problem(message, super::reader::did_you_mean(named, &names));
-            return None;
+    let (name, group) = fields.optional("group", |at| named(&at, groups))?;
+    fields.inherit(&group);
+    Some(name)
+}
+
+/// A group that there is, and where it stands.
+pub(super) fn named<'a>(at: &Cursor<'_>, groups: &Written<'a>) -> Option<(Arc<str>, Cursor<'a>)> {
+    let named = at.scalar().unwrap_or_default();
+    let Some(group) = groups.get(named) else {
+        let names: Vec<&str> = groups.keys().map(String::as_str).collect();
+        let message = match names.is_empty() {
+            true => format!("found `{named}`, and there are no `groups`"),
+            false => format!(
+                "found `{named}`, expected the name of a group: {}",
+                names.join(", ")
+            ),
         };
-        Some(At {
-            value: Arc::from(named),
-            at: group.clone(),
-        })
-    })?;
-    fields.inherit(&named.at);
-    Some(named.value)
+        at.problem(message, super::reader::did_you_mean(named, &names));
+        return None;
+    };
+    Some((Arc::from(named), group.clone()))
 }

@@ -64,7 +64,7 @@ use weft_bgp_wire::{AnyCommunityPattern, Asn, Family};
 
 pub(crate) use bfd::Bfd;
 pub(crate) use chains::{ProbeKind, Service, chains, services};
-pub(crate) use discovery::Discovery;
+pub(crate) use discovery::{Discovery, Source};
 pub(crate) use group::Group;
 pub(crate) use management::{Api, ApiTls, Controller, Log, LogFormat, LogLevel};
 pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
@@ -232,7 +232,17 @@ impl Config {
                 "what this router has in {family} is announced to nobody: no neighbour has {family} in its `families`"
             )
         });
-        silent.chain(by_neighbor).chain(by_nobody).collect()
+        let anybodys = self.discovery.iter().any(Discovery::is_anybodys);
+        let anybodys = (anybodys && self.overlay.is_some()).then(|| {
+            "neighbours of `dns` and `mdns` say nothing of tenants here: anybody may answer there; `group` beside it names a group (`groups`) that \
+             says what they may (`accept_vnis`) and how they prove who they are (`password_file`)"
+                .to_owned()
+        });
+        silent
+            .chain(by_neighbor)
+            .chain(by_nobody)
+            .chain(anybodys)
+            .collect()
     }
 
     /// Neighbours with a family that this router has something to announce in, and no address to name as its next hop there; and families

@@ -506,7 +506,7 @@ fn wrong_values_say_what_is_allowed() {
     let cases = [
         (
             "neighbours: []",
-            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `discovery`, `prefix_lists`, `as_paths`, `communities`, `policies`, `tenants`, `groups`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
+            "2:1 unknown key `neighbours`, allowed are `controller`, `router`, `overlay`, `prefix_lists`, `as_paths`, `communities`, `policies`, `tenants`, `groups`, `discovery`, `neighbors`, `networks`, `install`, `api` and `log` (did you mean `neighbors`?)",
         ),
         (
             "tenants:",

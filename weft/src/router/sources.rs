@@ -15,7 +15,10 @@ use weft_discovery::source::{
 use super::core::Queries;
 use super::told::{Publisher, Teller, Told, refused, silent};
 use crate::config::parts::{Parts, Refused};
-use crate::config::{Config, Discovery};
+use crate::config::{self, Config};
+
+/// The port of BGP (RFC 4271).
+const BGP: u16 = 179;
 
 /// The sources of a router.
 pub(super) struct Sources {
@@ -35,7 +38,7 @@ impl Sources {
         let sources: anyhow::Result<Vec<Box<dyn Source>>> = config
             .discovery
             .iter()
-            .map(|one| open(one, config))
+            .map(|one| open(&one.source, config))
             .collect();
         Ok(Some(Self {
             news: follow(sources?),
@@ -111,11 +114,11 @@ fn told(standing: &Standing, parts: &[Refused]) -> Told {
     }
 }
 
-fn open(one: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
+fn open(one: &config::Source, config: &Config) -> anyhow::Result<Box<dyn Source>> {
     Ok(match one {
-        Discovery::File(path) => Box::new(PeerFile::new(path)),
-        Discovery::Dns { name, servers } => Box::new(Dns::new(name, servers)?),
-        Discovery::Etcd {
+        config::Source::File(path) => Box::new(PeerFile::new(path)),
+        config::Source::Dns { name, servers } => Box::new(Dns::new(name, servers)?),
+        config::Source::Etcd {
             endpoints,
             prefix,
             cacert,
@@ -126,7 +129,7 @@ fn open(one: &Discovery, config: &Config) -> anyhow::Result<Box<dyn Source>> {
             let tls = EtcdTls { cacert, cert, key };
             Box::new(EtcdPeers::new(endpoints, &tls, prefix)?)
         }
-        Discovery::Mdns { interface } => {
+        config::Source::Mdns { interface } => {
             let router = &config.router;
             let source = Mdns::new(interface, &router.name, router.asn.0, router.listen.port);
             Box::new(source.with_context(|| format!("discovery on {interface}"))?)
@@ -172,11 +175,7 @@ fn compose(
     let others = others.filter(|one| !own.contains(&one.peer.address) && !configured(&one.peer));
     let others: Vec<&Found> = others.collect();
     if let Some(neighbors) = document["neighbors"].as_array_mut() {
-        neighbors.extend(
-            others
-                .iter()
-                .map(|one| neighbor(&one.name, &one.peer, template)),
-        );
+        neighbors.extend(others.iter().map(|one| neighbor(one, template)));
     }
     let file = template.neighbors.iter().map(|one| one.address.to_string());
     let told = others
@@ -196,24 +195,90 @@ fn compose(
     Ok((config, refused))
 }
 
-fn neighbor(name: &str, peer: &Peer, template: &Config) -> Value {
-    let asn = peer.asn.unwrap_or(template.router.asn.0);
+/// What it is to be: what the source says of it before what its group does, and that before what is usual.
+fn neighbor(found: &Found, template: &Config) -> Value {
+    let peer = &found.peer;
+    let own = template.router.asn.0;
+    let source = template.discovery.get(found.number);
+    let group = source.and_then(|one| one.group.as_deref());
+    let group = group.and_then(|name| template.groups.iter().find(|one| one.name == name));
+    let says = |key: &str| group.is_some_and(|group| group.written.contains_key(key));
+    let mut neighbor = json!({ "address": peer.address, "description": found.name });
+    let mut set = |key: &str, value: Value| neighbor[key] = value;
+    if let Some(group) = group {
+        set("group", json!(group.name));
+    }
+    if peer.asn.is_some() || !says("asn") {
+        set("asn", json!(peer.asn.unwrap_or(own)));
+    }
+    if peer.port != BGP || !says("port") {
+        set("port", json!(peer.port));
+    }
+    if !says("connect_retry") {
+        set("connect_retry", json!(5));
+    }
     // Only inside of the own AS is anybody reflected for.
-    let reflects = peer.route_reflector_client && asn == template.router.asn.0;
-    json!({
-        "address": peer.address,
-        "asn": asn,
-        "port": peer.port,
-        "description": name,
-        "route_reflector_client": reflects,
-        "connect_retry": 5,
-    })
+    if peer.route_reflector_client && peer.asn.is_none_or(|asn| asn == own) {
+        set("route_reflector_client", json!(true));
+    }
+    if template.overlay.is_some() && source.is_none_or(config::Discovery::is_anybodys) {
+        set("accept_vnis", json!("none"));
+    }
+    neighbor
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test: a panic is its verdict")]
+    use weft_overlay::VniSet;
+
     use super::*;
+
+    /// Whoever answers on a link, or to a question of DNS, is nobody who may draw tenants' packets, until an operator says who may.
+    #[test]
+    fn who_answers_says_nothing_of_tenants_unless_a_group_says_so() {
+        let text = |more: &str| {
+            format!(
+                "router: {{ name: r1, router_id: 192.0.2.1, asn: 64601 }}
+overlay: {{ global_administrator: 64512, endpoint: 192.0.2.1 }}
+groups: [{{ name: mesh, hold_time: 30, connect_retry: 9, accept_vnis: [10001] }}]
+discovery: [{{ dns: {{ name: _bgp._tcp.example.com }}{more} }}, {{ file: peers.yaml }}]
+"
+            )
+        };
+        let found = |number: usize| Found {
+            name: format!("r{number}"),
+            peer: Peer {
+                address: [192, 0, 2, 8 + number as u8].into(),
+                asn: None,
+                port: 179,
+                route_reflector_client: false,
+            },
+            source: "somebody".into(),
+            number,
+            stale: None,
+        };
+        let neighbors = |more: &str| {
+            let template = Config::parse("r1.yaml", &text(more)).unwrap();
+            let warned = template.warnings().join("").contains("anybody may answer");
+            let (config, refused) = compose(&template, &[found(0), found(1)], &[]).unwrap();
+            assert!(refused.is_empty(), "{refused:?}");
+            assert_eq!(config.discovery, template.discovery);
+            (config.neighbors, warned)
+        };
+        let (all, warned) = neighbors("");
+        assert_eq!(all[0].accept_vnis, VniSet::none());
+        assert_eq!(all[1].accept_vnis, VniSet::all());
+        assert!(warned);
+        let (all, warned) = neighbors(", group: mesh");
+        assert_eq!(all[0].accept_vnis.ranges().len(), 1);
+        assert_eq!(all[0].group.as_deref(), Some("mesh"));
+        assert_eq!(
+            (all[0].session.hold_time, all[0].session.connect_retry),
+            (30, 9)
+        );
+        assert!(!warned);
+    }
 
     #[test]
     fn one_peer_that_cannot_be_costs_that_peer() {
@@ -229,6 +294,7 @@ mod tests {
                 route_reflector_client: false,
             },
             source: "peers.yaml".into(),
+            number: 0,
             stale: None,
         };
         let control = format!("a{}b", '\u{1}');
