@@ -347,6 +347,7 @@ pub struct Dataplane {
     found_state: bool,
     targets: watch::Receiver<u64>,
     attachments: watch::Receiver<BTreeMap<String, u64>>,
+    reserved: watch::Receiver<BTreeMap<String, String>>,
 }
 
 impl Dataplane {
@@ -363,13 +364,20 @@ impl Dataplane {
         let (events, outbox) = mpsc::channel(1024);
         let (version, targets) = watch::channel(1);
         let (record, attachments) = watch::channel(config.former.clone());
-        let found_state = actor::spawn(config, inbox, events, (version, record)).await?;
+        let (unfit, reserved) = watch::channel(BTreeMap::new());
+        let said = actor::Said {
+            targets: version,
+            record,
+            reserved: unfit,
+        };
+        let found_state = actor::spawn(config, inbox, events, said).await?;
         Ok((
             Self {
                 commands,
                 found_state,
                 targets,
                 attachments,
+                reserved,
             },
             outbox,
         ))
@@ -454,6 +462,11 @@ impl Dataplane {
     /// What the next start is to know as [`DataplaneConfig::former`].
     pub fn attachments(&self) -> watch::Receiver<BTreeMap<String, u64>> {
         self.attachments.clone()
+    }
+
+    /// Interfaces that no tenant can have, each with the reason: the router lives by them.
+    pub fn reserved(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.reserved.clone()
     }
 
     /// Says how these next hops are reached, now and whenever it changes.

@@ -24,6 +24,7 @@
 //! | `session-key/ROUTER/ROUTER` | [`SessionKey`] |
 //! | `session-keys` | [`Replaced`] |
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -158,6 +159,9 @@ pub struct Router {
     /// Another start of it that has come to another controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// Interfaces that it lives by itself, by name, each with the reason: no tenant can have them. As it said last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, String>,
 }
 
 /// A start of a router that has come to another controller than the one where the router is attached.

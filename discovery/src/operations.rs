@@ -223,6 +223,11 @@ pub fn join(
         controller: before.as_ref().and_then(|one| one.controller.clone()),
         expired: before.as_ref().is_some_and(|one| one.expired),
         external_address: before.as_ref().and_then(|one| one.external_address),
+        // What another machine lives by says nothing of this one.
+        reserved: known
+            .and(before.as_ref())
+            .map(|one| one.reserved.clone())
+            .unwrap_or_default(),
         peers: before.map(|one| one.peers).unwrap_or_default(),
         claim: None,
     };
@@ -317,6 +322,39 @@ pub fn register(
     router.claim = None;
     session_keys::registered(transaction, &router, fresh);
     transaction.put(Record::Router(router));
+    Ok(())
+}
+
+/// Interfaces that a router says of itself to be reserved, at most; and octets that each reason has.
+const MOST_RESERVED: usize = 256;
+const LONGEST_REASON: usize = 256;
+
+/// A router says which interfaces it lives by itself.
+///
+/// # Errors
+/// Where it is none of the domain.
+pub fn reserve(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    router_key: &str,
+    interfaces: &BTreeMap<String, String>,
+) -> Done<()> {
+    check_router(transaction.state(), name, router_key)?;
+    let mut router = router_of(transaction, name)?;
+    let named = interfaces.iter().filter(|(name, _)| name.len() < 16);
+    let mut reserved: BTreeMap<String, String> = BTreeMap::new();
+    for (name, reason) in named {
+        let reason: String = reason.chars().filter(|one| !one.is_control()).collect();
+        let end = reason.floor_char_boundary(LONGEST_REASON);
+        reserved.insert(name.clone(), reason[..end].to_owned());
+        if reserved.len() > MOST_RESERVED {
+            reserved.pop_last();
+        }
+    }
+    if router.reserved != reserved {
+        router.reserved = reserved;
+        transaction.put(Record::Router(router));
+    }
     Ok(())
 }
 

@@ -160,7 +160,7 @@ impl Actor {
             !attached.contains(*name) && !early
         });
         let closed: BTreeSet<String> = held_back.cloned().collect();
-        self.record.send_if_modified(|held| {
+        self.said.record.send_if_modified(|held| {
             let differs = *held != self.former.known;
             if differs {
                 held.clone_from(&self.former.known);

@@ -177,7 +177,7 @@ pub(crate) struct Actor {
     unfit: screen::Unfit,
     /// Interfaces that were tenants', and those of them that the next start is to know of.
     former: former::Former,
-    record: watch::Sender<BTreeMap<String, u64>>,
+    said: Said,
     /// The router's addresses, as the classifier knows them.
     addresses_held: BTreeSet<OwnAddress>,
     /// Tenants are VRFs.
@@ -249,12 +249,20 @@ pub(crate) struct Actor {
     watch_rules_at: Option<Instant>,
     rules_suspected: bool,
     pending: Changes,
-    /// Another one when there are other targets of probes.
-    /// Which version of the targets of probes it is.
-    targets: watch::Sender<u64>,
     route_requests: u64,
     repairs: u64,
     events_lost: u64,
+}
+
+/// What others follow.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// The version of what can be probed.
+    pub(crate) targets: watch::Sender<u64>,
+    /// Interfaces that were tenants', for the next start.
+    pub(crate) record: watch::Sender<BTreeMap<String, u64>>,
+    /// Interfaces that no tenant can have, and why.
+    pub(crate) reserved: watch::Sender<BTreeMap<String, String>>,
 }
 
 /// Reads the kernel and starts the thread; says whether an earlier process left tenant routes.
@@ -262,7 +270,7 @@ pub(crate) async fn spawn(
     config: DataplaneConfig,
     inbox: mpsc::Receiver<Command>,
     events: mpsc::Sender<DataplaneEvent>,
-    (targets, record): (watch::Sender<u64>, watch::Sender<BTreeMap<String, u64>>),
+    said: Said,
 ) -> Result<bool, Error> {
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()
@@ -282,7 +290,7 @@ pub(crate) async fn spawn(
                 }
             };
             runtime.block_on(async {
-                match Actor::new(config, events, (targets, record)) {
+                match Actor::new(config, events, said) {
                     Ok((actor, changes, found)) => {
                         // Where nobody waits for the answer, nobody sends commands either.
                         let _ = ready.send(Ok(found));
@@ -310,7 +318,7 @@ impl Actor {
     fn new(
         config: DataplaneConfig,
         events: mpsc::Sender<DataplaneEvent>,
-        (targets, record): (watch::Sender<u64>, watch::Sender<BTreeMap<String, u64>>),
+        said: Said,
     ) -> Result<(Self, mpsc::Receiver<Changes>, bool), Error> {
         #[cfg_attr(not(test), expect(unused_mut, reason = "tests plan faults"))]
         let mut netlink = Netlink::open().map_err(Error::kernel("cannot open netlink"))?;
@@ -342,7 +350,7 @@ impl Actor {
             senders: senders::Senders::default(),
             unfit: screen::Unfit::new(),
             former: former::Former::default(),
-            record,
+            said,
             addresses_held: BTreeSet::new(),
             vrf: false,
             vrfs: BTreeMap::new(),
@@ -391,7 +399,6 @@ impl Actor {
             watch_rules_at: None,
             rules_suspected: false,
             pending: Changes::default(),
-            targets,
             route_requests: 0,
             repairs: 0,
             events_lost: 0,

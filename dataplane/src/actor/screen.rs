@@ -119,6 +119,13 @@ impl Actor {
             .retain(now, ConditionKind::AttachmentRefused, |name| {
                 refused.contains_key(name)
             });
+        self.said.reserved.send_if_modified(|held| {
+            let differs = *held != unfit;
+            if differs {
+                held.clone_from(&unfit);
+            }
+            differs
+        });
         self.unfit = unfit;
     }
 }

@@ -49,12 +49,12 @@ pub struct ProbedTenant {
 impl Actor {
     /// What can be probed may be something else now.
     pub(super) fn note_targets(&self) {
-        self.targets.send_modify(|version| *version += 1);
+        self.said.targets.send_modify(|version| *version += 1);
     }
 
     /// What can be probed, unless it is what `known` was.
     pub(super) fn probe_targets(&self, known: u64) -> Option<ProbeTargets> {
-        let version = *self.targets.borrow();
+        let version = *self.said.targets.borrow();
         if known == version {
             return None;
         }

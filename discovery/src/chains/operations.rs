@@ -69,6 +69,16 @@ pub struct NewChain {
 /// # Errors
 /// Whose it is.
 pub(crate) fn check_free(state: &State, router: &str, interface: &str, own: &str) -> Done<()> {
+    let mut holders = state.by(&by::interface(router, interface));
+    let is_held = holders.any(|one| one.record.key() == own);
+    let reserved = state.router(&key::router(router));
+    let reserved = reserved.and_then(|one| one.reserved.get(interface));
+    // What was there before stays, as the router leaves it out by itself: whoever changes something else need not mend that first.
+    if let Some(reason) = reserved.filter(|_| !is_held) {
+        return Err(Rejection::Invalid(format!(
+            "interface `{interface}` of router `{router}` is no tenant's: {reason}"
+        )));
+    }
     for one in state.by(&by::interface(router, interface)) {
         let owner = match &one.record {
             other if other.key() == own => continue,

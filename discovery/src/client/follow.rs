@@ -1,8 +1,10 @@
 //! Following the controller: for as long as the router runs, whether or not the controller is there.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
@@ -10,8 +12,8 @@ use super::backoff::{Backoff, LONGEST};
 use super::{ClientError, Facts, Membership, failed};
 use crate::pki::{TokenText, random};
 use crate::proto::{
-    Acknowledge, FromRouter, PerformanceAnswer, Refused, Register, ToRouter, Update, from_router,
-    item, to_router,
+    Acknowledge, FromRouter, PerformanceAnswer, Refused, Register, Reserved, ToRouter, Update,
+    from_router, item, to_router,
 };
 use crate::view::{View, digests};
 
@@ -39,6 +41,9 @@ pub struct Question {
     pub answer: oneshot::Sender<serde_json::Value>,
 }
 
+/// Between two words on which interfaces the router lives by.
+const RESERVED_EVERY: Duration = Duration::from_secs(5);
+
 struct Applied {
     revision: u64,
     view: View,
@@ -49,6 +54,7 @@ struct Applied {
 #[derive(Clone)]
 pub struct Client {
     said: mpsc::Sender<Applied>,
+    reserved: Arc<watch::Sender<BTreeMap<String, String>>>,
 }
 
 impl Client {
@@ -64,6 +70,7 @@ impl Client {
         let generation = membership.next_generation();
         let (events, inbox) = mpsc::channel(16);
         let (said, told) = mpsc::channel(16);
+        let (reserved, reserves) = watch::channel(BTreeMap::new());
         let (revision, view) = runs.unwrap_or_default();
         let numbered = membership.keep_generation(generation);
         let follower = Follower {
@@ -74,6 +81,7 @@ impl Client {
             view,
             events,
             told,
+            reserves,
             token,
             instance: random(8),
             numbered: numbered.is_ok(),
@@ -83,7 +91,8 @@ impl Client {
             link: None,
         };
         tokio::spawn(follower.run(numbered));
-        (Self { said }, inbox)
+        let reserved = Arc::new(reserved);
+        (Self { said, reserved }, inbox)
     }
 
     /// The router runs a view but for what is refused of it, and begins with it the next time.
@@ -96,6 +105,15 @@ impl Client {
         // Nobody listens any more where the router ends.
         let _ = self.said.send(applied).await;
     }
+
+    /// The router lives by these interfaces, each with the reason: no tenant can have them.
+    pub fn reserve(&self, interfaces: BTreeMap<String, String>) {
+        self.reserved.send_if_modified(|held| {
+            let differs = *held != interfaces;
+            *held = interfaces;
+            differs
+        });
+    }
 }
 
 struct Follower {
@@ -107,6 +125,8 @@ struct Follower {
     view: View,
     events: mpsc::Sender<Event>,
     told: mpsc::Receiver<Applied>,
+    /// Interfaces that the router lives by, each with the reason.
+    reserves: watch::Receiver<BTreeMap<String, String>>,
     /// The generation is on the disk.
     numbered: bool,
     /// What the router runs is on the disk too, or why it is not.
@@ -360,6 +380,9 @@ impl Follower {
         // What the router is to be, by what it was sent: it may not run it yet.
         let mut wanted = self.view.clone();
         let mut renew_again = Duration::from_secs(1);
+        // At once where something is known, and then when it changes.
+        self.reserves.mark_changed();
+        let mut reserve_at = tokio::time::Instant::now();
         loop {
             let renew = tokio::time::sleep(self.membership.renew_in().max(renew_again));
             tokio::select! {
@@ -376,6 +399,15 @@ impl Follower {
                     }
                     None => return Ok(End::Stop),
                 },
+                changed = changed_after(&mut self.reserves, reserve_at) => {
+                    if let Some(interfaces) = changed {
+                        let interfaces = interfaces.into_iter().collect();
+                        let message = from_router::Message::Reserved(Reserved { interfaces });
+                        let message = FromRouter { message: Some(message) };
+                        let _ = sender.send(message).await;
+                    }
+                    reserve_at = tokio::time::Instant::now() + RESERVED_EVERY;
+                }
                 () = renew => match self.membership.renew().await {
                     Ok(()) => {
                         renew_again = Duration::from_secs(1);
@@ -432,6 +464,19 @@ impl Follower {
             None => Ok(()),
         }
     }
+}
+
+/// What has changed since, not before a time; `None` where it is as before a change that was none. Never where nobody says more.
+async fn changed_after(
+    reserves: &mut watch::Receiver<BTreeMap<String, String>>,
+    at: tokio::time::Instant,
+) -> Option<BTreeMap<String, String>> {
+    tokio::time::sleep_until(at).await;
+    if reserves.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let interfaces = reserves.borrow_and_update().clone();
+    (!interfaces.is_empty()).then_some(interfaces)
 }
 
 /// Items with keys that other routers will sign with.

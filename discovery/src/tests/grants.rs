@@ -156,3 +156,65 @@ async fn a_tenants_administrator_uses_what_was_granted_and_nothing_else() {
         json!([])
     );
 }
+
+/// A router says which interfaces it lives by: nobody attaches one, also not by mistake, and it is said why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_router_lives_by_is_attached_by_nobody() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    let mut a1 = controller.router(&scratch, "a1", "router", 1).await;
+    a1.until("settings", has("settings")).await;
+    let body = json!({ "name": "red" });
+    controller.ask(Method::POST, "tenants", body).await.unwrap();
+    let attach = async |interfaces: &[&str]| {
+        let body = json!({ "interfaces": interfaces });
+        let path = "tenants/red/attachments/a1";
+        controller.ask(Method::PUT, path, body).await
+    };
+    // Before it has said so: that stays, until somebody takes it away.
+    attach(&["eth1"]).await.unwrap();
+    let reserve = |interfaces: &[(&str, &str)]| {
+        let named = interfaces.iter();
+        let named = named.map(|(name, why)| ((*name).to_owned(), (*why).to_owned()));
+        a1.client.reserve(named.collect());
+    };
+    reserve(&[
+        ("eth0", "the tunnel endpoint 192.0.2.1 is there\u{1b}[2J"),
+        ("eth1", "`overlay.uplinks` names it"),
+        ("much-too-long-for-a-name", "nobody has this"),
+    ]);
+    let said = async |wanted: Value| {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let router = controller.get("routers/a1").await;
+            if router["reserved"] == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{router}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    said(json!({
+        "eth0": "the tunnel endpoint 192.0.2.1 is there[2J",
+        "eth1": "`overlay.uplinks` names it",
+    }))
+    .await;
+    attach(&["eth1", "red0"]).await.unwrap();
+    let refused = attach(&["red0", "eth0"]).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("is no tenant's: the tunnel endpoint 192.0.2.1"),
+        "{refused}"
+    );
+    let node = json!({ "attachments": [{ "router": "a1", "interface": "eth0", "node": ["169.254.1.2"] }] });
+    let refused = controller.ask(Method::PUT, "tenants/red/services/fw", node);
+    let refused = refused.await.unwrap_err().to_string();
+    assert!(refused.contains("is no tenant's"), "{refused}");
+    attach(&["red0"]).await.unwrap();
+    assert!(attach(&["eth1"]).await.is_err());
+    // It is away: as it said last. What it lives by no more may be a tenant's.
+    reserve(&[("eth0", "the tunnel endpoint 192.0.2.1 is there")]);
+    said(json!({ "eth0": "the tunnel endpoint 192.0.2.1 is there" })).await;
+    drop(a1);
+    attach(&["eth1"]).await.unwrap();
+    assert!(attach(&["eth0"]).await.is_err());
+}

@@ -122,6 +122,7 @@ fn router(name: &str, role: Role, address: Ipv4Addr) -> Router {
         peers: Vec::new(),
         external_address: None,
         claim: None,
+        reserved: BTreeMap::new(),
     }
 }
 

@@ -134,6 +134,18 @@ fn a_tenants_administrator_has_routers_do_what_was_granted_alone() {
             "{path} {body}: {status} {answer}"
         );
     }
+    // An operator's mistake is none either: the router has said what it lives by.
+    wait_until("what a1 lives by", PATIENCE, || {
+        let router = domain.operator("GET", "routers/a1", &Value::Null);
+        router["reserved"]["mgmt"].is_string().then_some(())
+    });
+    let token = domain.controller.operator();
+    let put = ("PUT", "tenants/red/attachments/a1");
+    let mistake = json!({ "interfaces": ["mgmt"] });
+    let asks = (&domain.lab, "ctl");
+    let (status, answer) = domain.controller.ask(asks, &token, put, &mistake);
+    assert!((400..500).contains(&status), "{status} {answer}");
+    assert!(answer.to_string().contains("is no tenant's"), "{answer}");
     let own = json!({ "interfaces": ["red0"] });
     let (status, answer) = domain.attacker(&red, "PUT", "tenants/red/attachments/a1", &own);
     assert!((200..300).contains(&status), "{status} {answer}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 use weft_discovery::client::{Client, ClientError, Event, Facts, Membership, PORT};
 use weft_discovery::pki::TokenText;
@@ -166,6 +166,19 @@ impl Managed {
     /// Where labels may lead, as the controller has said it last.
     pub(super) fn origins(&self) -> Option<Arc<Origins>> {
         self.origins.clone()
+    }
+
+    /// Tells the controller, from now on, which interfaces no tenant can have.
+    pub(super) fn report(&self, mut reserved: watch::Receiver<BTreeMap<String, String>>) {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            loop {
+                client.reserve(reserved.borrow_and_update().clone());
+                if reserved.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Interfaces that tenants may attach, as the controller has said it last.
@@ -604,7 +617,9 @@ fn compose(
     }
     parts.document["neighbors"] = neighbors.into();
     parts.document["tenants"] = tenants.into();
-    let (config, wrong) = parts.read("what the controller says", former)?;
+    let (mut config, wrong) = parts.read("what the controller says", former)?;
+    // The router lives by it.
+    config.controller.clone_from(&template.controller);
     refused.extend(wrong);
     Ok((config, refused))
 }

@@ -157,6 +157,9 @@ async fn run_router(
     };
     let (dataplane, mut dataplane_events) = Dataplane::start(settings).await?;
     attachments::keep(records.attachments, dataplane.attachments());
+    if let Some(managed) = &managed {
+        managed.report(dataplane.reserved());
+    }
     let first = !dataplane.found_state();
     let helpers = records.helpers.read(None);
     let before = Before::new(&config, dataplane.found_state(), helpers);

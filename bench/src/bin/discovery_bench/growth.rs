@@ -108,6 +108,7 @@ fn router(name: String) -> Record {
         peers: Vec::new(),
         external_address: None,
         claim: None,
+        reserved: std::collections::BTreeMap::new(),
     })
 }
 

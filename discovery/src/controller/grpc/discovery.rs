@@ -1,5 +1,6 @@
 //! What routers ask for.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
+use weft_api::bounds::Rate;
 
 use crate::controller::Controller;
 use crate::controller::audit::{self, Entry, Outcome};
@@ -240,7 +242,7 @@ impl Discovery for Server {
         self.register(&who, &register).await?;
         let controller = self.controller.clone();
         controller.hub.note_certificate(&who.router, who.not_after);
-        let (name, runs) = (who.router, register.revision);
+        let (name, own_key, runs) = (who.router, who.key.clone(), register.revision);
         let (number, inbox) = controller.hub.attach(&name, &who.key, register);
         info!(router = name, runs, "router attached");
         let presence = Presence {
@@ -248,6 +250,7 @@ impl Discovery for Server {
             name: name.clone(),
             number,
         };
+        let reserved = Rate::new(RESERVED_BURST, RESERVED_EVERY);
         let listener = tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
                 match message.message {
@@ -260,7 +263,11 @@ impl Discovery for Server {
                             Err(error) => warn!(router = name, %error, "no answer"),
                         }
                     }
-                    Some(from_router::Message::Register(_)) | None => {}
+                    Some(from_router::Message::Reserved(one)) if reserved.pass().is_some() => {
+                        reserve(&controller, &name, &own_key, one.interfaces).await;
+                    }
+                    Some(from_router::Message::Register(_) | from_router::Message::Reserved(_))
+                    | None => {}
                 }
             }
             drop(presence);
@@ -273,6 +280,28 @@ impl Discovery for Server {
         Ok(Response::new(Box::pin(stream)))
     }
 }
+
+/// Notes which interfaces a router lives by, where that is another word than its last.
+async fn reserve(
+    controller: &Controller,
+    name: &str,
+    key: &str,
+    interfaces: BTreeMap<String, String>,
+) {
+    let (router, key) = (name.to_owned(), key.to_owned());
+    let change = move |transaction: &mut crate::database::Transaction<'_>| {
+        operations::reserve(transaction, &router, &key, &interfaces)
+    };
+    let what = format!("router {name} says which interfaces it lives by");
+    let actor = format!("router {name}");
+    if let Err(error) = controller.database.change(&actor, what, change).await {
+        warn!(router = name, %error, "cannot note which interfaces it lives by");
+    }
+}
+
+/// How often a router may say which interfaces it lives by: so often at once, then once in so long. It does so every 5 s at most.
+const RESERVED_BURST: u32 = 10;
+const RESERVED_EVERY: Duration = Duration::from_secs(5);
 
 /// Ends a task with the value that it belongs to.
 pub(in crate::controller) struct AbortOnDrop(pub(in crate::controller) tokio::task::JoinHandle<()>);

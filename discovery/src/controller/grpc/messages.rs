@@ -217,6 +217,7 @@ pub(super) fn router(one: model::Router, modified: u64) -> proto::Router {
         controller: one.controller,
         expired: one.expired,
         peers: peers.collect(),
+        reserved: one.reserved.into_iter().collect(),
         modified,
     }
 }

@@ -296,6 +296,7 @@ mod tests {
             peers: Vec::new(),
             external_address: None,
             claim: None,
+            reserved: BTreeMap::new(),
         };
         RouterStatus::new(&router, attached)
     }
