@@ -311,7 +311,30 @@ pub(crate) struct ForeignRule {
 impl ForeignRule {
     /// It is asked before the last of ours, and may take packets that are in transit.
     pub(crate) fn may_come_first(&self) -> bool {
-        self.priority > 0 && self.priority < RULE_LAST && self.action.is_some() && !self.of_sockets
+        self.priority < RULE_LAST && self.action.is_some() && !self.of_sockets && !self.is_local()
+    }
+
+    /// It finds the host's own addresses, before everything else: the kernel's own first rule, or one like it.
+    fn is_local(&self) -> bool {
+        let local = u32::from(libc::RT_TABLE_LOCAL);
+        let plain = self.source.is_none() && self.destination.is_none() && self.interface.is_none();
+        let takes_all = plain && self.mark.is_none() && !self.inverted;
+        self.priority == 0 && takes_all && self.action == Some(ForeignAction::Table(local))
+    }
+
+    /// What `ip rule del` takes to delete it, and none beside it that has its preference.
+    pub(crate) fn selector(&self) -> String {
+        match self.action {
+            Some(ForeignAction::Goto) | None => format!("pref {}", self.priority),
+            _ => format!("pref {}{}", self.priority, self.words()),
+        }
+    }
+
+    /// As `ip rule` shows it, behind its preference.
+    fn words(&self) -> String {
+        let shown = self.to_string();
+        let words = shown.split_once(':').map(|(_, words)| words.to_owned());
+        words.unwrap_or_default()
     }
 
     /// It may take a packet of a tenant, by its mark and where it comes in.
@@ -613,9 +636,17 @@ mod tests {
         assert!(inverted.explains(packet, (7, "red0"), Some(999)).is_some());
         assert!(inverted.may_take(7, "red0") && inverted.source_in(net).is_some());
         for harmless in [
+            // The kernel's own first one.
             ForeignRule {
+                family: Family::V4,
                 priority: 0,
-                ..rule.clone()
+                source: None,
+                destination: None,
+                interface: None,
+                mark: None,
+                inverted: false,
+                of_sockets: false,
+                action: Some(ForeignAction::Table(255)),
             },
             ForeignRule {
                 priority: 32_766,

@@ -359,8 +359,8 @@ impl Actor {
         {
             let family = if rule.family == Family::V6 { " -6" } else { "" };
             let remedy = format!(
-                "`ip{family} rule del pref {}`, or give it a preference of 2000 or more, or a selector that no tenant's packet has",
-                rule.priority
+                "`ip{family} rule del {}`, or give it a preference of 2000 or more, or a selector that no tenant's packet has",
+                rule.selector()
             );
             self.conditions.set(
                 now,

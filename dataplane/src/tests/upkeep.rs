@@ -287,6 +287,7 @@ fn a_rule_of_others_that_takes_tenants_packets_is_named_and_one_that_does_not_is
         ("pref 20 to 10.0.2.0/26 lookup main", 20),
         ("pref 21 from 10.0.1.0/24 blackhole", 21),
         ("pref 22 iif red0 unreachable", 22),
+        ("pref 0 iif red0 blackhole", 0),
     ] {
         domain.lab.run("a", "ip route replace 10.0.2.0/24 dev wan");
         domain.lab.run("a", &format!("ip rule add {rule}"));
@@ -295,7 +296,12 @@ fn a_rule_of_others_that_takes_tenants_packets_is_named_and_one_that_does_not_is
         let condition = &status.conditions[0];
         assert_eq!(condition.subject, format!("IPv4 rule {priority}"));
         assert!(!domain.ping("red-a", "10.0.2.10", 1), "{rule}");
-        domain.lab.run("a", &format!("ip rule del pref {priority}"));
+        // What is said to be done is done, and nothing but that.
+        let remedy = condition.remedy.as_ref().unwrap();
+        let command = remedy.split('`').nth(1).unwrap();
+        domain.lab.run("a", command);
+        let left = domain.lab.run("a", "ip rule");
+        assert!(left.contains("from all lookup local"), "{left}");
         domain.a.wait(|status| status.conditions.is_empty());
         domain.wait_for_ping("red-a", "10.0.2.10");
     }
