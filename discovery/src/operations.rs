@@ -325,7 +325,7 @@ pub fn register(
     Ok(())
 }
 
-/// Interfaces that a router says of itself to be reserved, at most; and octets that each reason has.
+/// Interfaces that a router says of itself to be reserved, at most; and characters that each reason has.
 const MOST_RESERVED: usize = 256;
 const LONGEST_REASON: usize = 256;
 
@@ -344,9 +344,8 @@ pub fn reserve(
     let named = interfaces.iter().filter(|(name, _)| name.len() < 16);
     let mut reserved: BTreeMap<String, String> = BTreeMap::new();
     for (name, reason) in named {
-        let reason: String = reason.chars().filter(|one| !one.is_control()).collect();
-        let end = reason.floor_char_boundary(LONGEST_REASON);
-        reserved.insert(name.clone(), reason[..end].to_owned());
+        let shown = reason.chars().filter(|one| !one.is_control());
+        reserved.insert(name.clone(), shown.take(LONGEST_REASON).collect());
         if reserved.len() > MOST_RESERVED {
             reserved.pop_last();
         }
