@@ -41,6 +41,7 @@ fn neighbor() -> Neighbor {
         tenant: None,
         asn: 64999,
         kind: NeighborKind::Ebgp,
+        local_as: Some(64998),
         description: None,
         source: Some("peers.yaml".into()),
         source_stale: None,

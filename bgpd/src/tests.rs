@@ -55,6 +55,7 @@ fn neighbor(address: IpAddr, port: u16, asn: u32, local: IpAddr, passive: bool) 
         max_prefixes: None,
         max_paths: u32::MAX,
         allow_own_as: 0,
+        as_path: Default::default(),
         enforce_first_as: false,
         accept_martians: false,
         import_class: 0,

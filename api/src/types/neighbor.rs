@@ -90,6 +90,9 @@ pub struct Neighbor {
     pub asn: u32,
     /// What it is to us.
     pub kind: NeighborKind,
+    /// The AS that this router is to it, where that is not the router's own (RFC 7705).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_as: Option<u32>,
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,

@@ -56,6 +56,7 @@ impl Bench {
                 max_prefixes: None,
                 max_paths: u32::MAX,
                 allow_own_as: 0,
+                as_path: Default::default(),
                 enforce_first_as: false,
                 accept_martians: false,
                 import_class: 0,

@@ -58,6 +58,11 @@ pub use update::{
 pub struct Asn(pub u32);
 
 impl Asn {
+    /// It is for private use (RFC 6996).
+    pub fn is_private(self) -> bool {
+        matches!(self.0, 64_512..=65_534 | 4_200_000_000..=4_294_967_294)
+    }
+
     /// AS_TRANS, which stands for an AS number that does not fit two octets (RFC 6793 section 9).
     pub const TRANS: Self = Self(23456);
 

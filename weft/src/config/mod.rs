@@ -67,7 +67,7 @@ pub(crate) use chains::{ProbeKind, Service, chains, services};
 pub(crate) use discovery::{Discovery, Source};
 pub(crate) use group::Group;
 pub(crate) use management::{Api, ApiTls, Controller, Log, LogFormat, LogLevel};
-pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, SiteNeighbor};
+pub(crate) use neighbor::{LocalNextHop, Neighbor, NextHop, PrivateAs, SiteNeighbor};
 pub(crate) use overlay::{CodePoint, Overlay, Segmentation, UnknownOrigins};
 pub(crate) use policy::{AsPathItem, Library, Passing, Term};
 pub(crate) use report::ConfigErrors;

@@ -14,7 +14,7 @@ use super::bfd::{self, Bfd};
 use super::group::{self, Written};
 use super::reader::{At, Cursor, Fields};
 use super::session::{self, Known, Session, Whose};
-use super::values::{number_of, prefixes, unique_list, vni_set};
+use super::values::{asn, number_of, prefixes, unique_list, vni_set};
 use super::{defaults, serial};
 
 /// A BGP neighbour.
@@ -45,6 +45,16 @@ pub(crate) struct Neighbor {
     #[serde(default, serialize_with = "serial::bfd")]
     #[schemars(with = "Option<serial::BoolOr<Bfd>>")]
     pub bfd: Option<Bfd>,
+    /// Another AS that this router is to an eBGP neighbour (RFC 7705): its number, or a mapping with `hide_own`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serial::Either<serial::AsNumber, LocalAs>>")]
+    pub local_as: Option<LocalAs>,
+    /// AS numbers for private use (RFC 6996) in AS_PATH of what is announced to an eBGP neighbour. Its own stays.
+    #[serde(default)]
+    pub private_as: PrivateAs,
+    /// Put our own AS in the place of an eBGP neighbour's AS in what it is told, so that several sites may have one AS number.
+    #[serde(default)]
+    pub as_override: bool,
     /// Several paths a prefix (RFC 7911): `true` or `false` for both directions, or each by itself.
     #[serde(default)]
     #[schemars(with = "serial::BoolOr<AddPath>")]
@@ -91,6 +101,32 @@ pub(crate) struct Neighbor {
     #[serde(default = "VniSet::all", serialize_with = "serial::vni_set")]
     #[schemars(with = "serial::VniSetSchema")]
     pub announce_vnis: VniSet,
+}
+
+/// An AS that this router is to one neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct LocalAs {
+    /// Its number.
+    #[serde(serialize_with = "serial::asn")]
+    #[schemars(with = "serial::AsNumber")]
+    pub asn: Asn,
+    /// It stands in AS_PATH in the place of this router's own AS, and not in front of it.
+    #[serde(default)]
+    pub hide_own: bool,
+}
+
+/// What becomes of AS numbers for private use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PrivateAs {
+    /// They are announced.
+    #[default]
+    Keep,
+    /// They are left out.
+    Remove,
+    /// This router's AS stands in their place.
+    Replace,
 }
 
 /// What becomes of what is said of the overlay and not accepted.
@@ -270,6 +306,36 @@ pub(super) fn read_fields<'a>(
             ("strip", LocalNextHop::Strip),
         ])
     });
+    let external = |at: &Cursor<'_>, what: &str| {
+        if known && ibgp {
+            at.problem(
+                format!("{what} is for eBGP neighbours"),
+                Some("remove it, or correct the neighbour's `asn`".to_owned()),
+            );
+        }
+    };
+    let local_as = fields.optional("local_as", |at| {
+        external(&at, "another AS of this router");
+        local_as(&at, [number, router.map(|router| router.asn)])
+    });
+    let private_as = fields.optional("private_as", |at| {
+        let chosen = at.choice(&[
+            ("keep", PrivateAs::Keep),
+            ("remove", PrivateAs::Remove),
+            ("replace", PrivateAs::Replace),
+        ])?;
+        if chosen != PrivateAs::Keep {
+            external(&at, "what becomes of private AS numbers");
+        }
+        Some(chosen)
+    });
+    let as_override = fields.optional("as_override", |at| {
+        let chosen = at.bool()?;
+        if chosen {
+            external(&at, "an AS number in the place of its own");
+        }
+        Some(chosen)
+    });
     let strip_overlay = fields.optional("strip_overlay", |at| at.bool());
     let accept_vnis = fields.optional("accept_vnis", |at| {
         let accept = vni_set(&at)?;
@@ -327,6 +393,9 @@ pub(super) fn read_fields<'a>(
         },
         fast_external_fallover: fallover.unwrap_or_else(defaults::yes),
         bfd: bfd.flatten(),
+        local_as,
+        private_as: private_as.unwrap_or_default(),
+        as_override: as_override.unwrap_or_default(),
         add_path: add_path.unwrap_or_default(),
         max_paths: max_paths.unwrap_or(match ibgp {
             true => 256,
@@ -351,6 +420,30 @@ pub(super) fn read_fields<'a>(
         ttl: read.ttl.unwrap_or(if ibgp { 64 } else { defaults::ttl() }),
     };
     Some((neighbor, placed.at))
+}
+
+/// Another AS of this router; `taken` are the neighbour's and its own.
+fn local_as(at: &Cursor<'_>, taken: [Option<Asn>; 2]) -> Option<LocalAs> {
+    let local = match at.is_mapping() {
+        false => LocalAs {
+            asn: asn(at)?,
+            hide_own: false,
+        },
+        true => {
+            let mut fields = at.fields("a mapping with `asn`")?;
+            let number = fields.required("asn", "the AS that this router is", |at| asn(&at));
+            let hide_own = fields.optional("hide_own", |at| at.bool());
+            fields.finish();
+            LocalAs {
+                asn: number?,
+                hide_own: hide_own.unwrap_or_default(),
+            }
+        }
+    };
+    match taken.contains(&Some(local.asn)) {
+        true => at.expected("another AS number than the router's and the neighbour's"),
+        false => Some(local),
+    }
 }
 
 fn add_path(at: &Cursor<'_>) -> Option<AddPath> {

@@ -279,6 +279,25 @@ impl<T: JsonSchema> JsonSchema for BoolOr<T> {
     }
 }
 
+/// One of two.
+pub(super) struct Either<A, B>(PhantomData<(A, B)>);
+
+impl<A: JsonSchema, B: JsonSchema> JsonSchema for Either<A, B> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}Or{}", A::schema_name(), B::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<A>();
+        let other = generator.subschema_for::<B>();
+        json_schema!({ "oneOf": [one, other] })
+    }
+}
+
 /// One, or a list.
 pub(super) struct OneOrMany<T>(PhantomData<T>);
 

@@ -108,6 +108,7 @@ neighbors:
     import: [10.0.0.0/8, { prefix: 172.16.0.0/12, ge: 16 }, { prefix: 0.0.0.0/0, le: 24 }]
     export: []
     graceful_restart: false
+  - { address: 192.0.2.7, asn: 64999, local_as: { asn: 7, hide_own: true }, private_as: replace, as_override: true }
   - { address: 192.0.2.2, asn: 4200000000, route_reflector_client: true, next_hop: unchanged, add_path: false, import: [bogons, in, accept], export: out }
 discovery:
   - file: /etc/weft/peers.yaml
@@ -563,6 +564,14 @@ fn wrong_values_say_what_is_allowed() {
         (
             "overlay: { global_administrator: 64512, endpoint: \"2001:db8::1\" }\nneighbors: [{ address: 10.255.1.2, asn: 64601 }]",
             "3:12 neighbors: the IPv6 endpoint is announced in ipv6-unicast, and no neighbour exchanges that (add `families: [ipv4-unicast, ipv6-unicast]` to the neighbours)",
+        ),
+        (
+            "neighbors: [{ address: 192.0.2.2, asn: 64601, private_as: remove }]",
+            "2:59 neighbors[0].private_as: what becomes of private AS numbers is for eBGP neighbours (remove it, or correct the neighbour's `asn`)",
+        ),
+        (
+            "neighbors: [{ address: 192.0.2.2, asn: 64602, local_as: 64602 }]",
+            "2:57 neighbors[0].local_as: found `64602`, expected another AS number than the router's and the neighbour's",
         ),
         (
             "overlay: { endpoint: 192.0.2.1 }",

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use weft_api::{Listener, Secure};
 use weft_bgp::policy::RoutePolicy;
-use weft_bgp::rib::Origination;
+use weft_bgp::rib::{AsPathEdit, LocalAs, Origination, PrivateAs};
 use weft_bgp::{BgpConfig, DynamicGroup, NeighborConfig, Password, Scope, SpeakerConfig};
 use weft_bgp_wire::Asn;
 use weft_dataplane::{CodePoint, DataplaneConfig, Segmentation, TENANT_MARKS};
@@ -333,6 +333,7 @@ fn session(
         max_prefixes: one.max_prefixes,
         max_paths: 1,
         allow_own_as: usize::from(one.allow_own_as),
+        as_path: AsPathEdit::default(),
         enforce_first_as: one.enforce_first_as,
         accept_martians: one.martians == config::Martians::Accept,
         import_class: 0,
@@ -354,6 +355,18 @@ fn neighbor(
 ) -> NeighborConfig {
     NeighborConfig {
         group: one.group.clone(),
+        as_path: AsPathEdit {
+            local_as: one.local_as.map(|local| LocalAs {
+                asn: local.asn,
+                replaces_own: local.hide_own,
+            }),
+            private: match one.private_as {
+                config::PrivateAs::Keep => PrivateAs::Keep,
+                config::PrivateAs::Remove => PrivateAs::Remove,
+                config::PrivateAs::Replace => PrivateAs::Replace,
+            },
+            overrides: one.as_override,
+        },
         add_path_send: one.add_path.send,
         add_path_receive: one.add_path.receive,
         max_paths: one.max_paths,

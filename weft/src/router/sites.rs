@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tracing::info;
 use weft_bgp::rib::{Origination, PeerId, PlainBgp, ReportedPath, RouteFilter};
 use weft_bgp::{Bgp, BgpEvent, NeighborStatus, Scope, ShutdownMode};
-use weft_bgp_wire::{Asn, AttributesBuilder, AttributesView, ExtendedCommunity, code, flags};
+use weft_bgp_wire::{Asn, AttributesBuilder, AttributesView, ExtendedCommunity, code};
 use weft_dataplane::Dataplane;
 use weft_overlay::intent::{TenantId, TenantRoute};
 use weft_overlay::table::{OriginationChange, Overlay};
@@ -502,22 +502,9 @@ fn announced(attributes: AttributesView<'_>) -> Vec<u8> {
 /// Puts our own AS in the place of others in AS_PATH.
 fn override_as(attributes: &[u8], others: &[Asn], own: Asn) -> Vec<u8> {
     let mut builder = AttributesBuilder::new();
-    let view = AttributesView::new(attributes);
-    builder.load(view);
-    if let Some(path) = view.value(code::AS_PATH).filter(|_| !others.is_empty()) {
-        let mut octets = path.to_vec();
-        let mut at = 0;
-        // Segments: kind, number of ASes, each in 4 octets.
-        while let Some(count) = octets.get(at + 1).map(|count| usize::from(*count)) {
-            let end = (at + 2 + count * 4).min(octets.len());
-            for asn in octets[at + 2..end].as_chunks_mut::<4>().0 {
-                if others.contains(&Asn(u32::from_be_bytes(*asn))) {
-                    *asn = own.0.to_be_bytes();
-                }
-            }
-            at = end;
-        }
-        builder.set(flags::TRANSITIVE, code::AS_PATH, &octets);
+    builder.load(AttributesView::new(attributes));
+    if !others.is_empty() {
+        builder.map_as_path(|asn| Some(if others.contains(&asn) { own } else { asn }));
     }
     builder.octets().to_vec()
 }

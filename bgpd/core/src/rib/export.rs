@@ -9,7 +9,8 @@ use weft_bgp_policy::{
     Decisions, LeafId, NextHopEdit, Program, RootId, Route, RoutePolicy, Scratch,
 };
 use weft_bgp_wire::{
-    AttributesBuilder, EncodeContext, Family, NextHop, Role, UpdateWriter, code, encode_attributes,
+    Asn, AttributesBuilder, EncodeContext, Family, NextHop, Role, UpdateWriter, code,
+    encode_attributes,
 };
 
 use super::Shared;
@@ -18,7 +19,9 @@ use super::import::origin;
 use super::index::Tagged;
 use super::interner::AttributeId;
 use super::table::{Entry, Path};
-use super::types::{ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, SharedLink};
+use super::types::{
+    AsPathEdit, ExportContext, PeerConfig, PeerId, PeerKind, PeerUp, PrivateAs, SharedLink,
+};
 
 /// Everything that the octets for a neighbour depend on: neighbours with equal settings share an update group.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +40,8 @@ pub(crate) struct ExportSettings {
     pub(crate) export_class: u32,
     /// What we are to them (RFC 9234).
     pub(crate) role: Option<Role>,
+    /// What becomes of AS_PATH; where that depends on the neighbour's AS, which one that is.
+    pub(crate) as_path: (AsPathEdit, Option<Asn>),
 }
 
 impl ExportSettings {
@@ -50,6 +55,8 @@ impl ExportSettings {
                 Some(address).filter(|_| v6_next_hops)
             }
         };
+        let change = config.as_path;
+        let names_neighbor = change.overrides || change.private != PrivateAs::Keep;
         let mut add_path = [false; 2];
         add_path[family.index()] = up.add_path_send[family.index()];
         Self {
@@ -67,6 +74,31 @@ impl ExportSettings {
             policy: config.export.clone(),
             export_class: config.export_class,
             role: config.role,
+            as_path: (config.as_path, names_neighbor.then_some(config.asn)),
+        }
+    }
+
+    /// What becomes of AS_PATH on the way to another AS.
+    fn edit_as_path(&self, own: Asn, edit: &mut AttributesBuilder) {
+        let (change, neighbor) = self.as_path;
+        let presented = change.presented(own);
+        if neighbor.is_some() {
+            edit.map_as_path(|asn| {
+                if Some(asn) == neighbor {
+                    return Some(if change.overrides { presented } else { asn });
+                }
+                match change.private {
+                    PrivateAs::Remove if asn.is_private() => None,
+                    PrivateAs::Replace if asn.is_private() => Some(presented),
+                    _ => Some(asn),
+                }
+            });
+        }
+        if !change.local_as.is_some_and(|local| local.replaces_own) {
+            edit.prepend_as(own);
+        }
+        if change.local_as.is_some() {
+            edit.prepend_as(presented);
         }
     }
 
@@ -498,9 +530,10 @@ impl ExportBatch {
                 edit.prepend_cluster_id(shared.config.cluster_id);
             }
         } else {
-            edit.prepend_as(shared.config.asn);
+            let own = shared.config.asn;
+            settings.edit_as_path(own, edit);
             if key.only_to_customer.is_none() && settings.role.is_some_and(Role::marks_export) {
-                edit.set_only_to_customer(shared.config.asn);
+                edit.set_only_to_customer(settings.as_path.0.presented(own));
             }
         }
         let next_hop = settings.next_hop(source, set.next_hop(), named)?;

@@ -827,7 +827,11 @@ fn announce<P: Tagged>(
     };
     let config = &state.config;
     // RFC 4271 section 9.1.2: own AS in AS_PATH; section 6.3: the AS that sends stands first; RFC 4456 section 8: reflection loops.
-    let own = usize::from(key.own_as) <= config.allow_own_as;
+    let local = config
+        .as_path
+        .local_as
+        .map_or(0, |local| set.view().as_path().count(local.asn));
+    let own = usize::from(key.own_as) + local <= config.allow_own_as;
     let first = !(config.enforce_first_as && config.kind == PeerKind::Ebgp)
         || key.neighbor_as == config.asn.0;
     // An IPv4-mapped address is no router's; the labels of a path lead on all the same.

@@ -6,6 +6,7 @@ use weft_bgp_wire::*;
 
 use super::*;
 
+mod as_path;
 mod import;
 mod model;
 mod policy;
@@ -43,6 +44,7 @@ fn peer_config(peer: u16, kind: PeerKind) -> PeerConfig {
         max_prefixes: None,
         max_paths: u32::MAX,
         allow_own_as: 0,
+        as_path: Default::default(),
         enforce_first_as: false,
         accept_martians: false,
         import_class: 0,

@@ -86,6 +86,47 @@ pub struct PeerConfig {
     pub export_class: u32,
     /// What we are to it (RFC 9234): routes that it leaks are refused, and ours are marked.
     pub role: Option<Role>,
+    /// AS_PATH on the way to it, where it is an eBGP neighbour.
+    pub as_path: AsPathEdit,
+}
+
+/// What becomes of AS_PATH on the way to an eBGP neighbour, beside that the AS which we are to it is put in front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsPathEdit {
+    /// The AS that we are to it, where that is not our own (RFC 7705).
+    pub local_as: Option<LocalAs>,
+    /// AS numbers for private use (RFC 6996).
+    pub private: PrivateAs,
+    /// Our AS stands in the place of the neighbour's own, so that sites with one AS number take each other's routes.
+    pub overrides: bool,
+}
+
+/// An AS that we are to one neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAs {
+    /// Its number.
+    pub asn: Asn,
+    /// It stands in the place of our own ("Replace Old AS", RFC 7705 section 3.3), and not in front of it.
+    pub replaces_own: bool,
+}
+
+/// What becomes of AS numbers for private use in front of which another AS is put. The neighbour's own stays: by it, it finds loops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrivateAs {
+    /// They are told.
+    #[default]
+    Keep,
+    /// They are left out.
+    Remove,
+    /// The AS that we are to the neighbour stands in their place: the path stays as long as it is.
+    Replace,
+}
+
+impl AsPathEdit {
+    /// The AS that we are to the neighbour.
+    pub fn presented(&self, own: Asn) -> Asn {
+        self.local_as.map_or(own, |local| local.asn)
+    }
 }
 
 /// What a session negotiated.

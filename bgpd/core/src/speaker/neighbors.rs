@@ -138,7 +138,7 @@ impl Speaker {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let session = SessionConfig {
-            local_asn: self.config.asn,
+            local_asn: config.as_path.presented(self.config.asn),
             router_id: self.config.router_id,
             peer_asn: config.asn,
             hold_time: config.hold_time,
@@ -464,5 +464,6 @@ fn peer_config(asn: Asn, config: &NeighborConfig) -> PeerConfig {
         import_class: config.import_class,
         export_class: config.export_class,
         role: config.role,
+        as_path: config.as_path,
     }
 }

@@ -83,6 +83,7 @@ fn speaker(
                 max_prefixes: None,
                 max_paths: u32::MAX,
                 allow_own_as: 0,
+                as_path: Default::default(),
                 enforce_first_as: true,
                 accept_martians: false,
                 import_class: 0,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use weft_bgp_wire::{Asn, Family, Problem, Role, RouterId};
 
 use crate::policy::RoutePolicy;
-use crate::rib::{NearLimit, PeerCounters, PeerId, SharedLink};
+use crate::rib::{AsPathEdit, NearLimit, PeerCounters, PeerId, SharedLink};
 use crate::session::{ConnectionId, DownReason, Negotiated, State};
 
 /// What this router is, to its neighbours.
@@ -121,6 +121,8 @@ pub struct NeighborConfig {
     pub export_class: u32,
     /// What we are to it (RFC 9234); of an eBGP neighbour alone.
     pub role: Option<Role>,
+    /// What becomes of AS_PATH on the way to it, and which AS we are to it; of an eBGP neighbour alone.
+    pub as_path: AsPathEdit,
     /// There is no session unless it says its role too.
     pub role_strict: bool,
     /// There is to be no session, and what the neighbour is told of that (RFC 9003); empty for nothing.

@@ -133,6 +133,24 @@ impl AttributesBuilder {
         self.set(WELL_KNOWN, code::AS_PATH, &value);
     }
 
+    /// Puts other AS numbers in the place of those in AS_PATH, or takes some away; a segment of which nothing is left goes too.
+    pub fn map_as_path(&mut self, mut map: impl FnMut(Asn) -> Option<Asn>) {
+        let old = self.view().as_path();
+        let mut value = Vec::with_capacity(old.0.len());
+        for segment in old.segments() {
+            let start = value.len();
+            value.extend_from_slice(&[segment.kind.octet(), 0]);
+            for asn in segment.asns().filter_map(&mut map) {
+                value[start + 1] += 1;
+                value.extend_from_slice(&asn.0.to_be_bytes());
+            }
+            if value[start + 1] == 0 {
+                value.truncate(start);
+            }
+        }
+        self.set(WELL_KNOWN, code::AS_PATH, &value);
+    }
+
     /// Sets MULTI_EXIT_DISC.
     pub fn set_med(&mut self, med: u32) {
         self.set(

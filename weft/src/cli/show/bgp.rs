@@ -374,6 +374,9 @@ pub(super) fn neighbor(neighbor: &Neighbor, view: View) -> String {
     if let Some(tenant) = &neighbor.tenant {
         sheet.line("tenant", tenant, Tone::Plain);
     }
+    if let Some(asn) = neighbor.local_as {
+        sheet.line("local AS", asn.to_string(), Tone::Plain);
+    }
     if neighbor.group.is_some() {
         sheet.line("group", group(neighbor), Tone::Plain);
     }

@@ -32,6 +32,7 @@ fn neighbors_sample() -> Vec<Neighbor> {
         tenant: None,
         asn: 64601,
         kind: NeighborKind::IbgpClient,
+        local_as: None,
         description: Some("edge".to_owned()),
         group: None,
         dynamic: false,

@@ -113,6 +113,7 @@ fn neighbor(state: &LiveState, tenant: Option<String>, status: NeighborStatus) -
         since: status.since.map(|since| since.elapsed().as_secs()),
         flaps: status.flaps,
         down: (status.last_reason != DownReason::NeverUp).then(|| down(&status.last_reason)),
+        local_as: status.config.as_path.local_as.map(|local| local.asn.0),
         group: status.config.group.as_deref().map(str::to_owned),
         dynamic: status.dynamic,
         shutdown: status.config.shutdown.clone(),

@@ -36,6 +36,7 @@ fn template() -> NeighborConfig {
         max_prefixes: None,
         max_paths: 1,
         allow_own_as: 0,
+        as_path: Default::default(),
         enforce_first_as: true,
         accept_martians: false,
         import_class: 0,
