@@ -41,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// The bridge, bond or VRF that it belongs to.
     pub(crate) master: Option<u32>,
+    /// It is a VRF, whoever made it.
+    pub(crate) vrf: bool,
 }
 
 /// Address of a link, with its network.
@@ -86,6 +88,7 @@ pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
                 tunnel: None,
                 mtu: 1500,
                 master: None,
+                vrf: false,
             };
             for attribute in parsed.attributes {
                 match attribute {
@@ -94,7 +97,10 @@ pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
                     LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                     LinkAttribute::Controller(master) => link.master = Some(master),
                     LinkAttribute::Address(octets) => link.mac = octets.try_into().ok(),
-                    LinkAttribute::LinkInfo(infos) => link.tunnel = tunnel_kind(&infos),
+                    LinkAttribute::LinkInfo(infos) => {
+                        link.tunnel = tunnel_kind(&infos);
+                        link.vrf = infos.contains(&LinkInfo::Kind(InfoKind::Vrf));
+                    }
                     _ => {}
                 }
             }

@@ -525,6 +525,7 @@ mod tests {
             no_arp: false,
             mtu: 1450,
             master: None,
+            vrf: false,
             mac: Some([2, 0, 192, 0, 2, 1]),
             tunnel: None,
         }

@@ -86,7 +86,8 @@ impl Actor {
                 Some(link) => {
                     let had = had.entry(name.clone()).or_default();
                     let addresses = addresses.get(&link.index);
-                    had.look(name, link, addresses.map_or(&[], Vec::as_slice))
+                    let lost = had.look(name, link, addresses.map_or(&[], Vec::as_slice));
+                    self.port_of(link).or(lost)
                 }
             };
             flaws.extend(flaw.map(|flaw| (name.as_str(), flaw)));
@@ -110,6 +111,21 @@ impl Actor {
         self.conditions
             .retain(now, kind, |name| flaws.contains_key(name));
         self.had = had;
+    }
+
+    /// It has been made a port of something that takes all that comes in by it: a bridge, a bond. A VRF leaves it what it is.
+    fn port_of(&self, link: &Link) -> Option<Flaw> {
+        let master = self.links.get(&link.master?)?;
+        (!master.vrf).then(|| Flaw {
+            detail: format!(
+                "it has been made a port of {}, which has what comes in by it: the tenant's packets do not",
+                master.name
+            ),
+            remedy: Some(format!(
+                "`ip link set {} nomaster`, or make {} the tenant's interface",
+                link.name, master.name
+            )),
+        })
     }
 
     /// The addresses of links that others than those on it may have heard of.
@@ -170,6 +186,7 @@ mod tests {
             tunnel: None,
             mtu: 1500,
             master: None,
+            vrf: false,
         }
     }
 

@@ -177,6 +177,11 @@ fn an_attachment_that_changes_is_told_of_and_one_that_lost_something_is_said() {
             "NOARP",
             "ip link set red0 arp on",
         ),
+        (
+            "ip link add br9 up type bridge; ip link set red0 master br9",
+            "a port of br9",
+            "ip link set red0 nomaster; ip link del br9",
+        ),
     ] {
         domain.lab.run("a", damage);
         let status = domain.a.wait(|status| !status.conditions.is_empty());
