@@ -14,6 +14,7 @@ use crate::server;
     ),
     paths(
         server::status,
+        server::config,
         server::neighbors,
         server::neighbor,
         server::routes,

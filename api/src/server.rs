@@ -11,6 +11,7 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::Value;
 
 use crate::problem::Problem;
 use crate::query::{self, KernelQuery, RouteQuery, TenantRouteQuery, TraceQuery};
@@ -34,6 +35,9 @@ impl From<Unavailable> for Problem {
 pub trait RouterState: Send + Sync + 'static {
     /// What the router is and how it does.
     fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send;
+
+    /// The configuration that the router was given last, without secrets.
+    fn config(&self) -> impl Future<Output = Result<Value, Unavailable>> + Send;
 
     /// Its neighbours, by address.
     fn neighbors(&self) -> impl Future<Output = Result<Vec<Neighbor>, Unavailable>> + Send;
@@ -135,6 +139,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 pub fn router<S: RouterState>(state: Arc<S>) -> Router {
     let v1 = Router::new()
         .route("/status", get(status::<S>))
+        .route("/config", get(config::<S>))
         .route("/neighbors", get(neighbors::<S>))
         .route("/neighbors/{address}", get(neighbor::<S>))
         .route("/routes", get(routes::<S>))
@@ -198,6 +203,21 @@ pub(crate) async fn status<S: RouterState>(
 ) -> Answer<Status> {
     query::nothing(pairs)?;
     Ok(Json(state.status().await?))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/config", tag = "router",
+    responses(
+        (status = 200, description = "The configuration that the router was given last: as its file says it (docs/config.schema.json), with all defaults, and without tokens", body = Object),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn config<S: RouterState>(
+    State(state): State<Arc<S>>,
+    Pairs(pairs): Pairs,
+) -> Answer<Value> {
+    query::nothing(pairs)?;
+    Ok(Json(state.config().await?))
 }
 
 #[utoipa::path(

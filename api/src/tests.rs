@@ -115,6 +115,10 @@ impl RouterState for Fake {
         })
     }
 
+    async fn config(&self) -> Result<Value, Unavailable> {
+        self.answer(json!({ "router": { "name": "a1" } }))
+    }
+
     async fn neighbors(&self) -> Result<Vec<Neighbor>, Unavailable> {
         self.answer(vec![neighbor()])
     }
@@ -946,7 +950,7 @@ fn the_published_document_is_current() {
 fn the_document_is_openapi_3_1_and_complete() {
     let document = crate::document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 15);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 16);
     let text = document.to_string();
     for (at, _) in text.match_indices("#/components/schemas/") {
         let name = text[at..]

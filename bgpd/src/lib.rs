@@ -31,7 +31,7 @@ pub use secure::can_sign;
 pub use weft_bgp_core::session::{DownReason, Negotiated, State};
 pub use weft_bgp_core::speaker::{
     Awaited, DynamicGroup, NeighborChanges, NeighborConfig, NeighborStatus, Password, Speaker,
-    SpeakerConfig,
+    SpeakerConfig, Transition,
 };
 pub use weft_bgp_core::{policy, rib};
 pub use weft_bgp_wire as wire;

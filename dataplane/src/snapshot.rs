@@ -226,7 +226,8 @@ pub(crate) fn routes_over(
         );
         match found {
             Ok(found) => all.extend(found),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            // No such link, or no such table any more.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {}
             Err(error) => return Err(error),
         }
     }

@@ -573,6 +573,16 @@ pub fn delete_router(transaction: &mut Transaction<'_>, name: &str) -> Done<()> 
     }
     chains::forget_router(transaction, name);
     session_keys::forget(transaction, name);
+    // Who has one that was made for this router is not the next of its name.
+    for (key, one) in transaction.state().below(&key::token("")) {
+        let scope = match &one.record {
+            Record::Token(token) => &token.scope,
+            _ => continue,
+        };
+        if matches!(scope, Scope::Join { name: Some(whose), .. } if whose == name) {
+            transaction.delete(key);
+        }
+    }
     transaction.delete(&key::router(name));
     Ok(())
 }

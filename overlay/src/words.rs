@@ -5,7 +5,7 @@ use std::net::IpAddr;
 /// The protocol number of routes of ours in the kernel, and nobody else's to announce.
 pub const OWN_PROTOCOL: u8 = 87;
 
-/// The tunnel devices that routers make.
+/// The tunnel devices that routers make for the usual ports; for another one its number stands in the place of `0`.
 pub const DEVICES: [&str; 4] = ["vx0", "vxg0", "wgre0", "wgre6"];
 
 /// Route protocols by name, as in iproute2's `rt_protos`.
@@ -68,7 +68,9 @@ pub fn interface(name: &str) -> Result<(), &'static str> {
     }
     let vrf = name.strip_prefix("vrf-");
     let vrf = vrf.is_some_and(|rest| rest.bytes().all(|octet| octet.is_ascii_digit()));
-    if vrf || DEVICES.contains(&name) {
+    let port = name.strip_prefix("vxg").or_else(|| name.strip_prefix("vx"));
+    let far = port.is_some_and(|port| port.parse::<u16>().is_ok());
+    if vrf || far || DEVICES.contains(&name) {
         return Err("an interface of the tenant: this is a device that the router makes");
     }
     Ok(())
@@ -167,7 +169,8 @@ mod tests {
             "red0",
             "eth0.100",
             "veth-a_b",
-            "vx1",
+            "vx70000",
+            "vxlan1",
             "vrf-red",
             "a+b",
             "_x",
@@ -191,6 +194,8 @@ mod tests {
             "a%d",
             "lo",
             "vx0",
+            "vx8472",
+            "vxg4790",
             "wgre6",
             "vrf-10001",
             "sixteen-octets-1",

@@ -493,3 +493,39 @@ fn a_tenant_whose_vni_changes_keeps_its_attachment() {
         (attachment["missing"] == true && attachment["up"] == false).then_some(())
     });
 }
+
+/// An attachment that blinks while the daemon does not look is as it was before when it does: what the kernel dropped meanwhile is put back at
+/// once, and not when everything is compared again.
+#[test]
+fn what_blinks_in_one_burst_is_put_back() {
+    if !need(&["ip", "curl", "ping"]) {
+        return;
+    }
+    let lab = up();
+    for node in ["a", "b"] {
+        lab.converged(node);
+    }
+    lab.reaches("red-a", "10.0.2.10");
+    for blink in [
+        "ip address del 10.0.2.1/24 dev red0; ip address add 10.0.2.1/24 dev red0",
+        "ip link set red0 down; ip link set red0 up",
+        "ip link set vx0 down; ip link set vx0 up",
+    ] {
+        let told = |lab: &Lab| {
+            let log = lab.log("b");
+            let lines = log.lines();
+            let put_back = ["the kernel dropped routes", ": repairing"];
+            lines
+                .filter(|line| put_back.iter().any(|word| line.contains(word)))
+                .count()
+        };
+        let before = told(&lab);
+        lab.signal("b", nix::sys::signal::Signal::SIGSTOP);
+        lab.shell("b", blink);
+        lab.signal("b", nix::sys::signal::Signal::SIGCONT);
+        wait_until("what was dropped is seen", Duration::from_secs(20), || {
+            (told(&lab) > before).then_some(())
+        });
+        lab.reaches("red-a", "10.0.2.10");
+    }
+}

@@ -44,6 +44,7 @@ async fn each_answer_is_as_documented() {
     let mut answered = HashSet::new();
     for (path, stopping) in [
         ("/api/v1/status", false),
+        ("/api/v1/config", false),
         ("/api/v1/neighbors", false),
         ("/api/v1/neighbors/192.0.2.2", false),
         ("/api/v1/routes", false),

@@ -746,7 +746,8 @@ impl Actor {
             let mut in_the_way = in_the_way.iter();
             let made_way = in_the_way.any(|link| !self.links.contains_key(link));
             // A link that goes down takes routes and next hops along without a word, also where it is raised again at once.
-            ours_changed = before != self.used_links() || made_way;
+            let shaken = changes.shaken.iter().any(|link| self.is_device(*link));
+            ours_changed = before != self.used_links() || made_way || shaken;
             self.keep_devices();
             ours_changed |= before != self.used_links();
             self.policy_changed = true;

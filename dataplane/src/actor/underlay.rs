@@ -425,39 +425,48 @@ impl Actor {
         }
     }
 
-    /// Takes note of what the kernel dropped without a word, when an address or a link went: routes over these links are read again.
+    /// Takes note of what the kernel dropped without a word, when an address or a link went: routes over these links are read again, those of
+    /// tenants' tables too. A link that blinks within one burst of events looks as it did before.
     pub(super) fn reread_routes(&mut self, links: &BTreeSet<u32>) {
-        if self.held.in_table(MAIN) == 0 {
+        if links.is_empty() {
             return;
         }
-        for link in links {
+        let mut over: BTreeMap<(u32, u32), Vec<RouteKey>> = BTreeMap::new();
+        for (key, spec) in self.held.iter() {
+            let mut note = |link: u32| {
+                if links.contains(&link) {
+                    over.entry((key.table, link)).or_default().push(*key);
+                }
+            };
+            match spec {
+                RouteSpec::Via { interface, .. } => interface.iter().copied().for_each(note),
+                RouteSpec::OnLink { interface, .. } | RouteSpec::Connected { interface, .. } => {
+                    note(*interface);
+                }
+                RouteSpec::Ways(set) => {
+                    let ways = self.way_sets.get(*set).iter();
+                    ways.for_each(|way| note(way.interface));
+                }
+                _ => {}
+            }
+        }
+        for ((table, link), keys) in over {
             let protocol = self.config.protocol;
             let sets = &mut self.way_sets;
-            let there = snapshot::routes_over(&mut self.netlink, sets, protocol, MAIN, *link);
-            let there: BTreeMap<RouteKey, RouteSpec> = match there {
-                Ok(there) => there.into_iter().collect(),
+            let there = snapshot::routes_over(&mut self.netlink, sets, protocol, table, link);
+            let there: BTreeSet<RouteKey> = match there {
+                Ok(there) => there.into_iter().map(|(key, _)| key).collect(),
                 Err(error) => {
                     warn!(%error, "cannot read the routes of a link");
                     continue;
                 }
             };
-            let sets = &self.way_sets;
-            let over = |spec: &RouteSpec| match spec {
-                RouteSpec::Via { interface, .. } => *interface == Some(*link),
-                RouteSpec::OnLink { interface, .. } => interface == link,
-                RouteSpec::Ways(set) => sets.get(*set).iter().any(|way| way.interface == *link),
-                _ => false,
-            };
-            let lost: Vec<RouteKey> = self
-                .held
-                .iter()
-                .filter(|(key, spec)| key.table == MAIN && over(spec) && !there.contains_key(key))
-                .map(|(key, _)| *key)
-                .collect();
+            let lost = keys.into_iter().filter(|key| !there.contains(key));
+            let lost: Vec<RouteKey> = lost.collect();
             if !lost.is_empty() {
                 info!(
                     routes = lost.len(),
-                    "the kernel dropped routes with a link or an address"
+                    table, "the kernel dropped routes with a link or an address"
                 );
             }
             for key in lost {

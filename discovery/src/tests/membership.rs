@@ -129,6 +129,31 @@ async fn who_finds_a_token_becomes_no_router_that_there_is() {
     assert!(!a1.view.contains_key("tenant/red"));
 }
 
+/// A token that was made for a router goes with it: who has it is not the next of that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_a_router_that_was_removed_makes_nobody_its_successor() {
+    let scratch = Scratch::new();
+    let controller = Running::new(&scratch, 30).await;
+    controller
+        .join("a1", "router", &scratch.path("a1"))
+        .await
+        .unwrap();
+    let scope = json!({ "kind": "join", "role": "router", "name": "a1" });
+    let former: TokenText = controller.token(scope).await.parse().unwrap();
+    controller
+        .ask(Method::DELETE, "routers/a1", Value::Null)
+        .await
+        .unwrap();
+    controller
+        .join("a1", "router", &scratch.path("new"))
+        .await
+        .unwrap();
+    let address = controller.address.to_string();
+    let refused = Membership::join(&address, &former, "a1", &scratch.path("thief")).await;
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("not known here"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_that_has_moved_is_where_it_is_now() {
     let scratch = Scratch::new();

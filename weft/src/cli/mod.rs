@@ -3,6 +3,7 @@
 mod api;
 pub(crate) mod complete;
 mod controller;
+mod diff;
 mod doctor;
 mod domain;
 pub(crate) mod human;
@@ -74,6 +75,9 @@ enum Command {
         #[command(flatten)]
         state: State,
     },
+    /// Show what a reload with another configuration would do: what changes in place, whose routes are gone through again, which sessions
+    /// end, and what waits for a restart. Nothing is changed.
+    Diff(diff::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Show the state of a running router.
@@ -184,6 +188,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             serde_json::to_string_pretty(&Config::json_schema())?
         )),
         Command::Show(arguments) => show::run(arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Down { force } => Output::stdout().write(&router::down(force)?),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -24,6 +24,7 @@ mod attachments;
 mod bfd;
 mod chains;
 mod core;
+pub(crate) mod difference;
 mod endpoints;
 mod health;
 mod helpers;
@@ -48,7 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weft_api::Listener;
 use weft_bgp::{Bgp, BgpEvent, ShutdownMode};
@@ -124,6 +125,7 @@ async fn run_router(
         // It may take its time: a router that waits is not one that failed to start.
         service_manager::ready("waits for its controller");
     }
+    let (filer, filed) = watch::channel(Arc::new(config.clone()));
     let (managed, config) = match config.controller {
         // Whoever stops the router meanwhile stops it.
         Some(_) => tokio::select! {
@@ -220,6 +222,7 @@ async fn run_router(
         endpoints,
         tunnels,
         told,
+        filed,
         secure,
     ));
     let mut managed = managed.map(|managed| (managed, Reporter::start(state.clone())));
@@ -247,7 +250,7 @@ async fn run_router(
             }
             _ = hangup.recv() => {
                 service_manager::reloading();
-                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut history).await;
+                reload(&file, managed.as_mut().map(|(managed, _)| managed), sources.as_mut(), &queries, &mut history, &filer).await;
                 service_manager::ready("reloaded");
             }
             standing = found(sources.as_mut()) => if let Some(sources) = &mut sources {
@@ -335,10 +338,13 @@ async fn reload(
     sources: Option<&mut Sources>,
     queries: &core::Queries,
     history: &mut History,
+    filer: &watch::Sender<Arc<Config>>,
 ) {
+    let read = Config::read(file);
+    let said = read.as_ref().ok().cloned();
     // A controller sees to its chains itself.
     let file_is_all = managed.is_none();
-    let config = Config::read(file).and_then(|config| match (managed.as_deref_mut(), sources) {
+    let config = read.and_then(|config| match (managed.as_deref_mut(), sources) {
         (Some(managed), _) => managed.refile(config),
         (None, Some(sources)) => sources.refile(config),
         (None, None) if config.controller.is_some() || !config.discovery.is_empty() => {
@@ -359,6 +365,9 @@ async fn reload(
                 managed.judge_anew(queries).await;
             }
             queries.reload(config).await;
+            if let Some(said) = said {
+                filer.send_replace(Arc::new(said));
+            }
         }
         Err(error) => error!(
             "the configuration stays as it was: {}",

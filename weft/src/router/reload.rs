@@ -361,7 +361,7 @@ fn other_groups(before: &Config, wanted: &Config) -> usize {
 }
 
 /// Puts what does not change while a router runs back to what it is; says what that was.
-fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
+pub(super) fn keep_fixed(now: &Config, wanted: &mut Config) -> Vec<&'static str> {
     fn keep<T: Clone + PartialEq>(now: &T, wanted: &mut T) -> bool {
         let differs = wanted != now;
         wanted.clone_from(now);

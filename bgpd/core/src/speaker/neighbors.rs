@@ -50,7 +50,8 @@ impl Speaker {
             if neighbor.config == config {
                 continue;
             }
-            if !neighbor.config.is_same_session(&config) {
+            let transition = neighbor.config.transition(&config);
+            if transition.restarts {
                 // It is back at once: a neighbour that knows graceful restart keeps our routes until then (RFC 8538 section 4).
                 let changed = Notification::cease(cease::CONFIGURATION_CHANGE, "");
                 neighbor.session.stop(now, changed);
@@ -63,12 +64,6 @@ impl Speaker {
                 changes.restarted += 1;
                 continue;
             }
-            let refresh = neighbor.config.import != config.import
-                || neighbor.config.import_class != config.import_class
-                || neighbor.config.max_paths < config.max_paths
-                || neighbor.config.allow_own_as != config.allow_own_as
-                || neighbor.config.enforce_first_as != config.enforce_first_as
-                || neighbor.config.accept_martians != config.accept_martians;
             let shutdown = (&neighbor.config.shutdown, &config.shutdown);
             match shutdown {
                 (None, Some(communication)) => {
@@ -87,17 +82,18 @@ impl Speaker {
             if other_keys {
                 neighbor.signing = Signing::new(now);
             }
-            if neighbor.config.export != config.export {
+            if transition.announces {
                 exports.push((peer, config.export.clone()));
             }
             neighbor.config = config;
             let import = peer_config(asn, &neighbor.config);
-            let asked = !refresh || neighbor.session.state() != State::Established || {
-                let families = neighbor.config.families.clone();
-                families
-                    .into_iter()
-                    .all(|family| neighbor.session.request_refresh(family))
-            };
+            let asked =
+                !transition.refreshes || neighbor.session.state() != State::Established || {
+                    let families = neighbor.config.families.clone();
+                    families
+                        .into_iter()
+                        .all(|family| neighbor.session.request_refresh(family))
+                };
             self.membership += u64::from(other_keys);
             self.rib.set_import(peer, &import);
             if asked {

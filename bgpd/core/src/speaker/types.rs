@@ -129,7 +129,34 @@ pub struct NeighborConfig {
     pub shutdown: Option<String>,
 }
 
+/// What a session goes through when its neighbour is configured otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// It ends, and begins anew.
+    pub restarts: bool,
+    /// The neighbour is asked for its routes again (RFC 2918); where it knows nothing of that the session restarts.
+    pub refreshes: bool,
+    /// What it was told is gone through, and what differs is told.
+    pub announces: bool,
+}
+
 impl NeighborConfig {
+    /// What it takes to go over to another configuration of the same neighbour.
+    pub fn transition(&self, to: &Self) -> Transition {
+        let restarts = !self.is_same_session(to);
+        let refreshes = self.import != to.import
+            || self.import_class != to.import_class
+            || self.max_paths < to.max_paths
+            || self.allow_own_as != to.allow_own_as
+            || self.enforce_first_as != to.enforce_first_as
+            || self.accept_martians != to.accept_martians;
+        Transition {
+            restarts,
+            refreshes: refreshes && !restarts,
+            announces: self.export != to.export && !restarts,
+        }
+    }
+
     /// Whether a session of this one may become one of the other without an end in between.
     pub(crate) fn is_same_session(&self, other: &Self) -> bool {
         let taken = Self {

@@ -471,12 +471,7 @@ impl AttributeDecoder {
                     }
                 }
                 code::LARGE_COMMUNITY => {
-                    let communities = value.as_chunks::<12>().0;
-                    for (at, community) in communities.iter().enumerate() {
-                        if !communities[..at].contains(community) {
-                            self.scratch.extend_from_slice(community);
-                        }
-                    }
+                    put_once(value.as_chunks::<12>().0, &mut self.scratch);
                     value = &self.scratch;
                 }
                 _ => {}
@@ -633,4 +628,24 @@ fn merge_as4_path(as_path: &[u8], as4_path: Option<&[u8]>, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&as4_path);
+}
+
+/// Communities that are compared with each other without further ado.
+const FEW: usize = 16;
+
+/// Each large community where it stands first (RFC 8092 section 5). However many there are, it takes as long as to sort them.
+fn put_once(communities: &[[u8; 12]], out: &mut Vec<u8>) {
+    if communities.len() <= FEW {
+        for (at, community) in communities.iter().enumerate() {
+            if !communities[..at].contains(community) {
+                out.extend_from_slice(community);
+            }
+        }
+        return;
+    }
+    let mut order: Vec<usize> = (0..communities.len()).collect();
+    order.sort_unstable_by_key(|at| (communities[*at], *at));
+    order.dedup_by_key(|at| communities[*at]);
+    order.sort_unstable();
+    out.extend(order.into_iter().flat_map(|at| communities[at]));
 }

@@ -326,6 +326,28 @@ fn unknown_attributes_are_carried_by_their_flags() {
 }
 
 #[test]
+fn many_large_communities_lose_their_duplicates_and_keep_their_order() {
+    let numbers = (0..400_u32).map(|at| (at * 7919) % 97);
+    let octets: Vec<u8> = numbers
+        .clone()
+        .flat_map(|one| [64512, one, 1].map(u32::to_be_bytes).concat())
+        .collect();
+    let mut seen = Vec::new();
+    numbers.for_each(|one| {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+    });
+    let len = (octets.len() as u16).to_be_bytes();
+    let section = with(&[&[0xd0, 32][..], &len, &octets].concat());
+    let mut decoder = AttributeDecoder::new();
+    let decoded = decoder.decode(&section, &EBGP).unwrap();
+    let found = decoded.attributes.large_communities();
+    let found: Vec<u32> = found.map(|one| one.local_data_1).collect();
+    assert_eq!(found, seen);
+}
+
+#[test]
 fn large_communities_lose_their_duplicates() {
     let one = [0, 0, 0xfc, 0, 0, 0, 0x27, 0x11, 192, 0, 2, 11];
     let other = [0, 0, 0xfc, 0, 0, 0, 0x27, 0x12, 192, 0, 2, 11];

@@ -34,6 +34,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::Value;
+use tokio::sync::watch;
 use weft_api::types as api;
 use weft_api::{
     KernelQuery, RouteQuery, RouterState, Secure, TenantRouteQuery, TraceQuery, Unavailable,
@@ -65,6 +67,8 @@ pub(super) struct LiveState {
     endpoints: Endpoints,
     tunnels: Tunnels,
     told: told::Reader,
+    /// What the file said when it was read last and taken.
+    filed: watch::Receiver<Arc<Config>>,
     /// What keeps strangers out of the API's port.
     secure: Option<Arc<Secure>>,
     /// What TCP had refused for its signatures before the start.
@@ -82,6 +86,7 @@ impl LiveState {
         endpoints: Endpoints,
         tunnels: Tunnels,
         told: told::Reader,
+        filed: watch::Receiver<Arc<Config>>,
         secure: Option<Arc<Secure>>,
     ) -> Self {
         Self {
@@ -95,6 +100,7 @@ impl LiveState {
             endpoints,
             tunnels,
             told,
+            filed,
             secure,
             signatures: signatures::counted(),
         }
@@ -173,6 +179,16 @@ fn page<T, K: Display>(
 impl RouterState for LiveState {
     async fn status(&self) -> Result<api::Status, Unavailable> {
         status::status(self).await
+    }
+
+    async fn config(&self) -> Result<Value, Unavailable> {
+        let filed = self.filed.borrow().clone();
+        let shown = serde_json::to_value(&*filed);
+        let mut shown = shown.map_err(|error| Unavailable(error.to_string()))?;
+        if let Some(controller) = shown.get_mut("controller").and_then(Value::as_object_mut) {
+            controller.remove("token");
+        }
+        Ok(shown)
     }
 
     async fn neighbors(&self) -> Result<Vec<api::Neighbor>, Unavailable> {
