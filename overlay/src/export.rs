@@ -143,19 +143,22 @@ pub fn usable(
     let decoded = |community: &LargeCommunity| {
         LabelCommunity::decode(*community, own.administrator).and_then(Result::ok)
     };
-    let hop_of = |vni: Vni| {
-        let hops = || {
-            communities
-                .iter()
-                .filter_map(|community| match decoded(community) {
-                    Some(LabelCommunity::LocalNextHop(hop)) => Some(hop),
-                    _ => None,
-                })
-        };
-        // One for this label alone goes before one for all.
-        let own = hops().find(|hop| hop.vni == Some(vni));
-        own.or_else(|| hops().find(|hop| hop.vni.is_none()))
+    // Once for all labels: who announces thousands is not to cost a walk for each. Of several for one VNI the first counts.
+    let hops = communities
+        .iter()
+        .filter_map(|community| match decoded(community) {
+            Some(LabelCommunity::LocalNextHop(hop)) => Some((hop.vni, hop.endpoint)),
+            _ => None,
+        });
+    let mut hops: Vec<(Option<Vni>, Endpoint)> = hops.collect();
+    hops.sort_by_key(|(vni, _)| *vni);
+    hops.dedup_by_key(|(vni, _)| *vni);
+    let hop = |vni: Option<Vni>| {
+        let at = hops.binary_search_by_key(&vni, |(vni, _)| *vni).ok()?;
+        Some(hops[at].1)
     };
+    // One for this label alone goes before one for all.
+    let hop_of = |vni: Vni| hop(Some(vni)).or_else(|| hop(None));
     let (mut labels, mut left) = (0, 0);
     let kept: Vec<LargeCommunity> = communities
         .iter()
@@ -164,7 +167,7 @@ pub fn usable(
                 return true;
             };
             labels += 1;
-            let endpoint = hop_of(label.vni).map_or(label.endpoint, |hop| hop.endpoint);
+            let endpoint = hop_of(label.vni).unwrap_or(label.endpoint);
             let keep = leads(&label, endpoint);
             left += usize::from(keep);
             keep

@@ -53,6 +53,9 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
     }
 }
 
+/// Neighbours of a router, dynamic ones with them: their numbers have 16 bits.
+const NEIGHBORS: u64 = 60_000;
+
 fn config(root: &Cursor<'_>) -> Option<Config> {
     let mut fields = root.fields("a mapping with `router` and what else is configured")?;
     let managed = fields.get("controller").is_some();
@@ -150,6 +153,18 @@ fn config(root: &Cursor<'_>) -> Option<Config> {
         at.problem(
             "services that are attached here are announced with the locator, which is not announced",
             Some("leave `announce_locator` out, or set it to true".to_owned()),
+        );
+    }
+    let dynamic = groups.iter().filter_map(|one| one.limit).map(u64::from);
+    let all = neighbors.len() as u64 + dynamic.sum::<u64>();
+    if all > NEIGHBORS
+        && let Some(at) = fields.get("groups").or_else(|| fields.get("neighbors"))
+    {
+        at.problem(
+            format!(
+                "{all} neighbours, with those that groups let in: a router has {NEIGHBORS} at most"
+            ),
+            Some("lower the `limit` of groups, or take another router".to_owned()),
         );
     }
     fields.finish();

@@ -256,6 +256,17 @@ fn what_is_wrong_with_a_group_is_said_once_and_where() {
             "unknown key `address`",
         ),
         ("limit: 7", "limit: 0", "groups[1].limit", "1 to 10000"),
+        (
+            "groups:",
+            "groups:\n  - { name: g1, asn: 1, listen: [10.1.0.0/16], limit: 10000 }
+  - { name: g2, asn: 1, listen: [10.2.0.0/16], limit: 10000 }
+  - { name: g3, asn: 1, listen: [10.3.0.0/16], limit: 10000 }
+  - { name: g4, asn: 1, listen: [10.4.0.0/16], limit: 10000 }
+  - { name: g5, asn: 1, listen: [10.5.0.0/16], limit: 10000 }
+  - { name: g6, asn: 1, listen: [10.6.0.0/16], limit: 10000 }",
+            "groups",
+            "60010 neighbours",
+        ),
         // A neighbour of it lacks the key too, each at its own place.
         (
             "asn: 64710, ",
