@@ -167,6 +167,51 @@ struct Held {
     pause: Duration,
     /// Found since it was logged last.
     unlogged: u64,
+    /// The log knows of it.
+    told: bool,
+}
+
+/// Lines of one kind that are written at once; then one each [`LINE_EVERY`]. A neighbour that names thousands of far ends fills no disk.
+const LINES: u32 = 40;
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Room for lines of one kind.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    lines: u32,
+    filled: Instant,
+    /// Since the last one.
+    left_out: u64,
+}
+
+impl Room {
+    fn new(now: Instant) -> Self {
+        Self {
+            lines: LINES,
+            filled: now,
+            left_out: 0,
+        }
+    }
+
+    /// Whether a line has room, and how many before it had none.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let passed = now.saturating_duration_since(self.filled);
+        let fresh = (passed.as_nanos() / LINE_EVERY.as_nanos()) as u32;
+        if fresh > 0 {
+            self.lines = self.lines.saturating_add(fresh).min(LINES);
+            self.filled = now;
+        }
+        match self.lines.checked_sub(1) {
+            Some(lines) => {
+                self.lines = lines;
+                Some(std::mem::take(&mut self.left_out))
+            }
+            None => {
+                self.left_out += 1;
+                None
+            }
+        }
+    }
 }
 
 /// The conditions of one part of the router, and those that were too many.
@@ -174,6 +219,8 @@ struct Held {
 pub struct Conditions {
     held: BTreeMap<(ConditionKind, String), Held>,
     left_out: u64,
+    /// For lines of the log, by kind.
+    rooms: BTreeMap<ConditionKind, Room>,
 }
 
 impl Conditions {
@@ -195,10 +242,16 @@ impl Conditions {
                 return;
             }
             let code = kind.code();
-            match &remedy {
-                _ if kind == ConditionKind::Starting => {}
-                Some(remedy) => warn!(condition = code, subject, remedy, "{detail}"),
-                None => warn!(condition = code, subject, "{detail}"),
+            let room = self.rooms.entry(kind).or_insert_with(|| Room::new(now));
+            let room = match kind {
+                ConditionKind::Starting => None,
+                _ => room.take(now),
+            };
+            match (room, &remedy) {
+                (None, _) => {}
+                (Some(0), Some(remedy)) => warn!(condition = code, subject, remedy, "{detail}"),
+                (Some(0), None) => warn!(condition = code, subject, "{detail}"),
+                (Some(left_out), _) => warn!(condition = code, subject, left_out, "{detail}"),
             }
             let held = Held {
                 severity,
@@ -210,6 +263,7 @@ impl Conditions {
                 log_at: now + REPEAT,
                 pause: REPEAT,
                 unlogged: 0,
+                told: room.is_some(),
             };
             self.held.insert(key, held);
             return;
@@ -218,7 +272,14 @@ impl Conditions {
         held.unlogged += 1;
         if now >= held.log_at || severity > held.severity {
             let (times, code) = (held.unlogged, kind.code());
-            warn!(condition = code, subject, times, "still: {detail}");
+            let room = self.rooms.entry(kind).or_insert_with(|| Room::new(now));
+            if let Some(left_out) = room.take(now) {
+                warn!(
+                    condition = code,
+                    subject, times, left_out, "still: {detail}"
+                );
+                held.told = true;
+            }
             held.pause = held.pause.saturating_mul(2).min(REPEAT_LONGEST);
             held.log_at = now + held.pause;
             held.unlogged = 0;
@@ -293,7 +354,7 @@ impl Conditions {
 }
 
 fn log_end(now: Instant, kind: ConditionKind, subject: &str, held: &Held) {
-    if kind == ConditionKind::Starting {
+    if !held.told {
         return;
     }
     let seconds = now.saturating_duration_since(held.since).as_secs_f32();
@@ -318,6 +379,35 @@ mod tests {
     use super::*;
 
     const DEVICE: (ConditionKind, &str) = (ConditionKind::Device, "vx0");
+
+    #[test]
+    fn thousands_of_one_kind_are_a_few_lines_of_the_log_and_all_are_held() {
+        let (mut conditions, start) = (Conditions::default(), Instant::now());
+        for at in 0..900 {
+            let subject = format!("203.0.113.{at}");
+            let what = (ConditionKind::Unreachable, subject.as_str());
+            conditions.set(start, what, Severity::Degraded, "no route to it", None);
+        }
+        conditions.set(start, DEVICE, Severity::Degraded, "it is down", None);
+        let told =
+            |conditions: &Conditions| conditions.held.values().filter(|one| one.told).count();
+        assert_eq!(told(&conditions), LINES as usize + 1);
+        assert_eq!(
+            conditions.list(start).len() as u64 + conditions.left_out(),
+            901
+        );
+        let room = conditions.rooms[&ConditionKind::Unreachable];
+        assert_eq!(room.left_out, 900 - u64::from(LINES));
+        let later = start + LINE_EVERY;
+        conditions.set(
+            later,
+            (ConditionKind::Unreachable, "one more"),
+            Severity::Degraded,
+            "no route to it",
+            None,
+        );
+        assert_eq!(told(&conditions), LINES as usize + 2);
+    }
 
     #[test]
     fn a_condition_lasts_until_it_is_cleared_and_the_verdict_follows() {
