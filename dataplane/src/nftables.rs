@@ -496,8 +496,16 @@ pub(crate) fn load(ruleset: &str) -> Result<(), String> {
     if output.status.success() {
         Ok(())
     } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        Err(reason(&String::from_utf8_lossy(&output.stderr)))
     }
+}
+
+/// What nft says is wrong first, without the ruleset that it quotes.
+fn reason(said: &str) -> String {
+    let mut lines = said.lines().map(str::trim);
+    let error = lines.clone().find(|line| line.contains("Error"));
+    let line = error.or_else(|| lines.find(|line| !line.is_empty()));
+    line.unwrap_or("nft failed").chars().take(300).collect()
 }
 
 /// Each table has a comment that says who made it, those too that are made to be removed.

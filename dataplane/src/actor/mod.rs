@@ -746,7 +746,9 @@ impl Actor {
             let mut in_the_way = in_the_way.iter();
             let made_way = in_the_way.any(|link| !self.links.contains_key(link));
             // A link that goes down takes routes and next hops along without a word, also where it is raised again at once.
-            let shaken = changes.shaken.iter().any(|link| self.is_device(*link));
+            // So it is within one burst, where nothing looks otherwise than before.
+            let mut shaken = changes.shaken.iter();
+            let shaken = shaken.any(|link| self.next_hops.lead_through(*link));
             ours_changed = before != self.used_links() || made_way || shaken;
             self.keep_devices();
             ours_changed |= before != self.used_links();
